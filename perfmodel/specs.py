@@ -18,7 +18,15 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records: immutable, keyword-only, and strict about its keys."""
+    """Base of all records: immutable and strict about its keys.
+
+    ``kw_only`` is not inherited, so each record repeats it.
+    """
+
+
+def _check_order(key: str, value: float, limit: float) -> None:
+    if value > limit:
+        raise ValueError(f"{key} is {value:g}, allowed is at most {limit:g}")
 
 
 class Architecture(StrEnum):
@@ -42,7 +50,7 @@ class Bound(StrEnum):
     LATENCY = "latency"
 
 
-class Clock(Record, frozen=True):
+class Clock(Record, frozen=True, kw_only=True):
     """Number of streaming multiprocessors and the clock they sustain."""
 
     sm_count: PositiveInt
@@ -50,7 +58,7 @@ class Clock(Record, frozen=True):
     source: Text
 
 
-class Peak(Record, frozen=True):
+class Peak(Record, frozen=True, kw_only=True):
     """Dense peak rates in FLOP/s (multiply-add = 2); never the 2:4-sparse figure.
 
     ``fp16_tensor`` accumulates in FP32. SIMT rates are those of the CUDA cores.
@@ -66,7 +74,7 @@ class Peak(Record, frozen=True):
     source: Text
 
 
-class Dram(Record, frozen=True):
+class Dram(Record, frozen=True, kw_only=True):
     """Device memory: datasheet bandwidth (decimal bytes/s) and usable size."""
 
     bandwidth_bytes_per_s: Positive
@@ -75,7 +83,7 @@ class Dram(Record, frozen=True):
     source: Text
 
 
-class L2(Record, frozen=True):
+class L2(Record, frozen=True, kw_only=True):
     """Second-level cache; ``bandwidth_bytes_per_s`` is a measured read rate."""
 
     size_bytes: Positive
@@ -83,7 +91,7 @@ class L2(Record, frozen=True):
     source: Text
 
 
-class Multiprocessor(Record, frozen=True):
+class Multiprocessor(Record, frozen=True, kw_only=True):
     """Limits of one streaming multiprocessor (SM) and of one thread block on it."""
 
     shared_memory_bytes: PositiveInt
@@ -95,8 +103,12 @@ class Multiprocessor(Record, frozen=True):
     schedulers: PositiveInt
     source: Text
 
+    def __post_init__(self) -> None:
+        """Refuse a thread block that may own more shared memory than its SM has."""
+        _check_order("shared_memory_per_block_bytes", self.shared_memory_per_block_bytes, self.shared_memory_bytes)
 
-class Latency(Record, frozen=True):
+
+class Latency(Record, frozen=True, kw_only=True):
     """Load-to-use latencies in SM clock cycles, measured by pointer chasing."""
 
     l1_cycles: Positive
@@ -104,8 +116,13 @@ class Latency(Record, frozen=True):
     dram_cycles: Positive
     source: Text
 
+    def __post_init__(self) -> None:
+        """Refuse a cache that answers later than the level behind it."""
+        _check_order("l1_cycles", self.l1_cycles, self.l2_cycles)
+        _check_order("l2_cycles", self.l2_cycles, self.dram_cycles)
 
-class Link(Record, frozen=True):
+
+class Link(Record, frozen=True, kw_only=True):
     """Connections to other GPUs and to the host, bytes/s summed over both directions."""
 
     nvlink_bytes_per_s: Positive | None = None
@@ -113,22 +130,26 @@ class Link(Record, frozen=True):
     source: Text
 
 
-class Price(Record, frozen=True):
+class Price(Record, frozen=True, kw_only=True):
     """Range of cloud prices in US dollars per GPU-hour."""
 
     low_usd_per_hour: Positive
     high_usd_per_hour: Positive
     source: Text
 
+    def __post_init__(self) -> None:
+        """Refuse a range that ends below its start."""
+        _check_order("low_usd_per_hour", self.low_usd_per_hour, self.high_usd_per_hour)
 
-class Power(Record, frozen=True):
+
+class Power(Record, frozen=True, kw_only=True):
     """Board power limit in watts."""
 
     tdp_w: Positive
     source: Text
 
 
-class Gpu(Record, frozen=True):
+class Gpu(Record, frozen=True, kw_only=True):
     """One GPU of ``data/hardware``; ``key`` is the file name users type."""
 
     key: Text
@@ -153,12 +174,13 @@ class Norm(StrEnum):
     RMSNORM = "rmsnorm"
 
 
-class Layers(Record, frozen=True):
+class Layers(Record, frozen=True, kw_only=True):
     """Shape of a decoder-only transformer, H = ``hidden_size``.
 
-    ``attention_bias`` and ``mlp_bias`` say whether the projections add a bias; ``learned_positions`` counts rows of
-    a position table (0 for rotary embeddings); ``embedding_size`` differs from H only where the model projects its
-    embeddings (OPT-350M). ``norms_per_layer`` counts normalisations inside a layer, ``final_norm`` the one after.
+    ``attention_bias`` (Q, K, V), ``output_bias`` (projection after attention) and ``mlp_bias`` say whether these add
+    a bias (Qwen2 has the first alone); ``learned_positions`` counts rows of a position table (0 for rotary
+    embeddings); ``embedding_size`` differs from H only where the model projects its embeddings (OPT-350M).
+    ``norms_per_layer`` counts normalisations inside a layer, ``final_norm`` the one after.
     """
 
     layers: PositiveInt
@@ -175,6 +197,7 @@ class Layers(Record, frozen=True):
     tied_embeddings: bool
     learned_positions: Natural
     attention_bias: bool
+    output_bias: bool
     mlp_bias: bool
     norm: Norm
     norms_per_layer: PositiveInt
@@ -182,15 +205,49 @@ class Layers(Record, frozen=True):
     max_positions: PositiveInt
     source: Text
 
+    def __post_init__(self) -> None:
+        """Refuse head and expert counts that no kernel could split."""
+        _check_order("experts_per_token", self.experts_per_token, self.experts)
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads is {self.kv_heads}, allowed are divisors of heads = {self.heads}")
 
-class Published(Record, frozen=True):
+    @property
+    def attention_parameters(self) -> int:
+        """Weights and biases of one layer's attention: Q, K, V and the output projection."""
+        query, key_value = self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
+        weights = self.hidden_size * (query + key_value) + query * self.hidden_size
+        return weights + self.attention_bias * (query + key_value) + self.output_bias * self.hidden_size
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Weights and biases of one layer's MLP, all experts and the router (one linear map to ``experts``)."""
+        n_in = 2 if self.gated_mlp else 1
+        weights = (n_in + 1) * self.hidden_size * self.ffn_size
+        biases = n_in * self.ffn_size + self.hidden_size
+        router = self.hidden_size * self.experts if self.experts > 1 else 0
+        return self.experts * (weights + self.mlp_bias * biases) + router
+
+    @property
+    def norm_parameters(self) -> int:
+        """Parameters of one normalisation: a scale, and for LayerNorm a shift."""
+        return self.hidden_size * (2 if self.norm is Norm.LAYERNORM else 1)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Token and position tables, the output head if it is its own, and OPT-350M's two projections."""
+        tables = self.vocab_size * self.embedding_size * (1 if self.tied_embeddings else 2)
+        projections = 2 * self.embedding_size * self.hidden_size if self.embedding_size != self.hidden_size else 0
+        return tables + projections + self.learned_positions * self.hidden_size
+
+
+class Published(Record, frozen=True, kw_only=True):
     """What the authors or the checkpoint say, to check our own totals against."""
 
     parameters: Positive
     source: Text
 
 
-class LanguageModel(Record, frozen=True):
+class LanguageModel(Record, frozen=True, kw_only=True):
     """One language model of ``data/models`` or of a Hugging Face ``config.json``."""
 
     key: Text
@@ -199,8 +256,19 @@ class LanguageModel(Record, frozen=True):
     shape: Layers
     published: Published | None = None
 
+    @property
+    def parameters(self) -> int:
+        """Parameters counted from the shape: every weight, bias, norm and table of the checkpoint.
 
-class Source(Record, frozen=True):
+        Tied tables count once. Buffers (rotary frequencies, causal masks) are no parameters.
+        """
+        shape = self.shape
+        norms = shape.layers * shape.norms_per_layer + shape.final_norm
+        layers = shape.layers * (shape.attention_parameters + shape.mlp_parameters)
+        return shape.embedding_parameters + layers + norms * shape.norm_parameters
+
+
+class Source(Record, frozen=True, kw_only=True):
     """Provenance of one evidence file: where from, which licence, how sure."""
 
     title: Text

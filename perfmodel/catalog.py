@@ -1,0 +1,311 @@
+"""What the suite knows about the outside world: the only reader of ``data/``.
+
+Files become frozen records (:mod:`perfmodel.specs`) or tables; a file that is wrong is refused with its name and the
+key at fault. The data directory is ``$LSCD_DATA`` if set, else the copy inside an installed package, else ``data/``
+beside the package.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from perfmodel.hf_config import shape_from_config
+from perfmodel.specs import Gpu, LanguageModel, Record, Source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KERNEL_TIME_COLUMNS = (
+    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
+)  # fmt: skip
+_TABLE_SUFFIXES = (".csv", ".parquet")
+_RecordT = TypeVar("_RecordT", bound=Record)
+
+
+def data_directory() -> Path:
+    """Directory all files are read from.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message names the places tried.
+    """
+    package = Path(__file__).resolve().parent
+    override = os.environ.get("LSCD_DATA")
+    places = [Path(override)] if override else [package / "_data", package.parent / "data"]
+    for place in places:
+        if (place / "hardware").is_dir():
+            return place
+    raise ValueError(f"no data directory with a folder 'hardware' at {' or '.join(map(str, places))}; set LSCD_DATA")
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Keys of the GPUs in the catalogue, sorted."""
+    return _stems("hardware")
+
+
+def model_names() -> tuple[str, ...]:
+    """Keys of the language models in the catalogue, sorted."""
+    return _stems("models")
+
+
+def load_gpu(name_or_path: str | Path) -> Gpu:
+    """GPU of the catalogue, or of a user's own TOML file with the same keys.
+
+    Parameters
+    ----------
+    name_or_path
+        A key such as ``"a100-80gb"`` (upper case and underscores are forgiven), or a path ending in ``.toml``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown (the message lists all and suggests the nearest), or the file lacks a key, has an
+        unknown one or a value out of range (the message names file and key).
+
+    Examples
+    --------
+    >>> load_gpu("a100-80gb").clock.sm_count
+    108
+    """
+    return _load_record(_find(name_or_path, "GPU", "hardware"), Gpu)
+
+
+def load_model(name_or_path: str | Path) -> LanguageModel:
+    """Language model of the catalogue, of a user's TOML file, or of a Hugging Face ``config.json``.
+
+    Parameters
+    ----------
+    name_or_path
+        A key such as ``"opt-30b"``, a path ending in ``.toml`` or ``.json``, or a checkpoint folder holding a
+        ``config.json``.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_gpu` and :func:`model_from_hf_config`.
+
+    Examples
+    --------
+    >>> load_model("opt-30b").shape.ffn_size
+    28672
+    """
+    path = _find(name_or_path, "model", "models")
+    if path.is_dir():
+        path = path / "config.json"
+    return model_from_hf_config(path) if path.suffix == ".json" else _load_record(path, LanguageModel)
+
+
+def model_from_hf_config(path: str | Path) -> LanguageModel:
+    """Language model that a Hugging Face ``config.json`` describes.
+
+    Parameters
+    ----------
+    path
+        The file; its folder's name becomes the model's key when it is called ``config.json``, else its own stem.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or no JSON, its ``model_type`` is unsupported, or a key is missing or out of range;
+        the message names the file and the key.
+    """
+    path = Path(path)
+    config = _parse(path)
+    try:
+        shape = shape_from_config(config, source=str(path))
+    except KeyError as error:
+        raise ValueError(f"{_shown(path)}: missing key {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{_shown(path)}: {error}") from error
+    key = path.resolve().parent.name if path.name == "config.json" else path.stem
+    fields = {"key": key, "name": config.get("_name_or_path") or key, "family": config["model_type"]}
+    return _convert(fields | {"shape": msgspec.to_builtins(shape)}, LanguageModel, path)
+
+
+def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFrame:
+    """Every published and measured kernel time, one row each, in one table.
+
+    Parameters
+    ----------
+    include
+        Patterns of table paths relative to the data directory, e.g. ``"measured/*"``; all tables by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``KERNEL_TIME_COLUMNS``: times in microseconds, ``sparsity`` a fraction, ``source`` a key of
+        :func:`load_sources`. Tables of other kinds in the same folders are left out.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no table of kernel times (named), or a table breaks the schema.
+    """
+    import pandas as pd
+
+    tables = _kernel_time_tables()
+    patterns = [include] if isinstance(include, str) else ["*"] if include is None else list(include)
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in tables):
+            raise ValueError(f"no table of kernel times matches {pattern!r}; there are {', '.join(tables) or 'none'}")
+    chosen = [path for name, path in tables.items() if any(fnmatch(name, pattern) for pattern in patterns)]
+    return pd.concat([read_kernel_times(path) for path in chosen], ignore_index=True)
+
+
+def read_kernel_times(path: str | Path) -> pd.DataFrame:
+    """One table of kernel times, from the catalogue or the user's own, checked against the schema.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a size or time is no positive number, or a sparsity
+        lies outside [0, 1]; the message names file, column, row and value. A time may be missing: its kernel failed.
+    """
+    path = Path(path)
+    table = _read_table(path)
+    missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
+    unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
+    if missing or unknown:
+        raise ValueError(f"{_shown(path)}: missing columns {missing}, unknown columns {unknown}")
+    for column in ("m", "k", "n", "time_us"):
+        _check_column(table, column, path, low=0, high=float("inf"), allowed="a positive number")
+    _check_column(table, "sparsity", path, low=-1e-12, high=1, allowed="a fraction from 0 to 1")
+    if table[["m", "k", "n"]].isna().any(axis=None):
+        raise ValueError(f"{_shown(path)}: m, k and n must be given in every row")
+    sizes = dict.fromkeys(("m", "k", "n"), "int64")
+    return table[list(KERNEL_TIME_COLUMNS)].astype(sizes)
+
+
+def load_sources() -> dict[str, Source]:
+    """Provenance of the evidence: one record per table of ``data/sources.toml``, by its key."""
+    path = data_directory() / "sources.toml"
+    return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
+
+
+def load_table(relative_path: str) -> pd.DataFrame:
+    """Evidence table ``data/<relative_path>`` (CSV or Parquet) as it is.
+
+    Raises
+    ------
+    ValueError
+        If there is no such table; the message suggests the nearest.
+    """
+    path = data_directory() / relative_path
+    if not path.is_file():
+        raise ValueError(_unknown("table", relative_path, list(_tables())))
+    return _read_table(path)
+
+
+def _stems(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in (data_directory() / folder).glob("*.toml")))
+
+
+def _find(name_or_path: str | Path, kind: str, folder: str) -> Path:
+    path = Path(name_or_path)
+    name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
+    names = _stems(folder)
+    if name in names:
+        return data_directory() / folder / f"{name}.toml"
+    if path.suffix in (".toml", ".json") or path.is_dir():
+        return path
+    raise ValueError(_unknown(kind, str(name_or_path), names))
+
+
+def _unknown(kind: str, name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}Known are {', '.join(names) or 'none'}"
+
+
+def _load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
+    if not path.is_file():
+        raise ValueError(f"{_shown(path)}: no such file")
+    return _record_at(path, path.stat().st_mtime_ns, kind)
+
+
+@cache
+def _record_at(path: Path, modified_ns: int, kind: type[_RecordT]) -> _RecordT:
+    # The modification time is in the cache's key, so that a file edited in a running session is read again.
+    fields = _parse(path)
+    if "key" in fields:
+        raise ValueError(f"{_shown(path)}: unknown key 'key': the file's name is the key")
+    return _convert(fields | {"key": path.stem}, kind, path)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{_shown(path)}: {error}") from error
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{_shown(path)}: expected an object of keys, got {type(parsed).__name__}")
+    return parsed
+
+
+def _convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> _RecordT:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        where = ".".join(part for part in (within, place.strip("`.")) if part)
+        message = message.replace("Object missing required field", "missing key")
+        message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
+        raise ValueError(": ".join(part for part in (_shown(path), where, message) if part)) from error
+
+
+def _shown(path: Path) -> str:
+    """Path as messages show it: ``data/...`` for the catalogue's own files."""
+    try:
+        return str(Path("data") / path.resolve().relative_to(data_directory().resolve()))
+    except ValueError:
+        return str(path)
+
+
+def _tables() -> dict[str, Path]:
+    root = data_directory()
+    found = sorted(path for folder in ("published", "measured") for path in (root / folder).rglob("*"))
+    return {path.relative_to(root).as_posix(): path for path in found if path.suffix in _TABLE_SUFFIXES}
+
+
+def _kernel_time_tables() -> dict[str, Path]:
+    # Two columns tell the kind; read_kernel_times then insists on the whole schema, so no broken table is passed over.
+    return {name: path for name, path in _tables().items() if {"kernel", "time_us"} <= set(_columns(path))}
+
+
+def _columns(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        from pyarrow.parquet import read_schema
+
+        return list(read_schema(path).names)
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip().split(",")
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8")
+
+
+def _check_column(table: pd.DataFrame, column: str, path: Path, *, low: float, high: float, allowed: str) -> None:
+    import pandas as pd
+
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    bad = table[column].notna() & ~((numbers > low) & (numbers <= high))
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        value = table[column].iloc[row]
+        raise ValueError(f"{_shown(path)}: row {row + 1}: {column} is {value!r}, allowed is {allowed}")
