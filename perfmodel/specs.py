@@ -51,10 +51,14 @@ class Bound(StrEnum):
 
 
 class Clock(Record, frozen=True, kw_only=True):
-    """Number of streaming multiprocessors and the clock they sustain."""
+    """Number of streaming multiprocessors and their clock.
+
+    ``tensor_hz`` is given where the datasheet's Tensor-Core peak assumes a lower clock than ``boost_hz`` (Hopper).
+    """
 
     sm_count: PositiveInt
     boost_hz: Positive
+    tensor_hz: Positive | None = None
     source: Text
 
 
