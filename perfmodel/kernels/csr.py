@@ -1,0 +1,69 @@
+"""Sputnik: CSR SpMM on CUDA cores, one row of the sparse matrix per group of threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.specs import Bound
+from perfmodel.units import FP16_BYTES
+
+SECTOR_BYTES = 32
+DRAM_EFFICIENCY = 0.85  # of a streaming read; never the bound below 99 % sparsity, so not fitted
+LAUNCH_S = 1.15e-5  # the published kernel takes 11.6 us on an empty matrix (sparsity sweep, 100 %)
+
+
+@dataclass(frozen=True)
+class CsrParameters:
+    """Free parameters of a row-split CSR kernel on CUDA cores."""
+
+    cycles_per_nonzero: float = free(1.1, 0.1, 10.0, "SM cycles to issue the loads and multiply-adds of one non-zero")
+    l2_exposure: float = free(0.57, 0.0, 2.0, "share of the L2 time of the input rows that is not hidden")
+    row_nonzeros: float = free(60.0, 0.0, 300.0, "start-up and tail cost of a row, in non-zeros")
+    l1_hit_size: float = free(2.5, 0.1, 20.0, "L1 sizes of input at which half of the reads miss")
+
+
+def input_traffic(machine: Machine, k: Array, n: Array, work: Array, p: CsrParameters) -> Array:
+    """Bytes read from L2 for the rows of B that the non-zeros ask for.
+
+    Every non-zero needs a row of B: ``2 n`` bytes, at least one 32-byte sector. Reads hit in L1 while B is small.
+    """
+    row_bytes = np.maximum(SECTOR_BYTES, FP16_BYTES * n)
+    miss = 1 / (1 + p.l1_hit_size * machine.l1_bytes / (FP16_BYTES * k * n))
+    return work * row_bytes * miss
+
+
+def csr_time(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) -> tuple[Array, Array]:
+    """Seconds of instruction issue and of exposed L2 traffic for ``nnz`` non-zeros spread over ``m`` rows."""
+    nonempty = shape.m * -np.expm1(-nnz / shape.m)
+    work = nnz + p.row_nonzeros * nonempty
+    issue_s = p.cycles_per_nonzero * work / machine.sm_cycles_per_s
+    l2_s = p.l2_exposure * input_traffic(machine, shape.k, shape.n, work, p) / machine.l2_bytes_per_s
+    return issue_s, l2_s
+
+
+class Sputnik(KernelModel):
+    """Sputnik SpMM (half precision, 16-bit column indices).
+
+    Bound by instruction issue at 8 tokens (about one cycle per SM and non-zero), by the L2 reads of B at 32 and more
+    tokens; DRAM never matters below 99 % sparsity. Short rows pay a fixed cost each, which ends the gain above 95 %.
+    The tile configurations Sputnik picks at 16 tokens are not modelled: there it is up to 30 % slower than this.
+    """
+
+    name = "sputnik"
+    title = "Sputnik"
+    format_name = "sputnik-csr"
+    Parameters = CsrParameters
+
+    def time(self, machine: Machine, shape: Shape, p: CsrParameters) -> KernelTime:
+        """Seconds of one SpMM."""
+        issue_s, l2_s = csr_time(machine, shape, shape.nnz, p)
+        activations = FP16_BYTES * shape.n * (shape.m + shape.k)
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + activations
+        memory_s = dram_bytes / (DRAM_EFFICIENCY * machine.dram_bytes_per_s)
+        time_s = LAUNCH_S + overlap(issue_s + l2_s, memory_s, 2)
+        latency_s = np.full_like(time_s, LAUNCH_S)
+        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: issue_s, Bound.LATENCY: latency_s}
+        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

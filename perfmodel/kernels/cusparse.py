@@ -1,0 +1,48 @@
+"""cuSPARSE CSR SpMM on CUDA cores: the library baseline of the paper's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.kernels.csr import DRAM_EFFICIENCY, LAUNCH_S
+from perfmodel.specs import Bound
+from perfmodel.units import FP16_BYTES
+
+
+@dataclass(frozen=True)
+class CusparseParameters:
+    """Free parameters of the cuSPARSE kernel."""
+
+    cycles_per_nonzero: float = free(20.0, 1.0, 200.0, "SM cycles of one non-zero at 8 tokens")
+    cycles_per_token: float = free(0.5, 0.0, 20.0, "further SM cycles of one non-zero for each token beyond 8")
+
+
+class Cusparse(KernelModel):
+    """cuSPARSE SpMM, CSR with 32-bit indices and FP16 values.
+
+    A flat cost per non-zero, ten to twenty times Sputnik's. The evidence is thin: most published bars are so low that
+    only a lower bound of the time is known, so this model says "far slower", not how much.
+    """
+
+    name = "cusparse"
+    title = "cuSPARSE"
+    format_name = "csr"
+    Parameters = CusparseParameters
+
+    def time(self, machine: Machine, shape: Shape, p: CusparseParameters) -> KernelTime:
+        """Seconds of one SpMM."""
+        cycles = p.cycles_per_nonzero + p.cycles_per_token * np.maximum(shape.n - 8, 0)
+        issue_s = cycles * shape.nnz / machine.sm_cycles_per_s
+        activations = FP16_BYTES * shape.n * (shape.m + shape.k)
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + activations
+        memory_s = dram_bytes / (DRAM_EFFICIENCY * machine.dram_bytes_per_s)
+        time_s = LAUNCH_S + overlap(issue_s, memory_s, 2)
+        latency_s = np.full_like(time_s, LAUNCH_S)
+        return KernelTime(
+            np.asarray(time_s),
+            {Bound.MEMORY: memory_s, Bound.COMPUTE: issue_s, Bound.LATENCY: latency_s},
+            np.asarray(dram_bytes),
+        )

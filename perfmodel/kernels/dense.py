@@ -1,0 +1,57 @@
+"""cuBLAS on Tensor Cores: the dense baseline every sparse kernel has to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, overlap
+from perfmodel.specs import Bound
+from perfmodel.units import FP16_BYTES
+
+TILE_M = 128
+TOKEN_TILES = (16.0, 32.0)  # below 64 tokens cuBLAS has narrow tiles, above it works in 64s
+
+
+@dataclass(frozen=True)
+class DenseParameters:
+    """Free parameters of the dense kernel."""
+
+    bandwidth_efficiency: float = free(0.84, 0.5, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
+    latency_s: float = free(8e-6, 1e-6, 4e-5, "seconds to launch, fill and drain the pipeline")
+    tensor_efficiency: float = free(0.8, 0.3, 1.0, "achieved fraction of the dense Tensor-Core peak")
+
+
+def token_tile(n: ArrayLike) -> Array:
+    """N padded to the tile the kernel computes: 16, 32, then multiples of 64."""
+    tokens = np.asarray(n, dtype=np.float64)
+    wide = 64 * np.ceil(tokens / 64)
+    return np.where(tokens <= TOKEN_TILES[0], TOKEN_TILES[0], np.where(tokens <= TOKEN_TILES[1], TOKEN_TILES[1], wide))
+
+
+class Dense(KernelModel):
+    """cuBLAS GEMM, FP16 in, FP32 accumulate.
+
+    Bound by DRAM up to about 64 tokens: each weight is read once at a fixed fraction of the datasheet bandwidth.
+    Beyond, the Tensor Cores take over, with N padded to the tile. L2 serves the inputs once per row of tiles. Memory
+    and compute overlap poorly around the ridge (`overlap` with p = 2).
+    """
+
+    name = "cublas"
+    title = "cuBLAS (Tensor Cores)"
+    format_name = "dense"
+    Parameters = DenseParameters
+
+    def time(self, machine: Machine, shape: Shape, p: DenseParameters) -> KernelTime:
+        """Seconds of one GEMM; ``shape.sparsity`` is ignored: a dense kernel multiplies zeros too."""
+        dram_bytes = FP16_BYTES * (shape.weights + shape.n * (shape.m + shape.k))
+        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        inputs = FP16_BYTES * shape.k * shape.n * ceil_div(shape.m, TILE_M)
+        l2_s = (FP16_BYTES * shape.weights + inputs) / machine.l2_bytes_per_s
+        compute_s = 2 * shape.weights * token_tile(shape.n) / (p.tensor_efficiency * machine.tensor_flops_per_s)
+        time_s = p.latency_s + overlap(memory_s, np.maximum(compute_s, l2_s), 1)
+        latency_s = np.full_like(time_s, p.latency_s)
+        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: compute_s, Bound.LATENCY: latency_s}
+        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

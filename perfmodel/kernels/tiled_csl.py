@@ -1,0 +1,160 @@
+"""Flash-LLM: Load-as-Sparse, Compute-as-Dense with Tiled-CSL weights (the paper's kernel).
+
+Counts are those of the released kernel: 128 x 64 tiles of sparse words are cleared, scattered and read back dense
+from shared memory, then multiplied on Tensor Cores, double-buffered; K is split over blocks to fill the GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perfmodel.kernels.base import (
+    Array,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Number,
+    Shape,
+    ceil_div,
+    free,
+    imbalance,
+    overlap,
+)
+from perfmodel.specs import Bound
+from perfmodel.units import FP16_BYTES
+
+TILE_M, TILE_K = 128, 64
+TILE_BYTES = FP16_BYTES * TILE_M * TILE_K
+MAX_SPLIT_K = 10
+GOOD_WAVE = 0.9
+LAUNCHES = 2  # product and split-K reduction
+CALIBRATED_BLOCKS_PER_SM = 2  # residency on the A100, where the cycle counts below were fitted
+RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block
+MAX_REGISTERS_PER_SM_BLOCKS = 2  # 246 registers x 128 threads: two blocks fill a register file
+
+
+@dataclass(frozen=True)
+class TiledCslParameters:
+    """Free parameters of the Flash-LLM kernel."""
+
+    bandwidth_efficiency: float = free(0.88, 0.5, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
+    cycles_per_wavefront: float = free(1.4, 1.0, 3.0, "SM cycles per shared-memory wavefront of clearing and ldmatrix")
+    cycles_per_nonzero: float = free(0.17, 1 / 32, 1.0, "SM cycles to load, unpack and scatter one non-zero")
+    tensor_exposure: float = free(0.2, 0.0, 1.0, "share of the Tensor-Core time not hidden behind shared memory")
+    block_s: float = free(5e-6, 5e-7, 2e-5, "seconds a block spends filling and draining its pipeline; also a launch")
+
+
+def padded_tokens(n: ArrayLike) -> Array:
+    """Smallest supported N: 8, 16, 32, 64 or a multiple of 128."""
+    tokens = np.asarray(n, dtype=np.float64)
+    small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
+    return np.where(tokens <= 64, small, 128 * np.ceil(tokens / 128))
+
+
+def block_rows(n: Array) -> Array:
+    """Rows of C a block owns: two sparse tiles up to 32 tokens, one above."""
+    return np.where(n <= 32, 256.0, 128.0)
+
+
+def stored_tokens(n: Array) -> Array:
+    """TILE_N, the columns of B a block keeps in shared memory: 16 to 128."""
+    return np.clip(n, 16, 128)
+
+
+def shared_bytes(n: Array) -> Array:
+    """Shared memory of one block: two buffers of A and B tiles, or the FP32 result tile."""
+    rows, tokens = block_rows(n), stored_tokens(n)
+    return np.maximum(2 * (rows + tokens) * TILE_K * FP16_BYTES, (rows + 4) * tokens * 4)
+
+
+def blocks_per_sm(machine: Machine, n: Array) -> Array:
+    """Resident blocks per SM from shared memory and registers, at least 1."""
+    by_shared = np.floor(machine.shared_bytes_per_sm / (shared_bytes(n) + RESERVED_SHARED_BYTES))
+    return np.clip(by_shared, 1, MAX_REGISTERS_PER_SM_BLOCKS)
+
+
+def split_k(blocks: Number, slots: Number, k_tiles: Number) -> Array:
+    """Ways to share K among blocks: the fewest that fill the last wave to 90 %, else the best up to 10.
+
+    This rule gives all 15 hand-tuned values of the released code (A100, two blocks per SM) and carries over to other
+    GPUs through ``slots``, the blocks resident on the whole GPU.
+    """
+    blocks, slots, k_tiles = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (blocks, slots, k_tiles)))
+    best, best_fill = np.ones(blocks.shape), np.zeros(blocks.shape)
+    for split in range(1, MAX_SPLIT_K + 1):
+        waves = blocks * split / slots
+        fill = waves / np.ceil(waves)
+        better = (fill > best_fill + 1e-9) & (best_fill < GOOD_WAVE) & (split <= k_tiles)
+        best = np.where(better, split, best)
+        best_fill = np.where(better, fill, best_fill)
+    return best
+
+
+class TiledCsl(KernelModel):
+    """Flash-LLM SpMM.
+
+    Up to about 70 % sparsity DRAM bounds it on an A100; above, the on-chip floor of computing dense: clearing and
+    reading a 16 KB tile costs the same however few weights it holds, so even an empty matrix takes 0.136 ms at
+    36864 x 9216. At 128 tokens and more the sparse tile is loaded and expanded once per 128 columns.
+    """
+
+    name = "flash-llm"
+    title = "Flash-LLM"
+    format_name = "tiled-csl"
+    Parameters = TiledCslParameters
+    supported_n = "8, 16, 32, 64 or a multiple of 128"
+
+    def padded_n(self, n: ArrayLike) -> Array:
+        """Smallest supported N that holds ``n`` tokens."""
+        return padded_tokens(n)
+
+    def time(self, machine: Machine, shape: Shape, p: TiledCslParameters) -> KernelTime:
+        """Seconds of product and split-K reduction."""
+        n = padded_tokens(shape.n)
+        stored, rows = stored_tokens(n), block_rows(n)
+        columns = ceil_div(n, stored)
+        resident = blocks_per_sm(machine, n)
+        blocks = ceil_div(shape.m, rows) * columns
+        split = split_k(blocks, machine.sm_count * resident, ceil_div(shape.k, TILE_K))
+        blocks = blocks * split
+
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * n * (shape.m + shape.k)
+        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        reduction_bytes = FP16_BYTES * shape.m * n * (split + 1)
+        cycles_to_s = imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
+        residency = CALIBRATED_BLOCKS_PER_SM / resident
+        shared_s = on_chip_cycles(machine, shape, n, p) * cycles_to_s * residency
+        compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
+        waves = blocks / (machine.sm_count * resident)
+        latency_s = (LAUNCHES + waves) * p.block_s
+        time_s = latency_s + overlap(memory_s, shared_s, 3) + reduction_bytes / machine.dram_bytes_per_s
+        terms = {
+            Bound.MEMORY: memory_s,
+            Bound.SHARED_MEMORY: shared_s,
+            Bound.COMPUTE: compute_s,
+            Bound.LATENCY: latency_s,
+        }
+        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes + reduction_bytes))
+
+
+def on_chip_cycles(machine: Machine, shape: Shape, n: Array, p: TiledCslParameters) -> Array:
+    """SM cycles to expand and multiply all tiles, summed over the GPU.
+
+    Per 128 x 64 tile: 128 wavefronts to clear, 128 to read by ldmatrix (twice from 64 tokens on, where two columns
+    of warps share it), the B tile written once and read by each row of warps, ``nnz`` 16-bit stores, and
+    ``128 * 64 * TILE_N`` multiply-adds on the Tensor Cores of one SM.
+    """
+    stored = np.minimum(n, 128)
+    wide = n >= 64
+    wavefront_bytes = machine.shared_bytes_per_clock
+    tile_reads = np.where(wide, 2, 1)
+    inputs = FP16_BYTES * TILE_K * stored_tokens(n) / wavefront_bytes * np.where(wide, 3.0, 2.5)
+    wavefronts = TILE_BYTES / wavefront_bytes * (1 + tile_reads) + inputs
+    flops_per_cycle = machine.tensor_flops_per_s / machine.sm_cycles_per_s
+    tensor_cycles = 2 * TILE_M * TILE_K * stored / flops_per_cycle
+    tiles = shape.weights / (TILE_M * TILE_K) * ceil_div(n, stored_tokens(n))
+    expand = shape.nnz * ceil_div(n, stored_tokens(n)) * p.cycles_per_nonzero
+    return tiles * (p.cycles_per_wavefront * wavefronts + p.tensor_exposure * tensor_cycles) + expand

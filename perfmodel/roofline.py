@@ -1,0 +1,126 @@
+"""How far from the ridge is a skinny matrix product, at each level of the memory hierarchy?
+
+The roofline takes every byte once per level and lets compute and memory overlap perfectly: an upper bound on speed,
+about 20 % optimistic for skinny products (see the kernel models for calibrated times).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
+from perfmodel.specs import Bound, Gpu
+from perfmodel.units import FP16_BYTES
+
+Array = NDArray[np.float64]
+
+
+class MemoryLevel(StrEnum):
+    """Where bytes are counted."""
+
+    DRAM = "dram"
+    L2 = "l2"
+    SHARED = "shared"
+
+
+def paper_intensity(m: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0) -> Array:
+    """Compute intensity as the Flash-LLM paper writes it, ``m n / ((1 - s) m + n)``, in FLOP per byte.
+
+    Counts 2 bytes for each kept weight and input, but neither index bytes nor the output.
+
+    References
+    ----------
+    Xia et al., "Flash-LLM", PVLDB 17(2), 2023, section 3.
+    """
+    m_, n_ = np.asarray(m, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    return m_ * n_ / ((1 - check_sparsity(sparsity)) * m_ + n_)
+
+
+def bytes_moved(
+    fmt: WeightFormat,
+    level: MemoryLevel,
+    m: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    sparsity: ArrayLike = 0.0,
+    *,
+    tile_m: int = 128,
+    tile_n: int = 64,
+) -> Array:
+    """Bytes that cross ``level`` for ``C[m, n] = A[m, k] @ B[k, n]`` in FP16.
+
+    DRAM: each operand once. L2: weights once per column of tiles, inputs once per row of tiles. Shared memory: both
+    operands of every tile are written once and read once **dense**, because the Tensor Cores compute dense.
+    """
+    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
+    weights, inputs, outputs = fmt.bytes(m_, k_, sparsity), FP16_BYTES * k_ * n_, FP16_BYTES * m_ * n_
+    if level is MemoryLevel.DRAM:
+        return weights + inputs + outputs
+    rows, columns = np.ceil(m_ / tile_m), np.ceil(n_ / tile_n)
+    if level is MemoryLevel.L2:
+        return weights * columns + inputs * rows + outputs
+    dense_tiles = rows * columns * k_ * FP16_BYTES * (tile_m + np.minimum(tile_n, n_))
+    return 2 * dense_tiles + outputs
+
+
+def level_bandwidth(gpu: Gpu, level: MemoryLevel) -> float:
+    """Peak bytes/s of ``level``: datasheet for DRAM, measured for L2, banks x clock x SMs for shared memory."""
+    if level is MemoryLevel.DRAM:
+        return gpu.dram.bandwidth_bytes_per_s
+    if level is MemoryLevel.L2:
+        return gpu.l2.bandwidth_bytes_per_s
+    return gpu.sm.shared_bytes_per_clock * gpu.clock.boost_hz * gpu.clock.sm_count
+
+
+def intensity(
+    fmt: WeightFormat, level: MemoryLevel, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
+) -> Array:
+    """FLOP of the dense product per byte that crosses ``level``."""
+    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
+    return 2 * m_ * k_ * n_ / bytes_moved(fmt, level, m_, k_, n_, sparsity)
+
+
+def ridge_point(gpu: Gpu, level: MemoryLevel = MemoryLevel.DRAM) -> float:
+    """Arithmetic intensity at which Tensor Cores and ``level`` take equal time, FLOP per byte.
+
+    Kernels below it are bound by memory.
+
+    References
+    ----------
+    Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009.
+    """
+    return gpu.peak.fp16_tensor / level_bandwidth(gpu, level)
+
+
+def attainable_flops_per_s(gpu: Gpu, at_intensity: ArrayLike, level: MemoryLevel = MemoryLevel.DRAM) -> Array:
+    """Roof: ``min(peak, intensity * bandwidth)`` in FLOP/s."""
+    return np.minimum(gpu.peak.fp16_tensor, np.asarray(at_intensity) * level_bandwidth(gpu, level))
+
+
+def roofline_time(
+    gpu: Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0, fmt: WeightFormat | None = None
+) -> Array:
+    """Seconds at the roof of DRAM and Tensor Cores: no kernel of this format can be faster."""
+    fmt = fmt or FORMATS["dense"]
+    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
+    memory_s = bytes_moved(fmt, MemoryLevel.DRAM, m_, k_, n_, sparsity) / gpu.dram.bandwidth_bytes_per_s
+    return np.maximum(memory_s, 2 * m_ * k_ * n_ / gpu.peak.fp16_tensor)
+
+
+def bound(
+    gpu: Gpu, fmt: WeightFormat, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
+) -> NDArray[np.object_]:
+    """Name the level with the longest time: `Bound.MEMORY`, `L2`, `SHARED_MEMORY` or `COMPUTE` for each point."""
+    levels = {
+        Bound.MEMORY: MemoryLevel.DRAM,
+        Bound.L2: MemoryLevel.L2,
+        Bound.SHARED_MEMORY: MemoryLevel.SHARED,
+    }
+    m_, k_, n_, s_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (m, k, n, sparsity)))
+    seconds = [bytes_moved(fmt, level, m_, k_, n_, s_) / level_bandwidth(gpu, level) for level in levels.values()]
+    seconds.append(2 * m_ * k_ * n_ / gpu.peak.fp16_tensor)
+    names = np.array([*levels, Bound.COMPUTE], dtype=object)
+    return names[np.argmax(np.stack(seconds), axis=0)]
