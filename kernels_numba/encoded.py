@@ -1,0 +1,135 @@
+"""What all weight formats share: element types, the base record, and the checks that refuse corrupt buffers.
+
+Every check raises ValueError with the name of the value, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+INT32_MAX = 2**31 - 1
+
+
+class Element(StrEnum):
+    """Number formats of weights."""
+
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    FLOAT32 = "float32"
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """NumPy dtype that stores one weight."""
+        return np.dtype({"float16": np.float16, "bfloat16": np.uint16, "float32": np.float32}[self])
+
+    @property
+    def bits(self) -> np.dtype[Any]:
+        """Unsigned integer of the same width."""
+        return np.dtype(np.uint32 if self is Element.FLOAT32 else np.uint16)
+
+    @property
+    def magnitude(self) -> Any:
+        """Mask of all bits but the sign."""
+        return self.bits.type(0x7FFFFFFF if self is Element.FLOAT32 else 0x7FFF)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedWeight(ABC):
+    """A weight matrix in some format.
+
+    Fields that are arrays, or encodings themselves, are its buffers: what a kernel loads and memory has to hold.
+    """
+
+    @property
+    @abstractmethod
+    def nnz(self) -> int:
+        """Stored non-zeros; padding not counted."""
+
+    @property
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """Arrays by name; those of a nested encoding carry its name as prefix."""
+        found: dict[str, NDArray[Any]] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray):
+                found[item.name] = value
+            elif isinstance(value, EncodedWeight):
+                found |= {f"{item.name}_{name}": buffer for name, buffer in value.buffers.items()}
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.nbytes for buffer in self.buffers.values())
+
+    @abstractmethod
+    def decode(self) -> NDArray[Any]:
+        """Dense matrix (m, k) in the element's storage dtype, row-major."""
+
+    @abstractmethod
+    def validate(self) -> Self:
+        """Return self, or raise ValueError naming what is corrupt and where."""
+
+    @classmethod
+    def from_buffers(cls, **buffers: Any) -> Self:
+        """Build from raw fields and validate; raises ValueError for anything a decoder could trip over."""
+        return cls(**buffers).validate()
+
+
+def check(condition: Any, name: str, given: object, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: {given}; allowed: {allowed}")
+
+
+def element_of(a: NDArray[Any], element: Element | None) -> Element:
+    """Element type asked for, or the one the dtype implies."""
+    if element is not None:
+        return Element(element)
+    name = str(getattr(a, "dtype", type(a).__name__))
+    check(name in ("float16", "float32"), "dtype", name, "float16, float32, or uint16 with element='bfloat16'")
+    return Element(name)
+
+
+def as_matrix(a: NDArray[Any], element: Element) -> NDArray[Any]:
+    """Return ``a`` as a row-major matrix, copied only if it is not one already."""
+    check(isinstance(a, np.ndarray) and a.dtype == element.storage, "dtype", getattr(a, "dtype", type(a)), str(element))
+    check(a.ndim == 2 and a.size > 0, "shape", a.shape, "(m, k) with m, k >= 1")
+    return np.ascontiguousarray(a)
+
+
+def bits_of(values: NDArray[Any]) -> NDArray[Any]:
+    return values.view(np.uint32 if values.itemsize == 4 else np.uint16)
+
+
+def pointers_of(counts: NDArray[np.int64], what: str) -> NDArray[np.int32]:
+    """Exclusive running sum, checked to fit 32 bits."""
+    total = np.concatenate(([0], np.cumsum(counts)))
+    check(total[-1] <= INT32_MAX, what, int(total[-1]), f"at most {INT32_MAX}")
+    return total.astype(np.int32)
+
+
+def check_shape(shape: Any) -> tuple[int, int]:
+    ok = isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape)
+    check(ok, "shape", shape, "(m, k), two integers >= 1")
+    return shape[0], shape[1]
+
+
+def check_vector(array: Any, name: str, *dtypes: Any, size: int | None = None) -> None:
+    kind = f"{getattr(array, 'dtype', type(array))} of shape {getattr(array, 'shape', None)}"
+    ok = isinstance(array, np.ndarray) and array.ndim == 1 and array.flags.c_contiguous
+    ok = ok and array.dtype in dtypes and (size is None or array.size == size)
+    wanted = " or ".join(str(np.dtype(dtype)) for dtype in dtypes)
+    check(ok, name, kind, f"contiguous {wanted}, 1-D" + ("" if size is None else f", {size} entries"))
+
+
+def check_pointers(pointers: NDArray[np.int32], name: str, end: float) -> None:
+    check(pointers[0] == 0, f"{name}[0]", int(pointers[0]), "0")
+    check(pointers[-1] == end, f"{name}[-1]", int(pointers[-1]), f"{end:g}, the size of what it points into")
+    falls = np.flatnonzero(pointers[1:] < pointers[:-1])
+    check(falls.size == 0, name, f"falls after entry {falls[:1]}", "never falling")

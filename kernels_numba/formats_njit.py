@@ -1,0 +1,296 @@
+"""Compiled loops behind ``formats.py``: counting, filling, checking and decoding on bit patterns.
+
+Values travel as unsigned integers, so that NaN payloads, infinities and subnormals survive. An element is zero
+when all its bits but the sign are; ``magnitude`` masks the sign off (0x7fff or 0x7fffffff). The callers have
+checked shapes and dtypes. Rows of tiles are independent and run in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from kernels_numba.jit import parallel, serial
+
+TILE_M = 128
+TILE_K = 64
+TILE_SIZE = TILE_M * TILE_K
+WARP_SIZE = 32
+BANKS = 32
+WORDS_PER_VECTOR = 4  # one 16-byte load per lane
+MAGNITUDE_16 = np.uint16(0x7FFF)
+
+# What ``check_tiles`` finds in a tile
+TILE_VALID, TILE_LOCATION, TILE_COLLISION, TILE_OUTSIDE = 0, 1, 2, 3
+
+Bits = NDArray[Any]  # uint16 or uint32
+
+
+@parallel
+def count_row_nonzeros(bits: Bits, magnitude: Any) -> NDArray[np.int64]:
+    """Count the non-zeros in each row of ``bits`` (m, k)."""
+    m, k = bits.shape
+    counts = np.empty(m, np.int64)
+    for i in prange(m):
+        count = 0
+        for j in range(k):
+            count += (bits[i, j] & magnitude) != 0
+        counts[i] = count
+    return counts
+
+
+@parallel
+def fill_rows(bits: Bits, magnitude: Any, row_ptr: Any, col_idx: Any, values: Any) -> None:
+    """Write columns and bit patterns of the non-zeros, row by row in ascending columns, into ``col_idx, values``."""
+    m, k = bits.shape
+    for i in prange(m):
+        at = np.int64(row_ptr[i])
+        for j in range(k):
+            if bits[i, j] & magnitude:
+                col_idx[at] = j
+                values[at] = bits[i, j]
+                at += 1
+
+
+@parallel
+def scatter_rows(row_ptr: Any, col_idx: Any, values: Any, out: Bits) -> None:
+    """Write each CSR value to its place in ``out`` (m, k), which holds zeros."""
+    for i in prange(out.shape[0]):
+        for at in range(row_ptr[i], row_ptr[i + 1]):
+            out[i, col_idx[at]] = values[at]
+
+
+@parallel
+def count_tile_nonzeros(bits: Bits, counts: Any) -> None:
+    """Count the non-zeros of every tile into ``counts`` (tiles_m, tiles_k)."""
+    m, k = bits.shape
+    for tile_row in prange(counts.shape[0]):
+        for i in range(tile_row * TILE_M, min(m, (tile_row + 1) * TILE_M)):
+            for tile_col in range(counts.shape[1]):
+                count = 0
+                for j in range(tile_col * TILE_K, min(k, (tile_col + 1) * TILE_K)):
+                    count += (bits[i, j] & MAGNITUDE_16) != 0
+                counts[tile_row, tile_col] += count
+
+
+@serial
+def gather_tile(bits: Bits, first_row: int, first_col: int, words: Any) -> int:
+    """Pack the tile's non-zeros, row by row, into ``words`` and return how many there are.
+
+    ``words`` has one entry more than a tile has elements: the slot after the last word is written without a
+    branch and overwritten by the next non-zero.
+    """
+    count = 0
+    for i in range(first_row, min(bits.shape[0], first_row + TILE_M)):
+        row = i - first_row
+        swizzle = (row & 7) << 3
+        for j in range(first_col, min(bits.shape[1], first_col + TILE_K)):
+            location = row * TILE_K + ((j - first_col) ^ swizzle)
+            words[count] = np.uint32(location << 16) | np.uint32(bits[i, j])
+            count += (bits[i, j] & MAGNITUDE_16) != 0
+    return count
+
+
+@serial
+def count_banks(words: Any, counts: Any) -> None:
+    """Count how many of ``words`` fall into each shared-memory bank; a tile row is exactly 32 banks wide."""
+    counts[:] = 0
+    for word in words:
+        counts[(word >> 17) & (BANKS - 1)] += 1
+
+
+@serial
+def pad_tile(words: Any, count: int, occupied: Any, bank_counts: Any) -> None:
+    """Fill ``words[count:]`` (at most 3) with zeros at free locations of the emptiest banks."""
+    occupied[:] = False
+    for word in words[:count]:
+        occupied[word >> 16] = True
+    count_banks(words[:count], bank_counts)
+    for at in range(count, words.size):
+        bank = np.argmin(bank_counts)
+        location = 2 * bank  # the emptiest bank has a free place unless the tile is full, and then nothing is padded
+        while occupied[location]:
+            location += 1 if location % 2 == 0 else TILE_K - 1
+        occupied[location] = True
+        bank_counts[bank] += 1
+        words[at] = np.uint32(location << 16)
+
+
+@serial
+def spread_banks(words: Any, bank_counts: Any, by_bank: Any, out: Any) -> None:
+    """Order a tile's words so that the lanes of a warp scatter to distinct banks as far as possible.
+
+    A warp loads 32 vectors of 4 words and stores word 0 of all lanes, then word 1 and so on. Each store takes, lane
+    after lane, from the bank with the most words left: a step then repeats a bank only while that bank holds more
+    words than steps remain, so the steps of a tile need max(steps, fullest bank) wavefronts together, the least
+    possible. The incomplete last group is served first, so that the full groups find level banks.
+    """
+    count_banks(words, bank_counts)
+    cursor = np.empty(BANKS, np.int64)
+    remaining = np.empty(BANKS, np.int32)  # words left * 32 + bank: its maximum names the fullest bank
+    start = 0
+    for bank in range(BANKS):
+        cursor[bank] = start
+        remaining[bank] = bank_counts[bank] * BANKS + bank
+        start += bank_counts[bank]
+    for word in words:
+        bank = (word >> 17) & (BANKS - 1)
+        by_bank[cursor[bank]] = word
+        cursor[bank] += 1
+    n_vectors = words.size // WORDS_PER_VECTOR
+    lanes = n_vectors % WARP_SIZE
+    first = n_vectors - lanes
+    while first >= 0:
+        for step in range(WORDS_PER_VECTOR):
+            for lane in range(lanes):
+                fullest = remaining[0]
+                for bank in range(1, BANKS):
+                    fullest = max(fullest, remaining[bank])
+                bank = fullest & (BANKS - 1)
+                remaining[bank] -= BANKS
+                cursor[bank] -= 1
+                out[WORDS_PER_VECTOR * (first + lane) + step] = by_bank[cursor[bank]]
+        lanes = WARP_SIZE
+        first -= WARP_SIZE
+
+
+@parallel
+def fill_tiles(bits: Bits, tiles_k: int, tile_offsets: Any, reorder: bool, words: Any) -> None:
+    """Write the words of all tiles; ``tile_offsets`` says where each tile starts, in vectors of 4 words."""
+    for tile_row in prange((tile_offsets.size - 2) // tiles_k):
+        tile_words = np.empty(TILE_SIZE + 1, np.uint32)
+        by_bank = np.empty(TILE_SIZE, np.uint32)
+        occupied = np.empty(TILE_SIZE, np.bool_)
+        bank_counts = np.empty(BANKS, np.int32)
+        for tile_col in range(tiles_k):
+            tile = tile_row * tiles_k + tile_col
+            start = np.int64(tile_offsets[tile]) * WORDS_PER_VECTOR
+            stop = np.int64(tile_offsets[tile + 1]) * WORDS_PER_VECTOR
+            count = gather_tile(bits, tile_row * TILE_M, tile_col * TILE_K, tile_words)
+            padded = tile_words[: stop - start]
+            pad_tile(padded, count, occupied, bank_counts)
+            if reorder:
+                spread_banks(padded, bank_counts, by_bank, words[start:stop])
+            else:
+                words[start:stop] = padded
+
+
+@parallel
+def scatter_tiles(words: Any, tile_offsets: Any, tiles_k: int, out: Bits) -> None:
+    """Write each word's value to its place in ``out`` (m, k), which holds zeros; padding lands on zeros."""
+    m, k = out.shape
+    for tile_row in prange((tile_offsets.size - 2) // tiles_k):
+        for tile_col in range(tiles_k):
+            tile = tile_row * tiles_k + tile_col
+            start = np.int64(tile_offsets[tile]) * WORDS_PER_VECTOR
+            stop = np.int64(tile_offsets[tile + 1]) * WORDS_PER_VECTOR
+            for word in words[start:stop]:
+                location = np.int64(word >> 16)
+                row = location // TILE_K
+                i = tile_row * TILE_M + row
+                j = tile_col * TILE_K + ((location % TILE_K) ^ ((row & 7) << 3))
+                if i < m and j < k:
+                    out[i, j] = word & 0xFFFF
+
+
+@serial
+def check_tile(words: Any, rows: int, cols: int, occupied: Any) -> int:
+    """Fault of one tile whose first ``rows`` x ``cols`` elements lie inside the matrix."""
+    occupied[:] = False
+    for word in words:
+        location = np.int64(word >> 16)
+        if location >= TILE_SIZE:
+            return TILE_LOCATION
+        if occupied[location]:
+            return TILE_COLLISION
+        occupied[location] = True
+        row = location // TILE_K
+        outside = row >= rows or (location % TILE_K) ^ ((row & 7) << 3) >= cols
+        if outside and word & 0xFFFF:
+            return TILE_OUTSIDE
+    return TILE_VALID
+
+
+@parallel
+def check_tiles(words: Any, tile_offsets: Any, tiles_k: int, m: int, k: int) -> NDArray[np.uint8]:
+    """Fault code of every tile; the offsets have been checked."""
+    faults = np.empty(tile_offsets.size - 2, np.uint8)
+    for tile_row in prange(faults.size // tiles_k):
+        occupied = np.empty(TILE_SIZE, np.bool_)
+        for tile_col in range(tiles_k):
+            tile = tile_row * tiles_k + tile_col
+            start = np.int64(tile_offsets[tile]) * WORDS_PER_VECTOR
+            stop = np.int64(tile_offsets[tile + 1]) * WORDS_PER_VECTOR
+            rows, cols = m - tile_row * TILE_M, k - tile_col * TILE_K
+            faults[tile] = check_tile(words[start:stop], rows, cols, occupied)
+    return faults
+
+
+@serial
+def count_scatter_wavefronts(words: Any, tile_offsets: Any) -> tuple[int, int]:
+    """Scatter steps of all warps, and the shared-memory wavefronts they need.
+
+    Lanes that store into the same 32-bit word share a wavefront; distinct words of one bank take turns.
+    """
+    steps, wavefronts = 0, 0
+    seen = np.empty(BANKS * WARP_SIZE, np.uint32)
+    multiplicity = np.empty(BANKS, np.int64)
+    for tile in range(tile_offsets.size - 2):
+        for first in range(tile_offsets[tile], tile_offsets[tile + 1], WARP_SIZE):
+            last = min(first + WARP_SIZE, tile_offsets[tile + 1])
+            for step in range(WORDS_PER_VECTOR):
+                multiplicity[:] = 0
+                for vector in range(first, last):
+                    address = words[WORDS_PER_VECTOR * vector + step] >> 17
+                    bank = address & (BANKS - 1)
+                    new = True
+                    for other in range(multiplicity[bank]):
+                        new = new and seen[bank * WARP_SIZE + other] != address
+                    if new:
+                        seen[bank * WARP_SIZE + multiplicity[bank]] = address
+                        multiplicity[bank] += 1
+                steps += 1
+                wavefronts += multiplicity.max()
+    return steps, wavefronts
+
+
+@parallel
+def split_two_four(bits: Bits, magnitude: Any, values: Any, metadata: Any, residual: Bits) -> None:
+    """Move the first two non-zeros of each aligned group of 4 columns from ``residual`` into ``values, metadata``.
+
+    ``residual`` (m, k) starts as a copy of ``bits``; ``values`` and ``metadata`` start as zeros. A group with fewer
+    non-zeros keeps explicit zeros; its two positions still ascend, as the hardware's 2:4 metadata demands.
+    """
+    m, k = bits.shape
+    for i in prange(m):
+        for group in range(values.shape[1] // 2):
+            first, second = -1, -1
+            for j in range(4 * group, min(k, 4 * group + 4)):
+                if bits[i, j] & magnitude and second < 0:
+                    residual[i, j] = 0
+                    values[i, 2 * group + (first >= 0)] = bits[i, j]
+                    if first < 0:
+                        first = j % 4
+                    else:
+                        second = j % 4
+            if first == 3:  # the lone non-zero must take the second slot
+                values[i, 2 * group + 1], values[i, 2 * group] = values[i, 2 * group], values[i, 2 * group + 1]
+                first = 2
+            first = max(first, 0)
+            second = second if second > 0 else (3 if first else 1)
+            metadata[i, group // 4] |= np.uint16((first | second << 2) << (4 * (group % 4)))
+
+
+@parallel
+def scatter_two_four(values: Any, metadata: Any, out: Bits) -> None:
+    """Write the kept values to their places in ``out`` (m, k); explicit zeros change nothing."""
+    m, k = out.shape
+    for i in prange(m):
+        for slot in range(values.shape[1]):
+            group = slot // 2
+            position = (metadata[i, group // 4] >> (4 * (group % 4) + 2 * (slot % 2))) & 3
+            if values[i, slot] and 4 * group + position < k:
+                out[i, 4 * group + position] = values[i, slot]
