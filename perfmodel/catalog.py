@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from perfmodel.hf_config import shape_from_config
-from perfmodel.specs import Gpu, LanguageModel, Record, Source
+from perfmodel.specs import FittedKernel, Gpu, LanguageModel, Record, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
+CALIBRATION_FILE = "calibration/kernels.json"
+_SIZES = ("m", "k", "n")
 _TABLE_SUFFIXES = (".csv", ".parquet")
 _RecordT = TypeVar("_RecordT", bound=Record)
 
@@ -155,7 +158,7 @@ def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFram
     import pandas as pd
 
     tables = _kernel_time_tables()
-    patterns = [include] if isinstance(include, str) else ["*"] if include is None else list(include)
+    patterns = [include] if isinstance(include, str) else list(include or ["*"])
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in tables):
             raise ValueError(f"no table of kernel times matches {pattern!r}; there are {', '.join(tables) or 'none'}")
@@ -169,8 +172,8 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a size or time is no positive number, or a sparsity
-        lies outside [0, 1]; the message names file, column, row and value. A time may be missing: its kernel failed.
+        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a size or time is not positive, or a sparsity lies
+        outside [0, 1]; the message names file, row, column and value. A time may be missing: its kernel failed.
     """
     path = Path(path)
     table = _read_table(path)
@@ -178,19 +181,32 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
     unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
     if missing or unknown:
         raise ValueError(f"{_shown(path)}: missing columns {missing}, unknown columns {unknown}")
-    for column in ("m", "k", "n", "time_us"):
-        _check_column(table, column, path, low=0, high=float("inf"), allowed="a positive number")
-    _check_column(table, "sparsity", path, low=-1e-12, high=1, allowed="a fraction from 0 to 1")
-    if table[["m", "k", "n"]].isna().any(axis=None):
-        raise ValueError(f"{_shown(path)}: m, k and n must be given in every row")
-    sizes = dict.fromkeys(("m", "k", "n"), "int64")
-    return table[list(KERNEL_TIME_COLUMNS)].astype(sizes)
+    for column in _SIZES:
+        _check_column(table, column, path, lambda size: (size > 0) & (size % 1 == 0), "a positive integer")
+    _check_column(table, "sparsity", path, lambda share: (share >= 0) & (share <= 1), "a fraction from 0 to 1")
+    _check_column(
+        table, "time_us", path, lambda time: time.isna() | ((time > 0) & (time < math.inf)), "a positive time, or empty"
+    )
+    return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64"))
 
 
 def load_sources() -> dict[str, Source]:
     """Provenance of the evidence: one record per table of ``data/sources.toml``, by its key."""
     path = data_directory() / "sources.toml"
     return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
+
+
+def load_calibration() -> dict[str, FittedKernel]:
+    """Fitted parameters of every kernel model, by kernel name, as `lscd calibrate` wrote them."""
+    path = data_directory() / CALIBRATION_FILE
+    if not path.is_file():
+        raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
+    return _calibration_at(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _calibration_at(path: Path, modified_ns: int) -> dict[str, FittedKernel]:
+    return {kernel: _convert(fields, FittedKernel, path, within=kernel) for kernel, fields in _parse(path).items()}
 
 
 def load_table(relative_path: str) -> pd.DataFrame:
@@ -300,12 +316,14 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8")
 
 
-def _check_column(table: pd.DataFrame, column: str, path: Path, *, low: float, high: float, allowed: str) -> None:
+def _check_column(
+    table: pd.DataFrame, column: str, path: Path, accepts: Callable[[pd.Series], pd.Series], allowed: str
+) -> None:
     import pandas as pd
 
     numbers = pd.to_numeric(table[column], errors="coerce")
-    bad = table[column].notna() & ~((numbers > low) & (numbers <= high))
+    # Text that is no number counts as bad even where a missing value is accepted.
+    bad = ~accepts(numbers) | (numbers.isna() & table[column].notna())
     if bad.any():
         row = int(bad.to_numpy().argmax())
-        value = table[column].iloc[row]
-        raise ValueError(f"{_shown(path)}: row {row + 1}: {column} is {value!r}, allowed is {allowed}")
+        raise ValueError(f"{_shown(path)}: row {row + 1}: {column} is {table[column].iloc[row]}, allowed is {allowed}")

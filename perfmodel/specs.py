@@ -11,7 +11,8 @@ from typing import Annotated
 
 import msgspec
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+# The upper limit is beyond any quantity here; it keeps out the `inf` that TOML allows.
+Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -282,3 +283,18 @@ class Source(Record, frozen=True, kw_only=True):
     method: Text
     error: Text
     date: Text
+
+
+class FittedKernel(Record, frozen=True):
+    """Calibrated parameters of one kernel model and the evidence they came from.
+
+    ``mean_absolute_error`` is the relative error on the fitted rows; ``evidence_range`` gives the smallest and largest
+    m, k, n and sparsity among them, beyond which a prediction is an extrapolation.
+    """
+
+    parameters: dict[str, float]
+    fitted_on: Text
+    gpus: list[Text]
+    rows: PositiveInt
+    mean_absolute_error: float
+    evidence_range: dict[str, tuple[float, float]]
