@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 
 from perfmodel.specs import Gpu
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
@@ -236,6 +235,7 @@ def break_even_sparsity(sparse: WeightFormat, other: WeightFormat, m: float = 16
     float or None
         Break-even sparsity; 0.0 if ``sparse`` is always smaller, None if it never is.
     """
+    from scipy.optimize import brentq
 
     def excess(sparsity: float) -> float:
         return float(sparse.bytes(m, k, sparsity) - other.bytes(m, k, sparsity))

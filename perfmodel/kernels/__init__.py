@@ -1,0 +1,35 @@
+"""One file per modelled kernel; `KERNELS` maps the name users type to its model."""
+
+from __future__ import annotations
+
+import difflib
+
+from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape
+from perfmodel.kernels.csr import Sputnik
+from perfmodel.kernels.cusparse import Cusparse
+from perfmodel.kernels.dense import Dense
+from perfmodel.kernels.sparta import Sparta
+from perfmodel.kernels.tiled_csl import TiledCsl
+
+KERNELS: dict[str, KernelModel] = {
+    model.name: model for model in (Dense(), TiledCsl(), Sparta(), Sputnik(), Cusparse())
+}
+BASELINE = Dense.name
+
+__all__ = ["BASELINE", "KERNELS", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]
+
+
+def kernel_model(name: str) -> KernelModel:
+    """Model of the kernel ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message suggests the nearest name and lists all.
+    """
+    try:
+        return KERNELS[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, KERNELS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"unknown kernel {name!r}: {hint}Known are {', '.join(KERNELS)}") from None

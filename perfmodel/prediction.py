@@ -1,0 +1,125 @@
+"""Predict the time of a matrix product on a kernel and a GPU: the front door of the kernel models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.calibration import calibrated, extrapolated
+from perfmodel.catalog import load_calibration, load_gpu
+from perfmodel.kernels import BASELINE, KernelModel, Machine, Shape, kernel_model
+from perfmodel.specs import Gpu
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted times of one kernel on one GPU; arrays of the broadcast shape of the inputs.
+
+    Attributes
+    ----------
+    kernel, gpu : str
+        Names in the registry and the catalogue.
+    time_s : ndarray
+        Seconds of one product.
+    dense_s : ndarray
+        Seconds of cuBLAS for the same product.
+    bound : ndarray of Bound
+        The resource that sets the time.
+    terms : dict
+        Seconds each resource would take alone.
+    dram_bytes, weight_bytes : ndarray
+        Bytes over DRAM in all, and of the stored weights.
+    extrapolated : ndarray of bool
+        True outside the evidence the kernel was fitted on.
+    """
+
+    kernel: str
+    gpu: str
+    time_s: Array
+    dense_s: Array
+    bound: NDArray[np.object_]
+    terms: dict[str, Array]
+    dram_bytes: Array
+    weight_bytes: Array
+    extrapolated: NDArray[np.bool_]
+
+    @property
+    def speedup_vs_dense(self) -> Array:
+        """Time of cuBLAS over time of this kernel; above 1 the kernel wins."""
+        return self.dense_s / self.time_s
+
+
+def check_tokens(model: KernelModel, n: ArrayLike) -> None:
+    """Refuse token counts the kernel does not take.
+
+    Raises
+    ------
+    ValueError
+        Names the kernel, the value, what it takes, and the N to pad to.
+    """
+    tokens = np.atleast_1d(np.asarray(n, dtype=np.float64))
+    padded = np.atleast_1d(model.padded_n(tokens))
+    wrong = np.flatnonzero(padded != tokens)
+    if wrong.size:
+        bad, fit = tokens.flat[wrong[0]], padded.flat[wrong[0]]
+        raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}; pad N to {fit:g}")
+
+
+def predict(
+    kernel: str, gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
+) -> Prediction:
+    """Predict ``C[m, n] = A[m, k] @ B[k, n]`` with A at ``sparsity``.
+
+    Parameters
+    ----------
+    kernel : str
+        Name in `perfmodel.kernels.KERNELS`.
+    gpu : str or Gpu
+        Catalogue name, path of a TOML file, or a record.
+    m, k, n : array_like
+        Rows, columns of the weights; tokens in flight. At least 1.
+    sparsity : array_like
+        Fraction of zero weights, 0 to 1.
+
+    Returns
+    -------
+    Prediction
+        Arrays of the broadcast shape.
+
+    Raises
+    ------
+    ValueError
+        Unknown names (nearest ones offered), values out of range, N the kernel does not take.
+
+    Examples
+    --------
+    >>> p = predict("flash-llm", "a100-80gb", m=36864, k=9216, n=8, sparsity=0.8)
+    >>> 1.7 < float(p.speedup_vs_dense) < 1.95
+    True
+    """
+    model = kernel_model(kernel)
+    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    shape = Shape.of(*np.broadcast_arrays(m, k, n), sparsity=sparsity)
+    check_tokens(model, shape.n)
+    calibration = load_calibration()
+    machine = Machine.of(record)
+    result = model.time(machine, shape, calibrated(kernel, calibration))
+    dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))
+    time_s, dense_s, dram_bytes = np.broadcast_arrays(result.time_s, dense.time_s, result.dram_bytes)
+    return Prediction(
+        kernel=kernel,
+        gpu=record.key,
+        time_s=time_s,
+        dense_s=dense_s,
+        bound=np.broadcast_to(result.bound, time_s.shape),
+        terms={str(name): np.broadcast_to(seconds, time_s.shape) for name, seconds in result.terms.items()},
+        dram_bytes=dram_bytes,
+        weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), time_s.shape),
+        extrapolated=np.broadcast_to(
+            extrapolated(calibration[kernel], record.key, shape.m, shape.k, shape.n, shape.sparsity), time_s.shape
+        ),
+    )
