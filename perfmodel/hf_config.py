@@ -33,7 +33,8 @@ def shape_from_config(config: Config, source: str) -> Layers:
     Raises
     ------
     ValueError
-        If ``model_type`` is not supported; the message names it and the supported ones.
+        If ``model_type`` is not supported (the message names it and the supported ones) or a size is no positive
+        integer (the message names its key).
     KeyError
         If the configuration lacks a key; the key is the argument.
 
@@ -44,7 +45,7 @@ def shape_from_config(config: Config, source: str) -> Layers:
     model_type = config["model_type"]
     if model_type not in _FAMILIES:
         raise ValueError(f"unsupported model_type {model_type!r}; supported are {', '.join(supported_model_types())}")
-    return Layers(**_common(config), **_FAMILIES[model_type](config), source=source)
+    return Layers(**(_common(config) | _FAMILIES[model_type](config)), source=source)
 
 
 def supported_model_types() -> tuple[str, ...]:
@@ -52,39 +53,50 @@ def supported_model_types() -> tuple[str, ...]:
     return tuple(sorted(_FAMILIES))
 
 
+def _size(config: Config, key: str) -> int:
+    value = config[key]
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{key} is {value!r}, allowed is a positive integer")
+    return value
+
+
+def _size_or(config: Config, key: str, default: int) -> int:
+    # Some configurations write null instead of leaving the key out.
+    return default if config.get(key) is None else _size(config, key)
+
+
 def _common(config: Config) -> dict[str, Any]:
+    hidden_size, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
     return {
-        "layers": config["num_hidden_layers"],
-        "hidden_size": config["hidden_size"],
-        "heads": config["num_attention_heads"],
-        "vocab_size": config["vocab_size"],
-        "max_positions": config["max_position_embeddings"],
+        "layers": _size(config, "num_hidden_layers"),
+        "hidden_size": hidden_size,
+        "heads": heads,
+        "head_dim": _size_or(config, "head_dim", hidden_size // heads),
+        "experts": 1,
+        "experts_per_token": 1,
+        "vocab_size": _size(config, "vocab_size"),
+        "embedding_size": hidden_size,
+        "learned_positions": 0,
+        "norms_per_layer": 2,
+        "final_norm": True,
+        "max_positions": _size(config, "max_position_embeddings"),
     }
-
-
-def _head_dim(config: Config) -> int:
-    # Recent configurations write head_dim = null where it follows from the width.
-    return int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"])
 
 
 def _opt(config: Config) -> dict[str, Any]:
     bias = config.get("enable_bias", True)
     pre_norm = config.get("do_layer_norm_before", True)
     return {
-        "kv_heads": config["num_attention_heads"],
-        "head_dim": _head_dim(config),
-        "ffn_size": config["ffn_dim"],
+        "kv_heads": _size(config, "num_attention_heads"),
+        "ffn_size": _size(config, "ffn_dim"),
         "gated_mlp": False,
-        "experts": 1,
-        "experts_per_token": 1,
-        "embedding_size": config.get("word_embed_proj_dim") or config["hidden_size"],
+        "embedding_size": _size_or(config, "word_embed_proj_dim", _size(config, "hidden_size")),
         "tied_embeddings": config.get("tie_word_embeddings", True),
-        "learned_positions": config["max_position_embeddings"] + 2,  # OPT's table starts at an offset of 2
+        "learned_positions": _size(config, "max_position_embeddings") + 2,  # OPT's table starts at an offset of 2
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": bias,
         "norm": Norm.LAYERNORM,
-        "norms_per_layer": 2,
         "final_norm": pre_norm and not config.get("_remove_final_layer_norm", False),
     }
 
@@ -92,21 +104,14 @@ def _opt(config: Config) -> dict[str, Any]:
 def _gpt_neox(config: Config) -> dict[str, Any]:
     bias = config.get("attention_bias", True)
     return {
-        "kv_heads": config["num_attention_heads"],
-        "head_dim": _head_dim(config),
-        "ffn_size": config["intermediate_size"],
+        "kv_heads": _size(config, "num_attention_heads"),
+        "ffn_size": _size(config, "intermediate_size"),
         "gated_mlp": False,
-        "experts": 1,
-        "experts_per_token": 1,
-        "embedding_size": config["hidden_size"],
         "tied_embeddings": config.get("tie_word_embeddings", False),
-        "learned_positions": 0,
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": True,
         "norm": Norm.LAYERNORM,
-        "norms_per_layer": 2,
-        "final_norm": True,
     }
 
 
@@ -114,21 +119,14 @@ def _llama(config: Config) -> dict[str, Any]:
     bias = config.get("attention_bias", False)
     return {
         # Llama 1 and the first Llama 2 configurations leave the key out: every head has its own keys and values.
-        "kv_heads": config.get("num_key_value_heads") or config["num_attention_heads"],
-        "head_dim": _head_dim(config),
-        "ffn_size": config["intermediate_size"],
+        "kv_heads": _size_or(config, "num_key_value_heads", _size(config, "num_attention_heads")),
+        "ffn_size": _size(config, "intermediate_size"),
         "gated_mlp": True,
-        "experts": 1,
-        "experts_per_token": 1,
-        "embedding_size": config["hidden_size"],
         "tied_embeddings": config.get("tie_word_embeddings", False),
-        "learned_positions": 0,
         "attention_bias": bias,
         "output_bias": bias,
         "mlp_bias": config.get("mlp_bias", False),
         "norm": Norm.RMSNORM,
-        "norms_per_layer": 2,
-        "final_norm": True,
     }
 
 
@@ -137,7 +135,11 @@ def _qwen2(config: Config) -> dict[str, Any]:
 
 
 def _mixtral(config: Config) -> dict[str, Any]:
-    return _llama(config) | {"experts": config["num_local_experts"], "experts_per_token": config["num_experts_per_tok"]}
+    experts = {
+        "experts": _size(config, "num_local_experts"),
+        "experts_per_token": _size(config, "num_experts_per_tok"),
+    }
+    return _llama(config) | experts
 
 
 _FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {
