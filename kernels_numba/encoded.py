@@ -83,6 +83,7 @@ class EncodedWeight(ABC):
 
 
 def check(condition: Any, name: str, given: object, allowed: str) -> None:
+    """Raise ValueError with ``name``, ``given`` and ``allowed`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(f"{name}: {given}; allowed: {allowed}")
 
@@ -104,6 +105,7 @@ def as_matrix(a: NDArray[Any], element: Element) -> NDArray[Any]:
 
 
 def bits_of(values: NDArray[Any]) -> NDArray[Any]:
+    """View ``values`` as unsigned integers of the same width; no copy."""
     return values.view(np.uint32 if values.itemsize == 4 else np.uint16)
 
 
@@ -115,12 +117,14 @@ def pointers_of(counts: NDArray[np.int64], what: str) -> NDArray[np.int32]:
 
 
 def check_shape(shape: Any) -> tuple[int, int]:
+    """Return ``shape``, refusing anything but two positive integers."""
     ok = isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape)
     check(ok, "shape", shape, "(m, k), two integers >= 1")
     return shape[0], shape[1]
 
 
 def check_vector(array: Any, name: str, *dtypes: Any, size: int | None = None) -> None:
+    """Refuse anything but a contiguous 1-D array of one of ``dtypes`` with ``size`` entries."""
     kind = f"{getattr(array, 'dtype', type(array))} of shape {getattr(array, 'shape', None)}"
     ok = isinstance(array, np.ndarray) and array.ndim == 1 and array.flags.c_contiguous
     ok = ok and array.dtype in dtypes and (size is None or array.size == size)
@@ -129,6 +133,7 @@ def check_vector(array: Any, name: str, *dtypes: Any, size: int | None = None) -
 
 
 def check_pointers(pointers: NDArray[np.int32], name: str, end: float) -> None:
+    """Refuse pointers that do not run from 0 to ``end`` without falling."""
     check(pointers[0] == 0, f"{name}[0]", int(pointers[0]), "0")
     check(pointers[-1] == end, f"{name}[-1]", int(pointers[-1]), f"{end:g}, the size of what it points into")
     falls = np.flatnonzero(pointers[1:] < pointers[:-1])
