@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,6 +12,9 @@ from perfmodel.calibration import calibrated, extrapolated
 from perfmodel.catalog import load_calibration, load_gpu
 from perfmodel.kernels import BASELINE, KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import Gpu
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 
@@ -103,7 +107,7 @@ def predict(
     """
     model = kernel_model(kernel)
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    shape = Shape.of(*np.broadcast_arrays(m, k, n), sparsity=sparsity)
+    shape = Shape.of(m, k, n, sparsity)
     check_tokens(model, shape.n)
     calibration = load_calibration()
     machine = Machine.of(record)
@@ -123,3 +127,31 @@ def predict(
             extrapolated(calibration[kernel], record.key, shape.m, shape.k, shape.n, shape.sparsity), time_s.shape
         ),
     )
+
+
+def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Predict many products at once.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        Columns ``gpu, m, k, n, sparsity, kernel``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated``.
+    """
+    import pandas as pd
+
+    parts = []
+    for (gpu, kernel), group in rows.groupby(["gpu", "kernel"], sort=False):
+        p = predict(str(kernel), str(gpu), *(group[name].to_numpy() for name in ("m", "k", "n", "sparsity")))
+        columns = {
+            "time_us": p.time_s * 1e6,
+            "speedup_vs_dense": p.speedup_vs_dense,
+            "bound": p.bound.astype(str),
+            "extrapolated": p.extrapolated,
+        }
+        parts.append(pd.DataFrame(columns, index=group.index))
+    return pd.concat(parts).reindex(rows.index)

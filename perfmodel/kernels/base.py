@@ -105,7 +105,8 @@ class Shape:
             if np.any(~((size >= 1) & (size < np.inf))):
                 raise ValueError(f"{letter} must be at least 1, got {float(np.min(size)):g}")
             sizes.append(size)
-        return cls(*sizes, sparsity=check_sparsity(sparsity))
+        m_, k_, n_ = sizes
+        return cls(m_, k_, n_, check_sparsity(sparsity))
 
     @property
     def weights(self) -> Array:

@@ -1,0 +1,5 @@
+"""`python -m lscd` is the same as `lscd`."""
+
+from lscd.cli import main
+
+main()

@@ -1,0 +1,88 @@
+"""`lscd gpus`, `models`, `formats`, `kernels list`: what there is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
+
+
+def gpus() -> None:
+    """List the GPUs of the catalogue, with the numbers that matter here."""
+    from perfmodel.catalog import gpu_names, load_gpu
+    from perfmodel.roofline import ridge_point
+
+    header = ("name", "SMs", "FP16 TFLOP/s", "DRAM GB/s", "DRAM GB", "L2 MB", "shared KiB/SM", "ridge FLOP/B")
+    rows = []
+    for name in gpu_names():
+        gpu = load_gpu(name)
+        rows.append(
+            (
+                name,
+                f"{gpu.clock.sm_count}",
+                f"{gpu.peak.fp16_tensor / 1e12:.0f}",
+                f"{gpu.dram.bandwidth_bytes_per_s / 1e9:.0f}",
+                f"{gpu.dram.size_bytes / 1e9:.0f}",
+                f"{gpu.l2.size_bytes / 1e6:.0f}",
+                f"{gpu.sm.shared_memory_bytes / 1024:.0f}",
+                f"{ridge_point(gpu):.0f}",
+            )
+        )
+    _print(header, rows)
+
+
+def models() -> None:
+    """List the language models of the catalogue."""
+    from perfmodel.catalog import load_model, model_names
+
+    header = ("name", "parameters", "layers", "hidden", "heads", "KV heads", "FFN", "vocabulary")
+    rows = []
+    for name in model_names():
+        model = load_model(name)
+        s = model.shape
+        sizes = (s.layers, s.hidden_size, s.heads, s.kv_heads, s.ffn_size, s.vocab_size)
+        rows.append((name, f"{model.parameters / 1e9:.2f} B", *map(str, sizes)))
+    _print(header, sorted(rows, key=lambda row: (row[0].rsplit("-", 1)[0], float(row[1].split()[0]))))
+
+
+def formats(
+    m: Annotated[int, typer.Option(min=1, help="Rows of the matrix.")] = 12288,
+    k: Annotated[int, typer.Option(min=1, help="Columns of the matrix.")] = 12288,
+    sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
+) -> None:
+    """List the weight formats: size at a sparsity, and where each breaks even with dense FP16."""
+    from perfmodel.formats import FORMATS, break_even_sparsity
+
+    rows = []
+    for name, fmt in FORMATS.items():
+        start = break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity and name != "dense" else None
+        even = "-" if start is None else f"{start:.3f}"
+        bits = float(fmt.bits_per_weight(m, k, sparsity))
+        size = float(fmt.bytes(m, k, sparsity)) / 1e6
+        rows.append((name, f"{bits:.2f}", f"{size:.1f}", even, "yes" if fmt.lossless else "no", fmt.title))
+    header = ("name", "bits/weight", "MB", "smaller than dense from", "FP16 kept", "format")
+    _print(header, rows)
+
+
+@kernels.command("list")
+def list_kernels() -> None:
+    """List the modelled kernels, one a line, name first."""
+    from perfmodel.kernels import KERNELS
+
+    rows = [(name, model.format_name, model.supported_n, model.title) for name, model in KERNELS.items()]
+    _print(("kernel", "format", "tokens N", "published as"), rows, show_header=False)
+
+
+def _print(header: tuple[str, ...], rows: list[tuple[str, ...]], show_header: bool = True) -> None:
+    """Columns aligned by spaces: easy to read and to cut in a script."""
+    numeric = [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)]
+    lines = [header, *rows] if show_header else rows
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        )
+        print("  ".join(cells).rstrip())

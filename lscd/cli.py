@@ -1,0 +1,30 @@
+"""Command line of the lab: composes the two packages, and imports them only when a command runs."""
+
+from __future__ import annotations
+
+import typer
+
+from lscd import catalogue, evidence, predict, report
+from lscd.errors import explained
+
+app = typer.Typer(
+    name="lscd",
+    help="When, where and by how much does loading LLM weights sparse and computing them dense pay?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(predict.predict)
+app.command()(report.report)
+app.command()(catalogue.gpus)
+app.command()(catalogue.models)
+app.command()(catalogue.formats)
+app.command()(evidence.calibrate)
+app.command()(evidence.validate)
+app.add_typer(catalogue.kernels, name="kernels")
+
+
+def main() -> None:
+    """Entry point of the ``lscd`` command."""
+    with explained():
+        app()

@@ -1,0 +1,53 @@
+"""How the command line fails: one sentence on stderr, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+BAD_INPUT = 2
+
+
+class InputError(ValueError):
+    """Bad input from the user; the message says what to type instead."""
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn a `ValueError` or an unusable file into one line on stderr and exit code 2."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except (ValueError, OSError) as error:
+        print(f"lscd: {error}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from None
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place only if the block succeeds."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: no such directory {target.parent}")
+    if target.is_dir():
+        raise InputError(f"{target} is a directory; give a file name")
+    with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix, delete=False) as file:
+        partial = Path(file.name)
+    try:
+        yield partial
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

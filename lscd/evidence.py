@@ -1,0 +1,43 @@
+"""`lscd calibrate` and `lscd validate`: fit the models, and say how far they are from the evidence."""
+
+from __future__ import annotations
+
+from lscd.errors import written_whole
+
+
+def calibrate() -> None:
+    """Fit the free parameters of every kernel model and store them with what they were fitted on."""
+    import msgspec
+
+    from perfmodel.calibration import fit_all
+    from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_kernel_times
+
+    fitted = fit_all(load_kernel_times())
+    path = data_directory() / CALIBRATION_FILE
+    with written_whole(path) as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
+    for name, kernel in fitted.items():
+        values = ", ".join(f"{key} {value:g}" for key, value in kernel.parameters.items())
+        print(f"{name}: {kernel.mean_absolute_error:.1%} mean error on {kernel.rows} rows; {values}")
+
+
+def validate() -> None:
+    """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from perfmodel.catalog import load_kernel_times
+    from perfmodel.validation import error_statistics, join_predictions
+
+    joined = join_predictions(load_kernel_times())
+    joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
+    statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows of"])
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("kernel", "source", "gpu", "rows of"):
+        table.add_column(column)
+    for column in ("rows", "mean", "median", "worst", "bias", "rank"):
+        table.add_column(column, justify="right")
+    for row in statistics.itertuples(index=False):
+        numbers = (f"{row.mean:.1%}", f"{row.median:.1%}", f"{row.worst:+.1%}", f"{row.bias:+.1%}", f"{row.rank:.3f}")
+        table.add_row(*row[:4], str(row.rows), *numbers)
+    Console(width=140).print(table)

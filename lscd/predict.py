@@ -1,0 +1,174 @@
+"""`lscd predict`: times of one matrix product on every kernel, or of a table of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.errors import InputError, written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.prediction import Prediction
+
+
+def predict(
+    gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")] = "",
+    m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")] = 0,
+    k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")] = 0,
+    n: Annotated[int, typer.Option(help="Tokens in flight: batch x tokens per step.")] = 0,
+    sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
+    kernel: Annotated[str, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    input_csv: Annotated[
+        Path | None, typer.Option("--input", help="CSV with columns gpu,m,k,n,sparsity,kernel.")
+    ] = None,
+    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+) -> None:
+    """Predict the time of C[m,n] = A[m,k] @ B[k,n] with sparse weights A, beside the evidence."""
+    if (input_csv is None) != (output_csv is None):
+        raise InputError("--input and --output belong together: give both, or neither")
+    if input_csv is not None and output_csv is not None:
+        if gpu or m or k or n or kernel:
+            raise InputError("--input takes gpu, m, k, n, sparsity and kernel from the file; drop these options")
+        _predict_table(input_csv, output_csv)
+        return
+    missing = [f"--{name}" for name, value in (("gpu", gpu), ("m", m), ("k", k), ("n", n)) if not value]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}; for example --gpu a100-80gb --m 36864 --k 9216 --n 8")
+    _predict_one(gpu, m, k, n, sparsity, kernel, as_json)
+
+
+def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
+    from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times
+    from perfmodel.kernels import KERNELS, kernel_model
+    from perfmodel.prediction import predict as predict_kernel
+    from perfmodel.validation import join_predictions
+
+    record = load_gpu(gpu)
+    names = [kernel_model(kernel).name] if kernel else list(KERNELS)
+    joined = join_predictions(load_kernel_times("published/*"), load_calibration())
+    results: list[dict[str, Any]] = []
+    for name in names:
+        # One kernel that cannot take this N must not hide the others; asked for alone, it is an error.
+        padded = n if kernel else int(KERNELS[name].padded_n(n))
+        prediction = predict_kernel(name, record, m, k, padded, sparsity)
+        results.append(_row(name, padded, prediction, joined, m, k, sparsity))
+    if as_json:
+        question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
+        print(json.dumps({**question, "kernels": results}, indent=2))
+    else:
+        _print_table(record.name, m, k, n, sparsity, results)
+
+
+def _row(
+    name: str, n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, sparsity: float
+) -> dict[str, Any]:
+    return {
+        "kernel": name,
+        "n": n,
+        "time_us": float(prediction.time_s) * 1e6,
+        "speedup_vs_dense": float(prediction.speedup_vs_dense),
+        "dram_bytes": float(prediction.dram_bytes),
+        "bound": str(prediction.bound.item()),
+        "extrapolated": bool(prediction.extrapolated),
+        "evidence": _evidence(joined, name, prediction.gpu, m, k, n, sparsity),
+    }
+
+
+def _evidence(
+    joined: pd.DataFrame, kernel: str, gpu: str, m: int, k: int, n: int, sparsity: float
+) -> dict[str, Any] | None:
+    """The nearest published row, and the model's mean error on rows of this kernel it was not fitted on."""
+    from perfmodel.validation import nearest_evidence
+
+    row = nearest_evidence(joined, kernel, gpu, m, k, n, sparsity)
+    if row is None:
+        return None
+    held_out = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu) & ~joined["fitted"]]
+    same_shape = (row["m"], row["k"], row["n"]) == (m, k, n)
+    exact = same_shape and (row["sparsity"] == sparsity or kernel == "cublas")
+    return {
+        "exact": bool(exact),
+        "m": int(row["m"]),
+        "k": int(row["k"]),
+        "n": int(row["n"]),
+        "sparsity": float(row["sparsity"]),
+        "time_us": float(row["time_us"]),
+        "error": float(row["error"]),
+        "fitted": bool(row["fitted"]),
+        "source": str(row["source"]),
+        "held_out_mean_error": None if held_out.empty else float(held_out["error"].abs().mean()),
+    }
+
+
+def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    best = min(results, key=lambda row: row["time_us"])
+    console = Console(soft_wrap=not Console().is_terminal)
+    console.print(
+        f"[bold]{best['kernel']}[/bold] is the fastest: {best['time_us']:.1f} us, "
+        f"{best['speedup_vs_dense']:.2f}x dense.  {m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("kernel", "time [us]", "vs dense", "DRAM [MB]", "bound by"):
+        table.add_column(title, justify="left" if title in ("kernel", "bound by") else "right", no_wrap=True)
+    table.add_column("evidence: published time, model's error there")
+    for row in results:
+        padded = f" (N padded to {row['n']})" if row["n"] != n else ""
+        table.add_row(
+            row["kernel"],
+            f"{row['time_us']:.1f}",
+            f"{row['speedup_vs_dense']:.2f}x",
+            f"{row['dram_bytes'] / 1e6:.1f}",
+            row["bound"],
+            _evidence_words(row) + padded,
+        )
+    console.print(table)
+
+
+def _evidence_words(row: dict[str, Any]) -> str:
+    found = row["evidence"]
+    mark = "extrapolated; " if row["extrapolated"] else ""
+    if found is None:
+        return mark + "no measurement of this kernel on this GPU"
+    split = "fitted" if found["fitted"] else "held out"
+    words = f"{mark}{found['time_us']:.1f} us ({found['error']:+.1%}, {split})"
+    if not found["exact"]:
+        words += f" at {found['m']} x {found['k']}, N = {found['n']}, sparsity {found['sparsity']:g}"
+    return words
+
+
+def _predict_table(input_csv: Path, output_csv: Path) -> None:
+    from lscd.tables import FRACTION, SIZE, read_rows
+    from perfmodel.catalog import load_gpu
+    from perfmodel.kernels import kernel_model
+    from perfmodel.prediction import predict_table
+
+    rows = read_rows(
+        input_csv,
+        numbers={"m": SIZE, "k": SIZE, "n": SIZE, "sparsity": FRACTION},
+        names={"gpu": load_gpu, "kernel": kernel_model},
+    )
+    _check_tokens(input_csv, rows)
+    predicted = predict_table(rows)
+    with written_whole(output_csv) as partial:
+        rows.assign(**{column: predicted[column] for column in predicted}).to_csv(partial, index=False)
+
+
+def _check_tokens(path: Path, rows: pd.DataFrame) -> None:
+    from perfmodel.kernels import kernel_model
+    from perfmodel.prediction import check_tokens
+
+    for kernel, n in rows[["kernel", "n"]].drop_duplicates().itertuples(index=False):
+        try:
+            check_tokens(kernel_model(kernel), n)
+        except ValueError as error:
+            row = int(((rows["kernel"] == kernel) & (rows["n"] == n)).to_numpy().argmax())
+            raise InputError(f"{path}: line {row + 2}: {error}") from None

@@ -1,0 +1,18 @@
+"""`lscd report`: the main job, all figures and tables on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    out: Annotated[Path, typer.Option(help="Folder to write to: index.html and figures/.")] = Path("reports"),
+) -> None:
+    """Build the report: every figure as PNG, SVG and CSV, and a self-contained page."""
+    from reports.build import build
+
+    page = build(out)
+    print(f"open {page}")

@@ -1,0 +1,98 @@
+"""CSV in, CSV out: rows checked before any work starts, errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lscd.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADER_LINES = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number column: its allowed range and whether it must be whole."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def describe(self) -> str:
+        """Allowed values in words."""
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} of at least {self.low:g}" if self.high == float("inf") else f"{kind} in [{self.low:g}, {self.high:g}]"
+
+
+SIZE = Column(1, float("inf"), whole=True)
+FRACTION = Column(0, 1)
+
+
+def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Callable[[str], object]]) -> pd.DataFrame:
+    """Read a CSV whose columns are all of ``numbers`` and ``names``; further columns are kept as they are.
+
+    Parameters
+    ----------
+    path : Path
+        The file; the first line holds the column names.
+    numbers : mapping
+        Number columns and what they allow.
+    names : mapping
+        Text columns and a function that raises `ValueError` for an unknown name.
+
+    Raises
+    ------
+    InputError
+        Missing columns, or the first broken row: file, line, column, value and what is allowed.
+    """
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
+    except pd.errors.EmptyDataError:
+        raise InputError(f"{path}: the file is empty; the first line must name the columns") from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {str(error).strip().removeprefix('Error tokenizing data. C error: ')}") from None
+    missing = [column for column in (*names, *numbers) if column not in table]
+    if missing:
+        raise InputError(f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    if table.empty:
+        raise InputError(f"{path}: no rows below the header")
+    for column, check in names.items():
+        _check_names(path, table[column], check)
+    for column, rule in numbers.items():
+        table[column] = _to_numbers(path, table[column], rule)
+    return table
+
+
+def _line(row: int) -> int:
+    return row + HEADER_LINES + 1
+
+
+def _check_names(path: Path, values: pd.Series, check: Callable[[str], object]) -> None:
+    for value in values.unique():
+        try:
+            check(value)
+        except ValueError as error:
+            row = int((values == value).to_numpy().argmax())
+            raise InputError(f"{path}: line {_line(row)}: {error}") from None
+
+
+def _to_numbers(path: Path, values: pd.Series, rule: Column) -> pd.Series:
+    import pandas as pd
+
+    numbers = pd.to_numeric(values, errors="coerce")
+    good = (numbers >= rule.low) & (numbers <= rule.high) & (numbers < float("inf"))
+    if rule.whole:
+        good &= numbers % 1 == 0
+    if not good.all():
+        row = int((~good).to_numpy().argmax())
+        raise InputError(
+            f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed is {rule.describe()}"
+        )
+    return numbers.astype("int64" if rule.whole else "float64")

@@ -1,0 +1,83 @@
+"""How far are the predictions from the evidence, on rows that were fitted and on rows that were not?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from perfmodel.calibration import calibrated, fitted_rows, predict_rows
+from perfmodel.kernels import KERNELS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.specs import FittedKernel
+
+COMPARABLE_STATUS = ("value", "rough", "assumed-gpu")  # rows that state a time, not just a bound
+
+
+def join_predictions(evidence: pd.DataFrame, calibration: Mapping[str, FittedKernel] | None = None) -> pd.DataFrame:
+    """Evidence rows of every modelled kernel with their prediction beside them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows that state a time, with ``predicted_us``, ``error`` (predicted / measured - 1, signed) and ``fitted``
+        (True if the row took part in the calibration).
+    """
+    usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
+    rows = evidence[usable].copy()
+    rows["fitted"] = fitted_rows(rows)
+    rows["predicted_us"] = np.nan
+    for kernel, group in rows.groupby("kernel"):
+        name = str(kernel)
+        seconds = predict_rows(KERNELS[name], group, calibrated(name, calibration))
+        rows.loc[group.index, "predicted_us"] = seconds * 1e6
+    rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
+    return rows
+
+
+def error_statistics(joined: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Count, mean, median and worst error of each group; fractions.
+
+    Columns: ``rows``, ``mean`` and ``median`` of the absolute error, ``worst`` (signed, largest in size), ``bias``
+    (signed mean) and ``rank`` (Spearman correlation of predicted and measured time).
+    """
+
+    def summary(group: pd.DataFrame) -> pd.Series:
+        import pandas as pd
+
+        error = group["error"].to_numpy()
+        size = np.abs(error)
+        rank = group["predicted_us"].rank().corr(group["time_us"].rank()) if len(group) > 2 else np.nan
+        return pd.Series(
+            {
+                "rows": len(group),
+                "mean": size.mean(),
+                "median": np.median(size),
+                "worst": error[size.argmax()],
+                "bias": error.mean(),
+                "rank": rank,
+            }
+        )
+
+    table = joined.groupby(by, sort=False, observed=True)[["error", "predicted_us", "time_us"]].apply(summary)
+    return table.reset_index().astype({"rows": int})
+
+
+def nearest_evidence(
+    joined: pd.DataFrame, kernel: str, gpu: str, m: float, k: float, n: float, sparsity: float
+) -> pd.Series | None:
+    """The evidence row of this kernel and GPU that lies nearest, or None if there is none.
+
+    Distance is Euclidean in log m, log k, log n and in sparsity, where 0.1 of sparsity counts like a factor of two.
+    """
+    rows = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu)]
+    if rows.empty:
+        return None
+    offsets = [np.log2(rows[column] / value) for column, value in (("m", m), ("k", k), ("n", n))]
+    if rows["sparsity"].nunique() > 1:
+        offsets.append((rows["sparsity"] - sparsity) / 0.1)
+    return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
