@@ -1,0 +1,157 @@
+"""One PTX instruction per function, for use inside Numba-CUDA kernels.
+
+Which machine instructions does Numba not offer, and how do kernels reach them? Tensor Cores, ``ldmatrix``,
+``cp.async`` and cache hints exist only as PTX; each line below wraps one instruction as an LLVM inline-assembly call.
+
+Conventions: a shared-memory address is a 32-bit integer (the shared window), a global address a 64-bit integer, a
+fragment a tuple of scalars, so that nothing lives in an array the compiler would have to promote to registers.
+Half-precision values travel as bits: one in the low 16 bits of a 32-bit register, or two per register.
+
+References
+----------
+NVIDIA, "Parallel Thread Execution ISA", version 9.0, sections on mma, ldmatrix, cp.async, ld and st.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.cuda.extending import intrinsic
+
+# Constraint letter of LLVM inline assembly -> (LLVM type, Numba type).
+_OPERANDS = {
+    "r": (ir.IntType(32), types.uint32),
+    "l": (ir.IntType(64), types.int64),
+    "f": (ir.FloatType(), types.float32),
+}
+
+
+def _result_types(outputs: str) -> tuple[Any, Any]:
+    """LLVM and Numba return type of an instruction with these output letters."""
+    if not outputs:
+        return ir.VoidType(), types.void
+    if len(outputs) == 1:
+        return _OPERANDS[outputs]
+    llvm, element = _OPERANDS[outputs[0]]
+    return ir.LiteralStructType([llvm] * len(outputs)), types.UniTuple(element, len(outputs))
+
+
+def _instruction(text: str, outputs: str = "", inputs: str = "", *, memory: bool = True) -> Any:
+    """Numba intrinsic that emits ``text``.
+
+    Parameters
+    ----------
+    text : str
+        PTX with operands ``$0, $1, ...``: outputs first, then inputs.
+    outputs, inputs : str
+        One letter per operand: ``r`` 32-bit integer, ``l`` 64-bit integer, ``f`` float32.
+    memory : bool
+        Whether the instruction touches memory or orders it, so that the compiler may neither move nor drop it.
+    """
+    llvm_result, result = _result_types(outputs)
+    llvm_inputs = [_OPERANDS[letter][0] for letter in inputs]
+    constraints = ",".join(["=" + letter for letter in outputs] + list(inputs) + ["~{memory}"] * memory)
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(llvm_result, llvm_inputs)
+        assembly = ir.InlineAsm(function, text, constraints, side_effect=memory)
+        # Convergent: the optimiser must not move a warp-wide instruction into a divergent branch.
+        value = builder.call(assembly, arguments, attrs=("convergent",) if ".sync" in text else ())
+        if not outputs:
+            return context.get_dummy_value()
+        if len(outputs) == 1:
+            return value
+        parts = [builder.extract_value(value, i) for i in range(len(outputs))]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    def typed(_context: Any, *arguments: Any) -> Any:
+        if len(arguments) != len(inputs):
+            return None
+        return result(*(_OPERANDS[letter][1] for letter in inputs)), emit
+
+    # Numba reads the parameter list off the function, so one with the right number of parameters is made here.
+    names = "".join(f", a{i}" for i in range(len(inputs)))
+    return intrinsic(eval(f"lambda context{names}: typed(context{names})", {"typed": typed}))
+
+
+@intrinsic
+def dynamic_shared(_context: Any) -> Any:
+    """Address of the block's dynamic shared memory in the 32-bit shared window, 128-byte aligned."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        name = "dynamic_shared_memory"
+        symbol = builder.module.globals.get(name)
+        if symbol is None:
+            symbol = ir.GlobalVariable(builder.module, ir.ArrayType(ir.IntType(8), 0), name, addrspace=3)
+            symbol.linkage, symbol.align = "external", 128
+        return builder.ptrtoint(symbol, ir.IntType(32))
+
+    return types.uint32(), emit
+
+
+# Tensor Core: D[16,8] = A[16,16] @ B[16,8] + C, fp16 inputs, fp32 accumulators; arguments a0..a3, b0, b1, c0..c3.
+mma_m16n8k16 = _instruction(
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};",
+    "ffff",
+    "rrrrrrffff",
+    memory=False,
+)
+# Shared memory -> fragments: four (or two) 8 x 8 matrices of fp16; lane i gives the address of row i.
+ldmatrix_x4 = _instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
+ldmatrix_x4_trans = _instruction("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
+ldmatrix_x2_trans = _instruction("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {$0,$1}, [$2];", "rr", "r")
+
+# Asynchronous copy of 16 bytes, global -> shared; the last argument is how many bytes to read (the rest are zeros).
+cp_async_16 = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "", "rlr")
+cp_async_commit = _instruction("cp.async.commit_group;")
+cp_async_wait_0 = _instruction("cp.async.wait_group 0;")
+cp_async_wait_1 = _instruction("cp.async.wait_group 1;")
+cp_async_wait_2 = _instruction("cp.async.wait_group 2;")
+
+# Loads of read-only data. Streamed data (read once) skips L1, so that L1 keeps what is read again.
+load_u32 = _instruction("ld.global.nc.u32 $0, [$1];", "r", "l", memory=False)
+load_u16 = _instruction(
+    "{ .reg .b16 half; ld.global.nc.b16 half, [$1]; cvt.u32.u16 $0, half; }", "r", "l", memory=False
+)
+load_v4 = _instruction("ld.global.nc.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "l", memory=False)
+load_f32x4 = _instruction("ld.global.nc.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l", memory=False)
+stream_v4 = _instruction("ld.global.nc.L1::no_allocate.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "l", memory=False)
+# The last argument says whether to load; without it the result is undefined and must not be used.
+stream_v4_if = _instruction(
+    "{ .reg .pred p; setp.ne.u32 p, $5, 0; @p ld.global.nc.L1::no_allocate.v4.u32 {$0,$1,$2,$3}, [$4]; }",
+    "rrrr",
+    "lr",
+)
+# Stores to global memory.
+store_f32x2 = _instruction("st.global.v2.f32 [$0], {$1,$2};", "", "lff")
+store_u32 = _instruction("st.global.u32 [$0], $1;", "", "lr")
+store_u32x2 = _instruction("st.global.v2.u32 [$0], {$1,$2};", "", "lrr")
+store_f32x4 = _instruction("st.global.v4.f32 [$0], {$1,$2,$3,$4};", "", "lffff")
+
+# Stores to shared memory.
+shared_zero_16 = _instruction("{ .reg .b32 z; mov.u32 z, 0; st.shared.v4.u32 [$0], {z,z,z,z}; }", "", "r")
+# One Tiled-CSL word: store the low 16 bits (the value) at half-precision element (high 16 bits) after the address.
+shared_scatter_word = _instruction(
+    "{ .reg .b16 value, location; .reg .b32 address; mov.b32 {value, location}, $1; "
+    "mul.wide.u16 address, location, 2; add.u32 address, address, $0; st.shared.b16 [address], value; }",
+    "",
+    "rr",
+)
+
+# Conversions: two float32 -> fp16 pair (second argument in the low half), and back, low and high half.
+pack_f16x2 = _instruction("cvt.rn.f16x2.f32 $0, $1, $2;", "r", "ff", memory=False)
+low_half = _instruction(
+    "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.f32.f16 $0, low; }", "f", "r", memory=False
+)
+high_half = _instruction(
+    "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.f32.f16 $0, high; }", "f", "r", memory=False
+)
+
+# Sum over lanes: the value of the lane whose number differs in the given bits.
+shuffle_xor = _instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "f", "fr")
+
+# A loop that counts with this addition is not unrolled, neither by LLVM, which cannot look into it, nor by the
+# assembler, which obeys the pragma (\22 is a quotation mark in LLVM): a rare path need not cost registers.
+add_no_unroll = _instruction(r".pragma \22nounroll\22; add.s32 $0, $1, $2;", "r", "rr")
