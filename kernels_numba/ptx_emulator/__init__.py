@@ -1,0 +1,16 @@
+"""Executes compiled PTX on the CPU: is the kernel right, and exactly how much work does it do?
+
+``launch`` runs the PTX that Numba, nvcc or Triton really produced, one thread block at a time, vectorised in NumPy
+over the threads of the block. It raises ``PtxError`` for everything a GPU would do wrongly in silence: out-of-bounds
+and misaligned accesses, races in shared memory, asynchronous copies that are read too early, warp instructions
+executed by part of a warp, barriers that not every thread reaches. Its counters are exact: memory sectors by array,
+shared-memory wavefronts and bank conflicts by instruction, matrix instructions, instruction mix.
+
+What it does not know: time, caches, other blocks running at once, and what ptxas does to the PTX.
+"""
+
+from .counters import Counters, GlobalTraffic, SharedTraffic, Site
+from .errors import PtxError
+from .launch import LaunchResult, launch
+
+__all__ = ["Counters", "GlobalTraffic", "LaunchResult", "PtxError", "SharedTraffic", "Site", "launch"]

@@ -1,0 +1,314 @@
+"""Loads, stores, atomics and asynchronous copies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .counters import Site
+from .errors import PtxError
+from .memory import GENERIC_LOCAL, GENERIC_SHARED, items
+from .parse import Instruction
+from .registers import Active, integer
+from .scalar_types import TYPES, Array, ScalarType, bits_to_values, values_to_bits
+from .state import BlockState, Operation, builder, generic_space
+
+SPACES = ("global", "shared", "local", "param", "const")
+
+
+def space_of(instruction: Instruction) -> str:
+    """Named state space, or generic."""
+    words = {word.split("::")[0] for word in instruction.modifiers}
+    if "shared::cluster" in instruction.modifiers and instruction.opcode != "cp":
+        raise PtxError(f"unsupported instruction {instruction.name}: clusters are not emulated")
+    return next((space for space in SPACES if space in words), "generic")
+
+
+def _resolve(space: str, addresses: Array) -> tuple[str, Array]:
+    """Named space and addresses within it; the lanes of a generic access must agree on the space."""
+    if space == "const":
+        return "global", addresses
+    if space != "generic":
+        return space, addresses
+    found, base = generic_space(addresses)
+    return found, addresses - np.uint64(base)
+
+
+def load_items(state: BlockState, site: Site, space: str, addresses: Array, width: int, threads: Array) -> Array:
+    """Items of ``width`` bytes for the active ``threads``, counted."""
+    space, addresses = _resolve(space, addresses)
+    if space == "shared":
+        offsets = state.shared.offsets(addresses, width, threads)
+        state.count_shared(site, "load", offsets, width, threads)
+        return state.shared.load(offsets, width, threads)
+    if space == "local":
+        return items(state.local.data.reshape(-1), width)[state.local.index(addresses.astype(np.int64), width, threads)]
+    result = np.empty(threads.size, f"V{width}")
+    for span in state.global_memory.spans(addresses, width, threads):
+        lanes = threads[span.lanes]
+        state.count_global(site, "load", span, width, lanes, width * lanes.size)
+        result[span.lanes] = items(span.array.data, width)[span.offsets // width]
+    return result
+
+
+def store_items(
+    state: BlockState, site: Site, space: str, addresses: Array, data: Array, width: int, threads: Array
+) -> None:
+    """Write items of ``width`` bytes, one for each of the active ``threads``, counted."""
+    space, addresses = _resolve(space, addresses)
+    if space == "shared":
+        offsets = state.shared.offsets(addresses, width, threads)
+        state.count_shared(site, "store", offsets, width, threads)
+        state.shared.store(offsets, data, width, threads)
+    elif space == "local":
+        index = state.local.index(addresses.astype(np.int64), width, threads)
+        items(state.local.data.reshape(-1), width)[index] = data
+    else:
+        for span in state.global_memory.spans(addresses, width, threads, write=True):
+            lanes = threads[span.lanes]
+            state.count_global(site, "store", span, width, lanes, width * lanes.size)
+            items(span.array.data, width)[span.offsets // width] = data[span.lanes]
+
+
+@builder("ld", "ldu")
+def _load(instruction: Instruction, state: BlockState) -> Operation:
+    kind, space = instruction.type, space_of(instruction)
+    if space == "param":
+        return _load_parameter(instruction, state)
+    targets = state.registers.vector(instruction.operands[0])
+    puts = [state.registers.scatter(target, kind) for target in targets]
+    address = state.registers.address(instruction.operands[1])
+    width = kind.bits // 8 * len(targets)
+    site = Site(instruction.position, instruction.text)
+
+    def run(active: Active) -> None:
+        loaded = load_items(state, site, space, address()[active.threads], width, active.threads)
+        columns = loaded.view(kind.storage).reshape(-1, len(puts))
+        for i, put in enumerate(puts):
+            put(columns[:, i], active)
+
+    return run
+
+
+def _load_parameter(instruction: Instruction, state: BlockState) -> Operation:
+    kind = instruction.type
+    name, _, offset = instruction.operands[1].strip("[] ").partition("+")
+    if name.strip() not in state.parameter_offsets:
+        raise PtxError(f"unknown parameter {name.strip()}")
+    start = state.parameter_offsets[name.strip()] + integer(offset.strip() or "0")
+    targets = state.registers.vector(instruction.operands[0])
+    size = kind.bits // 8
+    values = np.frombuffer(state.parameters, kind.storage, len(targets), start)
+    puts = [state.registers.write(target, kind) for target in targets]
+    full = [bits_to_values(np.full(state.registers.n, v, kind.storage), kind) for v in values]
+    assert values.nbytes == size * len(targets)
+
+    def run(active: Active) -> None:
+        for put, value in zip(puts, full, strict=True):
+            put(value, active)
+
+    return run
+
+
+@builder("st")
+def _store(instruction: Instruction, state: BlockState) -> Operation:
+    bits = TYPES[f"b{instruction.type.bits}"]
+    space = space_of(instruction)
+    sources = [state.registers.read(s, bits) for s in state.registers.vector(instruction.operands[1])]
+    address = state.registers.address(instruction.operands[0])
+    width = bits.bits // 8 * len(sources)
+    site = Site(instruction.position, instruction.text)
+
+    def run(active: Active) -> None:
+        columns = [source()[active.threads] for source in sources]
+        data = np.stack(columns, axis=1).view(f"V{width}").reshape(-1)
+        store_items(state, site, space, address()[active.threads], data, width, active.threads)
+
+    return run
+
+
+UPDATES: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "exch": lambda old, new: new,
+}
+
+
+@builder("atom", "red")
+def _atomic(instruction: Instruction, state: BlockState) -> Operation:
+    """Read, update and write back, lane after lane; ``atom`` returns the old values."""
+    kind, returns = instruction.type, instruction.opcode == "atom"
+    words = [w for w in instruction.modifiers if w in UPDATES or w == "cas"]
+    operands = instruction.operands if returns else ("_", *instruction.operands)
+    targets, values = state.registers.vector(operands[0]), state.registers.vector(operands[2])
+    if len(words) != 1 or len(values) > 1:
+        raise PtxError(f"unsupported instruction {instruction.name}")
+    put = state.registers.scatter(targets[0], kind)
+    address, source = state.registers.address(operands[1]), state.registers.read(values[0], kind)
+    replacement = state.registers.read(operands[3], kind) if words[0] == "cas" else None
+    space, width = space_of(instruction), kind.bits // 8
+    site = Site(instruction.position, instruction.text)
+
+    def run(active: Active) -> None:
+        value = source()[active.threads]
+        swap = replacement()[active.threads] if replacement else None
+        old = np.empty(active.threads.size, kind.storage)
+        for lanes, memory, index in _atomic_targets(state, site, space, address()[active.threads], width, active):
+            view = memory.view(kind.storage)
+            for lane, at in zip(np.arange(active.threads.size)[lanes], index, strict=True):
+                old[lane] = view[at]
+                current = bits_to_values(view[at : at + 1], kind)
+                if swap is not None:
+                    new = swap[lane : lane + 1] if current == value[lane] else current
+                else:
+                    new = UPDATES[words[0]](current, value[lane : lane + 1])
+                view[at] = values_to_bits(new, kind)[0]
+        put(old, active)
+
+    return run
+
+
+def _atomic_targets(
+    state: BlockState, site: Site, space: str, addresses: Array, width: int, active: Active
+) -> list[tuple[slice | Array, Array, Array]]:
+    """Lanes, memory as items of ``width`` bytes, and item indices of an atomic access, counted."""
+    space, addresses = _resolve(space, addresses)
+    threads = active.threads
+    if space == "shared":
+        offsets = state.shared.offsets(addresses, width, threads)
+        state.count_shared(site, "atomic", offsets, width, threads)
+        return [(slice(None), state.shared.update(offsets, width, threads), offsets // width)]
+    if space == "local":
+        raise PtxError("atomic on local memory")
+    found = []
+    for span in state.global_memory.spans(addresses, width, threads, write=True):
+        lanes = threads[span.lanes]
+        state.count_global(site, "atomic", span, width, lanes, width * lanes.size)
+        found.append((span.lanes, items(span.array.data, width), span.offsets // width))
+    return found
+
+
+@builder("cp")
+def _copy_async(instruction: Instruction, state: BlockState) -> Operation:
+    words = instruction.modifiers
+    if words[0] != "async" or "bulk" in words or "mbarrier" in words:
+        raise PtxError(f"unsupported instruction {instruction.name}")
+    if "commit_group" in words:
+
+        def commit(active: Active) -> None:
+            state.counters.cp_async_groups += state.shared.commit(active.threads)
+
+        return commit
+    if "wait_group" in words or "wait_all" in words:
+        allowed = integer(instruction.operands[0]) if "wait_group" in words else None
+        return lambda active: state.shared.wait(active.threads, allowed)
+    return _start_copy(instruction, state)
+
+
+def _start_copy(instruction: Instruction, state: BlockState) -> Operation:
+    """``[destination], [source], size {, source size | ignore-source predicate} {, cache policy}``."""
+    registers, operands = state.registers, instruction.operands
+    destination, source = registers.address(operands[0]), registers.address(operands[1])
+    width = integer(operands[2])
+    if width not in (4, 8, 16) or ("cg" in instruction.modifiers and width != 16):
+        raise PtxError(f"cp.async of {width} bytes; .ca copies 4, 8 or 16 and .cg 16")
+    source_bytes = _source_size(instruction, state, width)
+    site = Site(instruction.position, instruction.text)
+
+    def run(active: Active) -> None:
+        threads = active.threads
+        offsets = state.shared.offsets(destination()[threads], width, threads)
+        size = source_bytes()[threads]
+        data = np.zeros((threads.size, width), np.uint8)
+        if (reads := np.flatnonzero(size)).size:
+            addresses = source()[threads[reads]]
+            for span in state.global_memory.spans(addresses, width, threads[reads]):
+                lanes = reads[span.lanes]
+                state.count_global(site, "load", span, width, threads[lanes], int(size[lanes].sum()))
+                loaded = items(span.array.data, width)[span.offsets // width]
+                data[lanes] = loaded.view(np.uint8).reshape(-1, width)
+            data[np.arange(width) >= size[:, None]] = 0
+        state.count_shared(site, "cp.async", offsets, width, threads)
+        state.shared.copy_async(offsets, data.view(f"V{width}").reshape(-1), width, threads)
+
+    return run
+
+
+def _source_size(instruction: Instruction, state: BlockState, width: int) -> Callable[[], Array]:
+    """Bytes each thread reads; the rest of the destination becomes zero."""
+    extra = instruction.operands[3:]
+    if "L2::cache_hint" in instruction.modifiers:
+        extra = extra[:-1]
+    if not extra:
+        full = np.full(state.registers.n, width, np.int64)
+        return lambda: full
+    if state.registers.types.get(extra[0].lstrip("!"), TYPES["u32"]).kind == "predicate":
+        ignore = state.registers.read(extra[0], TYPES["pred"])
+        return lambda: np.where(ignore(), 0, width)
+    size = state.registers.read(extra[0], TYPES["u32"])
+
+    def checked() -> Array:
+        return np.minimum(size().astype(np.int64), width)
+
+    return checked
+
+
+@builder("cvta")
+def _convert_address(instruction: Instruction, state: BlockState) -> Operation:
+    """Between a generic address and one of a named space (the identity for global, const and param)."""
+    kind = TYPES[f"u{instruction.type.bits}"]
+    base = {"shared": GENERIC_SHARED, "local": GENERIC_LOCAL}.get(space_of(instruction), 0)
+    step = np.array(base, np.uint64).astype(kind.dtype)
+    name, _, offset = instruction.operands[1].partition("+")
+    source = state.registers.read(name.strip(), kind)
+    extra = kind.dtype(integer(offset.strip() or "0"))
+    put = state.registers.write(instruction.operands[0], kind)
+    to_space = "to" in instruction.modifiers
+    return lambda active: put((source() - step if to_space else source() + step) + extra, active)
+
+
+@builder("mov")
+def _move(instruction: Instruction, state: BlockState) -> Operation:
+    """Copy; or pack ``{a, b}`` into one register, the first in the low bits; or unpack."""
+    target, source = instruction.operands
+    kind, registers = instruction.type, state.registers
+    if source.startswith("{"):
+        return _pack(kind, target, registers.vector(source), state)
+    if target.startswith("{"):
+        return _unpack(kind, registers.vector(target), source, state)
+    plain = kind if kind.kind == "predicate" else TYPES[f"b{kind.bits}"]
+    if _is_literal(source):
+        plain = kind
+    get, put = registers.read(source, plain), registers.write(target, plain)
+    return lambda active: put(get(), active)
+
+
+def _is_literal(operand: str) -> bool:
+    """Whether an operand is a literal, which must be read by the type of the instruction."""
+    return operand[0].isdigit() or operand[0] == "-"
+
+
+def _pack(kind: ScalarType, target: str, parts: list[str], state: BlockState) -> Operation:
+    piece = TYPES[f"b{kind.bits // len(parts)}"]
+    gets = [state.registers.read(part, piece) for part in parts]
+    whole = TYPES[f"b{kind.bits}"]
+    put = state.registers.write(target, whole)
+    return lambda active: put(np.stack([get() for get in gets], axis=1).view(whole.storage).reshape(-1), active)
+
+
+def _unpack(kind: ScalarType, targets: list[str], source: str, state: BlockState) -> Operation:
+    piece = TYPES[f"b{kind.bits // len(targets)}"]
+    get = state.registers.read(source, TYPES[f"b{kind.bits}"])
+    puts = [state.registers.write(target, piece) for target in targets]
+
+    def run(active: Active) -> None:
+        columns = np.ascontiguousarray(get()).view(piece.storage).reshape(-1, len(puts))
+        for i, put in enumerate(puts):
+            put(columns[:, i], active)
+
+    return run

@@ -1,0 +1,157 @@
+"""All that one thread block sees while it runs: registers, memories and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .counters import Counters, GlobalTraffic, SharedTraffic, Site, count_sectors, count_wavefronts, warps_of
+from .memory import GENERIC_LOCAL, GENERIC_SHARED, WINDOW_BITS, GlobalMemory, LocalMemory, Span, pack_parameters
+from .parse import Instruction, Kernel, Symbol
+from .registers import Active, Geometry, Registers
+from .scalar_types import Array
+from .shared import SHARED_BASE, SharedMemory
+
+Operation = Callable[[Active], None]
+Builder = Callable[[Instruction, "BlockState"], Operation]
+
+MAX_SHARED_BYTES = 227 * 1024  # the most a block may have on sm_90
+BUILDERS: dict[str, Builder] = {}
+
+
+def builder(*opcodes: str) -> Callable[[Builder], Builder]:
+    """Register a function that decodes instructions with these opcodes into operations."""
+
+    def register(build: Builder) -> Builder:
+        BUILDERS.update(dict.fromkeys(opcodes, build))
+        return build
+
+    return register
+
+
+@dataclass
+class BlockState:
+    """State of the block that is running; made once a launch, ``reset`` for every block."""
+
+    registers: Registers
+    global_memory: GlobalMemory
+    shared: SharedMemory
+    local: LocalMemory
+    parameters: bytes
+    parameter_offsets: dict[str, int]
+    counters: Counters = field(default_factory=Counters)
+    touched: dict[tuple[int | str, str], Array] = field(default_factory=dict)
+    steps: int = 0
+
+    def reset(self, block_index: tuple[int, int, int]) -> None:
+        """Begin a block with fresh registers, memories and counters."""
+        self.registers.reset(block_index)
+        self.shared.reset()
+        self.local.reset()
+        self.counters = Counters(blocks=1)
+        self.touched = {}
+        self.steps = 0
+
+    def count_global(self, site: Site, kind: str, span: Span, width: int, threads: Array, n_bytes: int) -> None:
+        """Add one access of ``threads`` to one array; ``n_bytes`` is what its active lanes really move."""
+        traffic = self.counters.global_traffic.setdefault((site, span.array.label, kind), GlobalTraffic())
+        traffic.requests += warps_of(threads)
+        traffic.bytes += n_bytes
+        traffic.sectors += count_sectors(span.offsets, width, threads)
+        key = (span.array.label, kind)
+        if key not in self.touched:
+            self.touched[key] = np.zeros(-(-span.array.data.size // 32), bool)
+        self.touched[key][span.offsets >> 5] = True
+
+    def count_shared(
+        self, site: Site, kind: str, offsets: Array, width: int, threads: Array, lanes: Array | None = None
+    ) -> None:
+        """Add one access; ``lanes`` replaces the thread indices where a row address stands for other lanes."""
+        traffic = self.counters.shared_traffic.setdefault((site, kind), SharedTraffic())
+        needed, ideal = count_wavefronts(offsets, width, threads if lanes is None else lanes, merge=kind != "atomic")
+        traffic.requests += warps_of(threads)
+        traffic.bytes += width * offsets.size
+        traffic.wavefronts += needed
+        traffic.ideal_wavefronts += ideal
+
+    def finish(self) -> Counters:
+        """Counters of the block, complete with its unique sectors."""
+        for key, touched in self.touched.items():
+            self.counters.unique_sectors[key] = int(np.count_nonzero(touched))
+        return self.counters
+
+
+def make_state(kernel: Kernel, geometry: Geometry, args: Sequence[Any], *, check_races: bool) -> BlockState:
+    """Memory of a launch: arguments mapped, constant tables placed, shared and local memory laid out.
+
+    Raises
+    ------
+    ValueError
+        If arguments do not fit, or shared memory exceeds what a block may have.
+    """
+    memory = GlobalMemory()
+    parameters, offsets = pack_parameters(kernel, args, memory)
+    addresses = {
+        s.name: memory.add(_table(s), s.name) for s in kernel.symbols.values() if s.space in ("global", "const")
+    }
+    shared_addresses, shared_size = _lay_out_shared(kernel, geometry.dynamic_shared_bytes)
+    local_addresses, local_size = _lay_out([s for s in kernel.symbols.values() if s.space == "local"], 0)
+    registers = Registers(kernel, geometry, addresses | shared_addresses | local_addresses)
+    cell = _smallest_shared_access(kernel)
+    shared = SharedMemory(shared_size, geometry.padded_threads, cell, check_races=check_races)
+    local = LocalMemory(geometry.padded_threads, -(-local_size // 16) * 16)
+    return BlockState(registers, memory, shared, local, parameters, offsets)
+
+
+def _table(symbol: Symbol) -> Array:
+    """Array of a .global or .const object: its listed values, zeros after them."""
+    dtype = symbol.element.dtype
+    table: Array = np.zeros(symbol.size // np.dtype(dtype).itemsize, dtype)
+    if symbol.initial:
+        table[: len(symbol.initial)] = [int(v, 0) for v in symbol.initial]
+    table.flags.writeable = symbol.space == "global"
+    return table
+
+
+def _lay_out(symbols: Sequence[Symbol], start: int) -> tuple[dict[str, int], int]:
+    addresses, end = {}, start
+    for symbol in symbols:
+        end = -(-end // symbol.align) * symbol.align
+        addresses[symbol.name] = end
+        end += symbol.size
+    return addresses, end
+
+
+def _lay_out_shared(kernel: Kernel, dynamic_bytes: int) -> tuple[dict[str, int], int]:
+    """Addresses of shared objects in the shared window, and the bytes in use; dynamic memory comes last."""
+    objects = [s for s in kernel.symbols.values() if s.space == "shared"]
+    fixed, end = _lay_out([s for s in objects if s.size], SHARED_BASE)
+    dynamic = [s for s in objects if not s.size]
+    align = max((s.align for s in dynamic), default=1)
+    start = -(-end // align) * align
+    size = start + dynamic_bytes - SHARED_BASE
+    if size > MAX_SHARED_BYTES:
+        raise ValueError(f"{size} bytes of shared memory; a block may have at most {MAX_SHARED_BYTES}")
+    return fixed | {s.name: start for s in dynamic}, size
+
+
+def _smallest_shared_access(kernel: Kernel) -> int:
+    """Bytes of the smallest access that may reach shared memory; races are tracked in cells of this size."""
+    sizes = [16]
+    for instruction in kernel.instructions:
+        if instruction.opcode in ("ld", "st", "atom", "red") and not {"global", "param"} & set(instruction.modifiers):
+            sizes.append(instruction.type.bits // 8)
+        if instruction.opcode == "cp" and len(instruction.operands) > 2:
+            sizes.append(4)
+    return min(sizes)
+
+
+def generic_space(addresses: Array) -> tuple[str, int]:
+    """Space that generic addresses point to, from the first one, and the base to subtract."""
+    window = int(addresses[0]) >> WINDOW_BITS << WINDOW_BITS
+    return {GENERIC_LOCAL: ("local", GENERIC_LOCAL), GENERIC_SHARED: ("shared", GENERIC_SHARED)}.get(
+        window, ("global", 0)
+    )
