@@ -57,7 +57,9 @@ def formats(
 
     rows = []
     for name, fmt in FORMATS.items():
-        start = break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity and name != "dense" else None
+        start = (
+            break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity and name != "dense" else None
+        )
         even = "-" if start is None else f"{start:.3f}"
         bits = float(fmt.bits_per_weight(m, k, sparsity))
         size = float(fmt.bytes(m, k, sparsity)) / 1e6

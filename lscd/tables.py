@@ -26,7 +26,11 @@ class Column:
     def describe(self) -> str:
         """Allowed values in words."""
         kind = "a whole number" if self.whole else "a number"
-        return f"{kind} of at least {self.low:g}" if self.high == float("inf") else f"{kind} in [{self.low:g}, {self.high:g}]"
+        return (
+            f"{kind} of at least {self.low:g}"
+            if self.high == float("inf")
+            else f"{kind} in [{self.low:g}, {self.high:g}]"
+        )
 
 
 SIZE = Column(1, float("inf"), whole=True)

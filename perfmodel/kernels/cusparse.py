@@ -11,24 +11,24 @@ from perfmodel.kernels.csr import DRAM_EFFICIENCY, LAUNCH_S
 from perfmodel.specs import Bound
 from perfmodel.units import FP16_BYTES
 
-REFERENCE_ROW_NONZEROS = 100.0
-
 
 @dataclass(frozen=True)
 class CusparseParameters:
-    """Free parameters of the cuSPARSE kernel."""
+    """Free parameters of the cuSPARSE kernels: several tokens, and the other path taken for a single one."""
 
-    cycles_per_nonzero: float = free(24.0, 1.0, 200.0, "SM cycles of one non-zero in a row of 100")
-    row_growth: float = free(0.4, 0.0, 1.0, "exponent by which that cost grows with the length of the row")
+    cycles_per_nonzero: float = free(20.0, 1.0, 200.0, "SM cycles of one non-zero in a short row")
+    cycles_per_row_nonzero: float = free(0.06, 0.0, 1.0, "further SM cycles of one non-zero for each other in its row")
+    vector_cycles_per_nonzero: float = free(1.4, 0.1, 20.0, "as the first, for one token")
+    vector_cycles_per_row_nonzero: float = free(0.002, 0.0, 0.1, "as the second, for one token")
 
 
 class Cusparse(KernelModel):
     """cuSPARSE SpMM, CSR with 32-bit indices and FP16 values.
 
-    Bound by instruction issue, at ten to fifty times Sputnik's cost per non-zero, and longer rows cost more per
-    non-zero (seen on an A100 at 8 tokens and on an RTX 3090 at one; the cause is inside the closed library). The
-    evidence is thin: most published bars are so low that only a lower bound of the time is known. This model says "far
-    slower", not how much, and nothing about a single token, where the library takes another path.
+    Bound by instruction issue and uncoalesced reads, at ten to fifty times Sputnik's cost per non-zero. That cost grows
+    with the length of the row (threads of a warp walk along different rows, so their reads drift apart). For several
+    tokens the evidence is thin: most published bars are so low that only a lower bound of the time is known. There this
+    model says "far slower", not how much.
     """
 
     name = "cusparse"
@@ -38,8 +38,10 @@ class Cusparse(KernelModel):
 
     def time(self, machine: Machine, shape: Shape, p: CusparseParameters) -> KernelTime:
         """Seconds of one SpMM."""
-        row_nonzeros = shape.nnz / shape.m
-        cycles = p.cycles_per_nonzero * (row_nonzeros / REFERENCE_ROW_NONZEROS) ** p.row_growth
+        one = shape.n == 1
+        short = np.where(one, p.vector_cycles_per_nonzero, p.cycles_per_nonzero)
+        growth = np.where(one, p.vector_cycles_per_row_nonzero, p.cycles_per_row_nonzero)
+        cycles = short + growth * shape.nnz / shape.m
         issue_s = cycles * shape.nnz / machine.sm_cycles_per_s
         activations = FP16_BYTES * shape.n * (shape.m + shape.k)
         dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + activations

@@ -1,0 +1,54 @@
+"""One look for all figures: model = line, measurement = marker, one colour per kernel or system everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.style
+from matplotlib.figure import Figure
+
+COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on a laptop, and fits a paper column pair
+
+# Okabe and Ito's colour-blind safe palette.
+BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+
+KERNEL_COLOURS = {
+    "cublas": BLACK,
+    "flash-llm": VERMILION,
+    "sparta": BLUE,
+    "sputnik": GREEN,
+    "cusparse": PURPLE,
+    "bitmap": ORANGE,
+    "macko": SKY,
+}
+KERNEL_MARKERS = {
+    "cublas": "s",
+    "flash-llm": "o",
+    "sparta": "^",
+    "sputnik": "D",
+    "cusparse": "v",
+    "bitmap": "P",
+    "macko": "X",
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Apply `style.mplstyle` inside the block, whatever the user's own settings."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        matplotlib.style.use(Path(__file__).with_name("style.mplstyle"))
+        yield
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure."""
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with house_style():
+        figure.savefig(paths[0], metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+    return paths
