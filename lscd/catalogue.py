@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -57,9 +58,7 @@ def formats(
 
     rows = []
     for name, fmt in FORMATS.items():
-        start = (
-            break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity and name != "dense" else None
-        )
+        start = break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity else None
         even = "-" if start is None else f"{start:.3f}"
         bits = float(fmt.bits_per_weight(m, k, sparsity))
         size = float(fmt.bytes(m, k, sparsity)) / 1e6
@@ -77,7 +76,7 @@ def list_kernels() -> None:
     _print(("kernel", "format", "tokens N", "published as"), rows, show_header=False)
 
 
-def _print(header: tuple[str, ...], rows: list[tuple[str, ...]], show_header: bool = True) -> None:
+def _print(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], show_header: bool = True) -> None:
     """Columns aligned by spaces: easy to read and to cut in a script."""
     numeric = [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)]
     lines = [header, *rows] if show_header else rows

@@ -18,13 +18,18 @@ class InputError(ValueError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError` or an unusable file into one line on stderr and exit code 2."""
+    """Turn a `ValueError` or an unusable file into one line on stderr and exit code 2.
+
+    LSCD_DEBUG=1 in the environment shows the traceback instead.
+    """
     try:
         yield
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except (ValueError, OSError) as error:
+        if os.environ.get("LSCD_DEBUG"):
+            raise
         print(f"lscd: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
 

@@ -146,6 +146,8 @@ def _evidence_words(row: dict[str, Any]) -> str:
 
 
 def _predict_table(input_csv: Path, output_csv: Path) -> None:
+    import pandas as pd
+
     from lscd.tables import FRACTION, SIZE, read_rows
     from perfmodel.catalog import load_gpu
     from perfmodel.kernels import kernel_model
@@ -157,9 +159,9 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
         names={"gpu": load_gpu, "kernel": kernel_model},
     )
     _check_tokens(input_csv, rows)
-    predicted = predict_table(rows)
+    table = pd.concat([rows, predict_table(rows)], axis=1)
     with written_whole(output_csv) as partial:
-        rows.assign(**{column: predicted[column] for column in predicted}).to_csv(partial, index=False)
+        table.to_csv(partial, index=False)
 
 
 def _check_tokens(path: Path, rows: pd.DataFrame) -> None:

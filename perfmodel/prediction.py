@@ -113,18 +113,18 @@ def predict(
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration))
     dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))
-    time_s, dense_s, dram_bytes = np.broadcast_arrays(result.time_s, dense.time_s, result.dram_bytes)
+    full = np.broadcast_shapes(shape.m.shape, shape.k.shape, shape.n.shape, shape.sparsity.shape)
     return Prediction(
         kernel=kernel,
         gpu=record.key,
-        time_s=time_s,
-        dense_s=dense_s,
-        bound=np.broadcast_to(result.bound, time_s.shape),
-        terms={str(name): np.broadcast_to(seconds, time_s.shape) for name, seconds in result.terms.items()},
-        dram_bytes=dram_bytes,
-        weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), time_s.shape),
+        time_s=np.broadcast_to(result.time_s, full),
+        dense_s=np.broadcast_to(dense.time_s, full),
+        bound=np.broadcast_to(result.bound, full),
+        terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
+        dram_bytes=np.broadcast_to(result.dram_bytes, full),
+        weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), full),
         extrapolated=np.broadcast_to(
-            extrapolated(calibration[kernel], record.key, shape.m, shape.k, shape.n, shape.sparsity), time_s.shape
+            extrapolated(calibration[kernel], record.key, shape.m, shape.k, shape.n, shape.sparsity), full
         ),
     )
 

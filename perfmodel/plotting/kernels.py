@@ -1,0 +1,270 @@
+"""Figures about matrix-product kernels: roofline, time against sparsity, the kernel benchmark, formats, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from perfmodel.plotting.style import (
+    BLACK,
+    BLUE,
+    COLUMN_WIDTH,
+    GREY,
+    KERNEL_COLOURS,
+    KERNEL_MARKERS,
+    ORANGE,
+    VERMILION,
+)
+
+TOKEN_MARKERS = {8: "o", 16: "^", 32: "s", 64: "D"}
+MODEL_HANDLE = Line2D([], [], color=GREY, marker="_", markersize=9, markeredgewidth=2, linestyle="none")
+
+
+def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Achieved against attainable FLOP/s.
+
+    Parameters
+    ----------
+    roof : DataFrame
+        ``intensity`` [FLOP/B], ``flops_per_s``; the roof, in rising intensity.
+    points : DataFrame
+        ``kernel, n, intensity, flops_per_s`` (predicted) and ``published_flops_per_s`` (may be missing).
+    titles : mapping
+        Kernel name to legend text.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.2))
+    axes.loglog(roof["intensity"], roof["flops_per_s"] / 1e12, color=BLACK, label="DRAM and Tensor-Core roof")
+    for (kernel, n), group in points.groupby(["kernel", "n"]):
+        style = {"marker": TOKEN_MARKERS[n], "markeredgecolor": KERNEL_COLOURS[kernel], "linestyle": "none"}
+        axes.plot(group["intensity"], group["flops_per_s"] / 1e12, markerfacecolor="white", **style)
+        axes.plot(
+            group["intensity"], group["published_flops_per_s"] / 1e12, markerfacecolor=KERNEL_COLOURS[kernel], **style
+        )
+    kernels = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in points["kernel"].unique()]
+    tokens = [
+        Line2D([], [], color=GREY, marker=TOKEN_MARKERS[n], linestyle="none", label=f"N = {n}")
+        for n in sorted(points["n"].unique())
+    ]
+    filled = Line2D([], [], color=GREY, marker="o", linestyle="none", label="published")
+    hollow = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label="model")
+    axes.legend(handles=[*kernels, *tokens, filled, hollow], loc="lower right", ncols=2)
+    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s")
+    return figure
+
+
+def time_against_sparsity(
+    lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str, str], top_us: float
+) -> Figure:
+    """Predicted time (line) over published time (marker), one colour per kernel.
+
+    ``lines``: ``kernel, sparsity, time_us, extrapolated``; ``markers``: ``kernel, sparsity, time_us``. Extrapolated
+    stretches are dashed. Times above ``top_us`` are cut.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.0))
+    for kernel, group in lines.groupby("kernel", sort=False):
+        colour = KERNEL_COLOURS[str(kernel)]
+        for part, dash in ((~group["extrapolated"], "-"), (group["extrapolated"], ":")):
+            # Keep both ends of a stretch, so that solid and dashed parts meet.
+            shown = group["time_us"].where(part | part.shift(1, fill_value=False) | part.shift(-1, fill_value=False))
+            axes.plot(
+                group["sparsity"] * 100, shown if dash == "-" else group["time_us"].where(part), dash, color=colour
+            )
+        seen = markers[markers["kernel"] == kernel]
+        axes.plot(
+            seen["sparsity"] * 100,
+            seen["time_us"],
+            KERNEL_MARKERS[str(kernel)],
+            color=colour,
+            label=titles[str(kernel)],
+            clip_on=True,
+        )
+    axes.set(xlabel="sparsity [%]", ylabel="time [us]", ylim=(0, top_us), xlim=(lines["sparsity"].min() * 100, 100.5))
+    handles, _ = axes.get_legend_handles_labels()
+    extra = [Line2D([], [], color=GREY, label="model"), Line2D([], [], color=GREY, ls=":", label="model, extrapolated")]
+    axes.legend(handles=[*handles, *extra], loc="upper right", ncols=2)
+    return figure
+
+
+def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """The paper's kernel figure: bars as published, a dash across each where the model puts it.
+
+    ``table``: ``m, k, n, sparsity, kernel, tflops, predicted_tflops``; one panel per N, one group of bars per shape and
+    sparsity.
+    """
+    kernels = [name for name in KERNEL_COLOURS if name in set(table["kernel"])]
+    shapes = list(table[["m", "k"]].drop_duplicates().itertuples(index=False, name=None))
+    sparsities = sorted(table["sparsity"].unique())
+    tokens = sorted(table["n"].unique())
+    figure, panels = plt.subplots(len(tokens), 1, figsize=(15, 3.1 * len(tokens)), sharex=True)
+    width = 0.8 / len(kernels)
+    for axes, n in zip(panels, tokens, strict=True):
+        panel = table[table["n"] == n].set_index(["m", "k", "sparsity", "kernel"])
+        for i, kernel in enumerate(kernels):
+            positions, published, predicted = [], [], []
+            for s, (m, k) in enumerate(shapes):
+                for j, sparsity in enumerate(sparsities):
+                    row = panel.loc[(m, k, sparsity, kernel)]
+                    positions.append(s * (len(sparsities) + 0.6) + j + (i - (len(kernels) - 1) / 2) * width)
+                    published.append(row["tflops"])
+                    predicted.append(row["predicted_tflops"])
+            axes.bar(positions, published, width * 0.92, color=KERNEL_COLOURS[kernel], alpha=0.45)
+            axes.hlines(
+                predicted,
+                np.array(positions) - width / 2,
+                np.array(positions) + width / 2,
+                color=KERNEL_COLOURS[kernel],
+                linewidth=2.2,
+            )
+        axes.set(ylabel="TFLOP/s", title=f"N = {n}")
+        axes.grid(axis="x", visible=False)
+    _label_groups(panels[-1], shapes, sparsities)
+    handles = [Patch(color=KERNEL_COLOURS[name], alpha=0.45, label=titles[name]) for name in kernels]
+    bar = Patch(color=GREY, alpha=0.45, label="bar: published")
+    dash = Line2D([], [], color=GREY, linewidth=2.2, label="dash: model")
+    figure.legend(handles=[*handles, bar, dash], loc="outside upper center", ncols=len(handles) + 2, fontsize=10)
+    return figure
+
+
+def _label_groups(axes: Axes, shapes: list[tuple[int, int]], sparsities: list[float]) -> None:
+    """Sparsity under each group of bars, the shape under each group of sparsities."""
+    step = len(sparsities) + 0.6
+    ticks = [s * step + j for s in range(len(shapes)) for j in range(len(sparsities))]
+    axes.set_xticks(ticks, [f"{value:.0%}" for _ in shapes for value in sparsities], fontsize=7.5)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.7, ticks[-1] + 0.7)
+    for s, (m, k) in enumerate(shapes):
+        middle = s * step + (len(sparsities) - 1) / 2
+        axes.annotate(
+            f"M {m}\nK {k}",
+            (middle, 0),
+            xytext=(0, -18),
+            textcoords="offset points",
+            xycoords=("data", "axes fraction"),
+            ha="center",
+            va="top",
+            fontsize=8.5,
+        )
+
+
+def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[str, str]) -> Figure:
+    """Bits per weight of every format against sparsity, over the range that published pruning supports.
+
+    ``sizes``: ``format, sparsity, bits, depends_on_sparsity``; formats that do not depend on sparsity are dashed.
+    ``feasible``: highest sparsity that keeps accuracy in one shot, and with retraining.
+    """
+    palette = plt.get_cmap("tab10")
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 5.0))
+    mark_feasible(axes, *feasible)
+    order = 0
+    for name, group in sizes.groupby("format", sort=False):
+        varies = bool(group["depends_on_sparsity"].iloc[0])
+        colour = palette(order % 10) if varies else GREY
+        order += varies
+        axes.plot(
+            group["sparsity"] * 100, group["bits"], "-" if varies else "--", color=colour, lw=1.8 if varies else 1
+        )
+        if varies:
+            axes.plot([], [], color=colour, label=titles[str(name)])
+    flat = sizes[~sizes["depends_on_sparsity"]].drop_duplicates("format").sort_values("bits")
+    _label_levels(axes, flat, titles)
+    axes.set(xlabel="sparsity [%]", ylabel="bits per weight", ylim=(0, 21), xlim=(0, 100))
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=3)
+    return figure
+
+
+def mark_feasible(axes: Axes, one_shot: float, retrained: float) -> None:
+    """Shade the sparsities (x axis in percent) at which published pruning keeps accuracy, and say so on top."""
+    spans = (
+        (0.0, one_shot, "#e2f3ea", "accuracy kept:\none-shot pruning"),
+        (one_shot, retrained, "#fdf3d8", "retrained"),
+    )
+    for left, right, colour, label in spans:
+        axes.axvspan(left * 100, right * 100, color=colour, zorder=0, lw=0)
+        axes.text(
+            (left + right) * 50, 0.985, label, transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=8
+        )
+
+
+def _label_levels(axes: Axes, flat: pd.DataFrame, titles: Mapping[str, str]) -> None:
+    """Names of the flat formats at the right edge, pushed apart where they would overlap."""
+    lowest = -1.0
+    for row in flat.itertuples():
+        height = max(float(row.bits), lowest + 0.75)
+        lowest = height
+        axes.annotate(
+            titles[str(row.format)],
+            (100, float(row.bits)),
+            xytext=(101.5, height),
+            annotation_clip=False,
+            va="center",
+            fontsize=8,
+            color=GREY,
+        )
+
+
+def predicted_against_measured(joined: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Log-log scatter of prediction over evidence with +-10 % and +-20 % bands; hollow = fitted, filled = held out."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.6))
+    low, high = joined["time_us"].min() * 0.8, joined["time_us"].max() * 1.25
+    line = np.array([low, high])
+    for band, shade in ((0.2, "#f2f2f2"), (0.1, "#e4e4e4")):
+        axes.fill_between(line, line * (1 - band), line * (1 + band), color=shade, zorder=0)
+    axes.plot(line, line, color=GREY, lw=1)
+    for kernel, group in joined.groupby("kernel", sort=False):
+        colour = KERNEL_COLOURS[str(kernel)]
+        for fitted, rows in group.groupby("fitted"):
+            axes.plot(
+                rows["time_us"],
+                rows["predicted_us"],
+                KERNEL_MARKERS[str(kernel)],
+                markersize=4,
+                markeredgecolor=colour,
+                markerfacecolor="white" if fitted else colour,
+                markeredgewidth=0.8,
+            )
+    handles = [
+        Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], linestyle="none", label=titles[name])
+        for name in joined["kernel"].unique()
+    ]
+    split = [
+        Line2D([], [], color=GREY, marker="o", linestyle="none", label="held out"),
+        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label="fitted"),
+        Patch(color="#e4e4e4", label="within 10 %"),
+        Patch(color="#f2f2f2", label="within 20 %"),
+    ]
+    axes.legend(handles=[*handles, *split], loc="upper left", ncols=2)
+    axes.set(xscale="log", yscale="log", xlabel="published time [us]", ylabel="predicted time [us]")
+    axes.set(xlim=(low, high), ylim=(low, high))
+    return figure
+
+
+def speedups(table: pd.DataFrame) -> Figure:
+    """Mean speed-up of Flash-LLM by baseline and sparsity: the paper's headline, its bars, and the model.
+
+    ``table``: ``baseline, sparsity, headline, figure, model``.
+    """
+    baselines = list(dict.fromkeys(table["baseline"]))
+    figure, panels = plt.subplots(1, len(baselines), figsize=(COLUMN_WIDTH, 2.7), sharey=True)
+    for axes, baseline in zip(panels, baselines, strict=True):
+        rows = table[table["baseline"] == baseline]
+        places = np.arange(len(rows))
+        for offset, column, colour in ((-0.27, "headline", ORANGE), (0, "figure", BLUE), (0.27, "model", VERMILION)):
+            bars = axes.bar(places + offset, rows[column], 0.25, color=colour)
+            axes.bar_label(bars, fmt="%.1f", fontsize=7.5, padding=1)
+        axes.set_xticks(places, [f"{value:.0%}" for value in rows["sparsity"]])
+        axes.set(title=f"over {baseline}", xlabel="sparsity")
+        axes.axhline(1, color=GREY, lw=0.8)
+        axes.grid(axis="x", visible=False)
+    panels[0].set_ylabel("speed-up")
+    labels = (("headline", ORANGE), ("mean of the paper's bars", BLUE), ("mean of the model", VERMILION))
+    figure.legend(
+        handles=[Patch(color=colour, label=label) for label, colour in labels], loc="outside lower center", ncols=3
+    )
+    return figure

@@ -1,0 +1,95 @@
+"""Builds the report: runs every exhibit, saves picture and CSV, and writes one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from pathlib import Path
+
+import jinja2
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from perfmodel.plotting.style import house_style, save
+from reports import kernels
+from reports.exhibit import Chapter, Context, Exhibit
+
+CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER,)
+TEMPLATE = Path(__file__).with_name("template.html")
+CSV_DIGITS = "%.6g"
+
+
+def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
+    """Write ``index.html`` and ``figures/`` into ``out``; returns the page.
+
+    Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
+    """
+    mpl.use("Agg")
+    out.mkdir(parents=True, exist_ok=True)
+    context = Context()
+    with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as scratch, house_style():
+        figures = Path(scratch) / "figures"
+        figures.mkdir()
+        made = _make(chapters, context, figures)
+        page = Path(scratch) / "index.html"
+        page.write_text(_render(made, context, figures), encoding="utf-8")
+        _replace(figures, out / "figures")
+        page.replace(out / "index.html")
+    return out / "index.html"
+
+
+def _make(chapters: tuple[Chapter, ...], context: Context, figures: Path) -> list[tuple[Chapter, list[Exhibit]]]:
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), transient=False
+    )
+    made = []
+    with progress:
+        bar = progress.add_task("evidence", total=sum(len(chapter.makers) for chapter in chapters))
+        for chapter in chapters:
+            exhibits = []
+            for maker in chapter.makers:
+                progress.update(bar, description=maker.__name__.replace("_", " "))
+                exhibits.append(_save(maker(context), figures))
+                progress.advance(bar)
+            made.append((chapter, exhibits))
+        progress.update(bar, description="report")
+    return made
+
+
+def _save(exhibit: Exhibit, folder: Path) -> Exhibit:
+    exhibit.table.to_csv(folder / f"{exhibit.name}.csv", index=False, float_format=CSV_DIGITS)
+    if exhibit.figure is not None:
+        save(exhibit.figure, folder, exhibit.name)
+        plt.close(exhibit.figure)
+    return exhibit
+
+
+def _replace(new: Path, old: Path) -> None:
+    if old.exists():
+        shutil.rmtree(old)
+    new.replace(old)
+
+
+def _render(made: list[tuple[Chapter, list[Exhibit]]], context: Context, figures: Path) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["image"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.svg")
+    environment.filters["csv"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.csv")
+    environment.filters["rows"] = lambda table: table.itertuples(index=False, name=None)
+    used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
+    sources = {key: source for key, source in context.sources.items() if key in used}
+    numbers = {key: number for number, key in enumerate(sources, start=1)}
+    page = environment.get_template(TEMPLATE.name)
+    return page.render(chapters=made, sources=sources, numbers=numbers, fitted=context.calibration)
+
+
+def _data_url(path: Path) -> str:
+    kinds = {".svg": "image/svg+xml", ".csv": "text/csv"}
+    return f"data:{kinds[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"

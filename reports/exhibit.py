@@ -1,0 +1,106 @@
+"""What the report is made of: exhibits in chapters, each a figure or a table with its finding and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from perfmodel.catalog import load_calibration, load_kernel_times, load_sources
+from perfmodel.validation import join_predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from perfmodel.specs import FittedKernel, Source
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One figure, or one table, of the report.
+
+    Attributes
+    ----------
+    name : str
+        Stem of its files in ``figures/`` and its anchor on the page.
+    title : str
+        Heading.
+    finding : str
+        One sentence, its numbers computed from ``table``.
+    evidence : str
+        What was fitted, what was held out, how large the error is.
+    sources : tuple of str
+        Keys of ``data/sources.toml``.
+    table : DataFrame
+        The numbers behind the picture, saved as CSV with units in the column names.
+    figure : Figure or None
+        The picture; without one the table itself is shown.
+    shown : DataFrame or None
+        Table for the page, formatted, if it differs from ``table``.
+    wide : bool
+        True for a picture that needs the full page width and scrolls on a phone.
+    """
+
+    name: str
+    title: str
+    finding: str
+    evidence: str
+    sources: tuple[str, ...]
+    table: pd.DataFrame
+    figure: Figure | None = None
+    shown: pd.DataFrame | None = None
+    wide: bool = False
+
+
+class Context:
+    """Evidence and calibration, read once for all exhibits."""
+
+    @cached_property
+    def calibration(self) -> dict[str, FittedKernel]:
+        """Fitted parameters of the kernel models."""
+        return load_calibration()
+
+    @cached_property
+    def sources(self) -> dict[str, Source]:
+        """Provenance by key."""
+        return load_sources()
+
+    @cached_property
+    def joined(self) -> pd.DataFrame:
+        """Every kernel time with its prediction."""
+        return join_predictions(load_kernel_times(), self.calibration)
+
+    @cached_property
+    def benchmark(self) -> pd.DataFrame:
+        """Fig 9: all bars, dense ones repeated at each sparsity, with the model's rate beside the published one."""
+        table = load_kernel_times("published/kernel_a100.csv")
+        sparsities = sorted(table.loc[table["kernel"] == "flash-llm", "sparsity"].unique())
+        dense = table[table["kernel"] == "cublas"].drop(columns="sparsity")
+        dense = dense.merge(pd.DataFrame({"sparsity": sparsities}), how="cross")
+        table = pd.concat([table[table["kernel"] != "cublas"], dense[table.columns]], ignore_index=True)
+        table["status"] = table["status"].replace("lower_bound", "value")  # bars to draw, whatever they prove
+        joined = join_predictions(table, self.calibration)
+        flops = 2.0 * joined["m"] * joined["k"] * joined["n"]
+        joined["tflops"] = flops / joined["time_us"] / 1e6
+        joined["predicted_tflops"] = flops / joined["predicted_us"] / 1e6
+        return joined
+
+
+Maker = Callable[[Context], Exhibit]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A heading of the page and the functions that make its exhibits."""
+
+    title: str
+    lead: str
+    makers: tuple[Maker, ...]
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction in percent, for prose: ``2.3 %``."""
+    return f"{100 * value:.{digits}f} %"
