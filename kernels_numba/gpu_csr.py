@@ -23,6 +23,7 @@ from kernels_numba.gpu_stages import WARP_SIZE, device_function
 THREADS = 128
 ROWS_PER_BLOCK = THREADS // WARP_SIZE
 COLUMNS_PER_LANE = 8
+BLOCKS_PER_SM = 10
 SIGNATURE = types.void(*[types.int64] * 5, *[types.int32] * 3)
 
 

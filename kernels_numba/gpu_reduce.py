@@ -14,6 +14,7 @@ from kernels_numba import ptx
 
 THREADS = 128
 OUTPUTS_PER_THREAD = 4
+BLOCKS_PER_SM = 8
 SIGNATURE = types.void(types.int64, types.int64, types.int64, types.int32, types.int32)
 
 

@@ -35,7 +35,6 @@ from kernels_numba.gpu_stages import (
     THREADS,
     TILE_K,
     TILE_M,
-    WARP_SIZE,
     activation_tile_bytes,
     device_function,
     fetch_activations,
@@ -45,6 +44,8 @@ from kernels_numba.gpu_stages import (
 
 WORDS_PER_VECTOR = 4
 SIGNATURE = types.void(*[types.int64] * 4, *[types.int32] * 5)
+# Blocks that shared memory lets onto a Hopper SM; registers must allow as many (80, 80, 96, 128 a thread).
+BLOCKS_PER_SM = {8: 6, 16: 6, 32: 5, 64: 4}
 
 
 def shared_bytes(tile_n: int) -> int:

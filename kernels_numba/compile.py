@@ -1,0 +1,194 @@
+"""From a kernel to PTX, machine code and resource figures, without a GPU or driver.
+
+What does the compiler make of a kernel: how many registers, does anything spill, which instructions run in the main
+loop, how many blocks fit an SM? NVVM makes the PTX, nvJitLink assembles it, nvdisasm disassembles it; all three come
+as Python packages. Everything is compiled once per process.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from kernels_numba.sass import Instruction, main_loop, parse
+
+WARP_SIZE = 32
+REGISTERS_PER_SM = 65_536
+REGISTER_UNIT = 8  # registers per thread are allocated in eights (256 a warp)
+RESERVED_SHARED_BYTES = 1024  # the system's share of every block's shared memory
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """Limits of an SM that decide the occupancy (CUDA C++ Programming Guide, table of compute capabilities)."""
+
+    shared_bytes: int
+    shared_bytes_per_block: int
+    max_warps: int
+    max_blocks: int
+
+
+ARCHITECTURES = {
+    "sm_80": Multiprocessor(164 * 1024, 163 * 1024, 64, 32),
+    "sm_86": Multiprocessor(100 * 1024, 99 * 1024, 48, 16),
+    "sm_89": Multiprocessor(100 * 1024, 99 * 1024, 48, 24),
+    "sm_90": Multiprocessor(228 * 1024, 227 * 1024, 64, 32),
+    "sm_100": Multiprocessor(228 * 1024, 227 * 1024, 64, 32),
+    "sm_120": Multiprocessor(100 * 1024, 99 * 1024, 48, 24),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compile-time choice of a kernel, and what its launch needs.
+
+    name : unique, for example ``tiled_csl_n16_v4``.
+    make, parameters : ``make(*parameters)`` gives the Python kernel.
+    signature : Numba signature; pointers are int64.
+    threads, shared_bytes : block size and dynamic shared memory.
+    blocks_per_sm : blocks that registers must leave room for (``__launch_bounds__``).
+    tile_n : output columns per block (0 if the kernel knows no tiles).
+    """
+
+    name: str
+    make: Callable[..., Any]
+    parameters: tuple[int, ...]
+    signature: Any
+    threads: int
+    shared_bytes: int
+    blocks_per_sm: int
+    tile_n: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledKernel:
+    """A variant compiled for one architecture.
+
+    ptx : text; entry : the kernel's name in it; cubin : machine code; log : what the assembler said.
+    """
+
+    variant: Variant
+    arch: str
+    ptx: str
+    entry: str
+    cubin: bytes
+    log: str
+
+    def _logged(self, pattern: str) -> int:
+        match = re.search(pattern, self.log)
+        return int(match.group(1)) if match else 0
+
+    @property
+    def registers(self) -> int:
+        """Registers per thread."""
+        return self._logged(r"Used (\d+) registers")
+
+    @property
+    def spill_bytes(self) -> int:
+        """Bytes of spill stores, spill loads and stack frame per thread; 0 is what every kernel here must have."""
+        return sum(self._logged(rf"(\d+) bytes {what}") for what in ("stack frame", "spill stores", "spill loads"))
+
+    @property
+    def blocks_per_sm(self) -> int:
+        """Blocks of this kernel that fit an SM at once: the least of what its limits allow."""
+        sm = ARCHITECTURES[self.arch]
+        warps = self.variant.threads // WARP_SIZE
+        registers_per_warp = -(-self.registers // REGISTER_UNIT) * REGISTER_UNIT * WARP_SIZE
+        by_registers = REGISTERS_PER_SM // registers_per_warp // warps
+        by_shared = sm.shared_bytes // (self.variant.shared_bytes + RESERVED_SHARED_BYTES)
+        return min(by_registers, by_shared, sm.max_warps // warps, sm.max_blocks)
+
+    @property
+    def occupancy(self) -> float:
+        """Resident warps over the most an SM can hold, a fraction."""
+        return self.blocks_per_sm * self.variant.threads / WARP_SIZE / ARCHITECTURES[self.arch].max_warps
+
+    @cached_property
+    def instructions(self) -> list[Instruction]:
+        """Machine instructions in program order."""
+        return parse(disassemble(self.cubin))
+
+    @cached_property
+    def main_loop(self) -> Counter[str]:
+        """Machine instructions of the main loop by class, counted once each (as they stand, not as they run)."""
+        return Counter(instruction.kind for instruction in main_loop(self.instructions))
+
+    @cached_property
+    def opcodes(self) -> Counter[str]:
+        """Machine instructions of the whole kernel by full opcode."""
+        return Counter(instruction.opcode for instruction in self.instructions)
+
+
+def check_arch(arch: str) -> str:
+    """Return ``arch`` if it is known; else raise ValueError with the nearest names."""
+    if arch not in ARCHITECTURES:
+        near = difflib.get_close_matches(arch, ARCHITECTURES, n=2, cutoff=0.3)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"unknown architecture {arch!r}: {hint}Known: {', '.join(ARCHITECTURES)}")
+    return arch
+
+
+@cache
+def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
+    """PTX of a variant and the name of its entry point."""
+    from numba import cuda
+
+    digits = check_arch(arch).removeprefix("sm_")
+    to_ptx: Any = cuda.compile_ptx  # mypy finds the older one inside numba, without launch_bounds
+    ptx, _ = to_ptx(
+        variant.make(*variant.parameters),
+        variant.signature,
+        cc=(int(digits[:-1]), int(digits[-1])),
+        launch_bounds=(variant.threads, variant.blocks_per_sm),
+    )
+    entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
+    assert entry is not None
+    # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.
+    return ptx.replace(entry.group(1), variant.name), variant.name
+
+
+@cache
+def compile_kernel(variant: Variant, arch: str) -> CompiledKernel:
+    """Compile a variant down to machine code.
+
+    Raises
+    ------
+    ValueError
+        If ``arch`` is unknown; the message has the nearest names.
+    """
+    ptx, entry = compile_ptx(variant, arch)
+    cubin, log = assemble(ptx, arch)
+    return CompiledKernel(variant, arch, ptx, entry, cubin, log)
+
+
+def assemble(ptx: str, arch: str) -> tuple[bytes, str]:
+    """Machine code of PTX text, and the assembler's report on registers and spills."""
+    try:
+        from cuda.core import Linker, LinkerOptions, ObjectCode
+    except ImportError:  # cuda-core before 0.5
+        from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=arch, ptxas_options=["-v"])
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    cubin = bytes(linker.link("cubin").code)
+    return cubin, linker.get_info_log()
+
+
+def disassemble(cubin: bytes) -> str:
+    """Text of the machine code, by nvdisasm."""
+    from cuda import pathfinder
+
+    tool = pathfinder.find_nvidia_binary_utility("nvdisasm")
+    if tool is None:
+        raise RuntimeError("nvdisasm not found: pip install nvidia-cuda-nvdisasm")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, "-c", file.name], check=True, capture_output=True, text=True).stdout

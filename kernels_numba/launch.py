@@ -1,0 +1,181 @@
+"""What to launch for one product: which variant, how many blocks, how K is split, and with which arguments.
+
+All checks that a kernel relies on are made here, on the host, because a kernel reads out of bounds in silence. A plan
+says nothing about where it runs: the same launches go to the PTX emulator (`spmm`) or to a GPU (`device`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kernels_numba import gpu_csr, gpu_reduce, variants
+from kernels_numba.compile import Variant, compile_kernel
+from kernels_numba.encoded import Element, EncodedWeight, check
+from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl
+
+COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
+MAX_SPLIT_K = 32
+MAX_INT32 = 2**31 - 1
+DEFAULT_ARCH = "sm_80"
+DEFAULT_SM_COUNT = 108  # an A100, the paper's GPU, where there is no GPU to ask
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one product ``(m, k) @ (k, n)`` is launched.
+
+    n_padded : n rounded up to a multiple of 8; x and the output have this many columns on the device.
+    split_k : blocks that share K, each taking ``k_tiles_per_split`` tiles of 64; 1 for CSR.
+    """
+
+    variant: Variant
+    m: int
+    k: int
+    n_padded: int
+    split_k: int
+    k_tiles_per_split: int
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks along rows, columns and splits."""
+        rows = gpu_csr.ROWS_PER_BLOCK if self.variant.name.startswith("csr") else TILE_M
+        return ceil_div(self.m, rows), ceil_div(self.n_padded, self.variant.tile_n), self.split_k
+
+    @property
+    def outputs(self) -> int:
+        """Elements of the output on the device."""
+        return self.m * self.n_padded
+
+    @property
+    def workspace_shape(self) -> tuple[int, int, int]:
+        """Shape of the float32 partial sums, needed if ``split_k > 1``."""
+        return self.split_k, self.m, self.n_padded
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch: arguments are integers or arrays, in the order of the kernel's parameters."""
+
+    variant: Variant
+    grid: tuple[int, int, int]
+    arguments: tuple[Any, ...]
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Smallest integer not below a / b."""
+    return -(-a // b)
+
+
+def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
+    """Dense weights with k padded to a multiple of 8 (a copy), so that rows are whole 16-byte chunks; others as is."""
+    if not isinstance(weights, Dense) or weights.values.shape[1] % COLUMN_UNIT == 0:
+        return weights
+    return Dense(np.pad(weights.values, ((0, 0), (0, -weights.values.shape[1] % COLUMN_UNIT))), weights.element)
+
+
+def choose_split_k(output_tiles: int, k_tiles: int, tile_n: int, slots: int) -> int:
+    """Number of blocks that should share K so that the SMs are full at little extra cost.
+
+    Parameters
+    ----------
+    output_tiles : blocks without splitting.
+    k_tiles : tiles along K, the work of one such block.
+    tile_n : columns of a block's output.
+    slots : blocks that run at once, SMs times blocks per SM.
+
+    Notes
+    -----
+    Time of a split in units of one tile of work: ``waves * (tiles per block + 2 + exchange)``. A block start costs
+    about two tiles (its pipeline fills), and so does every wave of blocks. Writing and reading the float32 partial sums
+    moves ``8 * 128 * tile_n`` bytes, against about 6.5 KB for a tile at 80 % sparsity: ``exchange = tile_n / 6``.
+    """
+
+    def cost(split_k: int) -> float:
+        exchange = tile_n / 6 if split_k > 1 else 0.0
+        return ceil_div(output_tiles * split_k, slots) * (ceil_div(k_tiles, split_k) + 2 + exchange)
+
+    return min(range(1, min(k_tiles, MAX_SPLIT_K) + 1), key=cost)
+
+
+def choose_variant(weights: EncodedWeight, n: int) -> Variant:
+    """Variant of the kernel that belongs to the format of ``weights``, for n columns.
+
+    Raises
+    ------
+    ValueError
+        If no GPU kernel takes the format or its element type.
+    """
+    element = getattr(weights, "element", None)
+    check(element == Element.FLOAT16, "element type of weights", element, "float16 (the GPU kernels' type)")
+    tile_n = variants.tile_n_for(n)
+    if isinstance(weights, TiledCsl):
+        n_tiles = weights.tile_offsets.size - 2
+        return variants.tiled_csl(tile_n, variants.vectors_for(weights.words.size / n_tiles))
+    if isinstance(weights, Csr):
+        return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
+    check(isinstance(weights, Dense), "format of weights", type(weights).__name__, "TiledCsl, Csr or Dense")
+    return variants.dense(tile_n)
+
+
+def make_plan(
+    weights: EncodedWeight,
+    n: int,
+    *,
+    split_k: int | None = None,
+    arch: str = DEFAULT_ARCH,
+    sm_count: int = DEFAULT_SM_COUNT,
+) -> Plan:
+    """Plan for the product of ``weights`` (m, k) with n columns.
+
+    ``split_k=None`` asks `choose_split_k`; a number is an upper bound, lowered until no block is without work.
+
+    Raises
+    ------
+    ValueError
+        If sizes are beyond what the kernels index with 32 bits, or ``split_k`` is out of range.
+    """
+    m, k = weights.shape
+    n_padded = ceil_div(n, COLUMN_UNIT) * COLUMN_UNIT
+    check(k * n_padded <= MAX_INT32, "k * n", k * n_padded, f"at most {MAX_INT32}")
+    check(m * n_padded <= MAX_INT32, "m * n", m * n_padded, f"at most {MAX_INT32}")
+    variant = choose_variant(weights, n_padded)
+    k_tiles = ceil_div(k, TILE_K)
+    if isinstance(weights, Csr):
+        check(split_k in (None, 1), "split_k", split_k, "1 for CSR, whose rows are not split")
+        return Plan(variant, m, k, n_padded, 1, k_tiles)
+    if split_k is None:
+        slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
+        tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)
+        split_k = choose_split_k(tiles, k_tiles, variant.tile_n, slots)
+    check(isinstance(split_k, int) and 1 <= split_k <= 65_535, "split_k", split_k, "an integer from 1 to 65535")
+    per_split = ceil_div(k_tiles, split_k)
+    return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split)
+
+
+def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: Any, *, as_fp32: bool) -> list[Launch]:
+    """Kernel launches of a plan.
+
+    Parameters
+    ----------
+    buffers : arrays of the weights by name, where the kernel runs.
+    x : (k, n_padded) float16; out : (m, n_padded) float16, or float32 if ``as_fp32``.
+    workspace : (split_k, m, n_padded) float32, or None if K is not split.
+    """
+    name = plan.variant.name
+    sizes = (plan.m, plan.n_padded, int(as_fp32))
+    if name.startswith("csr"):
+        arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
+        return [Launch(plan.variant, plan.grid, (*arrays, *sizes))]
+    names = ("words", "tile_offsets") if name.startswith("tiled_csl") else ("values",)
+    target = out if workspace is None else workspace
+    fp32 = int(as_fp32 or workspace is not None)
+    tail = (x, target, plan.m, plan.k, plan.n_padded, plan.k_tiles_per_split, fp32)
+    first = Launch(plan.variant, plan.grid, (*(buffers[name] for name in names), *tail))
+    if workspace is None:
+        return [first]
+    blocks = ceil_div(plan.outputs, gpu_reduce.THREADS * gpu_reduce.OUTPUTS_PER_THREAD)
+    arguments = (workspace, out, plan.outputs, plan.split_k, int(as_fp32))
+    return [first, Launch(variants.reduce(), (blocks, 1, 1), arguments)]

@@ -1,0 +1,92 @@
+"""The compiled variants of every kernel, and the rule that picks one.
+
+Which tile, how many registers for sparse words, how many blocks on an SM? Each choice is one entry here; launching,
+checking, inspecting and tracing all take their variants from this list.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+
+from kernels_numba import gpu_csr, gpu_dense, gpu_reduce, gpu_tiled_csl
+from kernels_numba.compile import Variant
+from kernels_numba.gpu_stages import THREADS, TILE_N_CHOICES
+
+# Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
+VECTOR_CHOICES = (4, 8)
+WORDS_PER_HELD_VECTOR = 4 * THREADS
+
+
+@cache
+def tiled_csl(tile_n: int, vectors: int) -> Variant:
+    """Load as sparse, compute as dense: the paper's kernel."""
+    kernel = gpu_tiled_csl
+    return Variant(
+        f"tiled_csl_n{tile_n}_v{vectors}",
+        kernel.make_tiled_csl_kernel,
+        (tile_n, vectors),
+        kernel.SIGNATURE,
+        THREADS,
+        kernel.shared_bytes(tile_n),
+        kernel.BLOCKS_PER_SM[tile_n],
+        tile_n,
+    )
+
+
+@cache
+def dense(tile_n: int) -> Variant:
+    """Dense Tensor-Core baseline."""
+    shared_bytes, blocks = gpu_dense.shared_bytes(tile_n), gpu_dense.BLOCKS_PER_SM[tile_n]
+    make = gpu_dense.make_dense_kernel
+    return Variant(f"dense_n{tile_n}", make, (tile_n,), gpu_dense.SIGNATURE, THREADS, shared_bytes, blocks, tile_n)
+
+
+@cache
+def csr(tile_n: int, index_bits: int) -> Variant:
+    """Sputnik-type CSR on the CUDA cores."""
+    name, blocks = f"csr_n{tile_n}_i{index_bits}", gpu_csr.BLOCKS_PER_SM
+    make = gpu_csr.make_csr_kernel
+    return Variant(name, make, (tile_n, index_bits), gpu_csr.SIGNATURE, gpu_csr.THREADS, 0, blocks, tile_n)
+
+
+@cache
+def reduce() -> Variant:
+    """Sum of split-K partial results."""
+    make = gpu_reduce.make_reduce_kernel
+    return Variant("reduce", make, (), gpu_reduce.SIGNATURE, gpu_reduce.THREADS, 0, gpu_reduce.BLOCKS_PER_SM)
+
+
+@cache
+def all_variants() -> dict[str, Variant]:
+    """Every variant by name."""
+    tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
+    others = [dense(n) for n in TILE_N_CHOICES] + [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
+    return {variant.name: variant for variant in (*tiled, *others, reduce())}
+
+
+def find_variants(name: str) -> list[Variant]:
+    """Variants whose name is ``name`` or begins with ``name_``.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message has the nearest names.
+    """
+    found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
+    if not found:
+        families = ["tiled_csl", "dense", "csr", "reduce"]
+        near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")
+    return found
+
+
+def tile_n_for(n: int) -> int:
+    """Narrowest tile that covers n columns, else the widest."""
+    return next((tile for tile in TILE_N_CHOICES if n <= tile), TILE_N_CHOICES[-1])
+
+
+def vectors_for(words_per_tile: float) -> int:
+    """Held vectors for tiles with this many words on average; a tile above it is finished by the overflow loop."""
+    return next((v for v in VECTOR_CHOICES if words_per_tile <= v * WORDS_PER_HELD_VECTOR), VECTOR_CHOICES[-1])
