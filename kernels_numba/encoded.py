@@ -6,7 +6,6 @@ Every check raises ValueError with the name of the value, what was given and wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any, Self
 
@@ -39,12 +38,17 @@ class Element(StrEnum):
         return self.bits.type(0x7FFFFFFF if self is Element.FLOAT32 else 0x7FFF)
 
 
-@dataclass(frozen=True, eq=False)
 class EncodedWeight(ABC):
-    """A weight matrix in some format.
+    """A weight matrix in some format; the formats are frozen dataclasses derived from this.
 
     Fields that are arrays, or encodings themselves, are its buffers: what a kernel loads and memory has to hold.
+
+    shape : (m, k) of the matrix.
+    element : number format of the values.
     """
+
+    shape: tuple[int, int]
+    element: Element
 
     @property
     @abstractmethod
@@ -55,12 +59,11 @@ class EncodedWeight(ABC):
     def buffers(self) -> dict[str, NDArray[Any]]:
         """Arrays by name; those of a nested encoding carry its name as prefix."""
         found: dict[str, NDArray[Any]] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
+        for field, value in vars(self).items():
             if isinstance(value, np.ndarray):
-                found[item.name] = value
+                found[field] = value
             elif isinstance(value, EncodedWeight):
-                found |= {f"{item.name}_{name}": buffer for name, buffer in value.buffers.items()}
+                found |= {f"{field}_{name}": buffer for name, buffer in value.buffers.items()}
         return found
 
     @property

@@ -10,7 +10,7 @@ no check. NumPy has no bfloat16: such matrices are uint16 bit patterns with ``el
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -34,27 +34,27 @@ TILE_SIZE = TILE_M * TILE_K
 WORDS_PER_VECTOR = 4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Dense(EncodedWeight):
-    """Every weight stored.
+    """Every weight stored, -0.0 included.
 
     values : (m, k), float16, float32, or uint16 with ``element=Element.BFLOAT16``.
     """
 
+    shape: tuple[int, int]
     values: NDArray[Any]
-    element: Element | None = None
-    shape: tuple[int, int] = field(init=False)
+    element: Element
 
-    def __post_init__(self) -> None:
-        element = element_of(self.values, self.element)
-        object.__setattr__(self, "element", element)
-        object.__setattr__(self, "values", as_matrix(self.values, element))
-        object.__setattr__(self, "shape", self.values.shape)
+    def __init__(self, values: NDArray[Any], element: Element | None = None) -> None:
+        element = element_of(values, element)
+        matrix = as_matrix(values, element)
+        for name, value in (("shape", matrix.shape), ("values", matrix), ("element", element)):
+            object.__setattr__(self, name, value)
 
     @property
     def nnz(self) -> int:
         """Stored non-zeros; padding not counted."""
-        return int(np.count_nonzero(bits_of(self.values) & Element(self.element or "").magnitude))
+        return int(np.count_nonzero(bits_of(self.values) & self.element.magnitude))
 
     def decode(self) -> NDArray[Any]:
         """Dense matrix (m, k)."""

@@ -1,0 +1,141 @@
+"""The CPU twin: C = A @ x for every encoded weight, multi-threaded, float32 accumulation.
+
+Two ways to use a sparse weight, as on the GPU. ``Path.DECODE`` loads it as sparse and computes it as dense: each
+128 x 64 tile is decoded into a first-level-cache buffer and multiplied densely. ``Path.SPARSE`` multiplies the
+non-zeros one by one. SIMD always runs along n, so n is padded to strips of 8, 16 or 32 columns.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.encoded import Element, EncodedWeight, bits_of, check
+from kernels_numba.formats import Csr, TiledCsl
+from kernels_numba.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
+
+STRIP_WIDTHS = (8, 16, 32)
+ROW_GROUP = 4  # rows the dense product computes together
+SPARSE_BELOW_DENSITY = 0.25
+
+
+class Path(StrEnum):
+    """How a weight is multiplied."""
+
+    DECODE = "decode"
+    SPARSE = "sparse"
+
+
+def spmm(
+    weights: EncodedWeight, x: NDArray[Any], *, path: Path | str = "auto", element: Element | None = None
+) -> NDArray[np.float32]:
+    """Product of an encoded weight (m, k) and activations, computed on the CPU.
+
+    Parameters
+    ----------
+    weights : TiledCsl, PanelCsr (the fastest here), Csr, TwoFour or Dense.
+    x : (k, n), float16, float32, or uint16 bit patterns with ``element=Element.BFLOAT16``; finite wherever a weight
+        is zero: a dense product turns 0 * inf into NaN, a sparse one skips it.
+    path : "auto" (see ``choose_path``), "decode" or "sparse".
+
+    Returns
+    -------
+    NDArray
+        (m, n) float32, as accumulated; cast it if the next layer wants float16.
+
+    Raises
+    ------
+    ValueError
+        If x does not fit the weights, or the format has no such path; the message names value and allowed range.
+    """
+    check(isinstance(weights, EncodedWeight), "weights", type(weights).__name__, "an encoded weight (Dense(a) ...)")
+    wide = _as_float32(x, weights.shape[1], element)
+    chosen = choose_path(weights) if path == "auto" else path
+    check(chosen in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
+    m, n = weights.shape[0], wide.shape[1]
+    strips = _strips(n)
+    stride = sum(strips)
+    out = np.zeros((-(-m // ROW_GROUP) * ROW_GROUP, stride), np.float32)
+    column = 0
+    for width in strips:
+        _multiply_strip(weights, Path(chosen), _pack(wide, column, width), out.reshape(-1), stride, column)
+        column += width
+    return out[:m, :n]
+
+
+def choose_path(weights: EncodedWeight) -> Path:
+    """Faster path for ``weights``, by a measured rule.
+
+    Only Tiled-CSL has two paths; they cross between 25 % and 30 % density at every n. Csr and PanelCsr multiply
+    their non-zeros; Dense and TwoFour compute as dense.
+    """
+    if isinstance(weights, TiledCsl):
+        elements = weights.padded_shape[0] * weights.padded_shape[1]
+        return Path.SPARSE if weights.words.size < SPARSE_BELOW_DENSITY * elements else Path.DECODE
+    return _paths(weights)[0]
+
+
+def _paths(weights: EncodedWeight) -> tuple[Path, ...]:
+    """Paths a format has."""
+    if isinstance(weights, TiledCsl):
+        return Path.DECODE, Path.SPARSE
+    return (Path.SPARSE,) if isinstance(weights, Csr | PanelCsr) else (Path.DECODE,)
+
+
+def _as_float32(x: NDArray[Any], k: int, element: Element | None) -> NDArray[np.float32]:
+    """Check x (k, n) and widen it."""
+    check(isinstance(x, np.ndarray) and x.ndim == 2, "x", getattr(x, "shape", type(x).__name__), "an array (k, n)")
+    check(x.shape[0] == k and x.shape[1] > 0, "shape of x", x.shape, f"({k}, n) with n >= 1")
+    if element is Element.BFLOAT16 and x.dtype == np.uint16:
+        return (x.astype(np.uint32) << 16).view(np.float32)
+    check(x.dtype in (np.float16, np.float32), "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
+    return x.astype(np.float32, copy=False)
+
+
+def _strips(n: int) -> list[int]:
+    """Vector widths that cover n columns: whole strips of 32, then the narrowest that holds the rest."""
+    rest = n % STRIP_WIDTHS[-1]
+    tail = [next(width for width in STRIP_WIDTHS if width >= rest)] if rest else []
+    return [STRIP_WIDTHS[-1]] * (n // STRIP_WIDTHS[-1]) + tail
+
+
+def _pack(x: NDArray[np.float32], column: int, width: int) -> NDArray[np.float32]:
+    """Columns of x from ``column`` on as a flat (k * width,) array; copied only if padded or cut."""
+    if x.shape[1] == width:
+        return np.ascontiguousarray(x).reshape(-1)
+    packed = np.zeros((x.shape[0], width), np.float32)
+    part = x[:, column : column + width]
+    packed[:, : part.shape[1]] = part
+    return packed.reshape(-1)
+
+
+def _multiply_strip(
+    weights: EncodedWeight, path: Path, x: NDArray[np.float32], out: NDArray[np.float32], stride: int, column: int
+) -> None:
+    """Add the product for one strip of columns to ``out``."""
+    from kernels_numba import cpu_njit
+
+    width = x.size // weights.shape[1]
+    if isinstance(weights, TiledCsl):
+        make_kernel = cpu_njit.words_kernel if path is Path.SPARSE else cpu_njit.tiles_kernel
+        make_kernel(width)(weights.words, weights.tile_offsets, weights.shape, x, out, stride, column)
+    elif isinstance(weights, PanelCsr):
+        grid = (BLOCK_ROWS, weights.panels, PANEL_K, weights.shape[0])
+        values = _kernel_values(weights.values, weights.element)
+        kernel = cpu_njit.segments_kernel(width)
+        kernel(weights.segment_ptr, weights.col_idx, *values, grid, x, out, stride, column)
+    elif isinstance(weights, Csr):  # one panel, and blocks of one row
+        grid = (1, 1, weights.shape[1], weights.shape[0])
+        values = _kernel_values(weights.values, weights.element)
+        cpu_njit.segments_kernel(width)(weights.row_ptr, weights.col_idx, *values, grid, x, out, stride, column)
+    else:
+        values = _kernel_values(weights.decode(), weights.element)
+        cpu_njit.dense_kernel(width)(*values, x, out, stride, column)
+
+
+def _kernel_values(values: NDArray[Any], element: Element) -> tuple[NDArray[Any], bool]:
+    """Values as the kernels take them: float32, or 16-bit patterns and whether they are bfloat16."""
+    return (values if element is Element.FLOAT32 else bits_of(values)), element is Element.BFLOAT16
