@@ -154,8 +154,12 @@ def _set_predicate(instruction: Instruction) -> Rule:
         result = compare(a, b)
         return combine(result, other[0]) if combine else result
 
+    def opposite(a: Array, b: Array, *other: Array) -> Array:
+        result = ~compare(a, b)
+        return combine(result, other[0]) if combine else result
+
     if instruction.opcode == "setp":
-        return Rule(test, sources, PRED)
+        return Rule(test, sources, PRED, opposite)
     target = instruction.types[0]
     true = 1.0 if target.is_float else -1
     return Rule(lambda *v: np.where(test(*v), true, 0).astype(target.dtype), sources, target)

@@ -11,12 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import convert_rules, float_rules, integer_rules, memory_operations, mma, warp_operations  # noqa: F401
+from . import (  # noqa: F401
+    bit_rules,
+    convert_rules,
+    float_rules,
+    integer_rules,
+    memory_operations,
+    mma,
+    move_operations,
+    warp_operations,
+)
 from .counters import Counters
 from .errors import PtxError
 from .parse import Instruction, Kernel
 from .registers import WARP_SIZE, Active, Geometry, sources
-from .rules import RULES
+from .rules import RULES, Rule
 from .scalar_types import TYPES, Array
 from .state import BUILDERS, BlockState, Operation
 
@@ -226,22 +235,29 @@ class ThreadBlock:
     def _element_wise(self, instruction: Instruction) -> Operation:
         rule = RULES[instruction.opcode](instruction)
         registers = self.state.registers
-        target, _, complement = instruction.operands[0].partition("|")
+        target, _, other = instruction.operands[0].partition("|")
         put = registers.write(target.strip(), rule.result)
         compute, reads = rule.compute, sources(instruction, registers, *rule.sources)
-        if complement:  # the second predicate of setp
-            put_not = registers.write(complement.strip(), rule.result)
-
-            def both(active: Active) -> None:
-                result = compute(*[read() for read in reads])
-                put(result, active)
-                put_not(~result, active)
-
-            return both
+        if other:
+            return self._two_results(instruction, rule, (target.strip(), other.strip()))
         if len(reads) == 2:
             left, right = reads
             return lambda active: put(compute(left(), right()), active)
         return lambda active: put(compute(*[read() for read in reads]), active)
+
+    def _two_results(self, instruction: Instruction, rule: Rule, targets: tuple[str, str]) -> Operation:
+        if rule.second is None:
+            raise PtxError(f"unsupported form of {instruction.name}: two destinations")
+        puts = [self.state.registers.write(target, rule.result) for target in targets]
+        reads = sources(instruction, self.state.registers, *rule.sources)
+        computes = (rule.compute, rule.second)
+
+        def run(active: Active) -> None:
+            values = [read() for read in reads]
+            for put, result in zip(puts, [compute(*values) for compute in computes], strict=True):
+                put(result, active)
+
+        return run
 
 
 def _refusal(instruction: Instruction) -> Operation:

@@ -93,14 +93,14 @@ class GlobalMemory:
         if not 0 <= window < len(self.arrays):
             raise fail("global access to an unmapped address", 0)
         array = self.arrays[window]
+        misaligned = offsets & (width - 1)
+        if misaligned.any():
+            raise fail(f"misaligned global access of {width} bytes in array {array.label}", misaligned != 0)
         outside = offsets > array.data.size - width
         if outside.any():
             at = int(np.argmax(outside))
             where = f"offset {int(offsets[at])} + {width} bytes of the {array.data.size} bytes of array {array.label}"
             raise fail(f"global access out of bounds: {where}", outside)
-        misaligned = offsets & (width - 1)
-        if misaligned.any():
-            raise fail(f"misaligned global access of {width} bytes in array {array.label}", misaligned != 0)
         if write and not array.writable:
             raise fail(f"write to the read-only array {array.label}", 0)
         return Span(array, lanes, offsets)

@@ -200,7 +200,8 @@ class Registers:
             return lambda: get().astype(np.uint64) + offset if offset else get().astype(np.uint64)
         if base not in self.addresses and not base.isdigit():
             raise PtxError(f"unknown symbol {base} in {operand}")
-        value = np.full(self.n, self.addresses.get(base) or int(base), np.uint64) + offset
+        start = self.addresses[base] if base in self.addresses else int(base)
+        value = np.full(self.n, start, np.uint64) + offset
         return lambda: value
 
 

@@ -15,11 +15,15 @@ PRED, U32 = TYPES["pred"], TYPES["u32"]
 
 
 class Rule(NamedTuple):
-    """Semantics of one element-wise instruction on the values of all threads."""
+    """Semantics of one element-wise instruction on the values of all threads.
+
+    ``second`` computes the other destination of ``p|q``, where the instruction has one.
+    """
 
     compute: Callable[..., Array]
     sources: tuple[ScalarType, ...]
     result: ScalarType
+    second: Callable[..., Array] | None = None
 
 
 RULES: dict[str, Callable[[Instruction], Rule]] = {}

@@ -80,16 +80,16 @@ class SharedMemory:
     def offsets(self, addresses: Array, width: int, threads: Array) -> Array:
         """Byte offsets of shared-window addresses; raises PtxError out of bounds or misaligned."""
         offsets = (addresses & np.uint64(0xFFFFFFFF)).astype(np.int64) - SHARED_BASE
-        wrong = (offsets < 0) | (offsets > self.size - width)
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            where = f"offset {int(offsets[at])} + {width} bytes of {self.size}"
-            raise PtxError(f"shared access out of bounds: {where}", thread=int(threads[at]), address=int(offsets[at]))
         misaligned = offsets & (width - 1)
         if misaligned.any():
             at = int(np.argmax(misaligned != 0))
             message = f"misaligned shared access of {width} bytes"
             raise PtxError(message, thread=int(threads[at]), address=int(offsets[at]))
+        wrong = (offsets < 0) | (offsets > self.size - width)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            where = f"offset {int(offsets[at])} + {width} bytes of {self.size}"
+            raise PtxError(f"shared access out of bounds: {where}", thread=int(threads[at]), address=int(offsets[at]))
         return offsets
 
     def load(self, offsets: Array, width: int, threads: Array, *, whole_warp: bool = False) -> Array:
@@ -194,7 +194,7 @@ class SharedMemory:
         if (reader != NOBODY).any() and (bad := self._others(reader, threads, threads)).any():
             self._race("write to an address another thread read", bad, offsets, threads)
         writer = self.writer[cells]
-        foreign: Array = self._others(writer, threads, threads).any(axis=1)
+        foreign: Array = np.logical_or.reduce(self._others(writer, threads, threads), axis=1)
         return foreign if foreign.any() else None
 
     def _note_read(self, cells: Array, offsets: Array, threads: Array, codes: Array) -> None:

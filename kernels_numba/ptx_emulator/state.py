@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .counters import Counters, GlobalTraffic, SharedTraffic, Site, count_sectors, count_wavefronts, warps_of
+from .errors import PtxError
 from .memory import GENERIC_LOCAL, GENERIC_SHARED, WINDOW_BITS, GlobalMemory, LocalMemory, Span, pack_parameters
 from .parse import Instruction, Kernel, Symbol
-from .registers import Active, Geometry, Registers
+from .registers import Active, Geometry, Registers, integer
 from .scalar_types import Array
 from .shared import SHARED_BASE, SharedMemory
 
@@ -19,6 +21,7 @@ Operation = Callable[[Active], None]
 Builder = Callable[[Instruction, "BlockState"], Operation]
 
 MAX_SHARED_BYTES = 227 * 1024  # the most a block may have on sm_90
+SPACES = ("global", "shared", "local", "param", "const")
 BUILDERS: dict[str, Builder] = {}
 
 
@@ -111,7 +114,9 @@ def _table(symbol: Symbol) -> Array:
     dtype = symbol.element.dtype
     table: Array = np.zeros(symbol.size // np.dtype(dtype).itemsize, dtype)
     if symbol.initial:
-        table[: len(symbol.initial)] = [int(v, 0) for v in symbol.initial]
+        if not all(re.fullmatch(r"-?(0x[0-9a-fA-F]+|\d+)U?", v) for v in symbol.initial):
+            raise PtxError(f"unsupported initial value of {symbol.name}: {symbol.initial}")
+        table[: len(symbol.initial)] = [integer(v) for v in symbol.initial]
     table.flags.writeable = symbol.space == "global"
     return table
 
@@ -155,3 +160,11 @@ def generic_space(addresses: Array) -> tuple[str, int]:
     return {GENERIC_LOCAL: ("local", GENERIC_LOCAL), GENERIC_SHARED: ("shared", GENERIC_SHARED)}.get(
         window, ("global", 0)
     )
+
+
+def space_of(instruction: Instruction) -> str:
+    """Named state space, or generic."""
+    words = {word.split("::")[0] for word in instruction.modifiers}
+    if "shared::cluster" in instruction.modifiers and instruction.opcode != "cp":
+        raise PtxError(f"unsupported instruction {instruction.name}: clusters are not emulated")
+    return next((space for space in SPACES if space in words), "generic")

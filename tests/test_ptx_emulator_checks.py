@@ -1,0 +1,187 @@
+"""What the PTX emulator refuses: wrong accesses, races, partial warps, missing barriers, wrong launches."""
+
+import re
+
+import numpy as np
+import pytest
+from test_ptx_emulator import element, module
+
+from kernels_numba.ptx_emulator import PtxError, launch
+
+
+def run_with_shared(body, block=64, **options):
+    return launch(
+        module(body, "u64", ".shared .align 16 .b8 s[1024];"),
+        grid=1,
+        block=block,
+        args=[np.zeros(64, np.uint32)],
+        **options,
+    )
+
+
+START = element(0, "%rd0") + "mov.u32 %r1, s; shl.b32 %r2, %r59, 2; add.u32 %r3, %r1, %r2; xor.b32 %r4, %r3, 128;"
+ERRORS = {
+    "global access out of bounds": "st.global.u32 [%rd0+4], %r1;",
+    "unmapped address": "mov.u64 %rd1, 64; ld.global.u32 %r5, [%rd1];",
+    "misaligned global access of 4": "st.global.u32 [%rd0+2], %r1;",
+    "misaligned global access of 16": "ld.global.v4.u32 {%r5,%r6,%r7,%r8}, [%rd0];",
+    "shared access out of bounds": "st.shared.u32 [%r3+1020], %r1;",
+    "misaligned shared access of 8": "st.shared.v2.u32 [%r3], {%r1,%r1};",
+    "read of an address another thread wrote": "st.shared.u32 [%r3], %r59; ld.shared.u32 %r5, [%r4];",
+    "write to an address another thread read": "ld.shared.u32 %r5, [%r4]; st.shared.u32 [%r3], %r59;",
+    "two threads write different values": "st.shared.u32 [s], %r59;",
+    "cp.async destination before its thread waited": (
+        "cp.async.ca.shared.global [%r3], [%rd0], 4; cp.async.commit_group; bar.sync 0; ld.shared.u32 %r5, [%r3];"
+    ),
+    "barrier divergence": "setp.lt.u32 %p1, %r59, 8; @%p1 bra a; bar.sync 0; a: mov.u32 %r5, 0;",
+    "other threads of the block have exited": "setp.lt.u32 %p1, %r59, 32; @%p1 ret; bar.sync 0;",
+    "runaway loop": "forever: bra forever;",
+    "executed by 8 of the 32 lanes": (
+        "setp.gt.u32 %p1, %r59, 7; @%p1 bra a; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r5}, [%r1]; "
+        "a: mov.u32 %r5, 0;"
+    ),
+    "member mask 0xffffffff executed by lanes 0xff": (
+        "setp.gt.u32 %p1, %r59, 7; @!%p1 shfl.sync.idx.b32 %r5, %r1, 0, 31, -1;"
+    ),
+    "unsupported instruction wmma": "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r5}, [%r1];",
+    "unsupported modifier .rz": "add.rz.f32 %f1, %f2, %f3;",
+    "unknown operand": "mov.u32 %r5, %r999;",
+    "local access": "ld.local.u32 %r5, [0];",
+}
+
+
+@pytest.mark.parametrize("message", ERRORS)
+def test_misbehaviour_is_an_error(message):
+    with pytest.raises(PtxError, match=re.escape(message)):
+        run_with_shared(START + ERRORS[message], max_steps=1000)
+
+
+def test_errors_name_instruction_thread_address_and_block():
+    with pytest.raises(PtxError) as caught:
+        run_with_shared(START + "st.global.u32 [%rd0+4], %r1;")
+    error = caught.value
+    assert error.instruction == "st.global.u32 [%rd0+4], %r1"
+    assert (error.thread, error.block) == (63, (0, 0, 0))
+    assert error.address is not None
+    assert error.address % 2**40 == 256
+    assert all(
+        part in str(error) for part in ("thread 63", "offset 256 + 4 bytes of the 256 bytes of array 0", "block")
+    )
+
+
+def test_a_wrong_pointer_never_reads_a_neighbour():
+    # Element 64 of the first array must not be element 0 of the second one, nor the first one's after it.
+    body = element(0, "%rd0") + element(1, "%rd1") + "ld.global.u32 %r1, [%rd0+{0}];"
+    for offset in (256, -256, 2**31 - 1 - 3, -(2**31)):
+        with pytest.raises(PtxError, match="global access"):
+            launch(
+                module(body.replace("{0}", str(offset)), "u64 u64"),
+                grid=1,
+                block=64,
+                args=[np.zeros(64, np.uint32)] * 2,
+            )
+
+
+def test_read_only_arrays_cannot_be_written():
+    array = np.zeros(64, np.uint32)
+    array.flags.writeable = False
+    with pytest.raises(PtxError, match="write to the read-only array 0"):
+        launch(module(element(0, "%rd0") + "st.global.u32 [%rd0], %r59;", "u64"), grid=1, block=64, args=[array])
+
+
+ORDERED = {
+    "barrier": "st.shared.u32 [%r3], %r59; bar.sync 0; ld.shared.u32 %r5, [%r4];",
+    "warp barrier": (
+        "xor.b32 %r4, %r3, 4; st.shared.u32 [%r3], %r59; bar.warp.sync -1; ld.shared.u32 %r5, [%r4]; "
+        "bar.warp.sync -1; st.shared.u32 [%r3], %r5;"
+    ),
+    "own data": "st.shared.u32 [%r3], %r59; ld.shared.u32 %r5, [%r3]; st.shared.u32 [%r3], %r5;",
+    "same value": "st.shared.u32 [s], %r1; bar.sync 0; ld.shared.u32 %r5, [s];",
+    "atomics": "atom.shared.add.u32 %r5, [s], 1; bar.sync 0; ld.shared.u32 %r6, [s];",
+    "waited copy": (
+        "cp.async.ca.shared.global [%r3], [%rd0], 4; cp.async.wait_all; ld.shared.u32 %r5, [%r3]; "
+        "bar.sync 0; ld.shared.u32 %r5, [%r4];"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_ordered_accesses_are_no_race(name):
+    run_with_shared(START + ORDERED[name])
+
+
+RACES = {
+    # Every lane reads word 0; the last one then writes it: the other 63 reads are unordered with the write.
+    "broadcast read, own write": "ld.shared.u32 %r5, [s]; setp.eq.u32 %p1, %r59, 63; @%p1 st.shared.u32 [s], %r5;",
+    "warp barrier does not order two warps": "st.shared.u32 [%r3], %r59; bar.warp.sync -1; ld.shared.u32 %r5, [%r4];",
+    "waited copy, other thread, no barrier": (
+        "cp.async.ca.shared.global [%r3], [%rd0], 4; cp.async.wait_all; ld.shared.u32 %r5, [%r4];"
+    ),
+    "atomic and plain read": "atom.shared.add.u32 %r5, [s], 1; ld.shared.u32 %r6, [s];",
+    "copy over data being read": "ld.shared.u32 %r5, [%r4]; cp.async.ca.shared.global [%r3], [%rd0], 4;",
+    "ldmatrix of fresh data": (
+        "st.shared.u32 [%r3], %r59; and.b32 %r5, %r59, 7; shl.b32 %r5, %r5, 4; add.u32 %r5, %r5, %r1; "
+        "ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r6}, [%r5];"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_races_are_found_and_the_check_can_be_switched_off(name):
+    with pytest.raises(PtxError, match="race"):
+        run_with_shared(START + RACES[name])
+    run_with_shared(START + RACES[name], check_races=False)
+
+
+def test_uninitialised_shared_memory_is_nan_and_zero_fill_is_zero():
+    body = (
+        element(0, "%rd0")
+        + element(1, "%rd1")
+        + """
+        mov.u32 %r1, s; shl.b32 %r2, %r59, 4; add.u32 %r3, %r1, %r2; ld.param.u64 %rd2, [p1];
+        setp.gt.u32 %p1, %r59, 2; mul.lo.u32 %r4, %r59, 4;
+        @!%p1 cp.async.ca.shared.global [%r3], [%rd2], 16, %r4; cp.async.commit_group; cp.async.wait_group 0;
+        ld.shared.v4.f32 {%f1,%f2,%f3,%f4}, [%r3]; ld.param.u64 %rd3, [p0]; mul.wide.u32 %rd4, %r59, 16;
+        add.s64 %rd3, %rd3, %rd4; st.global.v4.f32 [%rd3], {%f1,%f2,%f3,%f4};"""
+    )
+    out, source = np.zeros((4, 4), np.float32), np.arange(1, 5, dtype=np.float32)
+    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[64];"), grid=1, block=4, args=[out, source])
+    assert out[:3].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 2, 0, 0]]
+    assert np.isnan(out[3]).all()
+
+
+def test_wait_group_leaves_the_latest_groups_pending():
+    copy = "cp.async.ca.shared.global [%r3+{0}], [%rd0], 4; cp.async.commit_group;"
+    copies = "".join(copy.replace("{0}", str(256 * i)) for i in range(3))
+    run_with_shared(START + copies + "cp.async.wait_group 1; ld.shared.u32 %r5, [%r3]; ld.shared.u32 %r5, [%r3+256];")
+    with pytest.raises(PtxError, match="before its thread waited"):
+        run_with_shared(START + copies + "cp.async.wait_group 1; ld.shared.u32 %r5, [%r3+512];")
+
+
+LAUNCH_ERRORS = [
+    ({"args": []}, "0 arguments given; kernel k takes 2"),
+    ({"args": [np.zeros(4), 2**40]}, "argument 1 is 1099511627776; parameter 1 is .u32 of 4 bytes"),
+    ({"args": [np.zeros(4), 1.5]}, "argument 1 is 1.5; parameter 1 is .u32"),
+    ({"args": [np.zeros((4, 4))[:, 1], 0]}, "C-contiguous"),
+    ({"block": 2000}, "2000 threads in a block; allowed are 1 to 1024"),
+    ({"grid": (0, 1)}, r"grid is \(0, 1\); allowed are 1 to 3 positive sizes"),
+    ({"kernel": "other"}, r"'other' is not one of the kernels of this PTX: \['k'\]"),
+    ({"blocks": [3]}, r"block index 3 lies outside the grid \(1, 1, 1\)"),
+    ({"dynamic_shared_bytes": 300_000}, "300000 bytes of shared memory; a block may have at most 232448"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), LAUNCH_ERRORS)
+def test_wrong_launches_are_value_errors(change, message):
+    options = {"grid": 1, "block": 32, "args": [np.zeros(4), 0]} | change
+    with pytest.raises(ValueError, match=message):
+        launch(module("mov.u32 %r1, 0;", "u64 u32"), **options)
+
+
+def test_thread_limits_of_the_kernel_are_checked():
+    text = module("mov.u32 %r1, 0;").replace("k()", "k() .reqntid 64, 1, 1")
+    launch(text, grid=1, block=64, args=[])
+    with pytest.raises(ValueError, match=r"block is \(32, 1, 1\); kernel k requires \(64, 1, 1\)"):
+        launch(text, grid=1, block=32, args=[])
+    with pytest.raises(ValueError, match="96 threads in a block; kernel k allows 64"):
+        launch(text.replace("reqntid", "maxntid"), grid=1, block=96, args=[])
