@@ -196,9 +196,9 @@ def load_sources() -> dict[str, Source]:
     return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
 
 
-def load_calibration() -> dict[str, FittedKernel]:
-    """Fitted parameters of every kernel model, by kernel name, as `lscd calibrate` wrote them."""
-    path = data_directory() / CALIBRATION_FILE
+def load_calibration(file: str = CALIBRATION_FILE) -> dict[str, FittedKernel]:
+    """Fitted parameters of every kernel model (or of the systems), by name, as `lscd calibrate` wrote them."""
+    path = data_directory() / file
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
     return _calibration_at(path, path.stat().st_mtime_ns)
