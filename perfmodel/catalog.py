@@ -7,7 +7,6 @@ beside the package.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from perfmodel.hf_config import shape_from_config
+from perfmodel.names import unknown_name
 from perfmodel.specs import FittedKernel, Gpu, LanguageModel, Record, Source
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def load_table(relative_path: str) -> pd.DataFrame:
     """
     path = data_directory() / relative_path
     if not path.is_file():
-        raise ValueError(_unknown("table", relative_path, list(_tables())))
+        raise ValueError(unknown_name("table", relative_path, list(_tables())))
     return _read_table(path)
 
 
@@ -235,14 +235,7 @@ def _find(name_or_path: str | Path, kind: str, folder: str) -> Path:
         return data_directory() / folder / f"{name}.toml"
     if path.suffix in (".toml", ".json") or path.is_dir():
         return path
-    raise ValueError(_unknown(kind, str(name_or_path), names))
-
-
-def _unknown(kind: str, name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}Known are {', '.join(names) or 'none'}"
+    raise ValueError(unknown_name(kind, str(name_or_path), names))
 
 
 def _load_record(path: Path, kind: type[_RecordT]) -> _RecordT:

@@ -48,7 +48,7 @@ def bytes_moved(
     sparsity: ArrayLike = 0.0,
     *,
     tile_m: int = 128,
-    tile_n: int = 64,
+    tile_n: int = 256,
 ) -> Array:
     """Bytes that cross ``level`` for ``C[m, n] = A[m, k] @ B[k, n]`` in FP16.
 

@@ -45,13 +45,13 @@ def skinny_roofline(context: Context) -> Exhibit:
     finding = (
         f"At 8 to 32 tokens every OPT product lies at {cublas['intensity'].min():.0f} to "
         f"{points['intensity'].max():.0f} FLOP per byte, far left of the ridge at {ridge_point(gpu):.0f}: "
-        f"memory decides. cuBLAS reaches {percent(share, 0)} of its roof; loading 80 % sparse weights moves the roof up."
+        f"memory decides. cuBLAS reaches {percent(share, 0)} of its roof; 80 % sparse weights lift the roof."
     )
     return Exhibit(
         name="roofline",
         title="Skinny products are bound by memory",
         finding=finding,
-        evidence=f"{gpu.name}. Rates as published in Fig 9 (filled) and by the kernel models (hollow), 80 % sparsity.",
+        evidence=f"{gpu.name}. Rates as published in Fig 9 (markers) and by the kernel models (dashes), 80 % sparsity.",
         sources=("flash-llm-fig9",),
         table=points[columns],
         figure=draw.roofline(roof, points, TITLES),
@@ -167,7 +167,7 @@ def speedups(context: Context) -> Exhibit:
         }
         rows.append(
             {
-                "baseline": TITLES[row.baseline],
+                "baseline": TITLES[str(row.baseline)].split(" (")[0],
                 "sparsity": row.sparsity,
                 "headline": row.speedup,
                 "figure": ratio["time_us"],
@@ -210,16 +210,15 @@ def storage(context: Context) -> Exhibit:
         ],
         ignore_index=True,
     )
-    bitmap, int4 = FORMATS["bitmap"], FORMATS["int4"]
-    even = {name: break_even_sparsity(FORMATS[name], FORMATS["dense"], m, k) for name in ("tiled-csl", "bitmap")}
-    against_int4 = break_even_sparsity(bitmap, int4, m, k) or float("nan")
+    even = {name: _break_even(name, "dense", m, k) for name in ("tiled-csl", "bitmap")}
+    against_int4 = _break_even("bitmap", "int4", m, k)
     feasible = (feasible_sparsity(retrained=False), feasible_sparsity(retrained=True))
     return Exhibit(
         name="storage",
         title="What a sparse format costs, and where it breaks even",
         finding=(
-            f"Tiled-CSL is smaller than dense FP16 from {percent(even['tiled-csl'] or 0, 0)} sparsity on, a bitmap from "
-            f"{percent(even['bitmap'] or 0, 0)}; to be smaller than INT4 a bitmap of FP16 values needs "
+            f"Tiled-CSL is smaller than dense FP16 from {percent(even['tiled-csl'], 0)} sparsity on, a bitmap from "
+            f"{percent(even['bitmap'], 0)}; to be smaller than INT4 a bitmap of FP16 values needs "
             f"{percent(against_int4, 0)}. Published pruning keeps accuracy up to {percent(feasible[0], 0)} in one shot "
             f"and {percent(feasible[1], 0)} with retraining."
         ),
@@ -231,6 +230,12 @@ def storage(context: Context) -> Exhibit:
         table=sizes,
         figure=draw.storage(sizes, feasible, FORMAT_TITLES),
     )
+
+
+def _break_even(sparse: str, other: str, m: int, k: int) -> float:
+    """Break-even sparsity, NaN if there is none."""
+    found = break_even_sparsity(FORMATS[sparse], FORMATS[other], m, k)
+    return float("nan") if found is None else found
 
 
 def _pruning_sources() -> set[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.dense import Dense
 from perfmodel.kernels.sparta import Sparta
 from perfmodel.kernels.tiled_csl import TiledCsl
+from perfmodel.names import unknown_name
 
 KERNELS: dict[str, KernelModel] = {
     model.name: model for model in (Dense(), TiledCsl(), Sparta(), Sputnik(), Cusparse())
@@ -30,6 +29,4 @@ def kernel_model(name: str) -> KernelModel:
     try:
         return KERNELS[name]
     except KeyError:
-        near = difflib.get_close_matches(name, KERNELS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"unknown kernel {name!r}: {hint}Known are {', '.join(KERNELS)}") from None
+        raise ValueError(unknown_name("kernel", name, KERNELS)) from None

@@ -142,7 +142,7 @@ class KernelTime:
         """The resource with the longest time, as `Bound` members."""
         names = np.array(list(self.terms), dtype=object)
         stacked = np.stack(np.broadcast_arrays(*self.terms.values(), self.time_s)[:-1])
-        return names[np.argmax(stacked, axis=0)]
+        return np.asarray(names[np.argmax(stacked, axis=0)], dtype=object)
 
 
 class KernelModel(ABC):

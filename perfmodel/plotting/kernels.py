@@ -13,7 +13,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from perfmodel.plotting.style import (
-    BLACK,
     BLUE,
     COLUMN_WIDTH,
     GREY,
@@ -24,7 +23,8 @@ from perfmodel.plotting.style import (
 )
 
 TOKEN_MARKERS = {8: "o", 16: "^", 32: "s", 64: "D"}
-MODEL_HANDLE = Line2D([], [], color=GREY, marker="_", markersize=9, markeredgewidth=2, linestyle="none")
+MODEL_SHIFT = 1.09  # models stand beside their markers, not on them
+MODEL_HANDLE = Line2D([], [], color=GREY, marker="_", markersize=7, linestyle="none", label="model")
 
 
 def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
@@ -40,23 +40,28 @@ def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]
         Kernel name to legend text.
     """
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.2))
-    axes.loglog(roof["intensity"], roof["flops_per_s"] / 1e12, color=BLACK, label="DRAM and Tensor-Core roof")
+    axes.loglog(roof["intensity"], roof["flops_per_s"] / 1e12, color=GREY)
     for (kernel, n), group in points.groupby(["kernel", "n"]):
-        style = {"marker": TOKEN_MARKERS[n], "markeredgecolor": KERNEL_COLOURS[kernel], "linestyle": "none"}
-        axes.plot(group["intensity"], group["flops_per_s"] / 1e12, markerfacecolor="white", **style)
-        axes.plot(
-            group["intensity"], group["published_flops_per_s"] / 1e12, markerfacecolor=KERNEL_COLOURS[kernel], **style
-        )
+        colour, marker = KERNEL_COLOURS[kernel], TOKEN_MARKERS[n]
+        axes.plot(group["intensity"], group["published_flops_per_s"] / 1e12, marker, mec=colour, mfc="white")
+        axes.plot(group["intensity"] * MODEL_SHIFT, group["flops_per_s"] / 1e12, "_", color=colour, ms=7)
     kernels = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in points["kernel"].unique()]
     tokens = [
         Line2D([], [], color=GREY, marker=TOKEN_MARKERS[n], linestyle="none", label=f"N = {n}")
         for n in sorted(points["n"].unique())
     ]
-    filled = Line2D([], [], color=GREY, marker="o", linestyle="none", label="published")
-    hollow = Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label="model")
-    axes.legend(handles=[*kernels, *tokens, filled, hollow], loc="lower right", ncols=2)
-    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s")
+    axes.legend(handles=[*kernels, *tokens, MODEL_HANDLE], loc="lower right", title="marker: published", ncols=2)
+    axes.annotate(
+        "DRAM roof", (12, roof_at(roof, 12)), xytext=(-6, 6), textcoords="offset points", rotation=34, ha="center"
+    )
+    axes.annotate("Tensor-Core roof", (300, roof_at(roof, 300)), xytext=(0, 5), textcoords="offset points", ha="center")
+    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(4, 700), ylim=(6, 500))
     return figure
+
+
+def roof_at(roof: pd.DataFrame, at: float) -> float:
+    """Height of the roof in TFLOP/s at one intensity."""
+    return float(np.interp(at, roof["intensity"], roof["flops_per_s"])) / 1e12
 
 
 def time_against_sparsity(
@@ -67,7 +72,7 @@ def time_against_sparsity(
     ``lines``: ``kernel, sparsity, time_us, extrapolated``; ``markers``: ``kernel, sparsity, time_us``. Extrapolated
     stretches are dashed. Times above ``top_us`` are cut.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.0))
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.3))
     for kernel, group in lines.groupby("kernel", sort=False):
         colour = KERNEL_COLOURS[str(kernel)]
         for part, dash in ((~group["extrapolated"], "-"), (group["extrapolated"], ":")):
@@ -88,7 +93,7 @@ def time_against_sparsity(
     axes.set(xlabel="sparsity [%]", ylabel="time [us]", ylim=(0, top_us), xlim=(lines["sparsity"].min() * 100, 100.5))
     handles, _ = axes.get_legend_handles_labels()
     extra = [Line2D([], [], color=GREY, label="model"), Line2D([], [], color=GREY, ls=":", label="model, extrapolated")]
-    axes.legend(handles=[*handles, *extra], loc="upper right", ncols=2)
+    figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=4)
     return figure
 
 
@@ -162,16 +167,9 @@ def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[
     palette = plt.get_cmap("tab10")
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 5.0))
     mark_feasible(axes, *feasible)
-    order = 0
-    for name, group in sizes.groupby("format", sort=False):
-        varies = bool(group["depends_on_sparsity"].iloc[0])
-        colour = palette(order % 10) if varies else GREY
-        order += varies
-        axes.plot(
-            group["sparsity"] * 100, group["bits"], "-" if varies else "--", color=colour, lw=1.8 if varies else 1
-        )
-        if varies:
-            axes.plot([], [], color=colour, label=titles[str(name)])
+    for order, (name, group) in enumerate(sizes[sizes["depends_on_sparsity"]].groupby("format", sort=False)):
+        dash = (0, (6, 2)) if order % 3 == 0 else "-"  # so that lines that coincide stay visible
+        axes.plot(group["sparsity"] * 100, group["bits"], ls=dash, color=palette(order), label=titles[str(name)])
     flat = sizes[~sizes["depends_on_sparsity"]].drop_duplicates("format").sort_values("bits")
     _label_levels(axes, flat, titles)
     axes.set(xlabel="sparsity [%]", ylabel="bits per weight", ylim=(0, 21), xlim=(0, 100))
@@ -182,20 +180,20 @@ def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[
 def mark_feasible(axes: Axes, one_shot: float, retrained: float) -> None:
     """Shade the sparsities (x axis in percent) at which published pruning keeps accuracy, and say so on top."""
     spans = (
-        (0.0, one_shot, "#e2f3ea", "accuracy kept:\none-shot pruning"),
-        (one_shot, retrained, "#fdf3d8", "retrained"),
+        (0.0, one_shot, "#e2f3ea", "one-shot pruning keeps accuracy"),
+        (one_shot, retrained, "#fdf3d8", "with retraining"),
     )
     for left, right, colour, label in spans:
         axes.axvspan(left * 100, right * 100, color=colour, zorder=0, lw=0)
-        axes.text(
-            (left + right) * 50, 0.985, label, transform=axes.get_xaxis_transform(), ha="center", va="top", fontsize=8
-        )
+        middle = (left + right) * 50
+        axes.text(middle, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
 
 
 def _label_levels(axes: Axes, flat: pd.DataFrame, titles: Mapping[str, str]) -> None:
     """Names of the flat formats at the right edge, pushed apart where they would overlap."""
     lowest = -1.0
     for row in flat.itertuples():
+        axes.axhline(row.bits, color=GREY, ls=":", lw=1.1)
         height = max(float(row.bits), lowest + 0.75)
         lowest = height
         axes.annotate(
@@ -251,13 +249,13 @@ def speedups(table: pd.DataFrame) -> Figure:
     ``table``: ``baseline, sparsity, headline, figure, model``.
     """
     baselines = list(dict.fromkeys(table["baseline"]))
-    figure, panels = plt.subplots(1, len(baselines), figsize=(COLUMN_WIDTH, 2.7), sharey=True)
+    figure, panels = plt.subplots(1, len(baselines), figsize=(COLUMN_WIDTH, 2.8), sharey=True)
     for axes, baseline in zip(panels, baselines, strict=True):
         rows = table[table["baseline"] == baseline]
         places = np.arange(len(rows))
         for offset, column, colour in ((-0.27, "headline", ORANGE), (0, "figure", BLUE), (0.27, "model", VERMILION)):
             bars = axes.bar(places + offset, rows[column], 0.25, color=colour)
-            axes.bar_label(bars, fmt="%.1f", fontsize=7.5, padding=1)
+            axes.bar_label(bars, fmt="%.1f", fontsize=6.6, padding=1)
         axes.set_xticks(places, [f"{value:.0%}" for value in rows["sparsity"]])
         axes.set(title=f"over {baseline}", xlabel="sparsity")
         axes.axhline(1, color=GREY, lw=0.8)

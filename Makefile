@@ -1,0 +1,62 @@
+# Everything runs in a virtual environment of its own; no target needs a GPU except gpu-check and gpu-bench.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# An environment that already has numba-cuda and torch or cupy, e.g. GPU_PYTHON=python3.
+GPU_PYTHON ?= $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help install report test check format calibrate bench gpu-check gpu-bench notebooks clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+.venv/pip: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	@touch $@
+
+.venv/dev: .venv/pip
+	$(PIP) -e '.[gpu,dev]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	$(PIP) -e '.[bench]'
+	@touch $@
+
+install: .venv/dev ## set up .venv with everything to develop and test
+
+report: .venv/pip ## the main job: build reports/index.html from the built-in evidence
+	$(BIN)/lscd report
+
+test: .venv/dev ## all tests; no GPU needed
+	$(BIN)/python -m pytest -n 2
+
+check: .venv/dev ## lint, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration
+	$(BIN)/lscd calibrate
+
+bench: .venv/bench ## speed of the CPU kernels and of the models against their goals
+	$(BIN)/python -m kernels_numba.bench_cpu
+
+gpu-check: ## on an NVIDIA GPU: is every kernel right?
+	$(GPU_PYTHON) -m kernels_numba.bench_gpu --check
+
+gpu-bench: ## on an NVIDIA GPU: how fast is every kernel? writes data/measured/<gpu>/
+	$(GPU_PYTHON) -m kernels_numba.bench_gpu --bench
+
+notebooks: .venv/dev ## run the notebooks and store their outputs
+	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+clean: ## remove everything that was built
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis reports/index.html
+	find . -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,187 @@
+"""The command line as scripts use it: columns, exit codes, one-sentence errors, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lscd.cli import app, main
+from lscd.errors import written_whole
+
+RUNNER = CliRunner()
+ONE = ["predict", "--gpu", "a100-80gb", "--m", "36864", "--k", "9216", "--n", "8", "--sparsity", "0.8"]
+HEADER = "gpu,m,k,n,sparsity,kernel"
+GOOD_ROW = "a100-80gb,36864,9216,8,0.8,flash-llm"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of ``lscd`` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["lscd", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    code = stop.value.code
+    return (code if isinstance(code, int) else 0), out, err
+
+
+def test_predict_prints_every_kernel() -> None:
+    result = RUNNER.invoke(app, ONE)
+    assert result.exit_code == 0
+    for kernel in ("cublas", "flash-llm", "sparta", "sputnik", "cusparse"):
+        assert f"\n{kernel} " in result.output
+    assert "flash-llm is the fastest" in result.output
+
+
+def test_predict_json_has_time_bound_and_evidence() -> None:
+    result = RUNNER.invoke(app, [*ONE, "--kernel", "flash-llm", "--json"])
+    found = json.loads(result.output)
+    kernel = found["kernels"][0]
+    assert kernel["time_us"] == pytest.approx(218.6, rel=0.03)
+    assert kernel["bound"] == "shared-memory"
+    assert kernel["evidence"]["exact"] is True
+    assert kernel["extrapolated"] is False
+
+
+def test_all_kernels_at_an_awkward_n_pad_where_needed() -> None:
+    result = RUNNER.invoke(app, ["predict", "--gpu", "h100", "--m", "4096", "--k", "4096", "--n", "12"])
+    assert result.exit_code == 0
+    assert "N padded to 16" in result.output.replace("\n", " ") or "padded" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (["gpus"], ["a100-80gb", "h200", "rtx-2080-super", "v100"]),
+        (["models"], ["opt-175b", "llama-3.1-405b", "mixtral-8x7b"]),
+        (["formats"], ["tiled-csl", "bitmap", "gqsa-w4s50"]),
+        (["kernels", "list"], ["cublas", "flash-llm", "sparta", "sputnik", "cusparse"]),
+    ],
+)
+def test_lists_put_the_name_first(command: list[str], names: list[str]) -> None:
+    result = RUNNER.invoke(app, command)
+    assert result.exit_code == 0
+    first = [line.split()[0] for line in result.output.splitlines()]
+    assert set(names) <= set(first)
+
+
+def test_batch_adds_columns_and_keeps_order(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{HEADER},tag\n{GOOD_ROW},x\nh100,4096,4096,16,0.5,sputnik,y\na100-80gb,7168,7168,8,0,cublas,z\n")
+    out = tmp_path / "out.csv"
+    result = RUNNER.invoke(app, ["predict", "--input", str(rows), "--output", str(out)])
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(out)
+    added = ["time_us", "speedup_vs_dense", "bound", "extrapolated"]
+    assert list(table.columns)[: 7 + len(added)] == [*HEADER.split(","), "tag", *added]
+    assert list(table["tag"]) == ["x", "y", "z"]
+    assert table["time_us"].gt(0).all()
+    assert list(table["extrapolated"]) == [False, True, False]
+    assert table.loc[2, "speedup_vs_dense"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("gpu,m,k,n,sparsity\n", "missing column kernel"),
+        (f"{HEADER}\n", "no rows"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,x,9216,8,0.8,flash-llm\n", "line 3: m is 'x'"),
+        (
+            f"{HEADER}\n{GOOD_ROW}\na100-80gb,1.5,9216,8,0.8,flash-llm\n",
+            "line 3: m is '1.5', allowed is a whole number",
+        ),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864,9216,8,80,flash-llm\n", "line 3: sparsity is '80'"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864,9216,8,nan,flash-llm\n", "line 3: sparsity is 'nan'"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864,9216,0,0.8,flash-llm\n", "line 3: n is '0'"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864,9216,12,0.8,flash-llm\n", "line 3: flash-llm takes N of"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80,36864,9216,8,0.8,flash-llm\n", "line 3: unknown GPU 'a100-80'"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864,9216,8,0.8,flashllm\n", "line 3: unknown kernel 'flashllm'"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864\n", "line 3"),
+        (f"{HEADER}\n{GOOD_ROW}\n{GOOD_ROW},1,2\n", "line 3"),
+        (f"{HEADER}\n{GOOD_ROW}\n\n{GOOD_ROW}\n", "line 3"),
+    ],
+)
+def test_batch_refuses_broken_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str
+) -> None:
+    rows, out = tmp_path / "rows.csv", tmp_path / "out.csv"
+    rows.write_text(text)
+    code, stdout, stderr = run(monkeypatch, capsys, "predict", "--input", str(rows), "--output", str(out))
+    assert code == 2
+    assert stdout == ""
+    assert stderr.count("\n") == 1
+    assert message in stderr
+    assert list(tmp_path.iterdir()) == [rows]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict"], "missing --gpu, --m, --k, --n"),
+        (["predict", "--input", "x.csv"], "belong together"),
+        (["predict", "--input", "none.csv", "--output", "out.csv"], "none.csv"),
+        ([*ONE[:-1], "1.2"], "sparsity must lie in [0, 1], got 1.2"),
+        ([*ONE, "--kernel", "cublass"], "did you mean cublas"),
+        (["predict", "--gpu", "h10", *ONE[3:]], "did you mean h100"),
+        (["predict", "--gpu", "a100-80gb", "--m", "-4", "--k", "8", "--n", "8"], "m must be at least 1, got -4"),
+        (
+            ["predict", "--gpu", "a100-80gb", "--m", "64", "--k", "64", "--n", "9", "--kernel", "flash-llm"],
+            "pad N to 16",
+        ),
+        (["formats", "--sparsity", "80"], "did you mean 0.8"),
+    ],
+)
+def test_bad_options_exit_2_with_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, stdout, stderr = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert stdout == ""
+    assert message in stderr
+    assert "Traceback" not in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_folder_must_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{HEADER}\n{GOOD_ROW}\n")
+    code, _, stderr = run(
+        monkeypatch, capsys, "predict", "--input", str(rows), "--output", str(tmp_path / "no" / "o.csv")
+    )
+    assert code == 2
+    assert "no such directory" in stderr
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+
+    def fail() -> None:
+        with written_whole(target) as partial:
+            partial.write_text("half")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("numpy", "pandas", "scipy", "numba", "matplotlib", "pyarrow")
+    code = f"import sys; from lscd.cli import app; print([m for m in {heavy} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

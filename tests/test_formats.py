@@ -1,0 +1,137 @@
+"""Closed-form sizes against hand-computed ones, published ratios and a Monte-Carlo of the padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perfmodel.catalog import load_gpu
+from perfmodel.formats import (
+    FORMATS,
+    break_even_sparsity,
+    check_sparsity,
+    memory_time_floor,
+    two_four_residual_density,
+)
+from tests.comparison import assert_close
+
+SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]
+
+
+def ratio(name: str, sparsity: float, m: int = 12288, k: int = 12288) -> float:
+    """Compression ratio over dense FP16."""
+    return float(FORMATS["dense"].bytes(m, k) / FORMATS[name].bytes(m, k, sparsity))
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "k", "sparsity", "expected"),
+    [
+        ("dense", 3, 5, 0.0, 30),
+        ("csr", 4, 8, 0.5, 6 * 16 + 4 * 5),
+        ("sputnik-csr", 4, 8, 0.5, 4 * 16 + 4 * 5),
+        ("coo", 4, 8, 0.5, 10 * 16),
+        ("tiled-csl", 128, 64, 1.0, 4 * 3),
+        ("tiled-csl", 128, 64, 0.0, 4 * 8192 + 4 * 3),
+        ("tiled-csl", 1, 1, 0.0, 4 * 4 + 4 * 3),
+        ("2:4", 16, 16, 0.5, 256 + 32),
+        ("bitmap", 64, 64, 0.5, 4 * 2 + 8 * 64 + 2 * 2048),
+        ("int8", 10, 100, 0.0, 1000 + 20),
+        ("fp6", 10, 100, 0.0, 750 + 20),
+        ("int4", 10, 256, 0.0, 1280 + 2 * 20),
+        ("int4-2:4", 10, 256, 0.5, 1280 * 6 / 8 + 2 * 20),
+    ],
+)
+def test_bytes_by_hand(name: str, m: int, k: int, sparsity: float, expected: float) -> None:
+    assert float(FORMATS[name].bytes(m, k, sparsity)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity", "published"),
+    [
+        ("bitmap", 0.5, 1.78), ("sparta", 0.5, 1.19), ("tiled-csl", 0.5, 1.0), ("csr", 0.5, 0.67),
+        ("bitmap", 0.7, 2.77), ("sparta", 0.7, 1.58), ("tiled-csl", 0.7, 1.68), ("csr", 0.7, 1.11),
+        ("bitmap", 0.8, 3.8), ("sparta", 0.8, 1.71), ("tiled-csl", 0.8, 2.5), ("csr", 0.8, 1.66),
+    ],
+)  # fmt: skip
+def test_compression_ratios_of_spinfer_figure_3(name: str, sparsity: float, published: float) -> None:
+    # Fan et al., SpInfer, EuroSys 2025, figure 3, read from the picture.
+    assert ratio(name, sparsity) == pytest.approx(published, rel=0.025)
+
+
+@pytest.mark.parametrize(("density", "effective"), [(0.5, 0.625), (0.3, 0.376)])
+def test_macko_effective_density(density: float, effective: float) -> None:
+    # Macko and Boza, arXiv 2511.13061: bytes as a fraction of dense.
+    assert 1 / ratio("macko", 1 - density) == pytest.approx(effective, rel=2e-3)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.8, 0.97, 0.999, 1.0])
+@pytest.mark.parametrize(("m", "k"), [(128, 64), (130, 70), (5, 7), (256, 640)])
+def test_tiled_csl_padding_matches_sampled_matrices(m: int, k: int, sparsity: float) -> None:
+    rng = np.random.default_rng(7)
+    sampled = []
+    for _ in range(200):
+        kept = rng.random((m, k)) >= sparsity
+        tiles = [kept[i : i + 128, j : j + 64].sum() for i in range(0, m, 128) for j in range(0, k, 64)]
+        sampled.append(sum(4 * 4 * -(-int(count) // 4) for count in tiles) + 4 * (len(tiles) + 2))
+    spread = np.std(sampled) / np.sqrt(len(sampled))
+    assert float(FORMATS["tiled-csl"].bytes(m, k, sparsity)) == pytest.approx(np.mean(sampled), abs=4 * spread + 1e-6)
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.9, 0.98])
+def test_macko_padding_matches_sampled_rows(sparsity: float) -> None:
+    rng = np.random.default_rng(11)
+    m, k = 400, 777
+    stored = 0
+    for row in rng.random((m, k)) >= sparsity:
+        gaps = np.diff(np.flatnonzero(row), prepend=-1)
+        stored += int(np.ceil(gaps / 16).sum())
+    expected = 2.5 * stored + 4 * (m + 1)
+    assert float(FORMATS["macko"].bytes(m, k, sparsity)) == pytest.approx(expected, rel=0.02)
+
+
+@given(sparsity=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+def test_residual_density_is_what_two_four_leaves(sparsity: float, seed: int) -> None:
+    groups = np.random.default_rng(seed).random((4000, 4)) >= sparsity
+    left = np.maximum(groups.sum(axis=1) - 2, 0).sum() / groups.size
+    assert float(two_four_residual_density(sparsity)) == pytest.approx(left, abs=0.02)
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparser_is_never_larger(name: str) -> None:
+    sizes = FORMATS[name].bytes(1024, 1024, np.linspace(0, 1, 201))
+    assert (np.diff(sizes) <= 1e-9 * sizes[0]).all()
+
+
+def test_break_even_with_dense() -> None:
+    dense = FORMATS["dense"]
+    assert break_even_sparsity(FORMATS["tiled-csl"], dense) == pytest.approx(0.5, abs=1e-3)
+    assert break_even_sparsity(FORMATS["csr"], dense) == pytest.approx(2 / 3, abs=1e-3)
+    assert break_even_sparsity(FORMATS["bitmap"], dense) == pytest.approx(0.0625, abs=1e-3)
+    assert break_even_sparsity(FORMATS["int4"], dense) == 0.0
+    assert break_even_sparsity(dense, FORMATS["int4"]) is None
+
+
+def test_memory_floor_of_a_known_product() -> None:
+    gpu = load_gpu("a100-80gb")
+    floor = memory_time_floor(FORMATS["dense"], gpu, 36864, 9216, 8)
+    bytes_ = 2 * (36864 * 9216 + 8 * (36864 + 9216))
+    assert_close(floor, bytes_ / gpu.dram.bandwidth_bytes_per_s, relative=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan"), 80])
+def test_sparsity_outside_zero_to_one_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match=r"sparsity must lie in \[0, 1\], got"):
+        check_sparsity([0.5, wrong])
+
+
+def test_percent_is_recognised() -> None:
+    with pytest.raises(ValueError, match=r"did you mean 0\.8\?"):
+        FORMATS["csr"].bytes(8, 8, 80)
+
+
+@pytest.mark.parametrize(("m", "k", "letter"), [(0, 8, "m"), (8, -1, "k"), (float("nan"), 8, "m")])
+def test_sizes_must_be_positive(m: float, k: float, letter: str) -> None:
+    with pytest.raises(ValueError, match=f"{letter} must be positive"):
+        FORMATS["dense"].bytes(m, k)
