@@ -29,7 +29,7 @@ FITTED_STATUS = ("value", "rough", "lower_bound")
 
 @dataclass(frozen=True)
 class FitRule:
-    """Which evidence rows may be fitted: source, GPU, token counts N, kernels; and the weight of all of them together."""
+    """Which evidence rows may be fitted, by source, GPU, tokens N and kernel; and their weight together."""
 
     source: str
     gpu: str

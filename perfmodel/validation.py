@@ -78,6 +78,6 @@ def nearest_evidence(
     if rows.empty:
         return None
     offsets = [np.log2(rows[column] / value) for column, value in (("m", m), ("k", k), ("n", n))]
-    if rows["sparsity"].nunique() > 1:
+    if not (rows["sparsity"] == rows["sparsity"].iloc[0]).all():
         offsets.append((rows["sparsity"] - sparsity) / 0.1)
     return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
