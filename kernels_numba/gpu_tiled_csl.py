@@ -123,7 +123,7 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), k_tiles)
         offsets = tile_offsets + int64(cuda.blockIdx.x) * k_tiles * 4
-        a_tiles = int32(ptx.dynamic_shared())
+        a_tiles = int32(ptx.broadcast_lane_0(ptx.dynamic_shared()))
         x_tiles = int32(a_tiles + 2 * A_TILE_BYTES)
 
         held = cuda.local.array(n_held, uint32)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.compile import Variant, compile_ptx
 from kernels_numba.encoded import Element, EncodedWeight, check
 from kernels_numba.formats import Csr, Dense, TiledCsl
 from kernels_numba.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
@@ -148,9 +149,6 @@ def emulate(
     -------
     (m, n) array, and the emulator's ``LaunchResult`` of every launch with its exact counters.
     """
-    from kernels_numba import ptx_emulator
-    from kernels_numba.compile import compile_ptx
-
     check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
     weights = with_aligned_rows(weights)
     plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count)
@@ -162,18 +160,23 @@ def emulate(
     buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
     results = []
     for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):
-        ptx, entry = compile_ptx(launch.variant, arch)
-        results.append(
-            ptx_emulator.launch(
-                ptx,
-                kernel=entry,
-                grid=launch.grid,
-                block=launch.variant.threads,
-                args=launch.arguments,
-                dynamic_shared_bytes=launch.variant.shared_bytes,
-            )
-        )
+        results.append(run_on_emulator(launch.variant, launch.grid, launch.arguments, arch))
     return out[:, :n], results
+
+
+def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
+    """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
+    from kernels_numba import ptx_emulator
+
+    ptx, entry = compile_ptx(variant, arch)
+    return ptx_emulator.launch(
+        ptx,
+        kernel=entry,
+        grid=grid,
+        block=variant.threads,
+        args=arguments,
+        dynamic_shared_bytes=variant.shared_bytes,
+    )
 
 
 def _run_cuda(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> Any:

@@ -1,0 +1,108 @@
+"""Does every kernel still compute the right thing, and does the compiler still make good code of it?
+
+Two kinds of checks, neither needs a GPU: the kernels' PTX runs on the emulator on fresh random problems and is compared
+with float64; and the machine code for every architecture is searched for the instructions that must be there, and for
+spills, which must not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels_numba.compile import ARCHITECTURES, CompiledKernel, compile_kernel
+from kernels_numba.encoded import EncodedWeight
+from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl
+from kernels_numba.reference import check_product
+from kernels_numba.spmm import emulate
+from kernels_numba.variants import all_variants
+
+# Opcodes that make the kernels what they are: Tensor Cores, matrix loads (plain and transposed), asynchronous copies
+# past L1, 16-byte loads that leave L1 alone.
+REQUIRED = {
+    "tiled_csl": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDG.E.NA.128", "STS.U16"),
+    "dense": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128"),
+    "csr": ("LDG.E.128", "FFMA"),
+    "reduce": ("LDG.E.128",),
+}
+FORBIDDEN = ("LDL", "STL", "CALL")
+DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one check: what was checked, how it went, and a number or the reason."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def machine_code_faults(kernel: CompiledKernel) -> list[str]:
+    """What is wrong with the compiled code, in words; empty if nothing is."""
+    variant, faults = kernel.variant, []
+    family = next(name for name in REQUIRED if variant.name.startswith(name))
+    for wanted in REQUIRED[family]:
+        if not any(_matches(opcode, wanted) for opcode in kernel.opcodes):
+            faults.append(f"no {wanted}")
+    faults += [f"has {opcode}" for opcode in kernel.opcodes if opcode.startswith(FORBIDDEN)]
+    if kernel.spill_bytes:
+        faults.append(f"{kernel.spill_bytes} bytes of spills")
+    allowed = 65_536 // (variant.threads * variant.blocks_per_sm) // 8 * 8
+    if kernel.registers > allowed:
+        faults.append(
+            f"{kernel.registers} registers, {allowed} allow the planned {variant.blocks_per_sm} blocks per SM"
+        )
+    return faults
+
+
+def _matches(opcode: str, wanted: str) -> bool:
+    """Whether ``opcode`` has every dot-separated part of ``wanted``, in order: LDG.E.CONSTANT.128 matches LDG.E.128."""
+    parts = iter(opcode.split("."))
+    return all(part in parts for part in wanted.split("."))
+
+
+def check_machine_code(archs: tuple[str, ...] = tuple(ARCHITECTURES)) -> Iterator[Outcome]:
+    """Check the machine code of every variant for every architecture."""
+    for variant in all_variants().values():
+        for arch in archs:
+            kernel = compile_kernel(variant, arch)
+            faults = machine_code_faults(kernel)
+            fine = f"{kernel.registers} registers, {kernel.blocks_per_sm} blocks per SM"
+            yield Outcome(f"{variant.name} {arch}", not faults, "; ".join(faults) or fine)
+
+
+def check_results(seed: int | None = None, problems: int = 24) -> Iterator[Outcome]:
+    """Run random problems on the emulator; a new ``seed`` gives new shapes, densities, N and split-K.
+
+    Odd shapes are as likely as even ones; the densities run from empty to full, in turn; every format gets its share.
+    """
+    rng = np.random.default_rng(seed)
+    for i in range(problems):
+        m, k, n = int(rng.integers(1, 300)), int(rng.integers(1, 300)), int(rng.integers(1, 80))
+        density = DENSITIES[i % len(DENSITIES)]
+        a = rng.standard_normal((m, k)).astype(np.float16)
+        a[rng.random((m, k)) >= density] = 0
+        x = rng.standard_normal((k, n)).astype(np.float16)
+        weights = _encode(a, i)
+        split_k = None if i % 3 == 0 or i % 4 == 3 else int(rng.integers(1, 5))
+        out_dtype = (np.float16, np.float32)[i % 2]
+        name = f"{type(weights).__name__} m={m} k={k} n={n} density={density} split_k={split_k} {out_dtype.__name__}"
+        yield _check_one(name, weights, x, split_k, out_dtype)
+
+
+def _encode(a: np.ndarray, i: int) -> EncodedWeight:
+    if i % 4 == 3:
+        return encode_csr(a[: min(24, len(a))].copy(), index_bits=16 if i % 8 == 3 else 32)
+    return Dense(a) if i % 4 == 2 else encode_tiled_csl(a, reorder=i % 8 < 5)
+
+
+def _check_one(name: str, weights: EncodedWeight, x: np.ndarray, split_k: int | None, out_dtype: type) -> Outcome:
+    try:
+        out, _ = emulate(weights, x, split_k=split_k, out_dtype=out_dtype)
+        used = check_product(out, weights, x)
+    except (AssertionError, RuntimeError) as error:
+        return Outcome(name, False, str(error).splitlines()[0])
+    return Outcome(name, True, f"error {used:.2f} of what rounding allows")

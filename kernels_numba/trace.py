@@ -1,0 +1,211 @@
+"""What a kernel does, counted: the figures that the performance model takes from the real code instead of guessing.
+
+For every variant: registers, occupancy and the machine instructions of the main loop on each architecture, from the
+compiler; and from the emulator, how much a thread block moves and issues as a function of its work. Every quantity is
+linear in a few *units of work*::
+
+    tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
+    dense       block, tile
+    csr         block, nonzero (in all rows of the block)
+    reduce      block, split
+
+and the trace holds the coefficients: ``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a
+residual of 0, where warps are used in full (multiples of 512 words a tile), but for two: instruction counts bend by
+less than a percent where branches are skipped, and the wavefronts of the scatter depend on where the non-zeros lie and
+have their own table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.compile import ARCHITECTURES, Variant, compile_kernel
+from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, encode_csr, encode_tiled_csl
+from kernels_numba.gpu_csr import ROWS_PER_BLOCK
+from kernels_numba.gpu_reduce import OUTPUTS_PER_THREAD, THREADS
+from kernels_numba.launch import DEFAULT_ARCH
+from kernels_numba.spmm import run_on_emulator
+from kernels_numba.variants import WORDS_PER_HELD_VECTOR
+
+SCHEMA = 1
+ARRAYS = {
+    "tiled_csl": ("words", "tile_offsets", "x", "out"),
+    "dense": ("weights", "x", "out"),
+    "csr": ("row_ptr", "col_idx", "values", "x", "out"),
+    "reduce": ("partials", "out"),
+}
+SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+Amounts = dict[str, float]
+
+
+def family(variant: Variant) -> str:
+    """Kernel that a variant belongs to."""
+    return next(name for name in ARRAYS if variant.name.startswith(name))
+
+
+def trace(variant: Variant) -> dict[str, Any]:
+    """Everything counted about a variant, ready for JSON; the same on every run."""
+    name = family(variant)
+    samples = list(_samples(variant))
+    coefficients, residuals = _fit(samples)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kernel": name,
+        "variant": variant.name,
+        "tile": {"m": TILE_M, "n": variant.tile_n, "k": TILE_K} if variant.tile_n and name != "csr" else None,
+        "threads": variant.threads,
+        "shared_bytes": variant.shared_bytes,
+        "architectures": {arch: _machine_code(variant, arch) for arch in ARCHITECTURES},
+        "per_block": coefficients,
+        "residuals": residuals,
+        "versions": {package: _version(package) for package in PACKAGES},
+    }
+    if name == "tiled_csl":
+        result["held_words_per_tile"] = variant.parameters[1] * WORDS_PER_HELD_VECTOR
+        result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
+    return result
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine_code(variant: Variant, arch: str) -> dict[str, Any]:
+    kernel = compile_kernel(variant, arch)
+    return {
+        "registers": kernel.registers,
+        "spill_bytes": kernel.spill_bytes,
+        "blocks_per_sm": kernel.blocks_per_sm,
+        "occupancy": kernel.occupancy,
+        "main_loop_instructions": dict(sorted(kernel.main_loop.items())),
+    }
+
+
+def quantities(counters: Any, arrays: tuple[str, ...]) -> Amounts:
+    """Counts of one launch by name.
+
+    ``global_bytes.ARRAY.load`` and ``.store`` count what lanes ask for, ``global_sectors`` the 32-byte sectors of each
+    request, ``dram_sectors`` every sector once; ``shared_wavefronts.STAGE`` counts shared-memory cycles;
+    ``instructions`` are those of PTX, summed over warps, and ``instructions.KIND`` a share of them.
+    """
+    found: Amounts = {}
+
+    def add(name: str, amount: float) -> None:
+        found[name] = found.get(name, 0) + amount
+
+    array_at: dict[int, str] = {}
+    for (site, array, kind), traffic in counters.global_traffic.items():
+        array_at[site.position] = arrays[array]
+        add(f"global_bytes.{arrays[array]}.{kind}", traffic.bytes)
+        add(f"global_sectors.{arrays[array]}.{kind}", traffic.sectors)
+    for (array, kind), sectors in counters.unique_sectors.items():
+        add(f"dram_sectors.{arrays[array]}.{kind}", sectors)
+    for (site, kind), traffic in counters.shared_traffic.items():
+        stage = _stage(site.text, kind, array_at.get(site.position, ""))
+        add(f"shared_wavefronts.{stage}", traffic.wavefronts)
+        add(f"shared_ideal_wavefronts.{stage}", traffic.ideal_wavefronts)
+    add("instructions", sum(counters.instructions.values()))
+    add("mma", sum(counters.mma.values()))
+    add("mma_flops", counters.mma_flops)
+    add("barriers", counters.barriers)
+    add("cp_async_groups", counters.cp_async_groups)
+    return found
+
+
+def _stage(text: str, kind: str, array: str) -> str:
+    """Stage of the pipeline that a shared-memory instruction belongs to."""
+    if kind == "cp.async":
+        return f"copy_{array}"
+    if kind == "ldmatrix":
+        return "read_x" if ".trans" in text else "read_a"
+    return "clear" if ".v4" in text else "scatter"
+
+
+def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
+    """Amounts of the units of work, and the counts they led to, for enough launches of one block to fit."""
+    name = family(variant)
+    x_columns = variant.tile_n
+    if name == "tiled_csl":
+        held = variant.parameters[1] * WORDS_PER_HELD_VECTOR
+        for tiles, words in ((2, 0), (2, 512), (3, 1024), (5, 2048), (3, held), (2, held + 512), (3, held + 2048)):
+            kept = min(words, held)
+            units: Amounts = {"block": 1, "tile": tiles, "word": tiles * kept, "overflow_word": tiles * (words - kept)}
+            yield units, _count(variant, encode_tiled_csl(_tiles(tiles, words)), x_columns)
+    elif name == "dense":
+        for tiles in (2, 3, 5):
+            yield {"block": 1, "tile": tiles}, _count(variant, Dense(_tiles(tiles, 4096)), x_columns)
+    elif name == "csr":
+        # Rows of a whole number of unrolled steps (4 times 32 lanes), so that no lane idles.
+        for per_row in (0, 128, 256, 512):
+            a = np.zeros((ROWS_PER_BLOCK, 1024), np.float16)
+            a[:, :per_row] = 1
+            weights = encode_csr(a, index_bits=variant.parameters[1])
+            yield {"block": 1, "nonzero": ROWS_PER_BLOCK * per_row}, _count(variant, weights, x_columns)
+    else:
+        outputs = THREADS * OUTPUTS_PER_THREAD
+        for splits in (4, 8, 16):
+            partials = np.ones((splits, outputs), np.float32)
+            arguments = (partials, np.zeros(outputs, np.float16), outputs, splits, 0)
+            counters = run_on_emulator(variant, (1, 1, 1), arguments, DEFAULT_ARCH).counters
+            yield {"block": 1, "split": splits}, quantities(counters, ARRAYS[name])
+
+
+def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
+    """One row of tiles with ``words`` ones each, at random places."""
+    rng = np.random.default_rng(seed)
+    a = np.zeros((tiles, TILE_M * TILE_K), np.float16)
+    for tile in a:
+        tile[rng.choice(tile.size, words, replace=False)] = 1
+    return np.ascontiguousarray(a.reshape(tiles, TILE_M, TILE_K).transpose(1, 0, 2).reshape(TILE_M, tiles * TILE_K))
+
+
+def _count(variant: Variant, weights: TiledCsl | Dense | Csr, n: int) -> Amounts:
+    """Counts of the launch of one thread block with this variant."""
+    m, k = weights.shape
+    x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
+    sizes = (m, n, 0) if isinstance(weights, Csr) else (m, k, n, -(-k // TILE_K), 0)
+    buffers = (buffer if buffer.size else np.zeros(4, buffer.dtype) for buffer in weights.buffers.values())
+    counters = run_on_emulator(variant, (1, 1, 1), (*buffers, x, out, *sizes), DEFAULT_ARCH).counters
+    return quantities(counters, ARRAYS[family(variant)])
+
+
+def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Amounts]:
+    """Coefficient of every unit of work for every quantity, and relative residuals where they are not zero."""
+    units = list(samples[0][0])
+    design = np.array([[amounts[unit] for unit in units] for amounts, _ in samples], np.float64)  # (samples, units)
+    coefficients: dict[str, Amounts] = {}
+    residuals: Amounts = {}
+    for name in sorted({name for _, counts in samples for name in counts}):
+        values = np.array([counts.get(name, 0) for _, counts in samples], np.float64)
+        solution = np.round(np.linalg.lstsq(design, values, rcond=None)[0], 6)
+        error = float(np.abs(design @ solution - values).max() / max(values.max(), 1))
+        coefficients[name] = {unit: float(c) for unit, c in zip(units, solution, strict=True) if abs(c) > 1e-6}
+        if error > 1e-5:
+            residuals[name] = round(error, 4)
+    return coefficients, residuals
+
+
+def _scatter(variant: Variant, density: float) -> Amounts:
+    """Wavefronts per tile of the scatter at a density, words reordered for the banks or row by row."""
+    words = round(density * TILE_M * TILE_K / 4) * 4
+    a = _tiles(2, words, seed=1)
+    stage = "shared_wavefronts.scatter"
+    reordered, by_row = (
+        _count(variant, encode_tiled_csl(a, reorder=reorder), variant.tile_n) for reorder in (True, False)
+    )
+    return {
+        "density": density,
+        "words": words,
+        "ideal_wavefronts": reordered[f"shared_ideal_wavefronts.{stage.split('.')[1]}"] / 2,
+        "wavefronts": reordered[stage] / 2,
+        "wavefronts_not_reordered": by_row[stage] / 2,
+    }

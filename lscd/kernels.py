@@ -1,0 +1,122 @@
+"""`lscd kernels check | inspect | trace`: the real kernels, looked at without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lscd.catalogue import kernels as app
+from lscd.errors import BAD_INPUT, written_whole
+
+Kernel = Annotated[str, typer.Argument(help="tiled_csl, dense, csr, reduce, or one variant such as tiled_csl_n16_v4.")]
+Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
+
+
+def _fail(error: Exception) -> typer.Exit:
+    typer.echo(f"lscd: {error}", err=True)
+    return typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def check(
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the random problems; a new one each time if absent.")
+    ] = None,
+    problems: Annotated[int, typer.Option(min=1, help="Random problems to run on the emulator.")] = 24,
+    arch: Annotated[list[str] | None, typer.Option(help="Architectures to compile for; all by default.")] = None,
+) -> None:
+    """Run every kernel on the emulator and check its machine code; exit code 1 if anything fails."""
+    import secrets
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from kernels_numba.check import check_machine_code, check_results
+    from kernels_numba.compile import ARCHITECTURES, check_arch
+
+    try:
+        archs = tuple(check_arch(name) for name in arch or ARCHITECTURES)
+    except ValueError as error:
+        raise _fail(error) from None
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    console, outcomes = Console(), []
+    with console.status("running the kernels") as status:
+        for checks in (check_results(seed, problems), check_machine_code(archs)):
+            for outcome in checks:
+                outcomes.append(outcome)
+                status.update(f"{len(outcomes)} checked, last {outcome.name}")
+    table = Table("check", "result", "detail")
+    for outcome in outcomes:
+        table.add_row(outcome.name, "ok" if outcome.passed else "FAILED", outcome.detail)
+    console.print(table)
+    failed = sum(not outcome.passed for outcome in outcomes)
+    console.print(f"{len(outcomes) - failed} of {len(outcomes)} checks passed (seed {seed})")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def inspect(
+    kernel: Kernel,
+    arch: Arch = "sm_90",
+    sass: Annotated[bool, typer.Option("--sass", help="Print the machine code of the main loop too.")] = False,
+) -> None:
+    """Show what the compiler made of a kernel: registers, occupancy, and the instructions of its main loop."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from kernels_numba.compile import check_arch, compile_kernel
+    from kernels_numba.sass import main_loop
+    from kernels_numba.variants import find_variants
+
+    try:
+        compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
+    except ValueError as error:
+        raise _fail(error) from None
+    console = Console()
+    resources = Table("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
+    for x in compiled:
+        v = x.variant
+        numbers = (x.registers, x.spill_bytes, v.shared_bytes, v.threads, x.blocks_per_sm, f"{x.occupancy:.3f}")
+        resources.add_row(v.name, *map(str, numbers))
+    console.print(resources)
+    kinds = sorted({kind for x in compiled for kind in x.main_loop})
+    loop = Table(f"main loop on {arch}, instructions as they stand", *(x.variant.name for x in compiled))
+    for kind in kinds:
+        loop.add_row(kind, *(str(x.main_loop[kind]) for x in compiled))
+    loop.add_row("total", *(str(sum(x.main_loop.values())) for x in compiled))
+    console.print(loop)
+    opcodes = Table("opcode in the whole kernel", *(x.variant.name for x in compiled))
+    shown = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
+    for opcode in sorted({o for x in compiled for o in x.opcodes if o.startswith(shown)}):
+        opcodes.add_row(opcode, *(str(x.opcodes[opcode]) for x in compiled))
+    console.print(opcodes)
+    if sass:
+        for x in compiled:
+            for instruction in main_loop(x.instructions):
+                typer.echo(f"{x.variant.name}  {instruction.kind:18}  {instruction.opcode} {instruction.operands}")
+
+
+@app.command()
+def trace(
+    kernel: Annotated[list[str] | None, typer.Argument(help="Kernels or variants; all by default.")] = None,
+    output: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("data/traces"),
+) -> None:
+    """Count what the kernels do, and write it as JSON, one file a variant, for the performance model."""
+    from rich.progress import track
+
+    from kernels_numba.trace import trace as count
+    from kernels_numba.variants import find_variants
+
+    try:
+        chosen = [v for name in kernel or ("tiled_csl", "dense", "csr", "reduce") for v in find_variants(name)]
+        if not output.is_dir():
+            raise ValueError(f"--output {output} is no directory; make it, or run in the project's root")
+    except ValueError as error:
+        raise _fail(error) from None
+    for variant in track(chosen, "counting"):
+        with written_whole(output / f"{variant.name}.json") as path:
+            path.write_text(json.dumps(count(variant), indent=1) + "\n")
+    typer.echo(f"wrote {len(chosen)} traces to {output}")
