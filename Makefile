@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test check format calibrate bench gpu-check gpu-bench notebooks clean
+.PHONY: help install report test check format readme calibrate bench gpu-check gpu-bench notebooks clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -41,6 +41,9 @@ check: .venv/dev ## lint, formatting and types
 format: .venv/dev ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+readme: .venv/pip ## write the measured tables of README.md again
+	$(BIN)/python -m reports.readme
 
 calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration
 	$(BIN)/lscd calibrate

@@ -133,7 +133,7 @@ def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     handles = [Patch(color=KERNEL_COLOURS[name], alpha=0.45, label=titles[name]) for name in kernels]
     bar = Patch(color=GREY, alpha=0.45, label="bar: published")
     dash = Line2D([], [], color=GREY, linewidth=2.2, label="dash: model")
-    figure.legend(handles=[*handles, bar, dash], loc="outside upper center", ncols=len(handles) + 2, fontsize=10)
+    figure.legend(handles=[*handles, bar, dash], loc="outside upper left", ncols=len(handles) + 2, fontsize=10)
     return figure
 
 

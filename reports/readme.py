@@ -1,0 +1,51 @@
+"""Writes the tables of README.md that hold computed numbers, between their markers.
+
+`python -m reports.readme` rewrites the file; a test says whether it is up to date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from perfmodel.validation import error_statistics
+from reports.exhibit import Context, percent
+from reports.kernels import GOALS, TITLES
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def error_table(context: Context) -> str:
+    """Model against published, fitted and held-out rows of Fig 9, with the worst miss."""
+    joined = context.joined[context.joined["source"] == "flash-llm-fig9"]
+    joined = joined.assign(split=joined["fitted"].map({True: "fitted", False: "held out"}))
+    statistics = error_statistics(joined, ["kernel", "split"]).set_index(["kernel", "split"])
+    lines = [
+        "| kernel | fitted: mean error (N = 8, 32) | held out: mean error (N = 16) | median | worst | goal |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kernel, goal in GOALS.items():
+        fitted, held = statistics.loc[(kernel, "fitted")], statistics.loc[(kernel, "held out")]
+        worst = f"{100 * held['worst']:+.0f} %"
+        cells = (TITLES[kernel], percent(fitted["mean"]), percent(held["mean"]), percent(held["median"]), worst)
+        lines.append(f"| {' | '.join(cells)} | {percent(goal, 0)} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Context], str]] = {"errors": error_table}
+
+
+def rewritten(text: str, context: Context) -> str:
+    """``text`` with the content between each pair of markers replaced."""
+    for name, make in TABLES.items():
+        block = rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)"
+        table = make(context)
+        text, count = re.subn(block, lambda found, table=table: found[1] + table + found[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f"README.md needs exactly one pair of markers <!-- {name} --> and <!-- /{name} -->")
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(rewritten(README.read_text(encoding="utf-8"), Context()), encoding="utf-8")

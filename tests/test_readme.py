@@ -1,0 +1,38 @@
+"""README: its numbers are computed, its commands and files exist."""
+
+from __future__ import annotations
+
+import re
+
+from lscd.cli import app
+from reports.exhibit import Context
+from reports.readme import README, rewritten
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_computed_tables_are_up_to_date() -> None:
+    assert rewritten(TEXT, Context()) == TEXT, "run `make readme`"
+
+
+def test_first_commands_are_the_two_that_matter() -> None:
+    assert re.findall(r"^make (\w+)", TEXT, flags=re.MULTILINE)[:2] == ["report", "test"]
+
+
+def test_named_commands_exist() -> None:
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    known |= {group.name for group in app.registered_groups}
+    assert set(re.findall(r"\blscd ([a-z0-9]+)", TEXT)) <= known
+
+
+def test_linked_files_exist() -> None:
+    for path in re.findall(r"\]\((?!http|#)([^)#]+)", TEXT):
+        assert (README.parent / path).exists(), path
+
+
+def test_python_example_runs() -> None:
+    example = re.search(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert example
+    names: dict[str, object] = {}
+    exec(example[1].replace("print(", "shown = ("), names)
+    assert names["shown"]
