@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, evidence, predict, report
+from lscd import catalogue, evidence, kernels, predict, report
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app.command()(catalogue.models)
 app.command()(catalogue.formats)
 app.command()(evidence.calibrate)
 app.command()(evidence.validate)
-app.add_typer(catalogue.kernels, name="kernels")
+app.add_typer(kernels.app, name="kernels")
 
 
 def main() -> None:
