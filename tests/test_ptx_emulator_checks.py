@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
-from test_ptx_emulator import element, module
 
 from kernels_numba.ptx_emulator import PtxError, launch
+from tests.test_ptx_emulator import element, module
 
 
 def run_with_shared(body, block=64, **options):

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from test_ptx_emulator import element, module
 
 from kernels_numba.ptx_emulator import Counters, SharedTraffic, launch
+from tests.test_ptx_emulator import element, module
 
 SHARED = ".shared .align 128 .b8 s[16384];"
 

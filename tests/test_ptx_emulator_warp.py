@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from test_ptx_emulator import apply, element, module
 
 from kernels_numba.ptx_emulator import PtxError, launch
+from tests.test_ptx_emulator import apply, element, module
 
 LANES = range(32)
 

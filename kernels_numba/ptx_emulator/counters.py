@@ -185,16 +185,15 @@ def warps_of(threads: Array) -> int:
     return 1 + int(np.count_nonzero(warps[1:] != warps[:-1])) if warps.size else 0
 
 
-def count_sectors(offsets: Array, width: int, threads: Array) -> int:
-    """32-byte sectors requested, summed over warps; accesses of ``width`` bytes are aligned to their width.
+def count_sectors(offsets: Array, threads: Array) -> int:
+    """32-byte sectors requested, summed over warps; each access lies in one sector, being aligned and not wider.
 
     Parameters
     ----------
     offsets, threads : array, shape (active,)
         Byte offset in one array, and linear thread index, of each active lane.
     """
-    keys = ((threads >> 5) << np.int64(40)) | (offsets >> 5)
-    # An aligned access of up to 32 bytes lies in one sector.
+    keys = ((threads // WARP_SIZE) << np.int64(40)) | (offsets // SECTOR_BYTES)
     return int(np.count_nonzero(np.diff(np.sort(keys)))) + 1
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,25 @@ class Span:
     offsets: Array
 
 
+class Lanes(NamedTuple):
+    """What each active lane of one access asks for: address, and ``width`` bytes to read or write."""
+
+    threads: Array
+    addresses: Array  # uint64
+    offsets: Array  # within the window
+    width: int
+    write: bool
+
+    def chosen(self, lanes: Array) -> Lanes:
+        """Part of the lanes."""
+        return self._replace(threads=self.threads[lanes], addresses=self.addresses[lanes], offsets=self.offsets[lanes])
+
+    def error(self, message: str, bad: Array | int = 0) -> PtxError:
+        """Error of the first bad lane."""
+        at = int(np.argmax(bad))
+        return PtxError(message, thread=int(self.threads[at]), address=int(self.addresses[at]))
+
+
 class GlobalMemory:
     """Arrays of a launch, found by address."""
 
@@ -68,42 +87,31 @@ class GlobalMemory:
         """
         windows = (addresses >> np.uint64(WINDOW_BITS)).astype(np.int64) - GLOBAL_FIRST_WINDOW
         offsets = (addresses & np.uint64((1 << WINDOW_BITS) - 1)).astype(np.int64)
+        lanes = Lanes(threads, addresses, offsets, width, write)
         first = int(windows[0])
         if (windows == first).all():
-            yield self._checked(first, slice(None), offsets, width, addresses, threads, write)
+            yield Span(self._array(first, lanes), slice(None), offsets)
             return
         for window in np.unique(windows):
-            lanes = np.flatnonzero(windows == window)
-            yield self._checked(int(window), lanes, offsets[lanes], width, addresses[lanes], threads[lanes], write)
+            chosen = np.flatnonzero(windows == window)
+            yield Span(self._array(int(window), lanes.chosen(chosen)), chosen, offsets[chosen])
 
-    def _checked(
-        self,
-        window: int,
-        lanes: slice | Array,
-        offsets: Array,
-        width: int,
-        addresses: Array,
-        threads: Array,
-        write: bool,
-    ) -> Span:
-        def fail(message: str, bad: Array | int) -> PtxError:
-            at = int(np.argmax(bad))
-            return PtxError(message, thread=int(threads[at]), address=int(addresses[at]))
-
+    def _array(self, window: int, lanes: Lanes) -> GlobalArray:
+        """Array in a window, after checking that every lane may access it."""
         if not 0 <= window < len(self.arrays):
-            raise fail("global access to an unmapped address", 0)
-        array = self.arrays[window]
-        misaligned = offsets & (width - 1)
+            raise lanes.error("global access to an unmapped address")
+        array, width = self.arrays[window], lanes.width
+        misaligned = lanes.offsets & (width - 1) != 0
         if misaligned.any():
-            raise fail(f"misaligned global access of {width} bytes in array {array.label}", misaligned != 0)
-        outside = offsets > array.data.size - width
+            raise lanes.error(f"misaligned global access of {width} bytes in array {array.label}", misaligned)
+        outside = lanes.offsets > array.data.size - width
         if outside.any():
-            at = int(np.argmax(outside))
-            where = f"offset {int(offsets[at])} + {width} bytes of the {array.data.size} bytes of array {array.label}"
-            raise fail(f"global access out of bounds: {where}", outside)
-        if write and not array.writable:
-            raise fail(f"write to the read-only array {array.label}", 0)
-        return Span(array, lanes, offsets)
+            offset = int(lanes.offsets[np.argmax(outside)])
+            where = f"offset {offset} + {width} bytes of the {array.data.size} bytes of array {array.label}"
+            raise lanes.error(f"global access out of bounds: {where}", outside)
+        if lanes.write and not array.writable:
+            raise lanes.error(f"write to the read-only array {array.label}")
+        return array
 
 
 def items(data: Array, width: int) -> Array:
@@ -124,12 +132,17 @@ class LocalMemory:
 
     def index(self, addresses: Array, width: int, threads: Array) -> Array:
         """Flat item indices of ``addresses``; raises PtxError out of bounds or misaligned."""
+        addresses = addresses.astype(np.int64)
         wrong = (addresses > max(self.size - width, -1)) | (addresses & (width - 1) != 0)
         if self.size == 0 or wrong.any():
             at = int(np.argmax(wrong))
             message = f"local access of {width} bytes out of bounds or misaligned ({self.size} bytes a thread)"
             raise PtxError(message, thread=int(threads[at]), address=int(addresses[at]))
         return (threads * self.size + addresses) // width
+
+    def items(self, width: int) -> Array:
+        """Memory of all threads as items of ``width`` bytes."""
+        return items(self.data.reshape(-1), width)
 
 
 def pack_parameters(kernel: Kernel, args: Sequence[Any], memory: GlobalMemory) -> tuple[bytes, dict[str, int]]:

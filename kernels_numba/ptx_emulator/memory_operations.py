@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .counters import Site
 from .errors import PtxError
 from .memory import items
 from .move_operations import load_parameter
 from .parse import Instruction
 from .registers import Active, integer
 from .scalar_types import TYPES, Array, bits_to_values, values_to_bits
-from .state import BlockState, Operation, builder, generic_space, space_of
+from .state import Access, BlockState, Operation, access_of, builder, generic_space, space_of
 
 
 def _resolve(space: str, addresses: Array) -> tuple[str, Array]:
@@ -26,55 +25,53 @@ def _resolve(space: str, addresses: Array) -> tuple[str, Array]:
     return found, addresses - np.uint64(base)
 
 
-def load_items(state: BlockState, site: Site, space: str, addresses: Array, width: int, threads: Array) -> Array:
-    """Items of ``width`` bytes for the active ``threads``, counted."""
-    space, addresses = _resolve(space, addresses)
+def load_items(state: BlockState, access: Access, addresses: Array, threads: Array) -> Array:
+    """Items of ``access.width`` bytes for the active ``threads``, counted."""
+    space, addresses = _resolve(access.space, addresses)
+    width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
-        state.count_shared(site, "load", offsets, width, threads)
+        state.count_shared(access, "load", offsets, threads)
         return state.shared.load(offsets, width, threads)
     if space == "local":
-        return items(state.local.data.reshape(-1), width)[state.local.index(addresses.astype(np.int64), width, threads)]
+        return state.local.items(width)[state.local.index(addresses, width, threads)]
     result = np.empty(threads.size, f"V{width}")
     for span in state.global_memory.spans(addresses, width, threads):
         lanes = threads[span.lanes]
-        state.count_global(site, "load", span, width, lanes, width * lanes.size)
+        state.count_global(access, "load", span, lanes, width * lanes.size)
         result[span.lanes] = items(span.array.data, width)[span.offsets // width]
     return result
 
 
-def store_items(
-    state: BlockState, site: Site, space: str, addresses: Array, data: Array, width: int, threads: Array
-) -> None:
-    """Write items of ``width`` bytes, one for each of the active ``threads``, counted."""
-    space, addresses = _resolve(space, addresses)
+def store_items(state: BlockState, access: Access, addresses: Array, threads: Array, data: Array) -> None:
+    """Write items of ``access.width`` bytes, one for each of the active ``threads``, counted."""
+    space, addresses = _resolve(access.space, addresses)
+    width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
-        state.count_shared(site, "store", offsets, width, threads)
+        state.count_shared(access, "store", offsets, threads)
         state.shared.store(offsets, data, width, threads)
     elif space == "local":
-        index = state.local.index(addresses.astype(np.int64), width, threads)
-        items(state.local.data.reshape(-1), width)[index] = data
+        state.local.items(width)[state.local.index(addresses, width, threads)] = data
     else:
         for span in state.global_memory.spans(addresses, width, threads, write=True):
             lanes = threads[span.lanes]
-            state.count_global(site, "store", span, width, lanes, width * lanes.size)
+            state.count_global(access, "store", span, lanes, width * lanes.size)
             items(span.array.data, width)[span.offsets // width] = data[span.lanes]
 
 
 @builder("ld", "ldu")
 def _load(instruction: Instruction, state: BlockState) -> Operation:
-    kind, space = instruction.type, space_of(instruction)
-    if space == "param":
+    kind = instruction.type
+    if space_of(instruction) == "param":
         return load_parameter(instruction, state)
     targets = state.registers.vector(instruction.operands[0])
     puts = [state.registers.scatter(target, kind) for target in targets]
     address = state.registers.address(instruction.operands[1])
-    width = kind.bits // 8 * len(targets)
-    site = Site(instruction.position, instruction.text)
+    access = access_of(instruction, kind.bits // 8 * len(targets))
 
     def run(active: Active) -> None:
-        loaded = load_items(state, site, space, address()[active.threads], width, active.threads)
+        loaded = load_items(state, access, address()[active.threads], active.threads)
         columns = loaded.view(kind.storage).reshape(-1, len(puts))
         for i, put in enumerate(puts):
             put(columns[:, i], active)
@@ -85,16 +82,14 @@ def _load(instruction: Instruction, state: BlockState) -> Operation:
 @builder("st")
 def _store(instruction: Instruction, state: BlockState) -> Operation:
     bits = TYPES[f"b{instruction.type.bits}"]
-    space = space_of(instruction)
     sources = [state.registers.read(s, bits) for s in state.registers.vector(instruction.operands[1])]
     address = state.registers.address(instruction.operands[0])
-    width = bits.bits // 8 * len(sources)
-    site = Site(instruction.position, instruction.text)
+    access = access_of(instruction, bits.bits // 8 * len(sources))
 
     def run(active: Active) -> None:
         columns = [source()[active.threads] for source in sources]
-        data = np.stack(columns, axis=1).view(f"V{width}").reshape(-1)
-        store_items(state, site, space, address()[active.threads], data, width, active.threads)
+        data = np.stack(columns, axis=1).view(f"V{access.width}").reshape(-1)
+        store_items(state, access, address()[active.threads], active.threads, data)
 
     return run
 
@@ -122,14 +117,13 @@ def _atomic(instruction: Instruction, state: BlockState) -> Operation:
     put = state.registers.scatter(targets[0], kind)
     address, source = state.registers.address(operands[1]), state.registers.read(values[0], kind)
     replacement = state.registers.read(operands[3], kind) if words[0] == "cas" else None
-    space, width = space_of(instruction), kind.bits // 8
-    site = Site(instruction.position, instruction.text)
+    access = access_of(instruction, kind.bits // 8)
 
     def run(active: Active) -> None:
         value = source()[active.threads]
         swap = replacement()[active.threads] if replacement else None
         old = np.empty(active.threads.size, kind.storage)
-        for lanes, memory, index in _atomic_targets(state, site, space, address()[active.threads], width, active):
+        for lanes, memory, index in _atomic_targets(state, access, address()[active.threads], active.threads):
             view = memory.view(kind.storage)
             for lane, at in zip(np.arange(active.threads.size)[lanes], index, strict=True):
                 old[lane] = view[at]
@@ -145,21 +139,21 @@ def _atomic(instruction: Instruction, state: BlockState) -> Operation:
 
 
 def _atomic_targets(
-    state: BlockState, site: Site, space: str, addresses: Array, width: int, active: Active
+    state: BlockState, access: Access, addresses: Array, threads: Array
 ) -> list[tuple[slice | Array, Array, Array]]:
-    """Lanes, memory as items of ``width`` bytes, and item indices of an atomic access, counted."""
-    space, addresses = _resolve(space, addresses)
-    threads = active.threads
+    """Lanes, memory as items of ``access.width`` bytes, and item indices of an atomic access, counted."""
+    space, addresses = _resolve(access.space, addresses)
+    width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
-        state.count_shared(site, "atomic", offsets, width, threads)
+        state.count_shared(access, "atomic", offsets, threads)
         return [(slice(None), state.shared.update(offsets, width, threads), offsets // width)]
     if space == "local":
         raise PtxError("atomic on local memory")
     found = []
     for span in state.global_memory.spans(addresses, width, threads, write=True):
         lanes = threads[span.lanes]
-        state.count_global(site, "atomic", span, width, lanes, width * lanes.size)
+        state.count_global(access, "atomic", span, lanes, width * lanes.size)
         found.append((span.lanes, items(span.array.data, width), span.offsets // width))
     return found
 
@@ -189,7 +183,7 @@ def _start_copy(instruction: Instruction, state: BlockState) -> Operation:
     if width not in (4, 8, 16) or ("cg" in instruction.modifiers and width != 16):
         raise PtxError(f"cp.async of {width} bytes; .ca copies 4, 8 or 16 and .cg 16")
     source_bytes = _source_size(instruction, state, width)
-    site = Site(instruction.position, instruction.text)
+    access = access_of(instruction, width)
 
     def run(active: Active) -> None:
         threads = active.threads
@@ -200,11 +194,11 @@ def _start_copy(instruction: Instruction, state: BlockState) -> Operation:
             addresses = source()[threads[reads]]
             for span in state.global_memory.spans(addresses, width, threads[reads]):
                 lanes = reads[span.lanes]
-                state.count_global(site, "load", span, width, threads[lanes], int(size[lanes].sum()))
+                state.count_global(access, "load", span, threads[lanes], int(size[lanes].sum()))
                 loaded = items(span.array.data, width)[span.offsets // width]
                 data[lanes] = loaded.view(np.uint8).reshape(-1, width)
             data[np.arange(width) >= size[:, None]] = 0
-        state.count_shared(site, "cp.async", offsets, width, threads)
+        state.count_shared(access, "cp.async", offsets, threads)
         state.shared.copy_async(offsets, data.view(f"V{width}").reshape(-1), width, threads)
 
     return run

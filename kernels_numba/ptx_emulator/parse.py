@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import PtxError
 from .scalar_types import TYPES, ScalarType
@@ -89,6 +90,7 @@ class Kernel:
     symbols: dict[str, Symbol] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=32)
 def parse_kernel(ptx: str, name: str | None = None) -> Kernel:
     """The kernel called ``name``, or the only one.
 

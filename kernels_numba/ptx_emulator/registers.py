@@ -10,6 +10,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -71,12 +72,13 @@ class Registers:
         self.geometry = geometry
         self.bits: dict[str, Array] = {}
         self.special = self._special_registers()
+        # One array for all registers of a type: register arrays are replaced, never changed in place.
+        self.garbage: dict[Any, Array] = {t: np.full(self.n, np.iinfo(t).max, t) for t in UNSIGNED.values()}
+        self.garbage[np.bool_] = np.zeros(self.n, bool)
 
     def reset(self, block_index: tuple[int, int, int]) -> None:
-        """Begin a block: registers hold NaN-like garbage until they are written."""
-        for name, kind in self.types.items():
-            full = False if kind.kind == "predicate" else np.iinfo(kind.storage).max
-            self.bits[name] = np.full(self.n, full, kind.storage)
+        """Begin a block: registers hold garbage, NaN for floats, until they are written; predicates are false."""
+        self.bits.update({name: self.garbage[kind.storage] for name, kind in self.types.items()})
         for axis, index in zip("xyz", block_index, strict=True):
             self.special[f"%ctaid.{axis}"] = np.full(self.n, index, np.uint64)
 
@@ -167,7 +169,6 @@ class Registers:
             new = values_to_bits(values, kind)
             if resize:
                 new = resize_bits(new, own.bits, signed=signed)
-            # Register arrays are replaced, never changed in place, so they may be shared.
             bits[operand] = new if active.full else np.where(active.mask, new, bits[operand])
 
         return put

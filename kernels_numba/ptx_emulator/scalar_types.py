@@ -7,6 +7,7 @@ booleans. Half-precision values are computed in float64 and rounded once when th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ class ScalarType:
     bits: int
     lanes: int = 1
 
-    @property
+    @cached_property
     def storage(self) -> Any:
         """Unsigned NumPy type of the register bits."""
         return np.bool_ if self.kind == "predicate" else UNSIGNED[self.bits]
 
-    @property
+    @cached_property
     def dtype(self) -> Any:
         """NumPy type of one value as it lies in memory (uint16 for bf16, which NumPy lacks)."""
         if self.kind == "float":
@@ -42,12 +43,12 @@ class ScalarType:
             return SIGNED[self.bits]
         return np.uint16 if self.kind == "bfloat" else self.storage
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """Whether arithmetic on it is floating point."""
         return self.kind in ("float", "bfloat")
 
-    @property
+    @cached_property
     def is_half(self) -> bool:
         """Whether it is a 16-bit float, single or packed."""
         return self.is_float and self.bits // self.lanes == 16
@@ -92,7 +93,9 @@ def values_to_bits(values: Array, kind: ScalarType) -> Array:
         return values
     if kind.kind == "bfloat":
         return np.ascontiguousarray(_round_to_bfloat(values)).reshape(-1).view(kind.storage)
-    return np.ascontiguousarray(values, dtype=kind.dtype).reshape(-1).view(kind.storage)
+    if values.dtype != kind.dtype or values.ndim != 1 or not values.flags.c_contiguous:
+        values = np.ascontiguousarray(values, dtype=kind.dtype).reshape(-1)
+    return values.view(kind.storage)
 
 
 def _round_to_bfloat(values: Array) -> Array:

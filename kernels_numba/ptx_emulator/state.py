@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .counters import Counters, GlobalTraffic, SharedTraffic, Site, count_sectors, count_wavefronts, warps_of
+from .counters import (
+    SECTOR_BYTES,
+    Counters,
+    GlobalTraffic,
+    SharedTraffic,
+    Site,
+    count_sectors,
+    count_wavefronts,
+    warps_of,
+)
 from .errors import PtxError
 from .memory import GENERIC_LOCAL, GENERIC_SHARED, WINDOW_BITS, GlobalMemory, LocalMemory, Span, pack_parameters
 from .parse import Instruction, Kernel, Symbol
@@ -35,6 +44,14 @@ def builder(*opcodes: str) -> Callable[[Builder], Builder]:
     return register
 
 
+class Access(NamedTuple):
+    """What is known of a memory instruction before it runs: itself, its state space, and bytes per lane."""
+
+    site: Site
+    space: str
+    width: int
+
+
 @dataclass
 class BlockState:
     """State of the block that is running; made once a launch, ``reset`` for every block."""
@@ -58,25 +75,23 @@ class BlockState:
         self.touched = {}
         self.steps = 0
 
-    def count_global(self, site: Site, kind: str, span: Span, width: int, threads: Array, n_bytes: int) -> None:
+    def count_global(self, access: Access, kind: str, span: Span, threads: Array, n_bytes: int) -> None:
         """Add one access of ``threads`` to one array; ``n_bytes`` is what its active lanes really move."""
-        traffic = self.counters.global_traffic.setdefault((site, span.array.label, kind), GlobalTraffic())
+        traffic = self.counters.global_traffic.setdefault((access.site, span.array.label, kind), GlobalTraffic())
         traffic.requests += warps_of(threads)
         traffic.bytes += n_bytes
-        traffic.sectors += count_sectors(span.offsets, width, threads)
+        traffic.sectors += count_sectors(span.offsets, threads)
         key = (span.array.label, kind)
         if key not in self.touched:
-            self.touched[key] = np.zeros(-(-span.array.data.size // 32), bool)
-        self.touched[key][span.offsets >> 5] = True
+            self.touched[key] = np.zeros(-(-span.array.data.size // SECTOR_BYTES), bool)
+        self.touched[key][span.offsets // SECTOR_BYTES] = True
 
-    def count_shared(
-        self, site: Site, kind: str, offsets: Array, width: int, threads: Array, lanes: Array | None = None
-    ) -> None:
-        """Add one access; ``lanes`` replaces the thread indices where a row address stands for other lanes."""
-        traffic = self.counters.shared_traffic.setdefault((site, kind), SharedTraffic())
-        needed, ideal = count_wavefronts(offsets, width, threads if lanes is None else lanes, merge=kind != "atomic")
+    def count_shared(self, access: Access, kind: str, offsets: Array, threads: Array) -> None:
+        """Add one access; for ``ldmatrix`` the threads are those that give row addresses."""
+        traffic = self.counters.shared_traffic.setdefault((access.site, kind), SharedTraffic())
+        needed, ideal = count_wavefronts(offsets, access.width, threads, merge=kind != "atomic")
         traffic.requests += warps_of(threads)
-        traffic.bytes += width * offsets.size
+        traffic.bytes += access.width * offsets.size
         traffic.wavefronts += needed
         traffic.ideal_wavefronts += ideal
 
@@ -152,6 +167,11 @@ def _smallest_shared_access(kernel: Kernel) -> int:
         if instruction.opcode == "cp" and len(instruction.operands) > 2:
             sizes.append(4)
     return min(sizes)
+
+
+def access_of(instruction: Instruction, width: int) -> Access:
+    """Access record of a memory instruction."""
+    return Access(Site(instruction.position, instruction.text), space_of(instruction), width)
 
 
 def generic_space(addresses: Array) -> tuple[str, int]:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .counters import Site
 from .errors import PtxError
 from .parse import Instruction
 from .registers import WARP_SIZE, Active
 from .scalar_types import TYPES, Array
-from .state import BlockState, Operation, builder
+from .state import BlockState, Operation, access_of, builder
 
 U32, B32, PRED = TYPES["u32"], TYPES["b32"], TYPES["pred"]
 
@@ -137,14 +136,14 @@ def _load_matrix(instruction: Instruction, state: BlockState) -> Operation:
     if f"x{n}" not in words:
         raise PtxError(f"{instruction.name} with {n} destination registers")
     puts = [registers.write(target, B32) for target in targets]
-    site = Site(instruction.position, instruction.text)
+    access = access_of(instruction, 16)
     n_warps = registers.n // WARP_SIZE
 
     def run(active: Active) -> None:
         warps = active.whole_warps(instruction.name)
         threads = (warps[:, None] * WARP_SIZE + np.arange(8 * n)).reshape(-1)
         offsets = state.shared.offsets(address()[threads], 16, threads)
-        state.count_shared(site, "ldmatrix", offsets, 16, threads)
+        state.count_shared(access, "ldmatrix", offsets, threads)
         rows = state.shared.load(offsets, 16, threads, whole_warp=True).view(np.uint16).reshape(-1, n, 8, 8)
         if trans:
             rows = rows.transpose(0, 1, 3, 2)
