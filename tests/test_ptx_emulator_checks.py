@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels_numba.ptx_emulator import PtxError, launch
-from tests.test_ptx_emulator import element, module
+from tests.test_ptx_emulator import apply, element, module
 
 
 def run_with_shared(body, block=64, **options):
@@ -36,6 +36,14 @@ ERRORS = {
     "barrier divergence": "setp.lt.u32 %p1, %r59, 8; @%p1 bra a; bar.sync 0; a: mov.u32 %r5, 0;",
     "other threads of the block have exited": "setp.lt.u32 %p1, %r59, 32; @%p1 ret; bar.sync 0;",
     "runaway loop": "forever: bra forever;",
+    "threads wait at different barriers [0, 1]": (
+        "setp.lt.u32 %p1, %r59, 32; @%p1 bra a; bar.sync 0; bra b; a: bar.sync 1; b: mov.u32 %r5, 0;"
+    ),
+    "only barriers of the whole block": "bar.sync 0, 32;",
+    "lanes point to different spaces": (
+        "cvt.u64.u32 %rd1, %r3; cvta.shared.u64 %rd1, %rd1; setp.lt.u32 %p1, %r59, 8;"
+        "selp.b64 %rd1, %rd1, %rd0, %p1; ld.u32 %r5, [%rd1];"
+    ),
     "executed by 8 of the 32 lanes": (
         "setp.gt.u32 %p1, %r59, 7; @%p1 bra a; ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r5}, [%r1]; "
         "a: mov.u32 %r5, 0;"
@@ -185,3 +193,11 @@ def test_thread_limits_of_the_kernel_are_checked():
         launch(text, grid=1, block=32, args=[])
     with pytest.raises(ValueError, match="96 threads in a block; kernel k allows 64"):
         launch(text.replace("reqntid", "maxntid"), grid=1, block=96, args=[])
+
+
+def test_warps_may_meet_at_the_same_barrier_in_different_places():
+    body = """
+        setp.lt.u32 %p1, A, 32; @%p1 bra low; mov.u32 D, 1; bar.sync 0; bra join;
+        low: mov.u32 D, 2; bar.sync 0;
+        join: add.u32 D, D, 10;"""
+    assert apply(body, np.uint32, np.arange(64, dtype=np.uint32)).tolist() == [12] * 32 + [11] * 32

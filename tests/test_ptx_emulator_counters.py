@@ -130,6 +130,8 @@ def test_counters_of_blocks_add_up_and_name_their_instructions():
     assert total.by_array("store")[1].sectors == 3 * 5
     assert total.by_array("atomic")[1].sectors == 3 * 8
     assert total.unique_sectors == {(0, "load"): 15, (1, "store"): 15, (1, "atomic"): 24}
+    # All blocks touch the same sectors: together they need them once.
+    assert result.footprint_sectors == one.unique_sectors
     assert total.shared("cp.async") == SharedTraffic(6, 480, 6, 6)
     assert total.instructions["bar.sync"] == 6
     rows = total.by_instruction()

@@ -24,7 +24,7 @@ from . import (  # noqa: F401
 from .counters import Counters
 from .errors import PtxError
 from .parse import Instruction, Kernel
-from .registers import WARP_SIZE, Active, Geometry, sources
+from .registers import WARP_SIZE, Active, Geometry, integer, sources
 from .rules import RULES, Rule
 from .scalar_types import TYPES, Array
 from .state import BUILDERS, BlockState, Operation
@@ -33,7 +33,10 @@ IGNORED = ("fence", "membar", "nanosleep", "prefetch", "prefetchu", "discard", "
 
 
 class Step(NamedTuple):
-    """A decoded instruction: ``kind`` is operation, branch, table, exit or barrier."""
+    """A decoded instruction: ``kind`` is operation, branch, table, exit or barrier.
+
+    ``target`` is the position that a branch or exit leads to, or the number of a barrier.
+    """
 
     kind: str
     guard: Callable[[], Array] | None
@@ -171,8 +174,8 @@ class ThreadBlock:
         if self.together is not None:
             self.together = None
             self.at[: self.n_threads] = position
-        at_warps = (active.mask.reshape(-1, WARP_SIZE) != self.everyone.mask.reshape(-1, WARP_SIZE)).any(axis=1)
-        partial = at_warps & active.mask.reshape(-1, WARP_SIZE).any(axis=1)
+        arrived, exist = (mask.reshape(-1, WARP_SIZE) for mask in (active.mask, self.everyone.mask))
+        partial = arrived.any(axis=1) & (arrived != exist).any(axis=1)
         if partial.any():
             warp = int(np.argmax(partial))
             thread = int(active.threads[active.threads // WARP_SIZE == warp][0])
@@ -181,7 +184,12 @@ class ThreadBlock:
         self.blocked |= active.mask
 
     def _release_barrier(self) -> None:
-        """Every living thread waits: let all go on behind their barriers."""
+        """Every thread waits: let all go on behind their barriers, if these are one and the same."""
+        positions = np.unique(self.at[self.blocked])
+        numbers = {self.steps[int(position)].target for position in positions}
+        if len(numbers) > 1:
+            error = PtxError(f"barrier deadlock: threads wait at different barriers {sorted(numbers)}", thread=0)
+            raise self._located(error, int(positions[0]))
         self._pass_barrier()
         self.at[self.blocked] += 1
         self.blocked[:] = False
@@ -215,9 +223,9 @@ class ThreadBlock:
         if opcode in ("ret", "exit"):
             return Step("exit", guard, None, self.end)
         if opcode in ("bar", "barrier") and "warp" not in words:
-            if "sync" not in words or "cluster" in words or len(instruction.operands) > 1:
+            if "sync" not in words or "cluster" in words or [o.isdigit() for o in instruction.operands] != [True]:
                 raise PtxError(f"unsupported instruction {instruction.name}: only barriers of the whole block")
-            return Step("barrier", guard, None, 0)
+            return Step("barrier", guard, None, integer(instruction.operands[0]))
         return None
 
     def _operation(self, instruction: Instruction) -> Operation:

@@ -2,7 +2,8 @@
 
 float32 and float64 follow IEEE through NumPy; half precision is computed in float64 and rounded once. Two
 deviations: ``fma.f32`` rounds the float64 sum of the exact product, which differs from a true fused operation in
-about one result in 2**29; ``.approx`` functions are the correctly computed ones, more accurate than the GPU's.
+about one result in 2**29, and ``fma.f64`` likewise rounds a ``longdouble`` sum; ``.approx`` functions are the
+correctly computed ones, more accurate than the GPU's.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .errors import PtxError
 from .float_rules import float_rule
 from .parse import Instruction
 from .rules import Rule, refuse, rule
@@ -121,11 +120,6 @@ def _multiply_add(instruction: Instruction) -> Rule:
     refuse(instruction, "cc", "sat")
     product, result = _product(instruction)
     return Rule(lambda a, b, c: product(a, b) + c, (kind, kind, result), result)
-
-
-@rule("mul24", "mad24")
-def _multiply_24(instruction: Instruction) -> Rule:
-    raise PtxError(f"unsupported instruction {instruction.name}")
 
 
 @rule("sad")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from .counters import Counters, sum_counters
 from .execute import ThreadBlock
 from .parse import Kernel, parse_kernel
@@ -20,10 +22,15 @@ Index = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """Counters of every block that ran, by block index (x, y, z)."""
+    """Counters of every block that ran, by block index (x, y, z), and what all of them touched together.
+
+    ``footprint_sectors`` counts each 32-byte sector once a launch, by array and kind of access: the DRAM traffic
+    with a perfect cache. `Counters.unique_sectors`, summed over blocks, is that without sharing between blocks.
+    """
 
     kernel: str
     block_counters: dict[Index, Counters]
+    footprint_sectors: dict[tuple[int | str, str], int]
 
     @property
     def counters(self) -> Counters:
@@ -82,8 +89,11 @@ def launch(
     geometry = Geometry(grid3, block3, dynamic_shared_bytes)
     _check_threads(parsed, geometry)
     indices = _chosen_blocks(grid3, blocks)
-    runner = ThreadBlock(parsed, geometry, make_state(parsed, geometry, args, check_races=check_races), max_steps)
-    return LaunchResult(parsed.name, {index: runner.run(index) for index in indices})
+    state = make_state(parsed, geometry, args, check_races=check_races)
+    runner = ThreadBlock(parsed, geometry, state, max_steps)
+    counters = {index: runner.run(index) for index in indices}
+    footprint = {key: int(np.count_nonzero(touched)) for key, touched in state.footprint.items()}
+    return LaunchResult(parsed.name, counters, footprint)
 
 
 def _dimensions(value: int | Sequence[int], what: str) -> Index:

@@ -15,19 +15,19 @@ from .scalar_types import TYPES, Array, bits_to_values, values_to_bits
 from .state import Access, BlockState, Operation, access_of, builder, generic_space, space_of
 
 
-def _resolve(space: str, addresses: Array) -> tuple[str, Array]:
+def _resolve(space: str, addresses: Array, threads: Array) -> tuple[str, Array]:
     """Named space and addresses within it; the lanes of a generic access must agree on the space."""
     if space == "const":
         return "global", addresses
     if space != "generic":
         return space, addresses
-    found, base = generic_space(addresses)
+    found, base = generic_space(addresses, threads)
     return found, addresses - np.uint64(base)
 
 
 def load_items(state: BlockState, access: Access, addresses: Array, threads: Array) -> Array:
     """Items of ``access.width`` bytes for the active ``threads``, counted."""
-    space, addresses = _resolve(access.space, addresses)
+    space, addresses = _resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
@@ -45,7 +45,7 @@ def load_items(state: BlockState, access: Access, addresses: Array, threads: Arr
 
 def store_items(state: BlockState, access: Access, addresses: Array, threads: Array, data: Array) -> None:
     """Write items of ``access.width`` bytes, one for each of the active ``threads``, counted."""
-    space, addresses = _resolve(access.space, addresses)
+    space, addresses = _resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
@@ -142,7 +142,7 @@ def _atomic_targets(
     state: BlockState, access: Access, addresses: Array, threads: Array
 ) -> list[tuple[slice | Array, Array, Array]]:
     """Lanes, memory as items of ``access.width`` bytes, and item indices of an atomic access, counted."""
-    space, addresses = _resolve(access.space, addresses)
+    space, addresses = _resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)

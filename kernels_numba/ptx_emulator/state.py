@@ -54,7 +54,10 @@ class Access(NamedTuple):
 
 @dataclass
 class BlockState:
-    """State of the block that is running; made once a launch, ``reset`` for every block."""
+    """State of the block that is running; made once a launch, ``reset`` for every block.
+
+    ``touched`` marks the sectors this block used, by array and kind of access; ``footprint`` those of all blocks.
+    """
 
     registers: Registers
     global_memory: GlobalMemory
@@ -64,6 +67,7 @@ class BlockState:
     parameter_offsets: dict[str, int]
     counters: Counters = field(default_factory=Counters)
     touched: dict[tuple[int | str, str], Array] = field(default_factory=dict)
+    footprint: dict[tuple[int | str, str], Array] = field(default_factory=dict)
     steps: int = 0
 
     def reset(self, block_index: tuple[int, int, int]) -> None:
@@ -99,6 +103,7 @@ class BlockState:
         """Counters of the block, complete with its unique sectors."""
         for key, touched in self.touched.items():
             self.counters.unique_sectors[key] = int(np.count_nonzero(touched))
+            self.footprint[key] = self.footprint[key] | touched if key in self.footprint else touched
         return self.counters
 
 
@@ -174,12 +179,17 @@ def access_of(instruction: Instruction, width: int) -> Access:
     return Access(Site(instruction.position, instruction.text), space_of(instruction), width)
 
 
-def generic_space(addresses: Array) -> tuple[str, int]:
-    """Space that generic addresses point to, from the first one, and the base to subtract."""
-    window = int(addresses[0]) >> WINDOW_BITS << WINDOW_BITS
-    return {GENERIC_LOCAL: ("local", GENERIC_LOCAL), GENERIC_SHARED: ("shared", GENERIC_SHARED)}.get(
-        window, ("global", 0)
-    )
+def generic_space(addresses: Array, threads: Array) -> tuple[str, int]:
+    """Space that generic addresses point to, and the base to subtract; all lanes must agree."""
+    windows = addresses >> np.uint64(WINDOW_BITS)
+    bases = {"local": GENERIC_LOCAL, "shared": GENERIC_SHARED}
+    for space, base in bases.items():
+        inside = windows == np.uint64(base >> WINDOW_BITS)
+        if inside.all():
+            return space, base
+        if inside.any():
+            raise PtxError("unsupported generic access: lanes point to different spaces", thread=int(threads[0]))
+    return "global", 0
 
 
 def space_of(instruction: Instruction) -> str:
