@@ -1,0 +1,105 @@
+"""A GPU as the simulator sees it: how many cycles of the SM clock each resource needs for one unit of work.
+
+Everything but three derating parameters comes from the datasheet or from published microbenchmarks. The rate of device
+memory is bounded twice: by its own pins, less the time they are refreshed and change rows, and by Little's law, the
+bytes that all SMs can have in flight over the latency. Requests arrive at random, so the two bounds join smoothly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.kernels.base import free
+from perfmodel.pipeline.program import Resource
+from perfmodel.specs import Gpu
+
+Array = NDArray[np.float64]
+
+DRAM_BUSY_FRACTION = 0.92  # refresh takes 350 of every 3900 ns (JEDEC JESD235 HBM2, all banks)
+L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), section on the L2 cache: 5120 B/clk in all
+WAVEFRONT_BYTES = 128
+LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor Cores via Microbenchmarks", TPDS 2023
+MMA_CYCLES = 33.0  # mma.m16n8k16 on an A100, same source
+RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block from Ampere on
+BLOCK_INTERVAL_CYCLES = 2.0  # the grid's blocks start one after the other
+
+
+@dataclass(frozen=True)
+class PipelineParameters:
+    """Free parameters of the simulator: physical quantities that no datasheet gives."""
+
+    outstanding_bytes: float = free(17000.0, 6000.0, 60000.0, "bytes one SM can have in flight to device memory")
+    fill_bytes_per_cycle: float = free(64.0, 16.0, 128.0, "rate of cp.async into shared memory, zero-fill included")
+    issue_interval_cycles: float = free(4.5, 1.0, 10.0, "cycles between two dependent instructions of a warp")
+    barrier_cycles: float = free(40.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
+    launch_s: float = free(4e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates of one GPU per cycle of its SM clock, and the limits of one SM.
+
+    Attributes
+    ----------
+    cycles_per_unit : ndarray
+        (resources,) cycles per unit of work; of the whole GPU for DRAM and L2, of one SM for the rest.
+    """
+
+    gpu: Gpu
+    clock_hz: float
+    sm_count: int
+    cycles_per_unit: Array
+    dram_cycles: float
+    l2_cycles: float
+    shared_bytes: float
+    shared_bytes_per_block: float
+    parameters: PipelineParameters
+
+    @classmethod
+    def of(cls, gpu: Gpu, p: PipelineParameters, *, bandwidth_scale: float = 1.0, shared_scale: float = 1.0) -> Machine:
+        """Machine of a catalogue GPU, its device memory and its shared memory scaled for a what-if."""
+        clock = gpu.clock.boost_hz
+        in_flight = p.outstanding_bytes * bandwidth_scale / gpu.latency.dram_cycles
+        port = min(in_flight, L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
+        pins = DRAM_BUSY_FRACTION * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale / clock
+        little = in_flight * gpu.clock.sm_count
+        cycles = np.zeros(len(Resource))
+        cycles[Resource.DRAM] = np.hypot(1 / pins, 1 / little)
+        cycles[Resource.L2] = clock / gpu.l2.bandwidth_bytes_per_s
+        cycles[Resource.PORT] = 1 / port
+        cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock
+        cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * (gpu.clock.tensor_hz or clock) / gpu.peak.fp16_tensor
+        cycles[Resource.ISSUE] = 1 / gpu.sm.schedulers
+        return cls(
+            gpu=gpu,
+            clock_hz=clock,
+            sm_count=gpu.clock.sm_count,
+            cycles_per_unit=cycles,
+            dram_cycles=gpu.latency.dram_cycles,
+            l2_cycles=gpu.latency.l2_cycles,
+            shared_bytes=gpu.sm.shared_memory_bytes * shared_scale,
+            shared_bytes_per_block=gpu.sm.shared_memory_per_block_bytes * shared_scale,
+            parameters=p,
+        )
+
+    def resident_blocks(self, shared_bytes: int, registers_per_thread: int, threads: int) -> int:
+        """Blocks an SM holds at once, at least 1.
+
+        Raises
+        ------
+        ValueError
+            If one block does not fit: names what it needs and what the GPU has.
+        """
+        if shared_bytes > self.shared_bytes_per_block:
+            raise ValueError(
+                f"a block needs {shared_bytes} bytes of shared memory, {self.gpu.key} allows at most "
+                f"{self.shared_bytes_per_block:.0f}"
+            )
+        sm, warps = self.gpu.sm, -(-threads // 32)
+        registers = -(-registers_per_thread // 8) * 8 * warps * 32  # allocated to warps in units of 256
+        reserved = RESERVED_SHARED_BYTES if self.gpu.compute_capability >= "8" else 0
+        by_shared = self.shared_bytes // (shared_bytes + reserved)
+        return int(max(1, min(by_shared, sm.registers // registers, sm.max_warps // warps, sm.max_blocks)))

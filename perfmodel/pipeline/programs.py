@@ -1,0 +1,294 @@
+"""The published kernels as programs: stages and counts of Flash-LLM, a cuBLAS-like dense product and SpInfer.
+
+Every count follows from tile sizes and formats that the released sources and papers state; none is fitted. What the
+sources leave to the compiler (instructions per non-zero and per access) are the named constants here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from perfmodel.pipeline.conflicts import expected_wavefronts
+from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, WAVEFRONT_BYTES, Machine
+from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
+from perfmodel.specs import Architecture
+from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
+
+THREADS, WARPS = 128, 4
+MMA_M, MMA_N, MMA_K = 16, 8, 16  # one Tensor-Core instruction, m16n8k16
+VECTOR_BYTES = 16  # what one thread moves with one access
+WORD_BYTES = 4  # a stored weight of Tiled-CSL: value and place
+ACCESS_INSTRUCTIONS = 2  # an access and its address or predicate
+SCATTER_INSTRUCTIONS = 8  # per word: unpack place and value, form the address, store
+DECODE_INSTRUCTIONS = 10  # per 8 x 8 bitmap and warp: two bit tests, masked population count, two reads, select, pack
+MASK_BYTES = 1 / 8  # a bitmap holds one bit per weight
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """Changes to a kernel or its GPU, to see what each is worth.
+
+    Attributes
+    ----------
+    reorder : bool
+        False: words in storage order, so that the scatter meets the bank conflicts of random places.
+    double_buffer : bool
+        False: one buffer, so that a tile is prepared only after the one before has been multiplied.
+    register_decode : bool
+        True: weights are decoded from bitmaps straight into Tensor-Core operands; no clearing, no scatter.
+    bandwidth_scale, shared_scale : float
+        Device-memory bandwidth (and bytes in flight), and shared memory per SM, times this; above 0.
+    tile_k : int or None
+        Depth of a tile, a multiple of 16.
+    """
+
+    reorder: bool = True
+    double_buffer: bool = True
+    register_decode: bool = False
+    bandwidth_scale: float = 1.0
+    shared_scale: float = 1.0
+    tile_k: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse scales and tiles that mean nothing."""
+        for name in ("bandwidth_scale", "shared_scale"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name):g}, allowed is a finite number above 0")
+        if self.tile_k is not None and (self.tile_k < MMA_K or self.tile_k % MMA_K):
+            raise ValueError(f"tile_k is {self.tile_k}, allowed are multiples of {MMA_K}")
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product ``C[m, n] = A[m, k] @ B[k, n]`` a program is built for."""
+
+    m: int
+    k: int
+    n: int
+    sparsity: float
+
+
+Builder = Callable[[Machine, Product, WhatIf], Program]
+
+
+def wavefronts(n_bytes: float) -> float:
+    """Shared-memory wavefronts of ``n_bytes`` without bank conflicts."""
+    return n_bytes / WAVEFRONT_BYTES
+
+
+def fill_wavefronts(machine: Machine, n_bytes: float) -> float:
+    """Wavefronts for which ``cp.async`` keeps shared memory busy, at its own rate of writing."""
+    return n_bytes / machine.parameters.fill_bytes_per_cycle * machine.gpu.sm.shared_bytes_per_clock / WAVEFRONT_BYTES
+
+
+def accesses(n_bytes: float) -> float:
+    """Instructions of each warp to move ``n_bytes`` of the block, 16 bytes a thread at a time."""
+    return ACCESS_INSTRUCTIONS * math.ceil(n_bytes / (VECTOR_BYTES * THREADS))
+
+
+def from_memory(constant: float, per_nonzero: float = 0.0) -> dict[Resource, Work]:
+    """Work of bytes that come from device memory, through L2 and the SM's port."""
+    return dict.fromkeys((Resource.DRAM, Resource.L2, Resource.PORT), Work(constant, per_nonzero))
+
+
+def offsets_stage(machine: Machine) -> Stage:
+    """Where the block's weights begin: a dependent read before anything else."""
+    return Stage("offsets", "load", from_memory(32.0), Work(8.0), latency_cycles=machine.dram_cycles, only="first")
+
+
+def copy_stage(machine: Machine, product: Product, tile: Tile, skip: int) -> Stage:
+    """Asynchronous copy of the tile of B: from L2, and its share of the one read from device memory."""
+    n_bytes = FP16_BYTES * tile.depth * tile.columns
+    work = from_memory(n_bytes / math.ceil(product.m / tile.rows))
+    work |= {Resource.L2: Work(n_bytes), Resource.SHARED: Work(fill_wavefronts(machine, n_bytes))}
+    return Stage(
+        "copy B", "load", work, Work(accesses(n_bytes)), latency_cycles=machine.l2_cycles, skip_last=skip
+    )  # fmt: skip
+
+
+def read_stage(j: int, tile: Tile, skip: int) -> Stage:
+    """``ldmatrix`` of 16 columns of A and 16 rows of B: each of the 4 warps its rows of A, and all of B."""
+    read = wavefronts(FP16_BYTES * MMA_K * (tile.rows + WARPS * tile.columns))
+    count = tile.rows / MMA_M / WARPS + max(tile.columns // MMA_K, 1)
+    return Stage(
+        f"ldmatrix {j}", "read", {Resource.SHARED: Work(read)}, Work(ACCESS_INSTRUCTIONS * count),
+        latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
+    )  # fmt: skip
+
+
+def mma_stage(j: int, tile: Tile, columns: int, skip: int) -> Stage:
+    """Tensor-Core instructions of 16 columns of A; they add to the sums of the step before."""
+    before = ((f"mma {j - 1}", 0),) if j else ()
+    return Stage(
+        f"mma {j}", "multiply", {Resource.TENSOR: Work(float(tile.rows * MMA_K * columns))},
+        Work(tile.rows / MMA_M / WARPS * max(columns // MMA_N, 1)), ((f"ldmatrix {j}", 0), *before),
+        latency_cycles=MMA_CYCLES, waits_for=Wait.TENSOR, skip_first=skip,
+    )  # fmt: skip
+
+
+def multiply_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
+    """One tile in steps of 16 along K; the operands of the next step are read while this one multiplies.
+
+    ``columns`` is what the Tensor Cores multiply, which may be less than the tile stores.
+    """
+    reads = [read_stage(j, tile, skip) for j in range(tile.depth // MMA_K)]
+    products = [mma_stage(j, tile, columns, skip) for j in range(tile.depth // MMA_K)]
+    interleaved = [stage for pair in zip(reads[1:], products[:-1], strict=True) for stage in pair]
+    return [reads[0], *interleaved, products[-1]]
+
+
+def barrier(machine: Machine, name: str, *after: tuple[str, int]) -> Stage:
+    """All warps of the block meet, when the asynchronous copies named have landed."""
+    return Stage(name, "barrier", {}, Work(2.0), after, machine.parameters.barrier_cycles, waits_for=Wait.BARRIER)
+
+
+def store_stage(machine: Machine, tile: Tile, columns: int) -> Stage:
+    """Results through shared memory to L2 and device memory, once per block, when the last product is there."""
+    n_bytes = FP16_BYTES * tile.rows * columns
+    work = from_memory(float(n_bytes)) | {Resource.SHARED: Work(2 * wavefronts(FP32_BYTES * tile.rows * columns))}
+    instructions = Work(4 * tile.rows * columns / THREADS)
+    last = f"mma {tile.depth // MMA_K - 1}"
+    return Stage("store C", "store", work, instructions, ((last, 0),), latency_cycles=machine.l2_cycles, only="last")
+
+
+def in_order(prepare: list[Stage], multiply: list[Stage], finish: list[Stage], buffers: int) -> list[Stage]:
+    """Stages of a step: with two buffers the product runs while the next tile is prepared, with one after it."""
+    return [*prepare, *multiply, *finish] if buffers > 1 else [*prepare, *finish, *multiply]
+
+
+def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Flash-LLM as released: Tiled-CSL words through registers, scattered into a cleared tile, read back dense.
+
+    Up to 32 tokens a block owns 256 rows (two sparse tiles) and 64 registers of words per thread, above 128 and 32; at
+    least 16 columns of B are stored.
+    """
+    n = padded_tokens(product.n)
+    tile = Tile(256 if n <= 32 else 128, min(max(n, 16), 128), what_if.tile_k or 64)
+    if what_if.register_decode:
+        return _decoding("flash-llm", machine, product, what_if, tile, 246)
+    buffers = 2 if what_if.double_buffer else 1
+    skip = buffers - 1
+    a_bytes = FP16_BYTES * tile.rows * tile.depth
+    slots = a_bytes / WORD_BYTES / 2 / THREADS * 2  # registers for a tile that is half full
+    tests = Work(ACCESS_INSTRUCTIONS * slots / (VECTOR_BYTES / WORD_BYTES))
+    conflicts = 1.0 if what_if.reorder else expected_wavefronts(WARP_SIZE)
+    clear = Stage(
+        "clear A", "clear", {Resource.SHARED: Work(fill_wavefronts(machine, a_bytes))}, Work(accesses(a_bytes)),
+        latency_cycles=LDMATRIX_CYCLES, skip_last=skip, parts=4,
+    )  # fmt: skip
+    words = Stage(
+        "load words", "load", from_memory(0.0, WORD_BYTES), tests, (("offsets", 0),),
+        latency_cycles=machine.dram_cycles, skip_last=skip,
+    )  # fmt: skip
+    scatter = Stage(
+        "scatter", "scatter", {Resource.SHARED: Work(0.0, conflicts / WARP_SIZE)},
+        Work(tests.constant, SCATTER_INSTRUCTIONS / THREADS), (("load words", 0),), skip_last=skip, parts=4,
+    )  # fmt: skip
+    stages = in_order(
+        [offsets_stage(machine), clear, words, copy_stage(machine, product, tile, skip)],
+        multiply_stages(tile, min(n, 128), skip),
+        [barrier(machine, "A clear", ("clear A", 0)), scatter, barrier(machine, "tile complete", ("copy B", 0))],
+        buffers,
+    )
+    shared = max(2 * FP16_BYTES * (tile.rows + tile.columns) * tile.depth, FP32_BYTES * (tile.rows + 4) * tile.columns)
+    return Program(
+        name="flash-llm", tile=tile, buffers=buffers, shared_bytes=shared, registers_per_thread=246, threads=THREADS,
+        stages=(*stages, store_stage(machine, tile, min(n, 128))), pad_nonzeros=VECTOR_BYTES // WORD_BYTES,
+        source="AlibabaResearch/flash-llm csrc, commit 1d2828a; 246 registers: third-party nsys report on an A6000",
+    )  # fmt: skip
+
+
+def bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """SpInfer: values and 8 x 8 bitmaps by cp.async, decoded by population counts straight into mma operands."""
+    n = padded_tokens(product.n)
+    return _decoding("bitmap", machine, product, what_if, Tile(64, min(max(n, 16), 64), what_if.tile_k or 64), 128)
+
+
+def _decoding(name: str, machine: Machine, product: Product, what_if: WhatIf, tile: Tile, registers: int) -> Program:
+    """A kernel that loads values and bitmaps into shared memory and decodes them in registers."""
+    columns = min(padded_tokens(product.n), tile.columns)
+    buffers = 2 if what_if.double_buffer else 1
+    size = tile.rows * tile.depth
+    masks, fill = MASK_BYTES * size, fill_wavefronts(machine, 1.0)
+    vectors = ACCESS_INSTRUCTIONS / (VECTOR_BYTES * THREADS)
+    load = Stage(
+        "load A", "load",
+        from_memory(masks, FP16_BYTES) | {Resource.SHARED: Work(masks * fill, FP16_BYTES * fill)},
+        Work(masks * vectors, FP16_BYTES * vectors), (("offsets", 0),),
+        latency_cycles=machine.dram_cycles, skip_last=buffers - 1,
+    )  # fmt: skip
+    stages = in_order(
+        [offsets_stage(machine), load, copy_stage(machine, product, tile, buffers - 1)],
+        _decode_stages(tile, columns, buffers - 1),
+        [barrier(machine, "tile complete", ("load A", 0), ("copy B", 0))],
+        buffers,
+    )
+    stored = 0.5625 * FP16_BYTES * size + masks  # room for 2,304 of 4,096 values
+    shared = max(buffers * (stored + FP16_BYTES * tile.columns * tile.depth), 4 * (tile.rows + 4) * tile.columns)
+    return Program(
+        name=name, tile=tile, buffers=buffers, shared_bytes=int(shared), registers_per_thread=registers,
+        threads=THREADS, stages=(*stages, store_stage(machine, tile, columns)), pad_nonzeros=8,
+        source="HPMLL/SpInfer_EuroSys25, commit 2410ef7, and Fan et al., SpInfer, EuroSys 2025",
+    )  # fmt: skip
+
+
+def _decode_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
+    """Operands of A from bitmaps: population counts and gathered half-word reads instead of ldmatrix."""
+    bitmaps = tile.rows * MMA_K / 64
+    read = wavefronts(FP16_BYTES * MMA_K * WARPS * tile.columns) + 2 * bitmaps
+    instructions = DECODE_INSTRUCTIONS * bitmaps / WARPS + ACCESS_INSTRUCTIONS * max(tile.columns // MMA_K, 1)
+    return [
+        Stage(
+            stage.name, "read", {Resource.SHARED: Work(read)}, Work(instructions),
+            latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
+        )
+        if stage.row == "read"
+        else stage
+        for stage in multiply_stages(tile, columns, skip)
+    ]  # fmt: skip
+
+
+def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """A dense Tensor-Core product as libraries build it: tiles of 128 x 64 through a ring of buffers, split K.
+
+    Without ``cp.async`` (Volta, Turing) the second tile waits in registers; Hopper's kernels reduce a split K inside a
+    cluster of blocks.
+    """
+    n, architecture = product.n, machine.gpu.architecture
+    columns = next((width for width in (16, 32, 64) if n <= width), 128)
+    tile = Tile(128, columns, what_if.tile_k or 64)
+    ring = 2 if architecture in (Architecture.VOLTA, Architecture.TURING) else 4
+    buffers = ring if what_if.double_buffer else 1
+    a_bytes = FP16_BYTES * tile.rows * tile.depth
+    lag = buffers - 1
+    load = Stage(
+        "load A", "load", from_memory(float(a_bytes)) | {Resource.SHARED: Work(wavefronts(a_bytes))},
+        Work(accesses(a_bytes)), latency_cycles=machine.dram_cycles, skip_last=lag,
+    )  # fmt: skip
+    stages = in_order(
+        [
+            load,
+            copy_stage(machine, product, tile, lag),
+            barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
+        ],
+        multiply_stages(tile, columns, lag),
+        [],
+        buffers,
+    )
+    shared = max(buffers * FP16_BYTES * (tile.rows + columns) * tile.depth, FP32_BYTES * tile.rows * columns)
+    return Program(
+        name="cublas", tile=tile, buffers=buffers, shared_bytes=shared, registers_per_thread=128, threads=THREADS,
+        stages=(*stages, store_stage(machine, tile, min(n, columns))),
+        reduces_in_kernel=architecture in (Architecture.HOPPER, Architecture.BLACKWELL),
+        source="tile sizes and stages as in NVIDIA CUTLASS's default Tensor-Core GEMMs; the library itself is closed",
+    )  # fmt: skip
+
+
+def padded_tokens(n: int) -> int:
+    """Smallest N the Flash-LLM and SpInfer kernels take that holds ``n`` tokens: 8, 16, 32, 64, multiples of 128."""
+    return next((width for width in (8, 16, 32, 64) if n <= width), 128 * math.ceil(n / 128))
+
+
+PROGRAMS: dict[str, Builder] = {"cublas": dense, "flash-llm": flash_llm, "bitmap": bitmap}
