@@ -1,0 +1,157 @@
+"""Inference systems: which kernel multiplies the pruned matrices, and the few numbers all systems share.
+
+The numbers are global: one set for every model, GPU and number of GPUs. They describe what a kernel model, calibrated
+on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, the reads of the KV cache.
+``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration import calibrated
+from perfmodel.catalog import load_calibration
+from perfmodel.collectives import CALIBRATION_FILE
+from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
+from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.kernels.base import free, overlap
+from perfmodel.kernels.dense import OVERLAP_SHARPNESS, Dense, token_tile
+from perfmodel.units import FP16_BYTES
+
+Array = NDArray[np.float64]
+
+CALIBRATION_NAME = "serving"
+FLASH_LLM_DENSE_BELOW = 0.5  # the released system keeps matrices of less sparsity dense
+HOST = "fastertransformer"
+
+
+@dataclass(frozen=True)
+class SystemParameters:
+    """Free parameters of whole-model runs, the same for all models and GPUs."""
+
+    kv_bandwidth_efficiency: float = free(0.5, 0.1, 1.0, "share of the datasheet DRAM bandwidth of KV-cache reads")
+    launch_s: float = free(5e-6, 5e-7, 2e-5, "seconds of a small kernel between the products: norm, activation, ...")
+    all_reduce_wait_s: float = free(2.5e-5, 0.0, 1e-4, "seconds an all-reduce amid other kernels takes beyond its own")
+    sparse_product_s: float = free(1e-5, 0.0, 5e-5, "seconds a sparse product takes beyond its back-to-back time")
+    deepspeed_layer_s: float = free(5e-5, 0.0, 3e-4, "seconds a layer takes longer in DeepSpeed")
+
+
+def calibrated_systems() -> SystemParameters:
+    """The stored fit."""
+    return SystemParameters(**load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].parameters)
+
+
+@dataclass(frozen=True)
+class System:
+    """One inference system.
+
+    Attributes
+    ----------
+    name, title : str
+        What users type, what figures show.
+    format : WeightFormat
+        How pruned matrices are stored.
+    kernel : str or None
+        Kernel model of their products; None: a kernel that reads the format as well as cuBLAS reads dense weights.
+    dense_below : float
+        Matrices of less sparsity are stored and multiplied dense; 0 where the format asks for no sparsity.
+    deepspeed : bool
+        Whether DeepSpeed's extra time per layer applies.
+    """
+
+    name: str
+    title: str
+    format: WeightFormat
+    kernel: str | None
+    dense_below: float = 0.0
+    deepspeed: bool = False
+
+    def stores_sparse(self, sparsity: Array) -> NDArray[np.bool_]:
+        """True where prunable matrices are stored in the system's own format."""
+        return np.asarray(sparsity >= self.dense_below)
+
+    def prunable_bytes(self, m: Array, k: Array, sparsity: Array) -> Array:
+        """Bytes of a prunable matrix as this system stores it."""
+        dense = FORMATS["dense"].bytes_of(m, k, sparsity)
+        return np.where(self.stores_sparse(sparsity), self.format.bytes_of(m, k, sparsity), dense)
+
+    def prunable_time(self, machine: Machine, shape: Shape, extra_s: float) -> Array:
+        """Seconds of one product with a prunable matrix.
+
+        ``extra_s`` is added to sparse products: alone among other kernels they find neither their index data nor
+        their workspace in the caches, and the split-K reduction is a launch of its own.
+        """
+        dense = dense_time(machine, shape)
+        if self.kernel == BASELINE:
+            return dense
+        if self.kernel is None:
+            own = format_time(self.format, machine, shape)
+        else:
+            own = KERNELS[self.kernel].time(machine, shape, calibrated(self.kernel)).time_s
+        own = own + (extra_s if self.format.depends_on_sparsity else 0.0)
+        return np.where(self.stores_sparse(shape.sparsity), own, dense)
+
+
+def dense_time(machine: Machine, shape: Shape) -> Array:
+    """Seconds of cuBLAS."""
+    return KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE)).time_s
+
+
+def format_time(fmt: WeightFormat, machine: Machine, shape: Shape) -> Array:
+    """Seconds of an ideal kernel of ``fmt``: its bytes at cuBLAS's efficiency, decoding hidden.
+
+    A lower bound for formats without a kernel model of their own.
+    """
+    p = calibrated(Dense.name)
+    activations = FP16_BYTES * shape.n * (shape.m + shape.k)
+    weights = fmt.bytes_of(shape.m, shape.k, shape.sparsity)
+    memory_s = (weights + activations) / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+    compute_s = 2 * shape.weights * token_tile(shape.n) / (p.tensor_efficiency * machine.tensor_flops_per_s)
+    return np.asarray(p.latency_s + overlap(memory_s, compute_s, OVERLAP_SHARPNESS))
+
+
+_DENSE = FORMATS["dense"]
+SYSTEMS: dict[str, System] = {
+    entry.name: entry
+    for entry in (
+        System("flash-llm", "Flash-LLM", FORMATS["tiled-csl"], "flash-llm", dense_below=FLASH_LLM_DENSE_BELOW),
+        System(HOST, "FasterTransformer", _DENSE, BASELINE),
+        System("deepspeed", "DeepSpeed", _DENSE, BASELINE, deepspeed=True),
+    )
+}
+
+
+@cache
+def load_system(name: str) -> System:
+    """System that users call ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is none; suggests the nearest and lists all.
+    """
+    if name in SYSTEMS:
+        return SYSTEMS[name]
+    host, plus, part = name.partition("+")
+    if host == HOST and plus and (part in KERNELS or part in FORMATS):
+        return _hosted(name, part)
+    known = [*SYSTEMS, *(f"{HOST}+{fmt}" for fmt in FORMATS)]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ValueError(f"unknown system {name!r}: {hint}Known are {', '.join(SYSTEMS)} and {HOST}+FORMAT or +KERNEL")
+
+
+def _hosted(name: str, part: str) -> System:
+    by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items()}
+    kernel = part if part in KERNELS else by_format.get(part)
+    fmt = FORMATS[KERNELS[part].format_name if part in KERNELS else part]
+    even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0
+    dense_below = np.inf if even is None else even
+    title = f"FasterTransformer with {KERNELS[kernel].title if kernel else fmt.title}"
+    return System(name, title, fmt, kernel, dense_below=dense_below)
