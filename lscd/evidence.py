@@ -9,10 +9,14 @@ def calibrate() -> None:
     """Fit the free parameters of every kernel model and store them with what they were fitted on."""
     import msgspec
 
-    from perfmodel.calibration import fit_all
-    from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_kernel_times
+    from perfmodel.calibration import calibrated, fit_all
+    from perfmodel.catalog import CALIBRATION_FILE, data_directory
+    from perfmodel.evidence import kernel_evidence
+    from perfmodel.kernels import BASELINE
+    from perfmodel.uncertainty import with_spread
 
-    fitted = fit_all(load_kernel_times())
+    fitted = fit_all()
+    fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)))
     path = data_directory() / CALIBRATION_FILE
     with written_whole(path) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
@@ -26,10 +30,9 @@ def validate() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from perfmodel.catalog import load_kernel_times
     from perfmodel.validation import error_statistics, join_predictions
 
-    joined = join_predictions(load_kernel_times())
+    joined = join_predictions()
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
     statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows of"])
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -10,6 +10,8 @@ import typer
 
 from lscd.errors import InputError, written_whole
 
+TABLE_WIDTH = 130  # columns; narrower terminals wrap whole lines, which is easier to read than wrapped cells
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -44,18 +46,23 @@ def predict(
 
 
 def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
-    from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times
+    import numpy as np
+
+    from perfmodel.catalog import load_calibration, load_gpu
     from perfmodel.kernels import KERNELS, kernel_model
     from perfmodel.prediction import predict as predict_kernel
     from perfmodel.validation import join_predictions
 
     record = load_gpu(gpu)
     names = [kernel_model(kernel).name] if kernel else list(KERNELS)
-    joined = join_predictions(load_kernel_times("published/*"), load_calibration())
+    joined = join_predictions(calibration=load_calibration())
     results: list[dict[str, Any]] = []
     for name in names:
         # One kernel that cannot take this N must not hide the others; asked for alone, it is an error.
-        padded = n if kernel else int(KERNELS[name].padded_n(n))
+        padded = n if kernel else KERNELS[name].padded_n(n).item()
+        if np.isnan(padded):
+            continue
+        padded = int(padded)
         prediction = predict_kernel(name, record, m, k, padded, sparsity)
         results.append(_row(name, padded, prediction, joined, m, k, sparsity))
     if as_json:
@@ -72,6 +79,8 @@ def _row(
         "kernel": name,
         "n": n,
         "time_us": float(prediction.time_s) * 1e6,
+        "lo_us": float(prediction.lo_s) * 1e6,
+        "hi_us": float(prediction.hi_s) * 1e6,
         "speedup_vs_dense": float(prediction.speedup_vs_dense),
         "dram_bytes": float(prediction.dram_bytes),
         "bound": str(prediction.bound.item()),
@@ -84,6 +93,7 @@ def _evidence(
     joined: pd.DataFrame, kernel: str, gpu: str, m: int, k: int, n: int, sparsity: float
 ) -> dict[str, Any] | None:
     """The nearest published row, and the model's mean error on rows of this kernel it was not fitted on."""
+    from perfmodel.kernels import KERNELS
     from perfmodel.validation import nearest_evidence
 
     row = nearest_evidence(joined, kernel, gpu, m, k, n, sparsity)
@@ -91,7 +101,8 @@ def _evidence(
         return None
     held_out = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu) & ~joined["fitted"]]
     same_shape = (row["m"], row["k"], row["n"]) == (m, k, n)
-    exact = same_shape and (row["sparsity"] == sparsity or kernel == "cublas")
+    any_sparsity = not KERNELS[kernel].format.depends_on_sparsity
+    exact = same_shape and (row["sparsity"] == sparsity or any_sparsity)
     return {
         "exact": bool(exact),
         "m": int(row["m"]),
@@ -110,39 +121,48 @@ def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: lis
     from rich.console import Console
     from rich.table import Table
 
-    best = min(results, key=lambda row: row["time_us"])
-    console = Console(soft_wrap=not Console().is_terminal)
-    console.print(
-        f"[bold]{best['kernel']}[/bold] is the fastest: {best['time_us']:.1f} us, "
-        f"{best['speedup_vs_dense']:.2f}x dense.  {m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}"
-    )
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(f"{_fastest(results)}  {m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("kernel", "time [us]", "vs dense", "DRAM [MB]", "bound by"):
+    for title in ("kernel", "time [us]", "90 % interval", "vs dense", "DRAM [MB]", "bound by"):
         table.add_column(title, justify="left" if title in ("kernel", "bound by") else "right", no_wrap=True)
-    table.add_column("evidence: published time, model's error there")
+    table.add_column("nearest evidence and the model's error there", no_wrap=True)
     for row in results:
-        padded = f" (N padded to {row['n']})" if row["n"] != n else ""
         table.add_row(
             row["kernel"],
             f"{row['time_us']:.1f}",
+            f"{row['lo_us']:.0f} - {row['hi_us']:.0f}",
             f"{row['speedup_vs_dense']:.2f}x",
             f"{row['dram_bytes'] / 1e6:.1f}",
             row["bound"],
-            _evidence_words(row) + padded,
+            _evidence_words(row, n),
         )
     console.print(table)
 
 
-def _evidence_words(row: dict[str, Any]) -> str:
+def _fastest(results: list[dict[str, Any]]) -> str:
+    """The answer in a sentence: the fastest kernel, and the fastest that keeps FP16 values if that is another."""
+    from perfmodel.kernels import KERNELS
+
+    best = min(results, key=lambda row: row["time_us"])
+    exact = [row for row in results if KERNELS[row["kernel"]].format.lossless]
+    words = f"[bold]{best['kernel']}[/bold] is the fastest ({best['speedup_vs_dense']:.2f}x dense)"
+    if exact and best not in exact:
+        kept = min(exact, key=lambda row: row["time_us"])
+        words += f"; with FP16 weights [bold]{kept['kernel']}[/bold] ({kept['speedup_vs_dense']:.2f}x)"
+    return words + "."
+
+
+def _evidence_words(row: dict[str, Any], n: int) -> str:
     found = row["evidence"]
-    mark = "extrapolated; " if row["extrapolated"] else ""
+    padded = f"N padded to {row['n']}; " if row["n"] != n else ""
     if found is None:
-        return mark + "no measurement of this kernel on this GPU"
-    split = "fitted" if found["fitted"] else "held out"
-    words = f"{mark}{found['time_us']:.1f} us ({found['error']:+.1%}, {split})"
+        return padded + "none for this kernel on this GPU"
+    words = f"{found['time_us']:.1f} us, {found['error']:+.1%} {'fitted' if found['fitted'] else 'held out'}"
     if not found["exact"]:
-        words += f" at {found['m']} x {found['k']}, N = {found['n']}, sparsity {found['sparsity']:g}"
-    return words
+        words += f" at {found['m']} x {found['k']}, N {found['n']}, {found['sparsity']:.0%}"
+    return padded + words
 
 
 def _predict_table(input_csv: Path, output_csv: Path) -> None:

@@ -26,6 +26,7 @@ TILE_M, TILE_K = 128, 64  # Tiled-CSL tile
 TILED_CSL_WORDS = 4  # every tile is padded to one 128-bit load
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME bitmap and group tile
 MACKO_MAX_GAP = 16  # a 4-bit delta reaches 16 columns
+MACKO_VALUE_BYTES = 2.5  # FP16 value and 4-bit delta
 QUANT_GROUP = 128  # weights that share one FP16 scale
 GQSA_GROUP = 16  # consecutive weights kept or dropped together
 
@@ -171,7 +172,7 @@ def _macko(m: Array, k: Array, s: Array) -> Array:
     powers = np.where(q < 1, q * (1 - q**steps) / gap, steps)
     weighted = np.where(q < 1, (powers - steps * q ** (steps + 1)) / gap, steps * (steps + 1) / 2)
     stored = (1 - s) * m * (k + k * powers - MACKO_MAX_GAP * weighted)
-    return (FP16_BYTES + 0.5) * stored + FP32_BYTES * (m + 1)
+    return MACKO_VALUE_BYTES * stored + FP32_BYTES * (m + 1)
 
 
 def _quantised(bits: int, group: int | None) -> BytesOf:
@@ -216,6 +217,7 @@ _ALL = (
     WeightFormat("macko", "MACKO", _macko, True, True, "Macko and Boza, MACKO, arXiv 2511.13061"),
     WeightFormat("int8", "INT8", _quantised(8, None), False, False, "one FP16 scale per row"),
     WeightFormat("fp6", "FP6", _quantised(6, None), False, False, "Xia et al., FP6-LLM, USENIX ATC 2024"),
+    WeightFormat("fp5", "FP5", _quantised(5, None), False, False, "Xia et al., FP6-LLM, USENIX ATC 2024"),
     WeightFormat(
         "int4", "INT4, groups of 128", _quantised(4, QUANT_GROUP), False, False, "Frantar et al., MARLIN, PPoPP 2025"
     ),

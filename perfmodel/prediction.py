@@ -12,6 +12,7 @@ from perfmodel.calibration import calibrated, extrapolated
 from perfmodel.catalog import load_calibration, load_gpu
 from perfmodel.kernels import BASELINE, KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import Gpu
+from perfmodel.uncertainty import half_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,8 @@ class Prediction:
         Seconds each resource would take alone.
     dram_bytes, weight_bytes : ndarray
         Bytes over DRAM in all, and of the stored weights.
+    lo_s, hi_s : ndarray
+        90 % interval of ``time_s``, wider outside the evidence.
     extrapolated : ndarray of bool
         True outside the evidence the kernel was fitted on.
     """
@@ -49,6 +52,8 @@ class Prediction:
     terms: dict[str, Array]
     dram_bytes: Array
     weight_bytes: Array
+    lo_s: Array
+    hi_s: Array
     extrapolated: NDArray[np.bool_]
 
     @property
@@ -70,7 +75,8 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
     wrong = np.flatnonzero(padded != tokens)
     if wrong.size:
         bad, fit = tokens.flat[wrong[0]], padded.flat[wrong[0]]
-        raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}; pad N to {fit:g}")
+        remedy = "" if np.isnan(fit) else f"; pad N to {fit:g}"
+        raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}{remedy}")
 
 
 def predict(
@@ -113,6 +119,9 @@ def predict(
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration))
     dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))
+    fit = calibration[kernel]
+    case = (record.key, shape.m, shape.k, shape.n, shape.sparsity)
+    factor = np.exp(half_width(fit, *case))
     full = np.broadcast_shapes(shape.m.shape, shape.k.shape, shape.n.shape, shape.sparsity.shape)
     return Prediction(
         kernel=kernel,
@@ -123,9 +132,9 @@ def predict(
         terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
         dram_bytes=np.broadcast_to(result.dram_bytes, full),
         weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), full),
-        extrapolated=np.broadcast_to(
-            extrapolated(calibration[kernel], record.key, shape.m, shape.k, shape.n, shape.sparsity), full
-        ),
+        lo_s=np.broadcast_to(result.time_s / factor, full),
+        hi_s=np.broadcast_to(result.time_s * factor, full),
+        extrapolated=np.broadcast_to(extrapolated(fit, *case), full),
     )
 
 
@@ -140,7 +149,7 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated``.
+        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated, lo_us, hi_us``.
     """
     import pandas as pd
 
@@ -152,6 +161,8 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
             "speedup_vs_dense": p.speedup_vs_dense,
             "bound": p.bound.astype(str),
             "extrapolated": p.extrapolated,
+            "lo_us": p.lo_s * 1e6,
+            "hi_us": p.hi_s * 1e6,
         }
         parts.append(pd.DataFrame(columns, index=group.index))
     return pd.concat(parts).reindex(rows.index)

@@ -273,6 +273,13 @@ class LanguageModel(Record, frozen=True, kw_only=True):
         return shape.embedding_parameters + layers + norms * shape.norm_parameters
 
 
+class Launch(StrEnum):
+    """How a benchmark started its kernels: one by one in a stream, or by replaying a CUDA graph."""
+
+    STREAM = "stream"
+    GRAPH = "graph"
+
+
 class Source(Record, frozen=True, kw_only=True):
     """Provenance of one evidence file: where from, which licence, how sure."""
 
@@ -283,13 +290,15 @@ class Source(Record, frozen=True, kw_only=True):
     method: Text
     error: Text
     date: Text
+    launch: Launch = Launch.STREAM
 
 
 class FittedKernel(Record, frozen=True):
     """Calibrated parameters of one kernel model and the evidence they came from.
 
     ``mean_absolute_error`` is the relative error on the fitted rows; ``evidence_range`` gives the smallest and largest
-    m, k, n and sparsity among them, beyond which a prediction is an extrapolation.
+    m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths
+    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``.
     """
 
     parameters: dict[str, float]
@@ -298,3 +307,4 @@ class FittedKernel(Record, frozen=True):
     rows: PositiveInt
     mean_absolute_error: float
     evidence_range: dict[str, tuple[float, float]]
+    spread: dict[str, float] = {}

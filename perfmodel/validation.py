@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from perfmodel.calibration import calibrated, fitted_rows, predict_rows
-from perfmodel.kernels import KERNELS
+from perfmodel.evidence import kernel_evidence
+from perfmodel.kernels import BASELINE, KERNELS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from perfmodel.specs import FittedKernel
 
-COMPARABLE_STATUS = ("value", "rough", "assumed-gpu")  # rows that state a time, not just a bound
+COMPARABLE_STATUS = ("value", "rough", "assumed-gpu", "derived")  # rows that state a time, not just a bound
 
 
-def join_predictions(evidence: pd.DataFrame, calibration: Mapping[str, FittedKernel] | None = None) -> pd.DataFrame:
-    """Evidence rows of every modelled kernel with their prediction beside them.
+def join_predictions(
+    evidence: pd.DataFrame | None = None, calibration: Mapping[str, FittedKernel] | None = None
+) -> pd.DataFrame:
+    """Evidence rows of every modelled kernel (all there is by default) with their prediction beside them.
 
     Returns
     -------
@@ -27,6 +30,8 @@ def join_predictions(evidence: pd.DataFrame, calibration: Mapping[str, FittedKer
         The rows that state a time, with ``predicted_us``, ``error`` (predicted / measured - 1, signed) and ``fitted``
         (True if the row took part in the calibration).
     """
+    if evidence is None:
+        evidence = kernel_evidence(calibrated(BASELINE, calibration))
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
     rows = evidence[usable].copy()
     rows["fitted"] = fitted_rows(rows)

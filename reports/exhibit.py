@@ -71,7 +71,7 @@ class Context:
     @cached_property
     def joined(self) -> pd.DataFrame:
         """Every kernel time with its prediction."""
-        return join_predictions(load_kernel_times(), self.calibration)
+        return join_predictions(calibration=self.calibration)
 
     @cached_property
     def benchmark(self) -> pd.DataFrame:

@@ -41,7 +41,9 @@ def rewritten(text: str, context: Context) -> str:
     for name, make in TABLES.items():
         block = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         table = make(context)
-        text, count = re.subn(block, lambda found, table=table: found[1] + table + "\n" + found[2], text, flags=re.DOTALL)
+        text, count = re.subn(
+            block, lambda found, table=table: found[1] + table + "\n" + found[2], text, flags=re.DOTALL
+        )
         if count != 1:
             raise ValueError(f"README.md needs exactly one pair of markers <!-- {name} --> and <!-- /{name} -->")
     return text

@@ -35,7 +35,7 @@ def test_predict_prints_every_kernel() -> None:
     assert result.exit_code == 0
     for kernel in ("cublas", "flash-llm", "sparta", "sputnik", "cusparse"):
         assert f"\n{kernel} " in result.output
-    assert "flash-llm is the fastest" in result.output
+    assert "with FP16 weights flash-llm (1.90x)" in result.output
 
 
 def test_predict_json_has_time_bound_and_evidence() -> None:

@@ -5,14 +5,25 @@ from __future__ import annotations
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
+from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
 from perfmodel.kernels.dense import Dense
 from perfmodel.kernels.sparta import Sparta
 from perfmodel.kernels.tiled_csl import TiledCsl
 from perfmodel.names import unknown_name
 
-KERNELS: dict[str, KernelModel] = {
-    model.name: model for model in (Dense(), TiledCsl(), Sparta(), Sputnik(), Cusparse())
-}
+_MODELS: tuple[KernelModel, ...] = (
+    Dense(),
+    TiledCsl(),
+    Sparta(),
+    Sputnik(),
+    Cusparse(),
+    Bitmap(),
+    Macko(),
+    QuantLlmW6(),
+    QuantLlmW5(),
+    Int8(),
+)
+KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name
 
 __all__ = ["BASELINE", "KERNELS", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]

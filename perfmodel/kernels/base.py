@@ -159,7 +159,7 @@ class KernelModel(ABC):
         return FORMATS[self.format_name]
 
     def padded_n(self, n: ArrayLike) -> Array:
-        """Smallest N the kernel accepts that holds ``n`` tokens; the identity where any N will do."""
+        """Smallest N the kernel accepts that holds ``n`` tokens, NaN if none does; the identity where any N will do."""
         return np.asarray(n, dtype=np.float64)
 
     supported_n = "any N"

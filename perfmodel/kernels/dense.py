@@ -21,7 +21,8 @@ class DenseParameters:
     """Free parameters of the dense kernel."""
 
     bandwidth_efficiency: float = free(0.84, 0.5, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
-    latency_s: float = free(8e-6, 1e-6, 4e-5, "seconds to launch, fill and drain the pipeline")
+    launch_s: float = free(5e-6, 5e-7, 2e-5, "seconds a launch costs in a stream; nothing when a CUDA graph replays it")
+    pipeline_cycles: float = free(9e3, 1e3, 4e4, "SM cycles to fill and drain the pipeline")
     tensor_efficiency: float = free(0.8, 0.3, 1.0, "achieved fraction of the dense Tensor-Core peak")
 
 
@@ -52,7 +53,8 @@ class Dense(KernelModel):
         inputs = FP16_BYTES * shape.k * shape.n * ceil_div(shape.m, TILE_M)
         l2_s = (FP16_BYTES * shape.weights + inputs) / machine.l2_bytes_per_s
         compute_s = 2 * shape.weights * token_tile(shape.n) / (p.tensor_efficiency * machine.tensor_flops_per_s)
-        time_s = p.latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
-        latency_s = np.full_like(time_s, p.latency_s)
-        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: compute_s, Bound.LATENCY: latency_s}
+        latency_s = p.launch_s + p.pipeline_cycles / machine.clock_hz
+        time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
+        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: compute_s}
+        terms[Bound.LATENCY] = np.broadcast_to(latency_s, np.shape(time_s))
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

@@ -24,6 +24,9 @@ KERNEL_COLOURS = {
     "cusparse": PURPLE,
     "bitmap": ORANGE,
     "macko": SKY,
+    "quant-llm-w6": YELLOW,
+    "quant-llm-w5": "#B8A800",
+    "int8": GREY,
 }
 KERNEL_MARKERS = {
     "cublas": "s",
@@ -33,6 +36,9 @@ KERNEL_MARKERS = {
     "cusparse": "v",
     "bitmap": "P",
     "macko": "X",
+    "quant-llm-w6": "p",
+    "quant-llm-w5": "h",
+    "int8": "*",
 }
 
 

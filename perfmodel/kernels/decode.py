@@ -1,0 +1,123 @@
+"""Kernels that decode compact weights on the fly and multiply them dense: bitmap, MACKO, and quantised weights.
+
+They share one anatomy: compact weights stream from DRAM, CUDA cores expand them into operands, Tensor Cores (or, for a
+single token, CUDA cores) multiply. They differ in format, in the cost of expanding a weight, and in the tokens they take.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perfmodel.formats import MACKO_VALUE_BYTES
+from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.specs import Bound
+from perfmodel.units import FP16_BYTES, FP32_BYTES
+
+OVERLAP_SHARPNESS = 2
+MMA_TOKENS = 8  # columns of the smallest Tensor-Core tile
+
+
+@dataclass(frozen=True)
+class DecodeParameters:
+    """Free parameters of a kernel that decodes weights on the fly."""
+
+    bandwidth_efficiency: float = free(0.8, 0.4, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
+    latency_s: float = free(1e-5, 0.0, 4e-5, "seconds to launch, fill and drain the pipeline")
+    cycles_per_weight: float = free(0.05, 0.0, 1.0, "SM cycles to decode one position, zeros included")
+    cycles_per_token: float = free(0.001, 0.0, 0.02, "further SM cycles of one position for each token")
+
+
+class DecodeKernel(KernelModel):
+    """Compact weights in, dense product out.
+
+    Bound by DRAM while decoding keeps up, which it does on cards with little bandwidth per SM; on HBM cards the decode
+    rate decides. It is paid for every position, zeros included, so it does not fall with sparsity.
+    """
+
+    Parameters = DecodeParameters
+
+    def decoded(self, shape: Shape, weight_bytes: Array) -> Array:
+        """Positions that pass through the decoder: all weights."""
+        return shape.weights
+
+    def time(self, machine: Machine, shape: Shape, p: DecodeParameters) -> KernelTime:
+        """Seconds of one product."""
+        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        dram_bytes = weight_bytes + FP16_BYTES * shape.n * (shape.m + shape.k)
+        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        cycles = p.cycles_per_weight + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
+        decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
+        compute_s = 2 * shape.weights * shape.n / machine.tensor_flops_per_s
+        time_s = p.latency_s + overlap(memory_s, np.maximum(decode_s, compute_s), OVERLAP_SHARPNESS)
+        terms = {
+            Bound.MEMORY: memory_s,
+            Bound.COMPUTE: np.maximum(decode_s, compute_s),
+            Bound.LATENCY: np.full_like(time_s, p.latency_s),
+        }
+        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))
+
+
+class Bitmap(DecodeKernel):
+    """SpInfer: 8 x 8 bitmaps decoded by popcount into Tensor-Core operands (Fan et al., EuroSys 2025).
+
+    Decodes about five positions per cycle and SM, so it is bound by decoding on an A100 and by DRAM on GDDR cards.
+    """
+
+    name = "bitmap"
+    title = "SpInfer (bitmap)"
+    format_name = "bitmap"
+    supported_n = "8, 16, 32 or a multiple of 64"
+
+    def padded_n(self, n: ArrayLike) -> Array:
+        """Smallest supported N that holds ``n`` tokens."""
+        tokens = np.asarray(n, dtype=np.float64)
+        small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
+        return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
+
+
+class Macko(DecodeKernel):
+    """MACKO: 16-bit values with 4-bit column gaps, one token (Macko and Boza, arXiv 2511.13061).
+
+    Bound by DRAM down to small matrices; the decoder works on stored values only, so its cost falls with sparsity.
+    """
+
+    name = "macko"
+    title = "MACKO"
+    format_name = "macko"
+    supported_n = "1"
+
+    def padded_n(self, n: ArrayLike) -> Array:
+        """One token, or NaN: a vector kernel cannot hold more."""
+        tokens = np.asarray(n, dtype=np.float64)
+        return np.where(tokens <= 1, 1.0, np.nan)
+
+    def decoded(self, shape: Shape, weight_bytes: Array) -> Array:
+        """Stored values, padding included."""
+        return (weight_bytes - FP32_BYTES * (shape.m + 1)) / MACKO_VALUE_BYTES
+
+
+class QuantLlmW6(DecodeKernel):
+    """FP6-LLM / Quant-LLM with 6-bit floating-point weights (Xia et al., USENIX ATC 2024)."""
+
+    name = "quant-llm-w6"
+    title = "Quant-LLM FP6"
+    format_name = "fp6"
+
+
+class QuantLlmW5(DecodeKernel):
+    """FP6-LLM / Quant-LLM with 5-bit floating-point weights."""
+
+    name = "quant-llm-w5"
+    title = "Quant-LLM FP5"
+    format_name = "fp5"
+
+
+class Int8(DecodeKernel):
+    """Weight-only INT8, as in TensorRT-LLM."""
+
+    name = "int8"
+    title = "INT8 weights"
+    format_name = "int8"
