@@ -7,43 +7,16 @@ their paths join. While every thread stands at the same place no bookkeeping is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from . import (  # noqa: F401
-    bit_rules,
-    convert_rules,
-    float_rules,
-    integer_rules,
-    memory_operations,
-    mma,
-    move_operations,
-    warp_operations,
-)
 from .counters import Counters
+from .decode import Step, decode
 from .errors import PtxError
-from .parse import Instruction, Kernel
-from .registers import WARP_SIZE, Active, Geometry, integer, sources
-from .rules import RULES, Rule
-from .scalar_types import TYPES, Array
-from .state import BUILDERS, BlockState, Operation
-
-IGNORED = ("fence", "membar", "nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
-
-
-class Step(NamedTuple):
-    """A decoded instruction: ``kind`` is operation, branch, table, exit or barrier.
-
-    ``target`` is the position that a branch or exit leads to, or the number of a barrier.
-    """
-
-    kind: str
-    guard: Callable[[], Array] | None
-    operation: Operation | None
-    target: int
-    table: tuple[int, ...] = ()
-    selector: Callable[[], Array] | None = None
+from .parse import Kernel
+from .registers import WARP_SIZE, Active, Geometry
+from .scalar_types import Array
+from .state import BlockState
 
 
 class ThreadBlock:
@@ -57,7 +30,7 @@ class ThreadBlock:
         exists = np.arange(geometry.padded_threads) < self.n_threads
         self.everyone = Active(exists, full=True)
         self.nobody = Active(np.zeros_like(exists))
-        self.steps = [self._decode(instruction) for instruction in kernel.instructions]
+        self.steps = [decode(instruction, kernel, state) for instruction in kernel.instructions]
 
     def run(self, block_index: tuple[int, int, int]) -> Counters:
         """Run one block to its end and return its counters."""
@@ -201,77 +174,3 @@ class ThreadBlock:
 
     def _located(self, error: PtxError, position: int) -> PtxError:
         return error.at(self.kernel.instructions[position].text, position, self.block_index)
-
-    def _decode(self, instruction: Instruction) -> Step:
-        try:
-            guard = None
-            if instruction.guard is not None:
-                negated, name = instruction.guard
-                guard = self.state.registers.read(("!" if negated else "") + name, TYPES["pred"])
-            return self._decode_control(instruction, guard) or Step("operation", guard, self._operation(instruction), 0)
-        except PtxError as error:
-            raise error.at(instruction.text, instruction.position, (0, 0, 0)) from None
-
-    def _decode_control(self, instruction: Instruction, guard: Callable[[], Array] | None) -> Step | None:
-        opcode, words, labels = instruction.opcode, instruction.modifiers, self.kernel.labels
-        if opcode == "bra":
-            return Step("branch", guard, None, labels[instruction.operands[0]])
-        if opcode == "brx":
-            table = tuple(labels[name] for name in self.kernel.branch_tables[instruction.operands[1]])
-            index = self.state.registers.read(instruction.operands[0], TYPES["u32"])
-            return Step("table", guard, None, 0, table, index)
-        if opcode in ("ret", "exit"):
-            return Step("exit", guard, None, self.end)
-        if opcode in ("bar", "barrier") and "warp" not in words:
-            if "sync" not in words or "cluster" in words or [o.isdigit() for o in instruction.operands] != [True]:
-                raise PtxError(f"unsupported instruction {instruction.name}: only barriers of the whole block")
-            return Step("barrier", guard, None, integer(instruction.operands[0]))
-        return None
-
-    def _operation(self, instruction: Instruction) -> Operation:
-        opcode = "bar.warp" if instruction.name.startswith("bar.warp") else instruction.opcode
-        if opcode in BUILDERS:
-            return BUILDERS[opcode](instruction, self.state)
-        if opcode in RULES:
-            return self._element_wise(instruction)
-        if opcode in IGNORED:
-            return lambda active: None
-        if opcode in ("call", "trap", "brkpt"):
-            return _refusal(instruction)
-        raise PtxError(f"unsupported instruction {instruction.name}")
-
-    def _element_wise(self, instruction: Instruction) -> Operation:
-        rule = RULES[instruction.opcode](instruction)
-        registers = self.state.registers
-        target, _, other = instruction.operands[0].partition("|")
-        put = registers.write(target.strip(), rule.result)
-        compute, reads = rule.compute, sources(instruction, registers, *rule.sources)
-        if other:
-            return self._two_results(instruction, rule, (target.strip(), other.strip()))
-        if len(reads) == 2:
-            left, right = reads
-            return lambda active: put(compute(left(), right()), active)
-        return lambda active: put(compute(*[read() for read in reads]), active)
-
-    def _two_results(self, instruction: Instruction, rule: Rule, targets: tuple[str, str]) -> Operation:
-        if rule.second is None:
-            raise PtxError(f"unsupported form of {instruction.name}: two destinations")
-        puts = [self.state.registers.write(target, rule.result) for target in targets]
-        reads = sources(instruction, self.state.registers, *rule.sources)
-        computes = (rule.compute, rule.second)
-
-        def run(active: Active) -> None:
-            values = [read() for read in reads]
-            for put, result in zip(puts, [compute(*values) for compute in computes], strict=True):
-                put(result, active)
-
-        return run
-
-
-def _refusal(instruction: Instruction) -> Operation:
-    """An instruction that is an error only if a thread reaches it."""
-
-    def run(active: Active) -> None:
-        raise PtxError(f"unsupported instruction {instruction.name} was reached", thread=int(active.threads[0]))
-
-    return run

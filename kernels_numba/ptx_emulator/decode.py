@@ -1,0 +1,126 @@
+"""Turns each instruction into a function once, so that running it needs no more look-ups.
+
+Instructions come from three tables: rules of element-wise instructions, builders of instructions that touch memory or
+other lanes, and control flow, which is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from . import (  # noqa: F401  (importing fills the tables)
+    bit_rules,
+    convert_rules,
+    float_rules,
+    integer_rules,
+    memory_operations,
+    mma,
+    move_operations,
+    warp_operations,
+)
+from .errors import PtxError
+from .parse import Instruction, Kernel
+from .registers import Active, integer, sources
+from .rules import RULES, Rule
+from .scalar_types import TYPES, Array
+from .state import BUILDERS, BlockState, Operation
+
+# They change nothing here: threads of a block run in order, and time does not pass.
+IGNORED = ("fence", "membar", "nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
+# Errors only if a thread reaches them, as in the failing branch of an assertion.
+REFUSED = ("call", "trap", "brkpt")
+
+
+class Step(NamedTuple):
+    """A decoded instruction: ``kind`` is operation, branch, table, exit or barrier.
+
+    ``target`` is the position that a branch or exit leads to, or the number of a barrier.
+    """
+
+    kind: str
+    guard: Callable[[], Array] | None
+    operation: Operation | None
+    target: int
+    table: tuple[int, ...] = ()
+    selector: Callable[[], Array] | None = None
+
+
+def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
+    """Step of one instruction; raises PtxError, naming it, if it is not supported."""
+    try:
+        guard = None
+        if instruction.guard is not None:
+            negated, name = instruction.guard
+            guard = state.registers.read(("!" if negated else "") + name, TYPES["pred"])
+        control = _control(instruction, kernel, state, guard)
+        return control or Step("operation", guard, _operation(instruction, state), 0)
+    except PtxError as error:
+        raise error.at(instruction.text, instruction.position, (0, 0, 0)) from None
+
+
+def _control(
+    instruction: Instruction, kernel: Kernel, state: BlockState, guard: Callable[[], Array] | None
+) -> Step | None:
+    """Step of a branch, exit or barrier; None for anything else."""
+    opcode, words, labels = instruction.opcode, instruction.modifiers, kernel.labels
+    if opcode == "bra":
+        return Step("branch", guard, None, labels[instruction.operands[0]])
+    if opcode == "brx":
+        table = tuple(labels[name] for name in kernel.branch_tables[instruction.operands[1]])
+        selector = state.registers.read(instruction.operands[0], TYPES["u32"])
+        return Step("table", guard, None, 0, table, selector)
+    if opcode in ("ret", "exit"):
+        return Step("exit", guard, None, len(kernel.instructions))
+    if opcode in ("bar", "barrier") and "warp" not in words:
+        if "sync" not in words or "cluster" in words or [o.isdigit() for o in instruction.operands] != [True]:
+            raise PtxError(f"unsupported instruction {instruction.name}: only barriers of the whole block")
+        return Step("barrier", guard, None, integer(instruction.operands[0]))
+    return None
+
+
+def _operation(instruction: Instruction, state: BlockState) -> Operation:
+    opcode = "bar.warp" if instruction.name.startswith("bar.warp") else instruction.opcode
+    if opcode in BUILDERS:
+        return BUILDERS[opcode](instruction, state)
+    if opcode in RULES:
+        return _element_wise(instruction, RULES[opcode](instruction), state)
+    if opcode in IGNORED:
+        return lambda active: None
+    if opcode in REFUSED:
+        return _refusal(instruction)
+    raise PtxError(f"unsupported instruction {instruction.name}")
+
+
+def _element_wise(instruction: Instruction, rule: Rule, state: BlockState) -> Operation:
+    target, _, other = instruction.operands[0].partition("|")
+    put = state.registers.write(target.strip(), rule.result)
+    compute, reads = rule.compute, sources(instruction, state.registers, *rule.sources)
+    if other:
+        return _two_results(instruction, rule, (target.strip(), other.strip()), state)
+    if len(reads) == 2:
+        left, right = reads
+        return lambda active: put(compute(left(), right()), active)
+    return lambda active: put(compute(*[read() for read in reads]), active)
+
+
+def _two_results(instruction: Instruction, rule: Rule, targets: tuple[str, str], state: BlockState) -> Operation:
+    if rule.second is None:
+        raise PtxError(f"unsupported form of {instruction.name}: two destinations")
+    puts = [state.registers.write(target, rule.result) for target in targets]
+    reads = sources(instruction, state.registers, *rule.sources)
+    computes = (rule.compute, rule.second)
+
+    def run(active: Active) -> None:
+        values = [read() for read in reads]
+        for put, result in zip(puts, [compute(*values) for compute in computes], strict=True):
+            put(result, active)
+
+    return run
+
+
+def _refusal(instruction: Instruction) -> Operation:
+    def run(active: Active) -> None:
+        raise PtxError(f"unsupported instruction {instruction.name} was reached", thread=int(active.threads[0]))
+
+    return run
