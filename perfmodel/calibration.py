@@ -161,9 +161,11 @@ def _least_squares(model: KernelModel, errors: Callable[[Any], Array]) -> Any:
         return model.Parameters(*(low + unit * (high - low)))
 
     start = (np.array([f.default for f in frees]) - low) / (high - low)
-    found = least_squares(
-        lambda unit: errors(at(unit)), start, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale="jac"
-    )
+
+    def objective(unit: Array) -> Array:
+        return errors(at(unit))
+
+    found = least_squares(objective, start, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale="jac")
     return model.Parameters(*(_rounded(value, 6) for value in low + found.x * (high - low)))
 
 
@@ -198,7 +200,7 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
     )
 
 
-def _rounded(value: float, digits: int = 4) -> float:
+def _rounded(value: Any, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 

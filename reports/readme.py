@@ -40,10 +40,8 @@ def rewritten(text: str, context: Context) -> str:
     """``text`` with the content between each pair of markers replaced."""
     for name, make in TABLES.items():
         block = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
-        table = make(context)
-        text, count = re.subn(
-            block, lambda found, table=table: found[1] + table + "\n" + found[2], text, flags=re.DOTALL
-        )
+        table = make(context).replace("\\", r"\\")
+        text, count = re.subn(block, rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"README.md needs exactly one pair of markers <!-- {name} --> and <!-- /{name} -->")
     return text

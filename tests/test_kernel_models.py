@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.calibration import FIT_RULES, calibrated, extrapolated, fit_all, fitted_rows
-from perfmodel.catalog import CALIBRATION_FILE, data_directory, gpu_names, load_calibration, load_gpu, load_kernel_times
+from perfmodel.calibration import FIT_RULES, calibrated, extrapolated, fit_all
+from perfmodel.catalog import CALIBRATION_FILE, data_directory, gpu_names, load_calibration, load_gpu
 from perfmodel.kernels import KERNELS, Machine, Shape, kernel_model
 from perfmodel.kernels.base import imbalance, overlap
 from perfmodel.kernels.tiled_csl import blocks_per_sm, padded_tokens, split_k

@@ -1,7 +1,7 @@
 """Kernels that decode compact weights on the fly and multiply them dense: bitmap, MACKO, and quantised weights.
 
 They share one anatomy: compact weights stream from DRAM, CUDA cores expand them into operands, Tensor Cores (or, for a
-single token, CUDA cores) multiply. They differ in format, in the cost of expanding a weight, and in the tokens they take.
+single token, CUDA cores) multiply. They differ in format, in the cost of expanding a weight, and in the tokens taken.
 """
 
 from __future__ import annotations
