@@ -119,23 +119,21 @@ def _multiply_strip(
     from kernels_numba import cpu_njit
 
     width = x.size // weights.shape[1]
+    bfloat16 = weights.element is Element.BFLOAT16
     if isinstance(weights, TiledCsl):
         make_kernel = cpu_njit.words_kernel if path is Path.SPARSE else cpu_njit.tiles_kernel
         make_kernel(width)(weights.words, weights.tile_offsets, weights.shape, x, out, stride, column)
     elif isinstance(weights, PanelCsr):
         grid = (BLOCK_ROWS, weights.panels, PANEL_K, weights.shape[0])
-        values = _kernel_values(weights.values, weights.element)
+        values = bits_of(weights.values)
         kernel = cpu_njit.segments_kernel(width)
-        kernel(weights.segment_ptr, weights.col_idx, *values, grid, x, out, stride, column)
+        kernel(weights.segment_ptr, weights.col_idx, values, bfloat16, grid, x, out, stride, column)
     elif isinstance(weights, Csr):  # one panel, and blocks of one row
         grid = (1, 1, weights.shape[1], weights.shape[0])
-        values = _kernel_values(weights.values, weights.element)
-        cpu_njit.segments_kernel(width)(weights.row_ptr, weights.col_idx, *values, grid, x, out, stride, column)
+        values = bits_of(weights.values)
+        cpu_njit.segments_kernel(width)(
+            weights.row_ptr, weights.col_idx, values, bfloat16, grid, x, out, stride, column
+        )
     else:
-        values = _kernel_values(weights.decode(), weights.element)
-        cpu_njit.dense_kernel(width)(*values, x, out, stride, column)
-
-
-def _kernel_values(values: NDArray[Any], element: Element) -> tuple[NDArray[Any], bool]:
-    """Values as the kernels take them: float32, or 16-bit patterns and whether they are bfloat16."""
-    return (values if element is Element.FLOAT32 else bits_of(values)), element is Element.BFLOAT16
+        values = bits_of(weights.decode())
+        cpu_njit.dense_kernel(width)(values, bfloat16, x, out, stride, column)

