@@ -67,6 +67,8 @@ FIT_RULES = (
     FitRule("aiconfigurator-gemm", "a100-80gb", (8, 256, 512), 0.3, kernels=("cublas",), relative=True),
     # cuSPARSE takes another path for a single token, which no A100 row shows.
     FitRule("macko-bench", "rtx-3090", (1,), 0.3, kernels=("cusparse", "macko")),
+    # Few: it tells what a non-zero costs beside its tokens, and must not outvote the rows with tokens.
+    FitRule("macko-sputnik", "rtx-3090", (1,), 0.03, kernels=("sputnik",)),
     FitRule("quant-llm-figures", "a100-80gb", (8, 32), 1.0),
 )
 # SpInfer's A100 times are known only as quartiles of speed-ups; these N are fitted, the others held out.

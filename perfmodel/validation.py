@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.calibration import calibrated, fitted_rows, predict_rows
 from perfmodel.evidence import kernel_evidence
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from perfmodel.specs import FittedKernel
 
+Array = NDArray[np.float64]
+
+MIN_CROSSING_POINTS = 4  # measured sparsities needed to interpolate a crossing
 COMPARABLE_STATUS = ("value", "rough", "assumed-gpu", "derived")  # rows that state a time, not just a bound
 
 
@@ -86,3 +90,42 @@ def nearest_evidence(
     if not (rows["sparsity"] == rows["sparsity"].iloc[0]).all():
         offsets.append((rows["sparsity"] - sparsity) / 0.1)
     return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
+
+
+def crossovers(joined: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+    """Sparsity from which a sparse kernel beats the dense one, as measured and as predicted.
+
+    One row per kernel, GPU, source, shape and N whose measured sparsities enclose the crossing, or whose times never
+    cross although both were measured (then NaN). Crossings are interpolated between neighbouring sparsities.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``kernel, gpu, source, m, k, n, measured, predicted``.
+    """
+    import pandas as pd
+
+    case = ["gpu", "m", "k", "n"]
+    dense = joined[joined["kernel"] == baseline].groupby(case)[["time_us", "predicted_us"]].median()
+    found = []
+    for (kernel, source, *key), rows in joined[joined["kernel"] != baseline].groupby(["kernel", "source", *case]):
+        if tuple(key) not in dense.index or rows["sparsity"].nunique() < MIN_CROSSING_POINTS:
+            continue
+        rows = rows.sort_values("sparsity")
+        reference = dense.loc[tuple(key)]
+        measured, predicted = (
+            _crossing(rows["sparsity"].to_numpy(), rows[column].to_numpy() / reference[column])
+            for column in ("time_us", "predicted_us")
+        )
+        found.append((kernel, key[0], source, *key[1:], measured, predicted))
+    return pd.DataFrame(found, columns=["kernel", "gpu", "source", "m", "k", "n", "measured", "predicted"])
+
+
+def _crossing(sparsity: Array, ratio: Array) -> float:
+    """Sparsity at which ``ratio`` falls below 1 for good, NaN if it never crosses inside the range."""
+    above = np.flatnonzero(ratio >= 1)
+    if above.size == 0 or above[-1] == len(ratio) - 1:
+        return float("nan")
+    i = above[-1]
+    part = (ratio[i] - 1) / (ratio[i] - ratio[i + 1])
+    return float(sparsity[i] + part * (sparsity[i + 1] - sparsity[i]))

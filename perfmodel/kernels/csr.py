@@ -12,6 +12,8 @@ from perfmodel.units import FP16_BYTES
 
 SECTOR_BYTES = 32
 DRAM_EFFICIENCY = 0.85  # of a streaming read; never the bound below 99 % sparsity, so not fitted
+FULL_L1_BYTES_PER_CLOCK = 128.0
+LOAD_SHARE = 0.5  # half of the inner loop's instructions are loads, which take longer where L1 is narrower (Turing)
 LAUNCH_S = 1.15e-5  # the published kernel takes 11.6 us on an empty matrix (sparsity sweep, 100 %)
 
 
@@ -19,19 +21,23 @@ LAUNCH_S = 1.15e-5  # the published kernel takes 11.6 us on an empty matrix (spa
 class CsrParameters:
     """Free parameters of a row-split CSR kernel on CUDA cores."""
 
-    cycles_per_nonzero: float = free(1.1, 0.1, 10.0, "SM cycles to issue the loads and multiply-adds of one non-zero")
+    cycles_per_nonzero: float = free(0.9, 0.1, 10.0, "SM cycles to issue the loads and multiply-adds of one non-zero")
+    cycles_per_token: float = free(0.01, 0.0, 0.5, "further SM cycles of one non-zero for each token")
     l2_exposure: float = free(0.57, 0.0, 2.0, "share of the L2 time of the input rows that is not hidden")
     row_nonzeros: float = free(60.0, 0.0, 300.0, "start-up and tail cost of a row, in non-zeros")
-    l1_hit_size: float = free(2.5, 0.1, 20.0, "L1 sizes of input at which half of the reads miss")
+    l1_reach: float = free(
+        1.0, 0.1, 6.0, "input that hits in L1, in L1 sizes; above 1 where neighbouring rows share reads"
+    )
 
 
 def input_traffic(machine: Machine, k: Array, n: Array, work: Array, p: CsrParameters) -> Array:
     """Bytes read from L2 for the rows of B that the non-zeros ask for.
 
-    Every non-zero needs a row of B: ``2 n`` bytes, at least one 32-byte sector. Reads hit in L1 while B is small.
+    Every non-zero needs a row of B: ``2 n`` bytes, at least one 32-byte sector. A random read misses if its row is not
+    among those that L1 can hold.
     """
     row_bytes = np.maximum(SECTOR_BYTES, FP16_BYTES * n)
-    miss = 1 / (1 + p.l1_hit_size * machine.l1_bytes / (FP16_BYTES * k * n))
+    miss = np.maximum(1 - p.l1_reach * machine.l1_bytes / (FP16_BYTES * k * n), 0.0)
     return work * row_bytes * miss
 
 
@@ -39,7 +45,9 @@ def csr_time(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) -> tu
     """Seconds of instruction issue and of exposed L2 traffic for ``nnz`` non-zeros spread over ``m`` rows."""
     nonempty = shape.m * -np.expm1(-nnz / shape.m)
     work = nnz + p.row_nonzeros * nonempty
-    issue_s = p.cycles_per_nonzero * work / machine.sm_cycles_per_s
+    cycles = p.cycles_per_nonzero + p.cycles_per_token * shape.n
+    narrow = LOAD_SHARE * (FULL_L1_BYTES_PER_CLOCK / machine.shared_bytes_per_clock - 1)
+    issue_s = cycles * (1 + narrow) * work / machine.sm_cycles_per_s
     l2_s = p.l2_exposure * input_traffic(machine, shape.k, shape.n, work, p) / machine.l2_bytes_per_s
     return issue_s, l2_s
 
@@ -47,8 +55,8 @@ def csr_time(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) -> tu
 class Sputnik(KernelModel):
     """Sputnik SpMM (half precision, 16-bit column indices).
 
-    Bound by instruction issue at 8 tokens (about one cycle per SM and non-zero), by the L2 reads of B at 32 and more
-    tokens; DRAM never matters below 99 % sparsity. Short rows pay a fixed cost each, which ends the gain above 95 %.
+    Bound by instruction issue (about one cycle per SM and non-zero at 8 tokens), joined by the L2 reads of B from 32
+    tokens on; DRAM never matters below 99 % sparsity. Short rows pay a fixed cost each, which ends the gain above 95 %.
     The tile configurations Sputnik picks at 16 tokens are not modelled: there it is up to 30 % slower than this.
     """
 
