@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from perfmodel.plotting.style import house_style, save
-from reports import kernels
+from reports import kernels, trust
 from reports.exhibit import Chapter, Context, Exhibit
 
-CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER,)
+CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER, trust.CHAPTER)
 TEMPLATE = Path(__file__).with_name("template.html")
 CSV_DIGITS = "%.6g"
 

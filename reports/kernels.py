@@ -246,41 +246,8 @@ def _pruning_sources() -> set[str]:
     return set(results.loc[results["keeps_accuracy"], "source"])
 
 
-def errors(context: Context) -> Exhibit:
-    """Error of every kernel model, fitted and held-out rows."""
-    joined = context.joined.assign(rows_of=np.where(context.joined["fitted"], "fitted", "held out"))
-    statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows_of"])
-    on_fig9 = statistics[(statistics["source"] == "flash-llm-fig9") & (statistics["rows_of"] == "held out")]
-    met = [name for name, goal in GOALS.items() if on_fig9.set_index("kernel")["mean"][name] <= goal]
-    shown = statistics.copy()
-    for column in ("mean", "median"):
-        shown[column] = shown[column].map(percent)
-    for column in ("worst", "bias"):
-        shown[column] = shown[column].map(lambda value: f"{100 * value:+.1f} %")
-    shown["rank"] = shown["rank"].map(lambda value: "" if np.isnan(value) else f"{value:.3f}")
-    shown = shown.rename(columns={"rows_of": "rows of", "rank": "rank corr."})
-    far = statistics[statistics["mean"] > 0.2]
-    return Exhibit(
-        name="errors",
-        title="How wrong is it?",
-        finding=(
-            f"{len(met)} of {len(GOALS)} kernels meet their goal on the held-out N = 16 rows "
-            f"({', '.join(f'{TITLES[name]} {percent(goal, 0)}' for name, goal in GOALS.items())}). "
-            f"{len(far)} of the {len(statistics)} groups below miss by more than 20 % on average: do not trust the "
-            f"models there."
-        ),
-        evidence=(
-            "Relative error of the time, predicted / measured - 1. Mean and median of its size, the worst and the bias "
-            "with sign. Rows from other GPUs, other token counts and other sources were never fitted unless marked."
-        ),
-        sources=tuple(sorted(joined["source"].unique())),
-        table=statistics,
-        shown=shown,
-    )
-
-
 CHAPTER = Chapter(
     "One matrix product",
     "Five published kernels on an A100: what the closed-form models say, beside what the paper shows.",
-    (skinny_roofline, time_against_sparsity, kernel_benchmark, scatter, speedups, storage, errors),
+    (skinny_roofline, time_against_sparsity, kernel_benchmark, scatter, speedups, storage),
 )

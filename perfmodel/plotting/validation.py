@@ -1,0 +1,117 @@
+"""Figures about trust: predicted against measured by GPU, residuals by sparsity, crossovers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from perfmodel.plotting.style import BLACK, BLUE, COLUMN_WIDTH, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, VERMILION
+
+GPU_COLOURS = {
+    "a100-80gb": BLACK,
+    "a100-40gb": PURPLE,
+    "h100": BLUE,
+    "rtx-3090": ORANGE,
+    "rtx-2080-super": GREEN,
+}
+OTHER_GPU = VERMILION
+BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
+
+
+def by_gpu(joined: pd.DataFrame) -> Figure:
+    """Predicted over measured time, one colour per GPU, with +-10 % and +-20 % bands.
+
+    ``joined``: ``gpu, time_us, predicted_us, fitted``; hollow markers took part in a fit.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.8))
+    low, high = joined["time_us"].min() * 0.8, joined["time_us"].max() * 1.25
+    line = np.array([low, high])
+    for band, shade in BANDS:
+        axes.fill_between(line, line * (1 - band), line * (1 + band), color=shade, zorder=0)
+    axes.plot(line, line, color=GREY, lw=1)
+    for (gpu, fitted), rows in joined.groupby(["gpu", "fitted"]):
+        colour = GPU_COLOURS.get(gpu, OTHER_GPU)
+        face = "white" if fitted else colour
+        axes.plot(rows["time_us"], rows["predicted_us"], "o", ms=3, mec=colour, mfc=face, mew=0.6, alpha=0.7)
+    gpus = [
+        Line2D([], [], color=GPU_COLOURS.get(name, OTHER_GPU), marker="o", linestyle="none", label=name)
+        for name in joined["gpu"].unique()
+    ]
+    marks = [
+        Line2D([], [], color=GREY, marker="o", mfc="white", linestyle="none", label="fitted (filled: held out)"),
+        *(Patch(color=shade, label=f"within {band:.0%}") for band, shade in reversed(BANDS)),
+    ]
+    axes.legend(handles=[*gpus, *marks], loc="upper left")
+    axes.set(xscale="log", yscale="log", xlabel="measured time [us]", ylabel="predicted time [us]")
+    axes.set(xlim=(low, high), ylim=(low, high))
+    return figure
+
+
+def residuals_by_sparsity(joined: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Signed error against sparsity, one panel per kernel, one colour per GPU.
+
+    ``joined``: ``kernel, gpu, sparsity, error``. A line joins the medians, a bar spans the middle 80 %.
+    """
+    kernels = list(dict.fromkeys(joined["kernel"]))
+    figure, panels = plt.subplots(
+        (len(kernels) + 1) // 2, 2, figsize=(COLUMN_WIDTH, 1.9 * ((len(kernels) + 1) // 2)), sharex=True, sharey=True
+    )
+    for axes, kernel in zip(panels.flat, kernels, strict=False):
+        _residual_panel(axes, joined[joined["kernel"] == kernel])
+        axes.set_title(titles[kernel], fontsize=9)
+    for axes in list(panels.flat)[len(kernels) :]:
+        axes.set_visible(False)
+    for axes in panels[-1]:
+        axes.set_xlabel("sparsity [%]")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("error [%]")
+    handles = [
+        Line2D([], [], color=GPU_COLOURS[g], marker="o", label=g) for g in GPU_COLOURS if g in set(joined["gpu"])
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _residual_panel(axes: Axes, rows: pd.DataFrame) -> None:
+    axes.axhspan(-20, 20, color=BANDS[0][1], zorder=0)
+    axes.axhspan(-10, 10, color=BANDS[1][1], zorder=0)
+    axes.axhline(0, color=GREY, lw=0.8)
+    for gpu, group in rows.groupby("gpu"):
+        errors = group.groupby("sparsity")["error"]
+        low, middle, high = (errors.quantile(level) * 100 for level in (0.1, 0.5, 0.9))
+        at = middle.index.to_numpy() * 100
+        colour = GPU_COLOURS.get(str(gpu), OTHER_GPU)
+        axes.vlines(at, low, high, color=colour, lw=1)
+        axes.plot(at, middle, "o-", color=colour, ms=3, lw=1)
+    axes.set_ylim(-50, 50)
+
+
+def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Predicted against measured sparsity at which a sparse kernel overtakes the dense one.
+
+    ``table``: ``kernel, gpu, measured, predicted`` (fractions).
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH * 0.8, 4.2))
+    line = np.array([0.0, 100.0])
+    axes.fill_between(line, line - 5, line + 5, color=BANDS[1][1], zorder=0)
+    axes.plot(line, line, color=GREY, lw=1)
+    for (kernel, gpu), rows in table.groupby(["kernel", "gpu"]):
+        axes.plot(
+            rows["measured"] * 100,
+            rows["predicted"] * 100,
+            "o" if gpu == "a100-80gb" else "^" if gpu == "rtx-3090" else "s",
+            color=KERNEL_COLOURS[kernel],
+            mfc="none",
+            ms=5,
+            label=f"{titles[kernel]}, {gpu}",
+        )
+    axes.legend(loc="upper left", title="band: 5 points")
+    axes.set(xlabel="measured crossover sparsity [%]", ylabel="predicted [%]", xlim=(0, 100), ylim=(0, 100))
+    return figure
