@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from lscd.errors import written_whole
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lscd.errors import InputError, written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Own = Annotated[
+    Path | None,
+    typer.Option("--with", help="CSV of your own measurements, columns as data/measured (see data/README.md)."),
+]
 
 
-def calibrate() -> None:
+def calibrate(
+    own: Own = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the fit; needed with --with.")] = None,
+) -> None:
     """Fit the free parameters of every kernel model and store them with what they were fitted on."""
     import msgspec
 
@@ -15,24 +31,43 @@ def calibrate() -> None:
     from perfmodel.kernels import BASELINE
     from perfmodel.uncertainty import with_spread
 
-    fitted = fit_all()
+    if own is not None and out is None:
+        raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
+    fitted = fit_all(None if own is None else _read_own(own))
     fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)))
-    path = data_directory() / CALIBRATION_FILE
+    path = out or data_directory() / CALIBRATION_FILE
     with written_whole(path) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
     for name, kernel in fitted.items():
         values = ", ".join(f"{key} {value:g}" for key, value in kernel.parameters.items())
         print(f"{name}: {kernel.mean_absolute_error:.1%} mean error on {kernel.rows} rows; {values}")
+    if out is not None:
+        print(f"use it with LSCD_CALIBRATION={out}")
 
 
-def validate() -> None:
-    """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs."""
+def _read_own(path: Path) -> pd.DataFrame:
+    """A user's measurements: the schema of the evidence, known GPUs and kernels."""
+    from perfmodel.catalog import load_gpu, read_kernel_times
+    from perfmodel.kernels import kernel_model
+
+    table = read_kernel_times(path)
+    for column, check in (("gpu", load_gpu), ("kernel", kernel_model)):
+        for name in table[column].unique():
+            try:
+                check(name)
+            except ValueError as error:
+                raise InputError(f"{path}: {error}") from None
+    return table
+
+
+def validate(own: Own = None) -> None:
+    """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs, or your own rows."""
     from rich.console import Console
     from rich.table import Table
 
     from perfmodel.validation import error_statistics, join_predictions
 
-    joined = join_predictions()
+    joined = join_predictions(None if own is None else _read_own(own))
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
     statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows of"])
     table = Table(box=None, pad_edge=False, header_style="bold")

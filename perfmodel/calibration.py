@@ -7,7 +7,7 @@ bound the time count when the prediction breaks the bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,8 @@ class FitRule:
         return f"{self.source} on {self.gpu}, {tokens}"
 
 
-FIT_RULES = (
+Rules = Sequence[FitRule]
+FIT_RULES: tuple[FitRule, ...] = (
     FitRule("flash-llm-fig9", "a100-80gb", (8, 32), 1.0),
     FitRule("flash-llm-sweep", "a100-80gb", None, 0.2),
     # Fig 9 never leaves the memory-bound regime; the Tensor-Core efficiency needs rows with many tokens, and the
@@ -75,10 +76,19 @@ FIT_RULES = (
 BOXPLOT_TOKENS = (8, 32)
 
 
-def fitted_rows(evidence: pd.DataFrame) -> NDArray[np.bool_]:
-    """Mask of the rows that took part in a fit; every other row is held out."""
+OWN_WEIGHT = 3.0  # a user's own measurements count more than all published ones together
+
+
+def rules_with(own: pd.DataFrame) -> tuple[FitRule, ...]:
+    """The rules, and one for each source and GPU of a user's own measurements."""
+    pairs = own[["source", "gpu"]].drop_duplicates().itertuples(index=False, name=None)
+    return (*FIT_RULES, *(FitRule(source, gpu, None, OWN_WEIGHT) for source, gpu in pairs))
+
+
+def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.bool_]:
+    """Mask of the rows that take part in a fit; every other row is held out."""
     chosen = np.zeros(len(evidence), dtype=bool)
-    for rule in FIT_RULES:
+    for rule in rules:
         chosen |= rule.select(evidence)
     return chosen
 
@@ -93,10 +103,10 @@ def predict_rows(model: KernelModel, rows: pd.DataFrame, parameters: Any) -> Arr
     return model.time(machine, shape, parameters).time_s
 
 
-def row_weights(rows: pd.DataFrame) -> Array:
+def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
     """Weight of each fitted row: the rule's weight shared evenly among its rows."""
     weights = np.zeros(len(rows))
-    for rule in FIT_RULES:
+    for rule in rules:
         chosen = rule.select(rows)
         if chosen.any():
             weights[chosen] = rule.weight / chosen.sum()
@@ -110,7 +120,7 @@ def residuals(predicted_s: Array, rows: pd.DataFrame) -> Array:
     return np.where(bounded, np.minimum(error, 0.0), error)
 
 
-def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None) -> FittedKernel:
+def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: Rules = FIT_RULES) -> FittedKernel:
     """Fit one kernel model to the fitted rows of ``evidence``.
 
     ``dense_parameters`` are those of the cuBLAS model; needed for kernels known only by their speed-up over it.
@@ -121,14 +131,14 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None) -> Fitt
         If the evidence holds nothing to fit the kernel on.
     """
     model = kernel_model(name)
-    rows = evidence[fitted_rows(evidence) & (evidence["kernel"] == name).to_numpy()]
+    rows = evidence[fitted_rows(evidence, rules) & (evidence["kernel"] == name).to_numpy()]
     if rows.empty:
         return _fit_boxplot(model, dense_parameters)
-    solved = solve(model, rows)
+    solved = solve(model, rows, rules)
     error = residuals(predict_rows(model, rows, solved), rows)
     return FittedKernel(
         parameters=asdict(solved),
-        fitted_on="; ".join(rule.describe() for rule in FIT_RULES if rule.select(rows).any()),
+        fitted_on="; ".join(rule.describe() for rule in rules if rule.select(rows).any()),
         gpus=sorted(rows["gpu"].unique()),
         rows=len(rows),
         mean_absolute_error=_rounded(np.mean(np.abs(np.expm1(error)))),
@@ -138,10 +148,10 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None) -> Fitt
     )
 
 
-def solve(model: KernelModel, rows: pd.DataFrame) -> Any:
+def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Any:
     """Parameters of ``model`` that fit ``rows`` best."""
-    scale = np.sqrt(row_weights(rows) * len(rows))
-    relative = [rule.select(rows) for rule in FIT_RULES if rule.relative]
+    scale = np.sqrt(row_weights(rows, rules) * len(rows))
+    relative = [rule.select(rows) for rule in rules if rule.relative]
 
     def errors(parameters: Any) -> Array:
         error = residuals(predict_rows(model, rows, parameters), rows)
@@ -206,12 +216,19 @@ def _rounded(value: Any, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def fit_all() -> dict[str, FittedKernel]:
-    """Fit every kernel model of the registry to the evidence in ``data/``, the dense one first."""
-    dense = fit(BASELINE, load_kernel_times())
-    dense_parameters = kernel_model(BASELINE).Parameters(**dense.parameters)
-    evidence = kernel_evidence(dense_parameters)
-    others = {name: fit(name, evidence, dense_parameters) for name in KERNELS if name != BASELINE}
+def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
+    """Fit every kernel model of the registry, the dense one first.
+
+    Fits the evidence in ``data/``, and ``own`` measurements in the same schema on top of it if given.
+    """
+    import pandas as pd
+
+    extra = [] if own is None else [own]
+    rules = FIT_RULES if own is None else rules_with(own)
+    dense = fit(BASELINE, pd.concat([load_kernel_times(), *extra], ignore_index=True), rules=rules)
+    dense_parameters = kernel_parameters(dense, BASELINE)
+    evidence = pd.concat([kernel_evidence(dense_parameters), *extra], ignore_index=True)
+    others = {name: fit(name, evidence, dense_parameters, rules) for name in KERNELS if name != BASELINE}
     return {BASELINE: dense, **others}
 
 

@@ -197,8 +197,12 @@ def load_sources() -> dict[str, Source]:
 
 
 def load_calibration(file: str = CALIBRATION_FILE) -> dict[str, FittedKernel]:
-    """Fitted parameters of every kernel model (or of the systems), by name, as `lscd calibrate` wrote them."""
-    path = data_directory() / file
+    """Fitted parameters of every kernel model (or of the systems), by name, as `lscd calibrate` wrote them.
+
+    The file named by the environment variable LSCD_CALIBRATION, a user's own fit, replaces the kernel models' one.
+    """
+    own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
+    path = Path(own) if own else data_directory() / file
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
     return _calibration_at(path, path.stat().st_mtime_ns)

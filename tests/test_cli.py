@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lscd.cli import app, main
 from lscd.errors import written_whole
+from perfmodel import predict
 
 RUNNER = CliRunner()
 ONE = ["predict", "--gpu", "a100-80gb", "--m", "36864", "--k", "9216", "--n", "8", "--sparsity", "0.8"]
@@ -185,3 +186,47 @@ def test_help_imports_nothing_heavy() -> None:
     code = f"import sys; from lscd.cli import app; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+OWN_HEADER = "gpu,kernel,m,k,n,sparsity,time_us,time_err_us,status,cache,source,note\n"
+
+
+def own_measurements(path: Path, factor: float) -> Path:
+    """A table of made-up H200 times: the model's own, times ``factor``."""
+    lines = [OWN_HEADER]
+    for m, k in ((36864, 9216), (12288, 12288), (9216, 36864)):
+        time_us = float(predict("cublas", "h200", m=m, k=k, n=8).time_s) * 1e6 * factor
+        lines.append(f"h200,cublas,{m},{k},8,0,{time_us:.3f},,value,warm,mine,\n")
+    path.write_text("".join(lines))
+    return path
+
+
+def test_own_measurements_are_validated_and_fitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own, out = own_measurements(tmp_path / "own.csv", factor=1.2), tmp_path / "mine.json"
+    shown = RUNNER.invoke(app, ["validate", "--with", str(own)])
+    assert "-16.7%" in shown.output
+    before = predict("cublas", "h200", m=28672, k=7168, n=8)
+    assert RUNNER.invoke(app, ["calibrate", "--with", str(own), "--out", str(out)]).exit_code == 0
+    monkeypatch.setenv("LSCD_CALIBRATION", str(out))
+    after = predict("cublas", "h200", m=28672, k=7168, n=8)
+    assert 1.05 < float(after.time_s / before.time_s) < 1.25
+    assert not after.extrapolated
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("h2000,cublas,64,64,8,0,5,,value,warm,mine,\n", "unknown GPU 'h2000'"),
+        ("h200,cublass,64,64,8,0,5,,value,warm,mine,\n", "did you mean cublas"),
+        ("h200,cublas,64,64,8,0,-5,,value,warm,mine,\n", "time_us"),
+    ],
+)
+def test_own_measurements_must_be_sound(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, row: str, message: str
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(OWN_HEADER + row)
+    code, _, stderr = run(monkeypatch, capsys, "calibrate", "--with", str(own), "--out", str(tmp_path / "x.json"))
+    assert code == 2
+    assert message in stderr
+    assert not (tmp_path / "x.json").exists()
