@@ -105,9 +105,14 @@ def memory(
     per_token = FP16_BYTES * (HIDDEN_BUFFERS * shape.hidden_size + qkv.m + mlp_in.m * shape.experts_per_token)
     activations = in_flight * (prompt * per_token + FP32_BYTES * shape.vocab_size)
     full = np.broadcast_shapes(weights.shape, kv.shape, activations.shape)
-    rest = [np.full(full, size) for size in (WORKSPACE_BYTES, FRAMEWORK_RESERVE_BYTES)]
-    parts = [np.broadcast_to(part, full) for part in (weights, kv, activations)]
-    return Memory(*parts, *rest, capacity=gpu.dram.size_bytes)
+    return Memory(
+        weights=np.broadcast_to(weights, full),
+        kv_cache=np.broadcast_to(kv, full),
+        activations=np.broadcast_to(activations, full),
+        workspace=np.full(full, WORKSPACE_BYTES),
+        reserve=np.full(full, FRAMEWORK_RESERVE_BYTES),
+        capacity=gpu.dram.size_bytes,
+    )
 
 
 def largest_batch(

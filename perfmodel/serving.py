@@ -131,11 +131,20 @@ class _Group:
         return Machine.of(self.gpu)
 
     def matmul_s(self, n: Array, n_head: Array) -> Array:
-        """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits."""
+        """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits.
+
+        Less the launches, which the kernel models hold: a profiler sees these as gaps, so they count as other.
+        """
         shape = self.model.shape
         layer = sum(self._product_s(matrix, n) for matrix in layer_matrices(shape, self.p))
         head = sum(self._product_s(matrix, n_head) for matrix in head_matrices(shape, self.p))
-        return np.asarray(shape.layers * layer + head)
+        return np.asarray(shape.layers * layer + head) - self._products(n) * self.parameters.launch_s
+
+    def _products(self, n: Array) -> Array:
+        """Matrix products of a pass over ``n`` tokens."""
+        shape = self.model.shape
+        layer = sum(matrix.products(n)[0] for matrix in layer_matrices(shape))
+        return np.asarray(shape.layers * layer + len(head_matrices(shape)))
 
     def _product_s(self, matrix: Matrix, n: Array) -> Array:
         count, tokens = matrix.products(n)
@@ -148,7 +157,7 @@ class _Group:
         """Launches and bytes between the products of a pass over ``n`` tokens."""
         shape, c = self.model.shape, self.parameters
         extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
-        launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES
+        launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES + self._products(n)
         moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
         efficiency = calibrated(BASELINE).bandwidth_efficiency
         return launches * c.launch_s + shape.layers * extra + moved / (efficiency * self.gpu.dram.bandwidth_bytes_per_s)
@@ -222,9 +231,7 @@ def evaluate(
     >>> bool(run.memory.fits), 480 < float(run.tokens_per_gpu_s) < 560
     (True, True)
     """
-    model = model if isinstance(model, LanguageModel) else load_model(model)
-    gpu = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    system = system if isinstance(system, System) else load_system(system)
+    model, gpu, system = resolve(model, gpu, system)
     counts = {
         "batch": batch, "input_len": input_len, "output_len": output_len, "gpus": gpus,
         "pipeline_parallel": pipeline_parallel,
@@ -253,6 +260,15 @@ def evaluate(
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
         tdp_w=None if gpu.power is None else gpu.power.tdp_w,
         extrapolated=np.broadcast_to(_extrapolated(gpu, {**counts, "sparsity": sparsity}), full),
+    )
+
+
+def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) -> tuple[LanguageModel, Gpu, System]:
+    """Records behind names; raises `ValueError` with the nearest name where there is none."""
+    return (
+        model if isinstance(model, LanguageModel) else load_model(model),
+        gpu if isinstance(gpu, Gpu) else load_gpu(gpu),
+        system if isinstance(system, System) else load_system(system),
     )
 
 

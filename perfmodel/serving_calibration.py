@@ -133,8 +133,11 @@ def _least_squares(start: Any, errors: Callable[[Any], Array], fixed: tuple[str,
     def at(unit: Array) -> Any:
         return replace(start, **{f.name: float(v) for f, v in zip(frees, low + unit * (high - low), strict=True)})
 
+    def errors_at(unit: Array) -> Array:
+        return errors(at(unit))
+
     guess = (np.array([getattr(start, f.name) for f in frees]) - low) / (high - low)
-    solution = least_squares(lambda unit: errors(at(unit)), guess, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE)
+    solution = least_squares(errors_at, guess, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE)
     return at(solution.x)
 
 

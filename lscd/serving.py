@@ -1,0 +1,240 @@
+"""`lscd e2e` and `lscd plan`: whole models, from tokens per GPU-second to dollars."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.errors import InputError, written_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.planning import Option, Plan
+    from perfmodel.serving import Serving
+
+MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
+GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
+SYSTEM_HELP = "flash-llm, fastertransformer, deepspeed, or fastertransformer+FORMAT (`lscd formats`)."
+JSON_HELP = "Print JSON instead of a table."
+
+
+def e2e(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    system: Annotated[str, typer.Option(help=SYSTEM_HELP)] = "flash-llm",
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
+    batch: Annotated[int, typer.Option(help="Sequences decoded together.")] = 0,
+    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
+    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
+    pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    input_csv: Annotated[
+        Path | None,
+        typer.Option("--input", help="CSV: model,gpu,gpus,system,sparsity,batch,input_len,output_len."),
+    ] = None,
+    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+) -> None:
+    """Predict tokens per GPU-second, latency, memory and cost of generating with a whole model."""
+    if (input_csv is None) != (output_csv is None):
+        raise InputError("--input and --output belong together: give both, or neither")
+    if input_csv is not None and output_csv is not None:
+        if model or gpu or batch:
+            raise InputError("--input takes every run from the file; drop --model, --gpu and --batch")
+        _evaluate_table(input_csv, output_csv)
+        return
+    missing = [f"--{name}" for name, value in (("model", model), ("gpu", gpu), ("batch", batch)) if not value]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}; for example --model opt-66b --gpu a100-80gb --batch 64")
+
+    from perfmodel.serving import evaluate
+
+    question = {"batch": batch, "input_len": input_len, "output_len": output_len, "sparsity": sparsity, "gpus": gpus}
+    run = evaluate(model, gpu, system, **question, pipeline_parallel=pipeline_parallel)
+    if as_json:
+        asked = {"model": model, "gpu": gpu, "system": system, **question, "pipeline_parallel": pipeline_parallel}
+        print(json.dumps({**asked, **_run_fields(run)}, indent=2))
+    else:
+        _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
+
+
+def plan(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)],
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
+    input_len: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 64,
+    output_len: Annotated[int, typer.Option(min=1, help="Tokens generated for each prompt.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Find the fewest GPUs, the best batch and the cheapest system for a model, and where sparse stops paying."""
+    from perfmodel.planning import plan as make_plan
+
+    found = make_plan(model, gpu, sparsity=sparsity, input_len=input_len, output_len=output_len)
+    if as_json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        _print_plan(f"{model} on {gpu}, sparsity {sparsity:g}, {input_len} + {output_len} tokens", found)
+
+
+def _run_fields(run: Serving) -> dict[str, Any]:
+    """One run as JSON shows it: the columns of the batch form and more; null instead of a time that cannot be."""
+    from perfmodel.planning import result_columns
+
+    fits = bool(run.memory.fits)
+    fields = {name: _number(value) for name, value in result_columns(run).items()}
+    price, energy = run.usd_per_million_tokens, run.joules_per_token
+    parts = ("weights", "kv_cache", "activations", "workspace", "reserve", "total", "headroom")
+    return {
+        **fields,
+        "fits": fits,
+        "tokens_per_s": _number(run.tokens_per_s) if fits else None,
+        "usd_per_million_tokens": [float(usd) for usd in price] if fits and price is not None else None,
+        "joules_per_token_at_most": float(energy) if fits and energy is not None else None,
+        "memory_bytes": {name: float(getattr(run.memory, name)) for name in parts} | {"capacity": run.memory.capacity},
+        "extrapolated": bool(run.extrapolated),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value != value else float(value)
+
+
+def _print_run(question: str, run: Serving) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
+    fields = _run_fields(run)
+    if run.memory.fits:
+        mark = "  (extrapolated)" if fields["extrapolated"] else ""
+        console.print(f"[bold]{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second[/bold]{mark}  {question}")
+        tpot = "" if fields["tpot_ms"] is None else f", then a token every {fields['tpot_ms']:.2f} ms"
+        console.print(f"first token after {fields['ttft_ms']:.0f} ms{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
+        if fields["usd_per_million_tokens"]:
+            low, high = fields["usd_per_million_tokens"]
+            console.print(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
+        if fields["joules_per_token_at_most"]:
+            console.print(f"at most {fields['joules_per_token_at_most']:.2f} J per token (boards at their power limit)")
+    else:
+        console.print(f"[bold]out of memory[/bold] by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU  {question}")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in (
+        ("memory per GPU", "left"),
+        ("GB", "right"),
+        ("time of the run", "left"),
+        ("share", "right"),
+    ):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    memory = fields["memory_bytes"]
+    left = [(name.replace("_", " "), f"{memory[name] / 1e9:.1f}") for name in memory]
+    shares = [(str(part), f"{float(seconds / run.total_s):.1%}") for part, seconds in run.parts.items()]
+    right = [*shares, *[("", "")] * (len(left) - len(shares))] if fields["fits"] else [("", "")] * len(left)
+    for a, b in zip(left, right, strict=True):
+        table.add_row(*a, *b)
+    console.print(table)
+
+
+def _print_plan(question: str, found: Plan) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
+    if not found.options:
+        console.print(f"[bold]out of memory[/bold] on every number of GPUs tried  {question}")
+        return
+    top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
+    console.print(
+        f"[bold]{top.system} on {top.gpus} GPU{'s' * (top.gpus > 1)}[/bold] is the cheapest: {question}, batch {top.batch}"
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (
+        "system",
+        "GPUs",
+        "best batch",
+        "largest",
+        "tokens/GPU-s",
+        "TTFT [ms]",
+        "TPOT [ms]",
+        "$/M tokens",
+        "",
+    ):
+        table.add_column(title, justify="left" if title in ("system", "") else "right", no_wrap=True)
+    for option in found.options:
+        table.add_row(*_option_cells(option), "extrapolated" if option.extrapolated else "")
+    console.print(table)
+    for line in _break_even_words(found):
+        console.print(line)
+
+
+def _option_cells(option: Option) -> tuple[str, ...]:
+    price = option.usd_per_million_tokens
+    return (
+        option.system,
+        str(option.gpus),
+        str(option.batch),
+        str(option.largest_batch),
+        f"{option.tokens_per_gpu_s:.1f}",
+        f"{option.ttft_s * 1e3:.0f}",
+        f"{option.tpot_s * 1e3:.1f}",
+        "unknown" if price is None else f"{price[0]:.2f} to {price[1]:.2f}",
+    )
+
+
+def _break_even_words(found: Plan) -> list[str]:
+    dense = found.best("fastertransformer")
+    if dense is None:
+        return ["Dense weights fit on no number of GPUs tried."]
+    where = f"on FasterTransformer's {dense.gpus} GPUs"
+    sparsity, batch, prompt = found.break_even_sparsity, found.break_even_batch, found.break_even_prompt
+    return [
+        "Best against best, sparse pays at no sparsity tried."
+        if sparsity is None
+        else f"Best against best, sparse pays from {sparsity:.0%} sparsity.",
+        f"Sparse is faster at every batch tried {where}."
+        if batch is None
+        else f"Sparse stops being faster at batch {batch} {where}.",
+        f"Sparse is faster at every prompt length tried {where}."
+        if prompt is None
+        else f"Sparse stops being faster at prompts of {prompt} tokens {where}, batch {dense.batch}.",
+    ]
+
+
+def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
+    import pandas as pd
+
+    from lscd.tables import FRACTION, SIZE, read_rows
+    from perfmodel.catalog import load_gpu, load_model
+    from perfmodel.planning import evaluate_rows
+    from perfmodel.systems import load_system
+
+    sizes = dict.fromkeys(("gpus", "batch", "input_len", "output_len"), SIZE)
+    rows = read_rows(
+        input_csv,
+        numbers={**sizes, "sparsity": FRACTION},
+        names={"model": load_model, "gpu": load_gpu, "system": load_system},
+    )
+    try:
+        results = evaluate_rows(rows)
+    except ValueError:
+        _explain_row(input_csv, rows)
+        raise
+    table = pd.concat([rows.drop(columns=results.columns, errors="ignore"), results], axis=1)
+    with written_whole(output_csv) as partial:
+        table.to_csv(partial, index=False)
+
+
+def _explain_row(path: Path, rows: pd.DataFrame) -> None:
+    """Raise the error of the first run that cannot be, with its line."""
+    from perfmodel.planning import evaluate_rows
+
+    for i in range(len(rows)):
+        try:
+            evaluate_rows(rows.iloc[[i]])
+        except ValueError as error:
+            raise InputError(f"{path}: line {i + 2}: {error}") from None

@@ -1,0 +1,239 @@
+"""Questions on top of `perfmodel.serving`: tables of runs, fewest GPUs, best batch, cheapest system, break-even.
+
+A plan compares systems at what each does best: for every number of GPUs that can hold the model, the batch with the
+most tokens per GPU-second among powers of two and the largest that fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfmodel.memory import largest_batch
+from perfmodel.serving import Serving, evaluate, resolve
+from perfmodel.specs import Gpu, LanguageModel
+from perfmodel.systems import SYSTEMS
+from perfmodel.transformer import Part, splits
+from perfmodel.units import GIGA, MILLI
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
+RESULT_COLUMNS = (
+    "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
+    "comm_gpu_s",
+)  # fmt: skip
+GPUS_PER_MACHINE = 8
+BATCHES = 2 ** np.arange(11)
+SPARSITIES = np.round(np.arange(0.50, 0.991, 0.01), 2)
+PROMPTS = 2 ** np.arange(4, 14)
+
+
+def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Predict a table of runs.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``model, gpu, system`` and `RUN_COLUMNS`, one run each.
+
+    Returns
+    -------
+    DataFrame
+        `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
+        run summed over all GPUs. Where the run does not fit there is no time (NaN).
+
+    Raises
+    ------
+    ValueError
+        As `perfmodel.serving.evaluate`.
+    """
+    import pandas as pd
+
+    parts = []
+    for (model, gpu, system), index in rows.groupby(["model", "gpu", "system"], sort=False).indices.items():
+        group = rows.iloc[index]
+        columns: dict[str, Any] = {name: group[name].to_numpy() for name in RUN_COLUMNS}
+        run = evaluate(str(model), str(gpu), str(system), **columns)
+        parts.append(pd.DataFrame(result_columns(run), index=group.index))
+    return pd.concat(parts).loc[rows.index]
+
+
+def result_columns(run: Serving) -> dict[str, Any]:
+    """`RESULT_COLUMNS` of predicted runs, as arrays; NaN instead of a time where the run does not fit."""
+    fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
+    seconds = run.gpu_seconds
+    times = {
+        "tokens_per_gpu_s": run.tokens_per_gpu_s,
+        "ttft_ms": run.ttft_s / MILLI,
+        "tpot_ms": run.tpot_s / MILLI,
+        "matmul_gpu_s": seconds[Part.MATMUL],
+        "attention_gpu_s": seconds[Part.ATTENTION],
+        "other_gpu_s": seconds[Part.OTHER],
+        "comm_gpu_s": seconds[Part.COMMUNICATION],
+    }
+    memory_gb = np.broadcast_to(run.memory.total / GIGA, fits.shape)
+    return {"fits": fits, "memory_gb": memory_gb, **{name: np.where(fits, v, np.nan) for name, v in times.items()}}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One system on one number of GPUs, at its best batch.
+
+    Attributes
+    ----------
+    system : str
+        Name.
+    gpus, batch, largest_batch : int
+        GPUs, sequences of the best run, sequences that fit.
+    tokens_per_gpu_s, ttft_s, tpot_s : float
+        Of the best run.
+    usd_per_million_tokens : tuple of float or None
+        At the low and high price of the GPU.
+    extrapolated : bool
+        True outside the evidence of the fit.
+    """
+
+    system: str
+    gpus: int
+    batch: int
+    largest_batch: int
+    tokens_per_gpu_s: float
+    ttft_s: float
+    tpot_s: float
+    usd_per_million_tokens: tuple[float, float] | None
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Answer of `plan`: every option, the best of each system, and where sparse stops paying against dense.
+
+    Attributes
+    ----------
+    options : tuple of Option
+        By system, then GPUs; the first of a system has its fewest GPUs.
+    break_even_sparsity : float or None
+        Lowest sparsity from which the best Flash-LLM option beats the best FasterTransformer option.
+    break_even_batch, break_even_prompt : int or None
+        On the GPUs of FasterTransformer's best option: batch, and prompt length at that option's batch, from which
+        Flash-LLM is the slower of the two; None if it never is within the range searched.
+    """
+
+    options: tuple[Option, ...]
+    break_even_sparsity: float | None
+    break_even_batch: int | None
+    break_even_prompt: int | None
+
+    def best(self, system: str) -> Option | None:
+        """Option of ``system`` with the most tokens per GPU-second; None if none fits."""
+        mine = [option for option in self.options if option.system == system]
+        return max(mine, key=lambda option: option.tokens_per_gpu_s, default=None)
+
+    def fewest_gpus(self, system: str) -> int | None:
+        """Fewest GPUs ``system`` needs; None if even the largest number tried is too few."""
+        return min((option.gpus for option in self.options if option.system == system), default=None)
+
+
+def plan(
+    model: str | LanguageModel,
+    gpu: str | Gpu,
+    *,
+    sparsity: float = 0.8,
+    input_len: int = 64,
+    output_len: int = 512,
+    systems: Sequence[str] = tuple(SYSTEMS),
+    max_gpus: int = GPUS_PER_MACHINE,
+) -> Plan:
+    """Compare systems for one model on one kind of GPU.
+
+    Raises
+    ------
+    ValueError
+        As `perfmodel.serving.evaluate`.
+    """
+    record, card, _ = resolve(model, gpu, "flash-llm")
+    lengths = {"input_len": input_len, "output_len": output_len}
+    counts = splits(record, max_gpus)
+    options = [
+        option
+        for system in systems
+        for gpus in counts
+        if (option := _best_batch(record, card, system, gpus, sparsity, lengths)) is not None
+    ]
+    sparse = _break_even_sparsity(record, card, counts, lengths, options)
+    batch, prompt = _break_even_load(record, card, sparsity, lengths, options)
+    return Plan(tuple(options), sparse, batch, prompt)
+
+
+def _best_batch(
+    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, int]
+) -> Option | None:
+    _, _, record = resolve(model, gpu, system)
+    largest = largest_batch(model, gpu, record, **lengths, sparsity=sparsity, tensor_parallel=gpus)
+    if largest == 0:
+        return None
+    batches = np.unique([*BATCHES[largest >= BATCHES], largest])
+    run = evaluate(model, gpu, record, batch=batches, sparsity=sparsity, gpus=gpus, **lengths)
+    i = int(np.argmax(run.tokens_per_gpu_s))
+    price = run.usd_per_million_tokens
+    return Option(
+        system=system,
+        gpus=gpus,
+        batch=int(batches[i]),
+        largest_batch=largest,
+        tokens_per_gpu_s=float(run.tokens_per_gpu_s[i]),
+        ttft_s=float(run.ttft_s[i]),
+        tpot_s=float(run.tpot_s[i]),
+        usd_per_million_tokens=None if price is None else (float(price[0][i]), float(price[1][i])),
+        extrapolated=bool(run.extrapolated[i]),
+    )
+
+
+def _dense_best(options: Sequence[Option]) -> Option | None:
+    dense = [option for option in options if option.system == "fastertransformer"]
+    return max(dense, key=lambda option: option.tokens_per_gpu_s, default=None)
+
+
+def _break_even_sparsity(
+    model: LanguageModel, gpu: Gpu, counts: Sequence[int], lengths: dict[str, int], options: Sequence[Option]
+) -> float | None:
+    dense = _dense_best(options)
+    if dense is None:
+        return None
+
+    def pays(sparsity: float) -> bool:
+        found = (_best_batch(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
+        return any(option is not None and option.tokens_per_gpu_s > dense.tokens_per_gpu_s for option in found)
+
+    return _first(SPARSITIES, pays)
+
+
+def _break_even_load(
+    model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, int], options: Sequence[Option]
+) -> tuple[int | None, int | None]:
+    dense = _dense_best(options)
+    if dense is None:
+        return None, None
+
+    def slower(**load: int) -> bool:
+        runs = [
+            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **{"batch": dense.batch, **lengths, **load})
+            for name in ("flash-llm", "fastertransformer")
+        ]
+        return float(runs[0].total_s) > float(runs[1].total_s)
+
+    limit = model.shape.max_positions - lengths["output_len"]
+    prompts = [int(prompt) for prompt in PROMPTS if prompt <= limit]
+    batch = _first(BATCHES, lambda value: slower(batch=int(value)))
+    prompt = _first(prompts, lambda value: slower(input_len=int(value)))
+    return None if batch is None else int(batch), None if prompt is None else int(prompt)
+
+
+def _first(values: Any, holds: Callable[[Any], bool]) -> Any:
+    """First of ``values`` for which ``holds``, or None."""
+    return next((value for value in values if holds(value)), None)
