@@ -21,6 +21,7 @@ TILE_SIZE = TILE_M * TILE_K
 WARP_SIZE = 32
 BANKS = 32
 WORDS_PER_VECTOR = 4  # one 16-byte load per lane
+ONE_USE, ALL_USES, ONE_WORD = 32, 63 * 32, 64 * 32  # fields of ``spread_banks``' priority, above 5 bits of bank
 MAGNITUDE_16 = np.uint16(0x7FFF)
 
 # What ``check_tiles`` finds in a tile
@@ -124,17 +125,19 @@ def spread_banks(words: Any, bank_counts: Any, by_bank: Any, out: Any) -> None:
     """Order a tile's words so that the lanes of a warp scatter to distinct banks as far as possible.
 
     A warp loads 32 vectors of 4 words and stores word 0 of all lanes, then word 1 and so on. Each store takes, lane
-    after lane, from the bank with the most words left: a step then repeats a bank only while that bank holds more
-    words than its share. No order needs fewer than max(steps, words of the fullest bank) wavefronts, lanes that share
-    a 32-bit word aside; this one stays within 12 % of that (tested). The incomplete last group is served first, so that the full groups find level banks.
+    after lane, from the bank with the most words left, and among equals from the one this store has used least. No
+    order needs fewer than max(steps, words of the fullest bank) wavefronts, lanes that share a 32-bit word aside;
+    this one exceeds that by 1 % at 90 %, 8 % at 30 % and 13 % at 10 % density. The incomplete last group is served
+    first, so that the full groups find level banks.
     """
     count_banks(words, bank_counts)
     cursor = np.empty(BANKS, np.int64)
-    remaining = np.empty(BANKS, np.int32)  # words left * 32 + bank: its maximum names the fullest bank
+    # Words left, then uses this step may still make, then bank: the maximum names the bank to take from.
+    priority = np.empty(BANKS, np.int32)
     start = 0
     for bank in range(BANKS):
         cursor[bank] = start
-        remaining[bank] = bank_counts[bank] * BANKS + bank
+        priority[bank] = bank_counts[bank] * ONE_WORD + bank
         start += bank_counts[bank]
     for word in words:
         bank = (word >> 17) & (BANKS - 1)
@@ -145,12 +148,14 @@ def spread_banks(words: Any, bank_counts: Any, by_bank: Any, out: Any) -> None:
     first = n_vectors - lanes
     while first >= 0:
         for step in range(WORDS_PER_VECTOR):
+            for bank in range(BANKS):
+                priority[bank] |= ALL_USES
             for lane in range(lanes):
-                fullest = remaining[0]
+                highest = priority[0]
                 for bank in range(1, BANKS):
-                    fullest = max(fullest, remaining[bank])
-                bank = fullest & (BANKS - 1)
-                remaining[bank] -= BANKS
+                    highest = max(highest, priority[bank])
+                bank = highest & (BANKS - 1)
+                priority[bank] -= ONE_WORD + ONE_USE
                 cursor[bank] -= 1
                 out[WORDS_PER_VECTOR * (first + lane) + step] = by_bank[cursor[bank]]
         lanes = WARP_SIZE
