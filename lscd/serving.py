@@ -53,7 +53,13 @@ def e2e(
 
     from perfmodel.serving import evaluate
 
-    question = {"batch": batch, "input_len": input_len, "output_len": output_len, "sparsity": sparsity, "gpus": gpus}
+    question: dict[str, Any] = {
+        "batch": batch,
+        "input_len": input_len,
+        "output_len": output_len,
+        "sparsity": sparsity,
+        "gpus": gpus,
+    }
     run = evaluate(model, gpu, system, **question, pipeline_parallel=pipeline_parallel)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, **question, "pipeline_parallel": pipeline_parallel}
@@ -109,7 +115,7 @@ def _print_run(question: str, run: Serving) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
+    console = Console(width=120, highlight=False)
     fields = _run_fields(run)
     if run.memory.fits:
         mark = "  (extrapolated)" if fields["extrapolated"] else ""
@@ -144,14 +150,13 @@ def _print_plan(question: str, found: Plan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=not Console().is_terminal, highlight=False)
+    console = Console(width=120, highlight=False)
     if not found.options:
         console.print(f"[bold]out of memory[/bold] on every number of GPUs tried  {question}")
         return
     top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
-    console.print(
-        f"[bold]{top.system} on {top.gpus} GPU{'s' * (top.gpus > 1)}[/bold] is the cheapest: {question}, batch {top.batch}"
-    )
+    cards = f"{top.gpus} GPU{'s' * (top.gpus > 1)}"
+    console.print(f"[bold]{top.system} on {cards}[/bold] is the cheapest, batch {top.batch}: {question}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in (
         "system",
@@ -225,6 +230,7 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
         _explain_row(input_csv, rows)
         raise
     table = pd.concat([rows.drop(columns=results.columns, errors="ignore"), results], axis=1)
+    table["fits"] = table["fits"].map({True: "true", False: "false"})  # as in data/published/e2e.csv
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)
 

@@ -157,7 +157,7 @@ def plan(
         As `perfmodel.serving.evaluate`.
     """
     record, card, _ = resolve(model, gpu, "flash-llm")
-    lengths = {"input_len": input_len, "output_len": output_len}
+    lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
     counts = splits(record, max_gpus)
     options = [
         option
@@ -171,7 +171,7 @@ def plan(
 
 
 def _best_batch(
-    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, int]
+    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, Any]
 ) -> Option | None:
     _, _, record = resolve(model, gpu, system)
     largest = largest_batch(model, gpu, record, **lengths, sparsity=sparsity, tensor_parallel=gpus)
@@ -200,7 +200,7 @@ def _dense_best(options: Sequence[Option]) -> Option | None:
 
 
 def _break_even_sparsity(
-    model: LanguageModel, gpu: Gpu, counts: Sequence[int], lengths: dict[str, int], options: Sequence[Option]
+    model: LanguageModel, gpu: Gpu, counts: Sequence[int], lengths: dict[str, Any], options: Sequence[Option]
 ) -> float | None:
     dense = _dense_best(options)
     if dense is None:
@@ -210,19 +210,21 @@ def _break_even_sparsity(
         found = (_best_batch(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
         return any(option is not None and option.tokens_per_gpu_s > dense.tokens_per_gpu_s for option in found)
 
-    return _first(SPARSITIES, pays)
+    found = _first(SPARSITIES, pays)
+    return None if found is None else float(found)
 
 
 def _break_even_load(
-    model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, int], options: Sequence[Option]
+    model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, Any], options: Sequence[Option]
 ) -> tuple[int | None, int | None]:
     dense = _dense_best(options)
     if dense is None:
         return None, None
 
     def slower(**load: int) -> bool:
+        asked: dict[str, Any] = {"batch": dense.batch, **lengths, **load}
         runs = [
-            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **{"batch": dense.batch, **lengths, **load})
+            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked)
             for name in ("flash-llm", "fastertransformer")
         ]
         return float(runs[0].total_s) > float(runs[1].total_s)
