@@ -71,7 +71,7 @@ def make_dense_kernel(tile_n: int) -> Any:
         first_column = int32(cuda.blockIdx.y * tile_n)
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), int32((k + TILE_K - 1) >> 6))
-        ring = int32(ptx.broadcast_lane_0(ptx.dynamic_shared()))
+        ring = int32(ptx.dynamic_shared())
         ring_end = int32(ring + STAGES * stage_bytes)
 
         accumulators = cuda.local.array(tile_n, float32)

@@ -131,14 +131,20 @@ def store_tile(out, accumulators, first_row, first_column, m, n, lane, tile_n, a
 
     A lane holds two neighbouring columns of rows g, g + 8, g + 16, g + 24 with g = lane / 4.
     """
+    column = int32(first_column + (lane & 3) * 2)
+    bytes_each = 4 if as_fp32 else 2
     for part in range(4):
         row = int32(first_row + (lane >> 2) + part * 8)
-        for group in range(tile_n // 8):
-            column = int32(first_column + group * 8 + (lane & 3) * 2)
-            i = ((part >> 1) * (tile_n // 8) + group) * 4 + (part & 1) * 2
-            if row < m and column < n:
-                place = int64(row) * n + column
-                if as_fp32:
-                    ptx.store_f32x2(out + place * 4, accumulators[i], accumulators[i + 1])
-                else:
-                    ptx.store_u32(out + place * 2, ptx.pack_f16x2(accumulators[i + 1], accumulators[i]))
+        n_left = int32(n - column if row < m else 0)  # columns of this row that are still inside
+        place = out + (int64(row) * n + column) * bytes_each
+        accumulator = (part >> 1) * (tile_n // 2) + (part & 1) * 2
+        if as_fp32:
+            for group in range(tile_n // 8):
+                i = accumulator + group * 4
+                if group * 8 < n_left:
+                    ptx.store_f32x2(place + group * 32, accumulators[i], accumulators[i + 1])
+        else:
+            for group in range(tile_n // 8):
+                i = accumulator + group * 4
+                if group * 8 < n_left:
+                    ptx.store_u32(place + group * 16, ptx.pack_f16x2(accumulators[i + 1], accumulators[i]))

@@ -109,7 +109,7 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
     The host has checked: n a multiple of 8, pointers 16-byte aligned, no split without a tile.
     """
     n_held = vectors * WORDS_PER_VECTOR
-    activation_bytes = activation_tile_bytes(tile_n)
+    buffer_bytes = A_TILE_BYTES + activation_tile_bytes(tile_n)
 
     def tiled_csl_kernel(  # type: ignore[no-untyped-def]
         words, tile_offsets, x, out, m, k, n, k_tiles_per_split, as_fp32
@@ -123,8 +123,10 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), k_tiles)
         offsets = tile_offsets + int64(cuda.blockIdx.x) * k_tiles * 4
-        a_tiles = int32(ptx.broadcast_lane_0(ptx.dynamic_shared()))
-        x_tiles = int32(a_tiles + 2 * A_TILE_BYTES)
+        # Two buffers of an A tile followed by an X tile. They swap by name: an address computed from the tile's number
+        # would be recomputed at every use, on sm_90 from a slow special register.
+        next_buffer = int32(ptx.dynamic_shared())
+        this_buffer = int32(next_buffer + buffer_bytes)
 
         held = cuda.local.array(n_held, uint32)
         accumulators = cuda.local.array(tile_n, float32)
@@ -138,23 +140,17 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
         load_sparse_words(held, words, begin, count, thread, vectors)
         # Step first - 1 only prepares tile `first`; step t multiplies tile t and prepares t + 1.
         for tile in range(int32(first - 1), last):
-            this_buffer = int32(tile & 1)
-            next_buffer = int32(this_buffer ^ 1)
             next_tile = int32(tile + 1)
-            next_a_tile = int32(a_tiles + next_buffer * A_TILE_BYTES)
             if next_tile < last:
-                clear_tile(next_a_tile, thread)
-                next_x_tile = int32(x_tiles + next_buffer * activation_bytes)
-                fetch_activations(next_x_tile, x, next_tile, first_column, k, n, thread, tile_n)
+                clear_tile(next_buffer, thread)
+                fetch_activations(next_buffer + A_TILE_BYTES, x, next_tile, first_column, k, n, thread, tile_n)
             ptx.cp_async_commit()
             if tile >= first:
-                a_tile = int32(a_tiles + this_buffer * A_TILE_BYTES)
-                x_tile = int32(x_tiles + this_buffer * activation_bytes)
-                multiply_tile(accumulators, a_tile, x_tile, warp, lane, tile_n)
+                multiply_tile(accumulators, this_buffer, this_buffer + A_TILE_BYTES, warp, lane, tile_n)
             cuda.syncthreads()
             if next_tile < last:
-                scatter_words(next_a_tile, held, count, thread, vectors)
-                scatter_overflow(next_a_tile, words, begin, count, thread, vectors)
+                scatter_words(next_buffer, held, count, thread, vectors)
+                scatter_overflow(next_buffer, words, begin, count, thread, vectors)
             if int32(tile + 2) < last:
                 begin = end
                 end = after
@@ -163,6 +159,7 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
                 load_sparse_words(held, words, begin, count, thread, vectors)
             ptx.cp_async_wait_0()
             cuda.syncthreads()
+            this_buffer, next_buffer = next_buffer, this_buffer
 
         partial = out + int64(split) * m * n * 4
         first_row = int32(cuda.blockIdx.x * TILE_M + warp * ROWS_PER_WARP)

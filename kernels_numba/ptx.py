@@ -149,10 +149,7 @@ high_half = _instruction(
     "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.f32.f16 $0, high; }", "f", "r", memory=False
 )
 
-# The value of lane 0 in every lane. Of a number that all lanes know, it makes one that the assembler must keep in a
-# register: it would else work out the shared-memory address again at each use (on sm_90, from a slow special register).
-broadcast_lane_0 = _instruction("shfl.sync.idx.b32 $0, $1, 0, 31, 0xffffffff;", "r", "r")
-# For sums over lanes: the value of the lane whose number differs in the given bits.
+# Sum over lanes: the value of the lane whose number differs in the given bits.
 shuffle_xor = _instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "f", "fr")
 
 # A loop that counts with this addition is not unrolled, neither by LLVM, which cannot look into it, nor by the

@@ -32,6 +32,7 @@ _KINDS = (
     ("BSSY", "control"),
     ("BSYNC", "control"),
     ("EXIT", "control"),
+    ("CALL", "control"),
     ("NOP", "control"),
     ("FFMA", "float"),
     ("FADD", "float"),

@@ -1,0 +1,192 @@
+"""The one call: backends agree with float64, wrong input is refused in words, plans fill the GPU."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kernels_numba import device
+from kernels_numba.encoded import Element
+from kernels_numba.formats import Dense, TiledCsl, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.launch import Launch, choose_split_k, launches, make_plan
+from kernels_numba.reference import check_product
+from kernels_numba.spmm import choose_backend, spmm
+from kernels_numba.variants import tile_n_for, vectors_for
+
+RNG = np.random.default_rng(7)
+A = RNG.standard_normal((130, 70)).astype(np.float16)
+A[RNG.random(A.shape) < 0.7] = 0
+X = RNG.standard_normal((70, 12)).astype(np.float16)
+
+
+@pytest.mark.parametrize("backend", ["reference", "emulator", "cpu", "auto"])
+@pytest.mark.parametrize("encode", [encode_tiled_csl, Dense])
+@pytest.mark.parametrize("out_dtype", [np.float16, np.float32])
+def test_backends_agree_with_float64(backend: str, encode: Any, out_dtype: type) -> None:
+    weights = encode(A)
+    out = spmm(weights, X, backend=backend, out_dtype=out_dtype)
+    assert out.dtype == out_dtype
+    check_product(out, weights, X, backend)
+
+
+def test_plain_array_means_dense() -> None:
+    np.testing.assert_array_equal(spmm(A, X, backend="emulator"), spmm(Dense(A), X, backend="emulator"))
+
+
+def test_dlpack_arrays_are_viewed_not_copied() -> None:
+    class Foreign:
+        """An array of another library: only DLPack."""
+
+        def __dlpack__(self, **options: Any) -> Any:
+            return X.__dlpack__(**options)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return X.__dlpack_device__()
+
+    from kernels_numba.spmm import host_array
+
+    assert np.shares_memory(host_array(Foreign(), "x"), X)
+    np.testing.assert_array_equal(spmm(A, Foreign(), backend="reference"), spmm(A, X, backend="reference"))
+
+
+def test_auto_chooses_the_cpu_without_a_gpu_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(device, "is_available", lambda: False)
+    weights = encode_tiled_csl(A)
+    assert choose_backend(weights, X) == "cpu"
+    with caplog.at_level(logging.INFO):
+        spmm(weights, X)
+    assert "backend cpu" in caplog.text
+
+
+def test_auto_chooses_the_gpu_for_what_its_kernels_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "is_available", lambda: True)
+    assert choose_backend(encode_tiled_csl(A), X) == "cuda"
+    assert choose_backend(encode_csr(A), X) == "cuda"
+    assert choose_backend(encode_two_four(A), X) == "cpu"
+    assert choose_backend(Dense(A.astype(np.float32)), X) == "cpu"
+    assert choose_backend(encode_tiled_csl(A), X.astype(np.float32)) == "cpu"
+
+
+class OnGpu:
+    """Something that says it lies on the GPU."""
+
+    def __init__(self, shape: tuple[int, ...], *, typestr: str = "<f2", address: int = 4096, strides: Any = None):
+        self.shape = shape
+        self.__cuda_array_interface__ = {
+            "shape": shape, "typestr": typestr, "data": (address, False), "strides": strides, "version": 3,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("x", "options", "message"),
+    [
+        (X[:-1], {}, r"shape of x: \(69, 12\); allowed: \(70, n\)"),
+        (X[:, 0], {}, "shape of x"),
+        (X[:, :0], {}, "shape of x"),
+        (X.T.copy().T, {}, "row-major"),
+        (X.astype(np.int32), {}, "dtype of x: int32"),
+        (X.tolist(), {}, "x: list; allowed: an array"),
+        (X, {"backend": "gpu"}, "backend: 'gpu'; allowed: auto, cuda"),
+        (X, {"backend": "emulator", "split_k": 0}, "split_k: 0; allowed: an integer from 1"),
+        (X.astype(np.float32), {"backend": "emulator"}, "dtype of x: float32; allowed: float16"),
+        (X, {"out_dtype": np.int8}, "out_dtype: int8; allowed: float16 or float32"),
+        (OnGpu((70, 8)), {"backend": "cpu"}, "backend: cpu; allowed: cuda"),
+        (OnGpu((70, 8), typestr="<f4"), {}, "dtype of x: <f4"),
+        (OnGpu((70, 8), address=4098), {}, "address of x: 0x1002; allowed: a multiple of 16"),
+        (OnGpu((70, 8), strides=(2, 140)), {}, "strides of x"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(x: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spmm(encode_tiled_csl(A), x, **options)
+
+
+def test_formats_without_a_gpu_kernel_are_refused() -> None:
+    with pytest.raises(ValueError, match="format of weights: TwoFour; allowed: TiledCsl, Csr or Dense"):
+        spmm(encode_two_four(A), X, backend="emulator")
+    bits = Dense(A.view(np.uint16), Element.BFLOAT16)
+    with pytest.raises(ValueError, match="element type of weights: bfloat16"):
+        spmm(bits, X, backend="emulator")
+    with pytest.raises(ValueError, match="split_k: 2; allowed: 1 for CSR"):
+        spmm(encode_csr(A), X, backend="emulator", split_k=2)
+
+
+@pytest.mark.skipif(device.is_available(), reason="has a GPU")
+def test_cuda_backend_without_a_gpu_says_what_else_there_is() -> None:
+    with pytest.raises(ValueError, match=r"backend: cuda; allowed: cpu, emulator, reference \(no NVIDIA GPU"):
+        spmm(encode_tiled_csl(A), X, backend="cuda")
+
+
+def empty_weights(m: int, k: int, words_per_tile: int) -> TiledCsl:
+    """Only the sizes matter to a plan."""
+    tiles = -(-m // 128) * -(-k // 64)
+    return TiledCsl((m, k), np.empty(tiles * words_per_tile, np.uint32), np.empty(tiles + 2, np.int32))
+
+
+def test_sizes_beyond_32_bits_are_refused() -> None:
+    weights = Dense(np.broadcast_to(np.float16(1), (1, 70)).copy())
+    with pytest.raises(ValueError, match=r"k \* n: .* allowed: at most 2147483647"):
+        make_plan(weights, 2**31 // 70 + 8)
+
+
+@pytest.mark.parametrize("split_k", [1, 2, 3, 7, 100])
+def test_no_block_is_without_work(split_k: int) -> None:
+    plan = make_plan(empty_weights(128, 640, 8), 8, split_k=split_k)
+    assert plan.k_tiles_per_split * (plan.split_k - 1) < 10 <= plan.k_tiles_per_split * plan.split_k
+    assert plan.split_k <= split_k
+
+
+def test_split_k_fills_the_gpu_and_no_more() -> None:
+    """One tile of output and much K: split. Far more tiles than slots: do not. Two tiles of K: at most two."""
+    assert choose_split_k(output_tiles=1, k_tiles=512, tile_n=8, slots=432) > 8
+    assert choose_split_k(output_tiles=4320, k_tiles=144, tile_n=8, slots=432) == 1
+    assert choose_split_k(output_tiles=1, k_tiles=2, tile_n=8, slots=432) <= 2
+
+
+def test_split_k_removes_an_expensive_tail() -> None:
+    """433 tiles on 432 slots take two waves of 100; any split that fills waves better must win."""
+    chosen = choose_split_k(output_tiles=433, k_tiles=100, tile_n=8, slots=432)
+    waves = -(-433 * chosen // 432)
+    assert waves * -(-100 // chosen) < 200
+
+
+def test_choice_of_tile_and_registers() -> None:
+    assert [tile_n_for(n) for n in (8, 16, 24, 32, 40, 64, 72)] == [8, 16, 32, 32, 64, 64, 64]
+    assert [vectors_for(8192 * density) for density in (0.0, 0.25, 0.26, 0.5, 1.0)] == [4, 4, 8, 8, 8]
+
+
+def test_grid_and_arguments_follow_the_plan() -> None:
+    plan = make_plan(empty_weights(300, 500, 400), 70, split_k=2)
+    assert plan.n_padded == 72
+    assert plan.grid == (3, 2, 2)
+    assert plan.workspace_shape == (2, 300, 72)
+    buffers = {"words": "W", "tile_offsets": "T"}
+    first, second = launches(plan, buffers, "X", "OUT", "WORK", as_fp32=False)
+    assert isinstance(first, Launch)
+    assert first.arguments == ("W", "T", "X", "WORK", 300, 500, 72, 4, 1)
+    assert second.arguments == ("WORK", "OUT", 300 * 72, 2, 0)
+    assert second.grid == (-(-300 * 72 // 512), 1, 1)
+
+
+def test_check_product_names_the_worst_element() -> None:
+    weights = Dense(A)
+    out = spmm(weights, X, backend="reference", out_dtype=np.float32)
+    out[17, 3] += 1
+    with pytest.raises(AssertionError, match=r"1 of 1560 elements are wrong; worst at \(17, 3\): got"):
+        check_product(out, weights, X)
+    out[17, 3] = np.nan
+    with pytest.raises(AssertionError, match=r"\(17, 3\): got np.float32\(nan\)"):
+        check_product(out, weights, X)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not device.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("encode", [encode_tiled_csl, encode_csr, Dense])
+def test_gpu_agrees_with_float64(encode: Any) -> None:
+    weights = encode(A)
+    check_product(spmm(weights, X, backend="cuda", out_dtype=np.float32), weights, X)
