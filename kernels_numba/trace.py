@@ -17,7 +17,7 @@ have their own table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -49,7 +49,7 @@ def family(variant: Variant) -> str:
     return next(name for name in ARRAYS if variant.name.startswith(name))
 
 
-def trace(variant: Variant) -> dict[str, Any]:
+def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict[str, Any]:
     """Everything counted about a variant, ready for JSON; the same on every run."""
     name = family(variant)
     samples = list(_samples(variant))
@@ -61,7 +61,7 @@ def trace(variant: Variant) -> dict[str, Any]:
         "tile": {"m": TILE_M, "n": variant.tile_n, "k": TILE_K} if variant.tile_n and name != "csr" else None,
         "threads": variant.threads,
         "shared_bytes": variant.shared_bytes,
-        "architectures": {arch: _machine_code(variant, arch) for arch in ARCHITECTURES},
+        "architectures": {arch: _machine_code(variant, arch) for arch in archs},
         "per_block": coefficients,
         "residuals": residuals,
         "versions": {package: _version(package) for package in PACKAGES},

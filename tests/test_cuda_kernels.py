@@ -152,7 +152,7 @@ def test_traffic_is_what_the_format_holds() -> None:
 
 def test_trace_coefficients_by_hand() -> None:
     """A 128 x 64 tile at tile_n = 8: 1,024 bytes of X, 4 a word, 32 mma, 128 wavefronts to clear and to read."""
-    result = trace.trace(variants.tiled_csl(8, 4))
+    result = trace.trace(variants.tiled_csl(8, 4), archs=["sm_80"])
     per_block = result["per_block"]
     assert per_block["global_bytes.x.load"] == {"tile": 1024}
     assert per_block["global_bytes.words.load"] == {"word": 4, "overflow_word": 4}
