@@ -1,1 +1,15 @@
-"""x."""
+"""Tile-level simulation of a kernel's software pipeline: why a product takes as long as it does, on any GPU.
+
+`simulate` is the front door; `programs` describes the kernels, `engine` runs them.
+"""
+
+from perfmodel.pipeline.calibrate import Submission, load_parameters
+from perfmodel.pipeline.machine import PipelineParameters
+from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
+from perfmodel.pipeline.programs import PROGRAMS, WhatIf
+from perfmodel.pipeline.simulate import Simulation, simulate
+
+__all__ = [
+    "PROGRAMS", "PipelineParameters", "Program", "Resource", "Simulation", "Stage", "Submission", "Tile", "Wait",
+    "WhatIf", "Work", "load_parameters", "simulate",
+]  # fmt: skip

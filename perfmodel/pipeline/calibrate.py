@@ -1,5 +1,176 @@
+"""Fit the simulator's free parameters to the stated part of the evidence, and read them back.
+
+One A100 is fitted: cuBLAS gives the bytes an SM has in flight, which then hold for every kernel; Flash-LLM gives the
+on-chip costs. How long a launch takes depends on how the host submits it, so that is fitted once for kernels queued in
+a stream (the paper's figure) and once for kernels replayed from a graph (dense products inside serving stacks). Every
+other row and GPU is held out.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.catalog import data_directory
 from perfmodel.pipeline.machine import PipelineParameters
+from perfmodel.specs import FittedKernel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+PIPELINE_FILE = "calibration/pipeline.json"
+FIT_GPU = "a100-80gb"
+MAX_EVALUATIONS = 160
+FIRST_STEP = 0.12  # of a parameter's range
+WORST_WEIGHT = 0.3  # of the root mean square error beside the mean error, so that no row is given up
 
 
-def load_parameters(kernel):
-    return PipelineParameters()
+class Submission(StrEnum):
+    """How the host starts kernels: queued one by one in a stream, or replayed from a recorded graph."""
+
+    STREAM = "stream"
+    GRAPH = "graph"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One fit: which parameters of which kernel, on which evidence, on top of which earlier fits."""
+
+    name: str
+    kernel: str
+    free: tuple[str, ...]
+    source: tuple[str, ...]
+    tokens: tuple[int, ...]
+    every: int = 1
+    after: tuple[str, ...] = ()
+
+    def select(self, evidence: pd.DataFrame) -> pd.DataFrame:
+        """Rows the fit may see."""
+        chosen = (evidence["kernel"] == self.kernel) & (evidence["gpu"] == FIT_GPU) & (evidence["status"] == "value")
+        chosen &= evidence["source"].isin(self.source) & evidence["n"].isin(self.tokens)
+        return evidence[chosen].iloc[:: self.every]
+
+    def describe(self) -> str:
+        """Plain words for the stored calibration."""
+        words = f"{', '.join(self.source)}, N = {', '.join(map(str, self.tokens))}"
+        return words + (f", every {self.every}th row" if self.every > 1 else "")
+
+
+PAPER = ("flash-llm-fig9", "flash-llm-sweep")
+ON_CHIP = ("fill_bytes_per_cycle", "issue_interval_cycles", "barrier_cycles", "block_cycles", "launch_s")
+FITS = (
+    Fit("cublas", "cublas", ("outstanding_bytes", "launch_s"), PAPER, (8, 32)),
+    Fit("cublas-graph", "cublas", ("launch_s",), ("aiconfigurator-gemm",), (1, 64), every=5, after=("cublas",)),
+    Fit("flash-llm", "flash-llm", ON_CHIP, PAPER, (8, 32), after=("cublas",)),
+)
+# What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
+BORROWED = {"bitmap": "flash-llm"}
+# Parameters of a fit that hold for the fits after it; the others start from the defaults.
+SHARED = {"flash-llm": ("outstanding_bytes",)}
+
+
+def predicted_us(kernel: str, rows: pd.DataFrame, parameters: PipelineParameters) -> Array:
+    """Simulated microseconds of evidence rows, with the expected non-zeros in every tile."""
+    from perfmodel.pipeline.simulate import simulate
+
+    shapes = rows[["gpu", "m", "k", "n", "sparsity"]].itertuples(index=False, name=None)
+    times = [simulate(kernel, *shape, seed=None, parameters=parameters).time_s for shape in shapes]
+    return np.array(times) * 1e6
+
+
+def fit(plan: Fit, evidence: pd.DataFrame, base: PipelineParameters) -> tuple[PipelineParameters, FittedKernel]:
+    """Fit one plan by the downhill simplex, starting from ``base``.
+
+    Raises
+    ------
+    ValueError
+        If the evidence holds no row for it.
+    """
+    from scipy.optimize import minimize
+
+    rows = plan.select(evidence)
+    if rows.empty:
+        raise ValueError(f"no evidence to fit {plan.name!r} on")
+    measured = rows["time_us"].to_numpy(dtype=np.float64)
+    limits = {f.name: (f.metadata["low"], f.metadata["high"]) for f in fields(PipelineParameters)}
+    low, high = np.array([limits[name] for name in plan.free]).T
+
+    def at(unit: Array) -> PipelineParameters:
+        values = low + np.clip(unit, 0, 1) * (high - low)
+        return replace(base, **{name: float(f"{v:.5g}") for name, v in zip(plan.free, values, strict=True)})
+
+    def cost(unit: Array) -> float:
+        error = np.log(predicted_us(plan.kernel, rows, at(unit)) / measured)
+        outside = float(np.abs(unit - np.clip(unit, 0, 1)).sum())
+        return float(np.abs(error).mean() + WORST_WEIGHT * np.sqrt((error**2).mean())) + outside
+
+    start = (np.array([getattr(base, name) for name in plan.free]) - low) / (high - low)
+    steps = np.diag(np.where(start < 1 - FIRST_STEP, FIRST_STEP, -FIRST_STEP))
+    options = {"maxfev": MAX_EVALUATIONS, "initial_simplex": np.vstack([start, start + steps]), "xatol": 1e-3}
+    best = at(minimize(cost, start, method="Nelder-Mead", options=options).x)
+    error = predicted_us(plan.kernel, rows, best) / measured - 1
+    return best, FittedKernel(
+        parameters={name: getattr(best, name) for name in plan.free},
+        fitted_on=plan.describe(),
+        gpus=[FIT_GPU],
+        rows=len(rows),
+        mean_absolute_error=float(f"{np.abs(error).mean():.4g}"),
+        evidence_range={c: (float(rows[c].min()), float(rows[c].max())) for c in ("m", "k", "n", "sparsity")},
+    )
+
+
+def fit_all(evidence: pd.DataFrame) -> dict[str, FittedKernel]:
+    """Fit all plans, each on top of those it names; about two minutes."""
+    found: dict[str, FittedKernel] = {}
+    for plan in FITS:
+        _, found[plan.name] = fit(plan, evidence, _stacked(plan.name, found, plan.after))
+    return found
+
+
+def save(found: dict[str, FittedKernel], path: Path) -> None:
+    """Write fitted parameters as JSON."""
+    path.write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n", encoding="utf-8")
+
+
+def load_parameters(kernel: str, submission: Submission = Submission.STREAM) -> PipelineParameters:
+    """Calibrated parameters of a kernel.
+
+    Raises
+    ------
+    ValueError
+        If there is no calibration file, or it is damaged; names the file.
+    """
+    found = _stored(data_directory() / PIPELINE_FILE)
+    name = BORROWED.get(kernel, kernel)
+    if name not in found:
+        raise ValueError(f"{PIPELINE_FILE} has no kernel {kernel!r}, allowed are {sorted({*found, *BORROWED})}")
+    parameters = replace(_stacked(name, found, ("cublas",)), **found[name].parameters)
+    if submission is Submission.GRAPH:
+        parameters = replace(parameters, launch_s=found["cublas-graph"].parameters["launch_s"])
+    return parameters
+
+
+def _stacked(name: str, found: dict[str, FittedKernel], after: tuple[str, ...]) -> PipelineParameters:
+    base = PipelineParameters()
+    for earlier in after:
+        values = found[earlier].parameters
+        base = replace(base, **{key: values[key] for key in SHARED.get(name, tuple(values))})
+    return base
+
+
+@cache
+def _stored(path: Path) -> dict[str, FittedKernel]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, FittedKernel])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ValueError(f"{PIPELINE_FILE}: {error}") from error

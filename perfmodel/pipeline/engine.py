@@ -2,8 +2,8 @@
 
 Every part of a stage is an event. It is ready when the part before it has been issued and all results it waits for are
 there. It is then served by each of its resources, first come first served. The next part may issue when its
-instructions, and the resources inside the SM, have ended; device memory and L2 go on alone, and the result is there when
-they too have ended and the latency has passed. Nothing is preempted; parts are small enough for that not to matter.
+instructions and its turn at shared memory have ended; device memory, L2 and the Tensor Cores go on alone, and the result
+is there when they too have ended and the latency has passed. Nothing is preempted; parts are small enough for that not to matter.
 
 Letters: b block, s SM, i step, p part, r resource; events are numbered ``base[b] + i * parts + p``.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 GLOBAL_RESOURCES = 2  # DRAM and L2 come first in `Resource` and belong to the whole GPU
-ASYNCHRONOUS = 3  # these two and the SM's port do not hold up the warps
+ASYNCHRONOUS = 4  # these two, the SM's port and the Tensor Cores do not hold up the warps
 ISSUING = -2  # blamed when no resource ended a part but its instructions or cycles
 NOTHING = -1  # blamed when a part had nothing to do
 ONLY = -1  # `program.ONLY`
@@ -94,13 +94,13 @@ def first_events(tiles: Any, buffers: Any, parts: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def run(
-    table: Any, cycles_per_unit: Any, interval: Any, queue_start: Any, offset: Any, weight: Any, resident: Any,
+    table: Any, cycles_per_unit: Any, queue_start: Any, offset: Any, weight: Any, resident: Any,
     nonzeros: Any, tiles: Any, buffers: Any,
 ) -> Any:  # fmt: skip
     """Simulate all blocks; ``table`` holds the arrays of `program.Table`, the others are those of `grid.Load`.
 
-    ``cycles_per_unit`` (resources,) and ``interval``, cycles between a warp's instructions. Blocks
-    ``queue_start[s] ... queue_start[s + 1] - 1`` belong to SM s, which runs ``resident`` of them at once.
+    ``cycles_per_unit`` is (resources,). Blocks ``queue_start[s] ... queue_start[s + 1] - 1`` belong to SM s, which runs
+    ``resident`` of them at once.
 
     Returns
     -------
@@ -111,7 +111,7 @@ def run(
     busy, finish : ndarray
         Cycles each SM kept each resource busy (its own share of the global ones); end of each SM.
     """
-    work, instructions, extra, latency, first, last, prepares, wait, wait_lag, next_, next_part, next_lag = table
+    work, issue_cycles, extra, latency, first, last, prepares, wait, wait_lag, next_, next_part, next_lag = table
     parts, resources, n_sm = work.shape[0], work.shape[1], len(queue_start) - 1
     steps, base, block_of = first_events(tiles, buffers, parts)
     events = base[-1]
@@ -137,7 +137,7 @@ def run(
             for r in range(resources):
                 cycles[r] = (work[p, r, 0] + work[p, r, 1] * amount) * cycles_per_unit[r]
             start[event], until, end, blamed[event, 0], blamed[event, 1] = serve(at, cycles, s, free, busy, weight)
-            least = at + (instructions[p, 0] + instructions[p, 1] * amount) * interval + extra[p]
+            least = at + issue_cycles[p, 0] + issue_cycles[p, 1] * amount + extra[p]
             if least > until:
                 until, blamed[event, 0] = least, ISSUING
             if until >= end:

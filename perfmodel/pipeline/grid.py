@@ -20,7 +20,6 @@ IntArray = NDArray[np.int64]
 
 SIMULATED_SMS = 6
 MAX_EVENTS = 400_000  # about 0.1 s; larger grids are simulated on fewer SMs
-MAX_SPLIT_K = 10
 GOOD_WAVE = 0.9
 
 
@@ -60,13 +59,14 @@ class Grid:
         return first, min(first + self.tiles_per_block, self.k_tiles)
 
 
-def choose_split_k(blocks: int, places: int, k_tiles: int) -> int:
-    """Ways to share K among blocks: the fewest that fill the last wave to 90 %, else the best up to 10.
+def choose_split_k(blocks: int, places: int, k_tiles: int, most: int) -> int:
+    """Ways to share K among blocks: the fewest that fill the last wave to 90 %, else the best up to ``most``.
 
-    Gives every hand-tuned value of the released Flash-LLM on an A100 and carries over to other GPUs.
+    Up to 10 it gives every hand-tuned value of the released Flash-LLM on an A100; ``places``, the blocks the whole GPU
+    holds at once, carries it over to other GPUs.
     """
     best, best_fill = 1, 0.0
-    for split in range(1, min(MAX_SPLIT_K, k_tiles) + 1):
+    for split in range(1, min(most, k_tiles) + 1):
         waves = blocks * split / places
         fill = waves / math.ceil(waves)
         if fill > best_fill + 1e-9:

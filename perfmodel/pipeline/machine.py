@@ -31,11 +31,12 @@ BLOCK_INTERVAL_CYCLES = 2.0  # the grid's blocks start one after the other
 class PipelineParameters:
     """Free parameters of the simulator: physical quantities that no datasheet gives."""
 
-    outstanding_bytes: float = free(17000.0, 6000.0, 60000.0, "bytes one SM can have in flight to device memory")
-    fill_bytes_per_cycle: float = free(64.0, 16.0, 128.0, "rate of cp.async into shared memory, zero-fill included")
-    issue_interval_cycles: float = free(4.5, 1.0, 10.0, "cycles between two dependent instructions of a warp")
-    barrier_cycles: float = free(40.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
-    launch_s: float = free(4e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
+    outstanding_bytes: float = free(15500.0, 6000.0, 60000.0, "bytes one SM can have in flight to device memory")
+    fill_bytes_per_cycle: float = free(67.0, 16.0, 128.0, "rate of cp.async into shared memory, zero-fill included")
+    issue_interval_cycles: float = free(6.0, 1.0, 10.0, "cycles between two dependent instructions of a warp")
+    barrier_cycles: float = free(58.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
+    block_cycles: float = free(1000.0, 0.0, 6000.0, "cycles until a new block issues: set-up, cold instruction cache")
+    launch_s: float = free(5e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,15 @@ IntArray = NDArray[np.int64]
 class Resource(IntEnum):
     """What stages compete for; DRAM and L2 belong to the whole GPU, the rest to one SM.
 
-    Units of work: bytes for DRAM, L2 and the SM's port to L2; wavefronts (128 bytes) for shared memory;
-    multiply-adds for the Tensor Cores; warp instructions for the issue slots.
+    Units of work: bytes for DRAM, L2 and the SM's port to L2; multiply-adds for the Tensor Cores; wavefronts (128 bytes)
+    for shared memory; warp instructions for the issue slots. The first four work behind the backs of the warps.
     """
 
     DRAM = 0
     L2 = 1
     PORT = 2
-    SHARED = 3
-    TENSOR = 4
+    TENSOR = 3
+    SHARED = 4
     ISSUE = 5
 
 
@@ -53,7 +53,7 @@ class Wait(StrEnum):
 
 
 # A wait for the SM's port is a wait for device memory: the port is full of requests in flight.
-RESOURCE_WAIT = (Wait.DRAM, Wait.L2, Wait.DRAM, Wait.SHARED, Wait.TENSOR, Wait.ISSUE)
+RESOURCE_WAIT = (Wait.DRAM, Wait.L2, Wait.DRAM, Wait.TENSOR, Wait.SHARED, Wait.ISSUE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Work:
 
 
 NOTHING = Work()
+INDEPENDENT_CYCLES = 2.0  # 16 lanes per scheduler since Volta: a warp instruction takes two cycles to issue
 ONLY = -1  # in `Table.first`: the last step only; in `Table.last`: the first step only
 
 
@@ -82,6 +83,8 @@ class Stage:
         Work given to each resource but the issue slots; they serve it side by side.
     instructions : Work
         Instructions each warp issues, in order: one every ``issue_interval_cycles``, if a slot is free.
+    independent : bool
+        True if these instructions do not wait for each other: then one every `INDEPENDENT_CYCLES`.
     after : tuple of (str, int)
         Stages whose results are waited for: name, and how many steps ago (0 = this step).
     cycles : float
@@ -104,6 +107,7 @@ class Stage:
     row: str
     work: Mapping[Resource, Work] = field(default_factory=dict)
     instructions: Work = NOTHING
+    independent: bool = False
     after: tuple[tuple[str, int], ...] = ()
     cycles: float = 0.0
     latency_cycles: float = 0.0
@@ -138,6 +142,8 @@ class Program:
         One step. A block ends when every stage of its last step has.
     reduces_in_kernel : bool
         True if partial sums of a split K are added without a second launch.
+    max_split_k : int
+        Most ways the kernel shares K among blocks.
     pad_nonzeros : int
         Non-zeros of a tile are padded to a multiple of this.
     source : str
@@ -153,6 +159,7 @@ class Program:
     stages: tuple[Stage, ...]
     source: str
     reduces_in_kernel: bool = False
+    max_split_k: int = 10
     pad_nonzeros: int = 1
 
     def __post_init__(self) -> None:
@@ -189,14 +196,14 @@ class Program:
 class Table:
     """A program as flat arrays, one entry per part of a stage, for the compiled engine.
 
-    ``work`` (parts, resources, 2) and ``instructions`` (parts, 2): constant and per non-zero. ``wait`` (parts + 1,) and
+    ``work`` (parts, resources, 2) and ``issue_cycles`` (parts, 2): constant and per non-zero. ``wait`` (parts + 1,) and
     ``wait_lag``: how many steps ago the results are from that each part waits for; ``next``, ``next_part`` and
     ``next_lag``: the parts that wait for each.
     """
 
     stage: IntArray
     work: Array
-    instructions: Array
+    issue_cycles: Array
     cycles: Array
     latency: Array
     first: IntArray
@@ -214,7 +221,7 @@ class Table:
         return tuple(getattr(self, f.name) for f in fields(self) if f.name != "stage")
 
 
-def tabulate(program: Program) -> Table:
+def tabulate(program: Program, issue_interval_cycles: float) -> Table:
     """Cut the stages into their parts and lay them out as arrays."""
     stages = [(index, stage) for index, stage in enumerate(program.stages) for _ in range(stage.parts)]
     last_part = {stage.name: part for part, (_, stage) in enumerate(stages)}
@@ -232,10 +239,11 @@ def tabulate(program: Program) -> Table:
         for resource, amount in program.work_of(stage).items():
             work[part, resource] = amount.constant / stage.parts, amount.per_nonzero / stage.parts
     warps = program.threads // WARP_SIZE
+    intervals = np.array([INDEPENDENT_CYCLES if s.independent else issue_interval_cycles for _, s in stages])
     return Table(
         stage=np.array([index for index, _ in stages]),
         work=work,
-        instructions=work[:, Resource.ISSUE] / warps,
+        issue_cycles=work[:, Resource.ISSUE] / warps * intervals[:, None],
         cycles=np.array([s.cycles / s.parts for _, s in stages]),
         latency=np.array(
             [s.latency_cycles if last_part[s.name] == part else 0.0 for part, (_, s) in enumerate(stages)]

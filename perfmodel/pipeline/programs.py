@@ -70,6 +70,12 @@ class Product:
     sparsity: float
 
 
+def covered(product: Product, tile: Tile) -> float:
+    """Share of the block tiles of A that lies inside the matrix; below 1 where sizes are no multiples of the tile."""
+    rows, depth = math.ceil(product.m / tile.rows) * tile.rows, math.ceil(product.k / tile.depth) * tile.depth
+    return product.m / rows * product.k / depth
+
+
 Builder = Callable[[Machine, Product, WhatIf], Program]
 
 
@@ -91,6 +97,12 @@ def accesses(n_bytes: float) -> float:
 def from_memory(constant: float, per_nonzero: float = 0.0) -> dict[Resource, Work]:
     """Work of bytes that come from device memory, through L2 and the SM's port."""
     return dict.fromkeys((Resource.DRAM, Resource.L2, Resource.PORT), Work(constant, per_nonzero))
+
+
+def start_stage(machine: Machine) -> Stage:
+    """A new block is set up before its first instruction."""
+    cycles = machine.parameters.block_cycles
+    return Stage("start", "barrier", {}, cycles=cycles, waits_for=Wait.LAUNCH, only="first")
 
 
 def offsets_stage(machine: Machine) -> Stage:
@@ -123,8 +135,8 @@ def mma_stage(j: int, tile: Tile, columns: int, skip: int) -> Stage:
     before = ((f"mma {j - 1}", 0),) if j else ()
     return Stage(
         f"mma {j}", "multiply", {Resource.TENSOR: Work(float(tile.rows * MMA_K * columns))},
-        Work(tile.rows / MMA_M / WARPS * max(columns // MMA_N, 1)), ((f"ldmatrix {j}", 0), *before),
-        latency_cycles=MMA_CYCLES, waits_for=Wait.TENSOR, skip_first=skip,
+        Work(tile.rows / MMA_M / WARPS * max(columns // MMA_N, 1)), independent=True,
+        after=((f"ldmatrix {j}", 0), *before), latency_cycles=MMA_CYCLES, waits_for=Wait.TENSOR, skip_first=skip,
     )  # fmt: skip
 
 
@@ -141,16 +153,20 @@ def multiply_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
 
 def barrier(machine: Machine, name: str, *after: tuple[str, int]) -> Stage:
     """All warps of the block meet, when the asynchronous copies named have landed."""
-    return Stage(name, "barrier", {}, Work(2.0), after, machine.parameters.barrier_cycles, waits_for=Wait.BARRIER)
+    return Stage(
+        name, "barrier", {}, Work(2.0), after=after, cycles=machine.parameters.barrier_cycles, waits_for=Wait.BARRIER
+    )
 
 
-def store_stage(machine: Machine, tile: Tile, columns: int) -> Stage:
+def store_stage(machine: Machine, product: Product, tile: Tile, columns: int) -> Stage:
     """Results through shared memory to L2 and device memory, once per block, when the last product is there."""
-    n_bytes = FP16_BYTES * tile.rows * columns
-    work = from_memory(float(n_bytes)) | {Resource.SHARED: Work(2 * wavefronts(FP32_BYTES * tile.rows * columns))}
+    n_bytes = FP16_BYTES * tile.rows * columns * product.m / (math.ceil(product.m / tile.rows) * tile.rows)
+    work = from_memory(n_bytes) | {Resource.SHARED: Work(2 * wavefronts(FP32_BYTES * tile.rows * columns))}
     instructions = Work(4 * tile.rows * columns / THREADS)
     last = f"mma {tile.depth // MMA_K - 1}"
-    return Stage("store C", "store", work, instructions, ((last, 0),), latency_cycles=machine.l2_cycles, only="last")
+    return Stage(
+        "store C", "store", work, instructions, after=((last, 0),), latency_cycles=machine.l2_cycles, only="last"
+    )
 
 
 def in_order(prepare: list[Stage], multiply: list[Stage], finish: list[Stage], buffers: int) -> list[Stage]:
@@ -179,15 +195,15 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
         latency_cycles=LDMATRIX_CYCLES, skip_last=skip, parts=4,
     )  # fmt: skip
     words = Stage(
-        "load words", "load", from_memory(0.0, WORD_BYTES), tests, (("offsets", 0),),
+        "load words", "load", from_memory(0.0, WORD_BYTES), tests, after=(("offsets", 0),),
         latency_cycles=machine.dram_cycles, skip_last=skip,
     )  # fmt: skip
     scatter = Stage(
         "scatter", "scatter", {Resource.SHARED: Work(0.0, conflicts / WARP_SIZE)},
-        Work(tests.constant, SCATTER_INSTRUCTIONS / THREADS), (("load words", 0),), skip_last=skip, parts=4,
+        Work(tests.constant, SCATTER_INSTRUCTIONS / THREADS), after=(("load words", 0),), skip_last=skip, parts=4,
     )  # fmt: skip
     stages = in_order(
-        [offsets_stage(machine), clear, words, copy_stage(machine, product, tile, skip)],
+        [start_stage(machine), offsets_stage(machine), clear, words, copy_stage(machine, product, tile, skip)],
         multiply_stages(tile, min(n, 128), skip),
         [barrier(machine, "A clear", ("clear A", 0)), scatter, barrier(machine, "tile complete", ("copy B", 0))],
         buffers,
@@ -195,7 +211,7 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     shared = max(2 * FP16_BYTES * (tile.rows + tile.columns) * tile.depth, FP32_BYTES * (tile.rows + 4) * tile.columns)
     return Program(
         name="flash-llm", tile=tile, buffers=buffers, shared_bytes=shared, registers_per_thread=246, threads=THREADS,
-        stages=(*stages, store_stage(machine, tile, min(n, 128))), pad_nonzeros=VECTOR_BYTES // WORD_BYTES,
+        stages=(*stages, store_stage(machine, product, tile, min(n, 128))), pad_nonzeros=VECTOR_BYTES // WORD_BYTES,
         source="AlibabaResearch/flash-llm csrc, commit 1d2828a; 246 registers: third-party nsys report on an A6000",
     )  # fmt: skip
 
@@ -211,16 +227,16 @@ def _decoding(name: str, machine: Machine, product: Product, what_if: WhatIf, ti
     columns = min(padded_tokens(product.n), tile.columns)
     buffers = 2 if what_if.double_buffer else 1
     size = tile.rows * tile.depth
-    masks, fill = MASK_BYTES * size, fill_wavefronts(machine, 1.0)
+    masks, fill = MASK_BYTES * size * covered(product, tile), fill_wavefronts(machine, 1.0)
     vectors = ACCESS_INSTRUCTIONS / (VECTOR_BYTES * THREADS)
     load = Stage(
         "load A", "load",
         from_memory(masks, FP16_BYTES) | {Resource.SHARED: Work(masks * fill, FP16_BYTES * fill)},
-        Work(masks * vectors, FP16_BYTES * vectors), (("offsets", 0),),
+        Work(masks * vectors, FP16_BYTES * vectors), after=(("offsets", 0),),
         latency_cycles=machine.dram_cycles, skip_last=buffers - 1,
     )  # fmt: skip
     stages = in_order(
-        [offsets_stage(machine), load, copy_stage(machine, product, tile, buffers - 1)],
+        [start_stage(machine), offsets_stage(machine), load, copy_stage(machine, product, tile, buffers - 1)],
         _decode_stages(tile, columns, buffers - 1),
         [barrier(machine, "tile complete", ("load A", 0), ("copy B", 0))],
         buffers,
@@ -229,7 +245,7 @@ def _decoding(name: str, machine: Machine, product: Product, what_if: WhatIf, ti
     shared = max(buffers * (stored + FP16_BYTES * tile.columns * tile.depth), 4 * (tile.rows + 4) * tile.columns)
     return Program(
         name=name, tile=tile, buffers=buffers, shared_bytes=int(shared), registers_per_thread=registers,
-        threads=THREADS, stages=(*stages, store_stage(machine, tile, columns)), pad_nonzeros=8,
+        threads=THREADS, stages=(*stages, store_stage(machine, product, tile, columns)), pad_nonzeros=8,
         source="HPMLL/SpInfer_EuroSys25, commit 2410ef7, and Fan et al., SpInfer, EuroSys 2025",
     )  # fmt: skip
 
@@ -241,7 +257,8 @@ def _decode_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
     instructions = DECODE_INSTRUCTIONS * bitmaps / WARPS + ACCESS_INSTRUCTIONS * max(tile.columns // MMA_K, 1)
     return [
         Stage(
-            stage.name, "read", {Resource.SHARED: Work(read)}, Work(instructions),
+            # The bitmaps of a step do not depend on each other, so their instructions interleave.
+            stage.name, "read", {Resource.SHARED: Work(read)}, Work(instructions), independent=True,
             latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
         )
         if stage.row == "read"
@@ -264,7 +281,7 @@ def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     a_bytes = FP16_BYTES * tile.rows * tile.depth
     lag = buffers - 1
     load = Stage(
-        "load A", "load", from_memory(float(a_bytes)) | {Resource.SHARED: Work(wavefronts(a_bytes))},
+        "load A", "load", from_memory(covered(product, tile) * a_bytes) | {Resource.SHARED: Work(wavefronts(a_bytes))},
         Work(accesses(a_bytes)), latency_cycles=machine.dram_cycles, skip_last=lag,
     )  # fmt: skip
     stages = in_order(
@@ -280,8 +297,8 @@ def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     shared = max(buffers * FP16_BYTES * (tile.rows + columns) * tile.depth, FP32_BYTES * tile.rows * columns)
     return Program(
         name="cublas", tile=tile, buffers=buffers, shared_bytes=shared, registers_per_thread=128, threads=THREADS,
-        stages=(*stages, store_stage(machine, tile, min(n, columns))),
-        reduces_in_kernel=architecture in (Architecture.HOPPER, Architecture.BLACKWELL),
+        stages=(*stages, store_stage(machine, product, tile, min(n, columns))),
+        max_split_k=64, reduces_in_kernel=architecture in (Architecture.HOPPER, Architecture.BLACKWELL),
         source="tile sizes and stages as in NVIDIA CUTLASS's default Tensor-Core GEMMs; the library itself is closed",
     )  # fmt: skip
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.formats import check_sparsity
+from perfmodel.pipeline.calibrate import Submission, load_parameters
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine, PipelineParameters
 from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
-from perfmodel.pipeline.programs import PROGRAMS, Product, WhatIf
+from perfmodel.pipeline.programs import PROGRAMS, Builder, Product, WhatIf, covered
 from perfmodel.specs import Gpu
 from perfmodel.units import FP16_BYTES
 
@@ -92,12 +93,13 @@ class Simulation:
         while event >= 0:
             begin, result = float(e.ready_cycles[event]), int(until > e.issued_cycles[event])
             span = min(until * cycle_s, self.mean_finish_s) - begin * cycle_s
-            seconds[self._wait(event, result)] += max(span, 0.0)
+            seconds[self.wait(event, result)] += max(span, 0.0)
             event, until = int(e.critical[event]), begin
         seconds[Wait.LAUNCH] += until * cycle_s  # the grid's blocks start one after the other
         return {name: value / self.time_s for name, value in seconds.items()}
 
-    def _wait(self, event: int, result: int) -> Wait:
+    def wait(self, event: int, result: int) -> Wait:
+        """What ended the issue (0) or the result (1) of one event."""
         blamed = int(self.events.blamed[event, result])
         if blamed >= 0:
             return RESOURCE_WAIT[blamed]
@@ -107,7 +109,7 @@ class Simulation:
 def simulate(
     kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float = 0.0, *, split_k: int | None = None,
     what_if: WhatIf | None = None, nnz_per_tile: ArrayLike | None = None, seed: int | None = 0,
-    parameters: PipelineParameters | None = None,
+    parameters: PipelineParameters | None = None, submission: Submission = Submission.STREAM,
 ) -> Simulation:  # fmt: skip
     """Simulate ``C[m, n] = A[m, k] @ B[k, n]`` on one kernel and GPU.
 
@@ -131,6 +133,8 @@ def simulate(
         Seed of the sampled non-zeros; None for the expected count in every tile.
     parameters : PipelineParameters, optional
         Instead of the calibrated ones.
+    submission : Submission
+        How the host launches, if the parameters are the calibrated ones.
 
     Returns
     -------
@@ -142,14 +146,13 @@ def simulate(
         Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
     """
     from perfmodel.catalog import load_gpu
-    from perfmodel.pipeline.calibrate import load_parameters
 
-    build = _program(kernel)
+    build = _builder(kernel)
     product = _product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     machine = Machine.of(
-        record, parameters or load_parameters(kernel),
+        record, parameters or load_parameters(kernel, submission),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,
     )  # fmt: skip
     program = build(machine, product, change)
@@ -158,7 +161,7 @@ def simulate(
     return run_program(program, machine, grid, counts, product)
 
 
-def _program(kernel: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _builder(kernel: str) -> Builder:
     if kernel in PROGRAMS:
         return PROGRAMS[kernel]
     near = difflib.get_close_matches(kernel, PROGRAMS, n=1, cutoff=0.4)
@@ -180,7 +183,7 @@ def make_grid(program: Program, machine: Machine, product: Product, split_k: int
     row_blocks, columns = math.ceil(product.m / tile.rows), math.ceil(product.n / tile.columns)
     k_tiles = math.ceil(product.k / tile.depth)
     if split_k is None:
-        split_k = choose_split_k(row_blocks * columns, machine.sm_count * resident, k_tiles)
+        split_k = choose_split_k(row_blocks * columns, machine.sm_count * resident, k_tiles, program.max_split_k)
     elif not 1 <= split_k <= k_tiles:
         raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
     return Grid(row_blocks, columns, split_k, k_tiles, resident, machine.sm_count)
@@ -197,17 +200,19 @@ def _tile_counts(
             raise ValueError(f"nnz_per_tile has shape {given.shape}, allowed is {shape}: tiles of {tile}")
         if not (given.min() >= 0 and given.max() <= size):
             raise ValueError(f"nnz_per_tile is {given.min():g} to {given.max():g}, allowed is 0 to {size}")
-    return TileCounts(tile.rows, tile.depth, 1 - product.sparsity, seed, given, program.pad_nonzeros)
+    return TileCounts(
+        tile.rows, tile.depth, covered(product, tile) * (1 - product.sparsity), seed, given, program.pad_nonzeros
+    )
 
 
 def run_program(program: Program, machine: Machine, grid: Grid, counts: TileCounts, product: Product) -> Simulation:
     """Simulate a program on a grid: the step between counted work and seconds."""
     from perfmodel.pipeline import engine
 
-    table = tabulate(program)
+    table = tabulate(program, machine.parameters.issue_interval_cycles)
     load = deal(grid, program, len(table.stage), counts)
     base, *columns, busy, finish = engine.run(
-        table.arrays, machine.cycles_per_unit, machine.parameters.issue_interval_cycles, load.queue_start, load.offset,
+        table.arrays, machine.cycles_per_unit, load.queue_start, load.offset,
         load.weight, grid.resident, load.nonzeros, load.tiles, program.buffers,
     )  # fmt: skip
     events = _events(base, load, len(table.stage), *columns)
@@ -243,8 +248,3 @@ def reduction_time(program: Program, machine: Machine, grid: Grid, product: Prod
     fits = n_bytes < machine.gpu.l2.size_bytes
     cycles = n_bytes * machine.cycles_per_unit[Resource.L2 if fits else Resource.DRAM]
     return machine.parameters.launch_s + float(machine.dram_cycles + cycles) / machine.clock_hz
-
-
-def with_parameters(parameters: PipelineParameters, **changes: float) -> PipelineParameters:
-    """Copy with some parameters replaced."""
-    return replace(parameters, **changes)

@@ -1,0 +1,137 @@
+"""Figures of the pipeline simulator: the Gantt picture of a thread block, utilisation and stalls."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from perfmodel.plotting.style import BLACK, BLUE, COLUMN_WIDTH, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+
+ROW_TITLES = {
+    "barrier": "barrier",
+    "clear": "clear dense A tile",
+    "load": "load from memory",
+    "read": "shared memory\nto registers",
+    "multiply": "Tensor Cores",
+    "scatter": "scatter words\ninto A tile",
+    "store": "store C",
+}
+BUFFER_COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+WAIT_COLOURS = {
+    "dram": BLUE,
+    "l2": SKY,
+    "shared-memory": ORANGE,
+    "tensor-core": GREEN,
+    "instruction-issue": YELLOW,
+    "barrier": PURPLE,
+    "tail": GREY,
+    "reduction": BLACK,
+    "launch": VERMILION,
+}
+WAIT_TITLES = {"dram": "DRAM", "l2": "L2", "tail": "tail (idle SMs)", "reduction": "split-K reduction"}
+RESOURCE_TITLES = {
+    "dram": "DRAM",
+    "l2": "L2",
+    "shared": "shared memory",
+    "tensor": "Tensor Cores",
+    "issue": "issue slots",
+}
+SHORT_NAMES = {"load words": "words", "copy B": "B", "load A": "A", "tile complete": "", "A clear": ""}
+NAMED_SHARE = 0.035  # of the picture's width, from which a bar has room for its name
+
+
+def gantt(table: pd.DataFrame, title: str, steps: tuple[int, int], clock_hz: float) -> Figure:
+    """Stages of the blocks that share one SM during a few steps of their main loops.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `perfmodel.pipeline.timeline.timeline` gives it.
+    title : str
+        Above the picture.
+    steps : (int, int)
+        First and last step of the first block to show.
+    clock_hz : float
+        SM clock, for the second time axis.
+    """
+    first_block = table["block"].min()
+    window = table[(table["block"] == first_block) & table["step"].between(*steps)]
+    low, high = window["begin_cycles"].min(), window["end_cycles"].max()
+    shown = table[(table["end_cycles"] > low) & (table["begin_cycles"] < high)]
+    slots = sorted(shown["slot"].unique())
+    rows = [row for row in ROW_TITLES if row in set(shown["row"])]
+    figure, panels = plt.subplots(
+        len(slots), 1, figsize=(11, 0.6 + len(slots) * (0.5 + 0.36 * len(rows))), sharex=True, squeeze=False
+    )
+    for axes, slot in zip(panels[:, 0], slots, strict=True):
+        _draw_block(axes, shown[shown["slot"] == slot], rows, low, high - low)
+        axes.set_ylabel(f"thread block {slot}")
+    bottom, top = panels[-1, 0], panels[0, 0]
+    bottom.set(xlim=(0, high - low), xlabel=f"SM clock cycles, from cycle {low:,.0f} of the kernel")
+    scale = 1e6 / clock_hz
+    above = top.secondary_xaxis("top", functions=(lambda c: c * scale, lambda t: t / scale))
+    above.set_xlabel("microseconds")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    buffers = sorted(shown["buffer"].unique())
+    handles = [Patch(color=BUFFER_COLOURS[b % 4], label=f"buffer {b}") for b in buffers]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles) + 1)
+    return figure
+
+
+def _draw_block(axes: Axes, table: pd.DataFrame, rows: list[str], origin: float, width: float) -> None:
+    heights = {row: len(rows) - 1 - index for index, row in enumerate(rows)}
+    for entry in table.itertuples(index=False):
+        begin, length = entry.begin_cycles - origin, entry.end_cycles - entry.begin_cycles
+        colour = GREY if entry.row == "barrier" else BUFFER_COLOURS[int(entry.buffer) % 4]
+        # Two loads of a step overlap in time; half the height each keeps both readable.
+        half = 0.38 if entry.row == "load" else 0.76
+        shift = 0.19 * (-1 if entry.stage == "copy B" else 1) if entry.row == "load" else 0.0
+        y = heights[entry.row] + shift
+        axes.barh(y, length, left=begin, height=half, color=colour, edgecolor="white", linewidth=0.5, alpha=0.9)
+        middle = (max(begin, 0) + min(begin + length, width)) / 2
+        name = SHORT_NAMES.get(entry.stage, entry.stage.replace("ldmatrix", "A, B"))
+        if length > NAMED_SHARE * width and name:
+            axes.text(middle, y, name, ha="center", va="center", fontsize=6.5, color="white", clip_on=True)
+    axes.set_yticks(list(heights.values()), [ROW_TITLES[row] for row in heights], fontsize=7.5)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.grid(axis="y", visible=False)
+
+
+def utilisation(table: pd.DataFrame) -> Figure:
+    """Busy share of each resource over the whole run; ``table`` as `utilisation_table` gives it."""
+    resources = [name for name in RESOURCE_TITLES if name in table]
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
+    width = 0.8 / len(table)
+    colours = [BLACK, VERMILION, ORANGE, BLUE, GREEN, PURPLE, SKY]
+    for index, (_, row) in enumerate(table.iterrows()):
+        places = np.arange(len(resources)) + (index - (len(table) - 1) / 2) * width
+        shares = [100 * row[name] for name in resources]
+        bars = axes.bar(places, shares, width * 0.92, color=colours[index % len(colours)], label=row["case"])
+        axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+    axes.set_xticks(range(len(resources)), [RESOURCE_TITLES[name] for name in resources])
+    axes.set(ylabel="busy share of the time [%]", ylim=(0, 105))
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=min(len(table), 3))
+    return figure
+
+
+def stalls(table: pd.DataFrame) -> Figure:
+    """What the critical path waited for, in microseconds, stacked; ``table`` as `stall_table` gives it."""
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2 + 0.42 * len(table)))
+    left = np.zeros(len(table))
+    for wait, colour in WAIT_COLOURS.items():
+        part = (table[wait] * table["time_us"]).to_numpy()
+        if part.max() > 0:
+            axes.barh(table["case"], part, left=left, color=colour, label=WAIT_TITLES.get(wait, wait.replace("-", " ")))
+        left += part
+    for y, total in enumerate(table["time_us"]):
+        axes.text(total, y, f" {total:.0f} us", va="center", fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlabel="time on the critical path [us]", xlim=(0, 1.12 * table["time_us"].max()))
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
