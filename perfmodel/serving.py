@@ -133,18 +133,18 @@ class _Group:
     def matmul_s(self, n: Array, n_head: Array) -> Array:
         """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits.
 
-        Less the launches, which the kernel models hold: a profiler sees these as gaps, so they count as other.
+        Less their launches, which the kernel models hold: a profiler sees gaps there, so they count as other.
         """
         shape = self.model.shape
         layer = sum(self._product_s(matrix, n) for matrix in layer_matrices(shape, self.p))
         head = sum(self._product_s(matrix, n_head) for matrix in head_matrices(shape, self.p))
-        return np.asarray(shape.layers * layer + head) - self._products(n) * self.parameters.launch_s
+        return np.asarray(shape.layers * layer + head) - self._product_launches_s(n)
 
-    def _products(self, n: Array) -> Array:
-        """Matrix products of a pass over ``n`` tokens."""
+    def _product_launches_s(self, n: Array) -> Array:
+        """Launches of all matrix products of a pass over ``n`` tokens, each as long as cuBLAS's."""
         shape = self.model.shape
         layer = sum(matrix.products(n)[0] for matrix in layer_matrices(shape))
-        return np.asarray(shape.layers * layer + len(head_matrices(shape)))
+        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * calibrated(BASELINE).launch_s
 
     def _product_s(self, matrix: Matrix, n: Array) -> Array:
         count, tokens = matrix.products(n)
@@ -157,10 +157,11 @@ class _Group:
         """Launches and bytes between the products of a pass over ``n`` tokens."""
         shape, c = self.model.shape, self.parameters
         extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
-        launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES + self._products(n)
+        launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES
         moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
         efficiency = calibrated(BASELINE).bandwidth_efficiency
-        return launches * c.launch_s + shape.layers * extra + moved / (efficiency * self.gpu.dram.bandwidth_bytes_per_s)
+        moved_s = moved / (efficiency * self.gpu.dram.bandwidth_bytes_per_s)
+        return self._product_launches_s(n) + launches * c.launch_s + shape.layers * extra + moved_s
 
     def communication_s(self, n: Array, n_head: Array) -> Array:
         """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""
@@ -312,7 +313,7 @@ def _sum(parts: Mapping[Part, Array]) -> Array:
 
 def _whole(name: str, value: ArrayLike) -> Array:
     array = np.asarray(value, dtype=np.float64)
-    wrong = ~(array >= 1) | (array % 1 != 0) | (array == np.inf)
+    wrong = ~(array >= 1) | (np.floor(array) != array) | (array == np.inf)
     if np.any(wrong):
         raise ValueError(f"{name} must be a whole number of at least 1, got {float(array[wrong].flat[0]):g}")
     return array

@@ -7,7 +7,6 @@ on back-to-back launches, cannot see: launches between the products, waiting for
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,7 +20,9 @@ from perfmodel.collectives import CALIBRATION_FILE
 from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
 from perfmodel.kernels.base import free, overlap
-from perfmodel.kernels.dense import OVERLAP_SHARPNESS, Dense, token_tile
+from perfmodel.kernels.dense import OVERLAP_SHARPNESS
+from perfmodel.names import unknown_name
+from perfmodel.specs import Bound
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -108,12 +109,11 @@ def format_time(fmt: WeightFormat, machine: Machine, shape: Shape) -> Array:
 
     A lower bound for formats without a kernel model of their own.
     """
-    p = calibrated(Dense.name)
-    activations = FP16_BYTES * shape.n * (shape.m + shape.k)
-    weights = fmt.bytes_of(shape.m, shape.k, shape.sparsity)
-    memory_s = (weights + activations) / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
-    compute_s = 2 * shape.weights * token_tile(shape.n) / (p.tensor_efficiency * machine.tensor_flops_per_s)
-    return np.asarray(p.latency_s + overlap(memory_s, compute_s, OVERLAP_SHARPNESS))
+    dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE))
+    moved = fmt.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * shape.n * (shape.m + shape.k)
+    memory_s = dense.terms[Bound.MEMORY] * moved / dense.dram_bytes
+    busy_s = overlap(memory_s, dense.terms[Bound.COMPUTE], OVERLAP_SHARPNESS)
+    return np.asarray(dense.terms[Bound.LATENCY] + busy_s)
 
 
 _DENSE = FORMATS["dense"]
@@ -141,10 +141,7 @@ def load_system(name: str) -> System:
     host, plus, part = name.partition("+")
     if host == HOST and plus and (part in KERNELS or part in FORMATS):
         return _hosted(name, part)
-    known = [*SYSTEMS, *(f"{HOST}+{fmt}" for fmt in FORMATS)]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"unknown system {name!r}: {hint}Known are {', '.join(SYSTEMS)} and {HOST}+FORMAT or +KERNEL")
+    raise ValueError(unknown_name("system", name, [*SYSTEMS, *(f"{HOST}+{part}" for part in FORMATS)]))
 
 
 def _hosted(name: str, part: str) -> System:

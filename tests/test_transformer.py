@@ -1,0 +1,123 @@
+"""Operators of a decoder layer, against totals from outside and by hand."""
+
+import numpy as np
+import pytest
+
+from perfmodel.catalog import load_model, model_names
+from perfmodel.transformer import (
+    activation_bytes_per_layer,
+    attention_flops_per_layer,
+    check_split,
+    head_matrices,
+    kv_bytes_per_token,
+    layer_matrices,
+    local_kv_heads,
+    other_launches_per_layer,
+    splits,
+    vector_parameters,
+)
+
+
+def matrix_parameters(model):
+    return model.shape.layers * sum(float(w.weights) for w in layer_matrices(model.shape))
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_matrices_tables_and_vectors_are_all_parameters(name):
+    model = load_model(name)
+    shape = model.shape
+    head, *projections = head_matrices(shape)
+    tables = shape.vocab_size * shape.embedding_size + shape.learned_positions * shape.hidden_size
+    own_head = 0 if shape.tied_embeddings else float(head.weights)
+    embedding = tables + own_head + sum(float(w.weights) for w in projections)
+    assert matrix_parameters(model) + embedding + vector_parameters(model) == model.parameters
+    # Biases and norms are a thin rest, and never negative.
+    assert 0 < vector_parameters(model) < 2e-2 * model.parameters
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_matrices_hold_the_published_parameters(name):
+    model = load_model(name)
+    assert model.published is not None
+    assert matrix_parameters(model) + model.shape.embedding_parameters == pytest.approx(
+        model.published.parameters, rel=0.05
+    )
+
+
+@pytest.mark.parametrize("name", ["opt-30b", "opt-66b", "opt-175b"])
+def test_four_matrices_of_opt_as_the_paper_lists_them(name):
+    shape = load_model(name).shape
+    h = shape.hidden_size
+    assert [(int(w.m), int(w.k)) for w in layer_matrices(shape)] == [(3 * h, h), (h, h), (4 * h, h), (h, 4 * h)]
+
+
+@pytest.mark.parametrize("p", [2, 4, 8])
+def test_tensor_parallel_shares_the_weights_evenly(p):
+    shape = load_model("opt-66b").shape
+    for whole, part in zip(layer_matrices(shape), layer_matrices(shape, p), strict=True):
+        assert part.weights * p == whole.weights
+        assert (part.m == whole.m) != (part.k == whole.k)
+
+
+def test_released_split_k_table_lists_the_local_rows():
+    # Local row counts in the released Flash-LLM's split-K table: 13824 = QKV of OPT-66B on two GPUs, 18432 its MLP1.
+    rows = {int(w.m) for w in layer_matrices(load_model("opt-66b").shape, 2)}
+    assert rows == {13824, 9216, 18432}
+
+
+def test_kv_cache_of_one_token():
+    assert float(kv_bytes_per_token(load_model("opt-30b").shape)) == 2 * 48 * 7168 * 2  # 1.376 MB
+    # Llama-3.1-70B: 8 key-value heads of 128 in 80 layers, 320 KiB a token.
+    assert float(kv_bytes_per_token(load_model("llama-3.1-70b").shape)) == 320 * 1024
+
+
+def test_key_value_heads_are_replicated_beyond_their_number():
+    shape = load_model("llama-3.1-70b").shape
+    assert local_kv_heads(shape, [1, 2, 8, 16]).tolist() == [8, 4, 1, 1]
+
+
+def test_gated_mlp_has_both_projections_in_one_product():
+    shape = load_model("llama-2-7b").shape
+    named = {w.name: w for w in layer_matrices(shape)}
+    assert (float(named["mlp-in"].m), float(named["mlp-out"].k)) == (2 * 11008, 11008)
+
+
+def test_mixture_of_experts_visits_two_of_eight_for_one_token_and_all_for_many():
+    shape = load_model("mixtral-8x7b").shape
+    experts = next(w for w in layer_matrices(shape) if w.name == "mlp-in")
+    products, tokens = experts.products(np.array([1.0, 4096.0]))
+    assert products == pytest.approx([2.0, 8.0])
+    assert tokens.tolist() == [1, 1024]
+    assert {w.name for w in layer_matrices(shape) if not w.prunable} == {"router"}
+
+
+def test_dense_model_has_one_product_with_all_tokens():
+    products, tokens = layer_matrices(load_model("opt-30b").shape)[0].products([8.0])
+    assert (products.tolist(), tokens.tolist()) == ([1], [8])
+
+
+def test_attention_flops_by_hand():
+    # Two products of L x L x head_dim multiply-adds in each of 32 heads.
+    assert attention_flops_per_layer(load_model("llama-2-7b").shape, 10) == 2 * 2 * 10 * 10 * 128 * 32
+
+
+def test_activation_bytes_shrink_only_in_the_split_half():
+    shape = load_model("opt-66b").shape
+    whole, half = activation_bytes_per_layer(shape, 1), activation_bytes_per_layer(shape, 2)
+    assert float(whole - half) == 2 * shape.ffn_size  # inner activation read and written in FP16, half of it elsewhere
+
+
+def test_more_kernels_in_a_layer_with_experts():
+    opt, mixtral = (other_launches_per_layer(load_model(name).shape) for name in ("opt-30b", "mixtral-8x7b"))
+    assert mixtral > opt == 3
+
+
+@pytest.mark.parametrize("p", [0, 3, 5, 64, -1, float("nan")])
+def test_impossible_split_is_refused(p):
+    with pytest.raises(ValueError, match="opt-30b cannot be shared by"):
+        check_split(load_model("opt-30b"), p)
+
+
+def test_splits_are_divisors():
+    assert splits(load_model("opt-30b")) == [1, 2, 4, 8]
+    assert splits(load_model("opt-175b")) == [1, 2, 4, 8, 16]
