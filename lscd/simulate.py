@@ -85,8 +85,8 @@ def _print(summary: dict[str, Any]) -> None:
     console = Console(soft_wrap=not Console().is_terminal)
     console.print(
         f"[bold]{summary['time_us']:.1f} us[/bold], {summary['dram_bytes'] / 1e6:.1f} MB over DRAM; "
-        f"{summary['blocks']} blocks (split-K {summary['split_k']}), {summary['resident_blocks_per_sm']} resident per SM, "
-        f"{summary['waves']:.2f} waves"
+        f"{summary['blocks']} blocks (split-K {summary['split_k']}), "
+        f"{summary['resident_blocks_per_sm']} resident per SM, {summary['waves']:.2f} waves"
     )
     for title, key in (("waited for", "stalls"), ("busy", "utilisation")):
         table = Table(box=None, pad_edge=False, header_style="bold")

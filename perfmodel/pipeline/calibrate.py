@@ -116,8 +116,14 @@ def fit(plan: Fit, evidence: pd.DataFrame, base: PipelineParameters) -> tuple[Pi
 
     start = (np.array([getattr(base, name) for name in plan.free]) - low) / (high - low)
     steps = np.diag(np.where(start < 1 - FIRST_STEP, FIRST_STEP, -FIRST_STEP))
-    options = {"maxfev": MAX_EVALUATIONS, "initial_simplex": np.vstack([start, start + steps]), "xatol": 1e-3}
-    best = at(minimize(cost, start, method="Nelder-Mead", options=options).x)
+    best = at(
+        minimize(
+            cost,
+            start,
+            method="Nelder-Mead",
+            options={"maxfev": MAX_EVALUATIONS, "initial_simplex": np.vstack([start, start + steps]), "xatol": 1e-3},
+        ).x
+    )
     error = predicted_us(plan.kernel, rows, best) / measured - 1
     return best, FittedKernel(
         parameters={name: getattr(best, name) for name in plan.free},

@@ -2,8 +2,9 @@
 
 Every part of a stage is an event. It is ready when the part before it has been issued and all results it waits for are
 there. It is then served by each of its resources, first come first served. The next part may issue when its
-instructions and its turn at shared memory have ended; device memory, L2 and the Tensor Cores go on alone, and the result
-is there when they too have ended and the latency has passed. Nothing is preempted; parts are small enough for that not to matter.
+instructions and its turn at shared memory have ended; device memory, L2 and the Tensor Cores go on alone, and the
+result is there when they too have ended and the latency has passed. Nothing is preempted; parts are small enough for
+that not to matter.
 
 Letters: b block, s SM, i step, p part, r resource; events are numbered ``base[b] + i * parts + p``.
 """

@@ -127,7 +127,7 @@ def deal(grid: Grid, program: Program, parts: int, counts: TileCounts) -> Load:
     ranges = np.array([grid.k_range(int(s)) for s in split])
     return Load(
         queue_start=np.cumsum([0, *map(len, ids)]),
-        offset=blocks * BLOCK_INTERVAL_CYCLES,
+        offset=blocks.astype(np.float64) * BLOCK_INTERVAL_CYCLES,
         weight=np.array([weight for _, weight in chosen]),
         nonzeros=counts.of_blocks(place // grid.column_blocks, ranges, grid.tiles_per_block),
         tiles=ranges[:, 1] - ranges[:, 0],

@@ -3,8 +3,8 @@
 A thread block walks over the tiles of its share of K. Step ``i`` prepares tile ``i`` and multiplies tile
 ``i - (buffers - 1)``; the first steps only prepare, the last ones only multiply. Warps issue the stages of a step in
 order; asynchronous work goes on behind their backs until a later stage waits for its result. That is all a software
-pipeline is: double buffers, barriers and ``cp.async`` wait groups are such waits. The work of a stage is a constant plus
-an amount per non-zero of its tile.
+pipeline is: double buffers, barriers and ``cp.async`` wait groups are such waits. The work of a stage is a constant
+plus an amount per non-zero of its tile.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ IntArray = NDArray[np.int64]
 class Resource(IntEnum):
     """What stages compete for; DRAM and L2 belong to the whole GPU, the rest to one SM.
 
-    Units of work: bytes for DRAM, L2 and the SM's port to L2; multiply-adds for the Tensor Cores; wavefronts (128 bytes)
-    for shared memory; warp instructions for the issue slots. The first four work behind the backs of the warps.
+    Units of work: bytes for DRAM, L2 and the SM's port to L2; multiply-adds for the Tensor Cores; wavefronts (128
+    bytes) for shared memory; warp instructions for the issue slots. The first four work behind the backs of the warps.
     """
 
     DRAM = 0
@@ -80,7 +80,8 @@ class Stage:
     row : str
         Row of the Gantt picture the stage is drawn in.
     work : mapping
-        Work given to each resource but the issue slots; they serve it side by side.
+        Work given to each resource; they serve it side by side. Issue slots listed here come on top of the
+        ``instructions``: those that a slow unit (population count) blocks.
     instructions : Work
         Instructions each warp issues, in order: one every ``issue_interval_cycles``, if a slot is free.
     independent : bool
@@ -188,8 +189,9 @@ class Program:
     def work_of(self, stage: Stage) -> dict[Resource, Work]:
         """Work of a stage for every resource, issue slots included."""
         warps = self.threads // WARP_SIZE
-        issue = Work(stage.instructions.constant * warps, stage.instructions.per_nonzero * warps)
-        return {**stage.work, Resource.ISSUE: issue}
+        slow = stage.work.get(Resource.ISSUE, NOTHING)
+        constant = stage.instructions.constant * warps + slow.constant
+        return {**stage.work, Resource.ISSUE: Work(constant, stage.instructions.per_nonzero * warps + slow.per_nonzero)}
 
 
 @dataclass(frozen=True)
@@ -238,12 +240,14 @@ def tabulate(program: Program, issue_interval_cycles: float) -> Table:
     for part, (_, stage) in enumerate(stages):
         for resource, amount in program.work_of(stage).items():
             work[part, resource] = amount.constant / stage.parts, amount.per_nonzero / stage.parts
-    warps = program.threads // WARP_SIZE
     intervals = np.array([INDEPENDENT_CYCLES if s.independent else issue_interval_cycles for _, s in stages])
     return Table(
         stage=np.array([index for index, _ in stages]),
         work=work,
-        issue_cycles=work[:, Resource.ISSUE] / warps * intervals[:, None],
+        issue_cycles=np.array(
+            [(s.instructions.constant / s.parts, s.instructions.per_nonzero / s.parts) for _, s in stages]
+        )
+        * intervals[:, None],
         cycles=np.array([s.cycles / s.parts for _, s in stages]),
         latency=np.array(
             [s.latency_cycles if last_part[s.name] == part else 0.0 for part, (_, s) in enumerate(stages)]

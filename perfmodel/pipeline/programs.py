@@ -22,7 +22,10 @@ VECTOR_BYTES = 16  # what one thread moves with one access
 WORD_BYTES = 4  # a stored weight of Tiled-CSL: value and place
 ACCESS_INSTRUCTIONS = 2  # an access and its address or predicate
 SCATTER_INSTRUCTIONS = 8  # per word: unpack place and value, form the address, store
-DECODE_INSTRUCTIONS = 10  # per 8 x 8 bitmap and warp: two bit tests, masked population count, two reads, select, pack
+DECODE_INSTRUCTIONS = 14  # per 8 x 8 bitmap and warp: two bit tests, masks, population counts, two reads, select, pack
+# Population counts of a 64-bit mask and of its lower part are 4 instructions, which run on 16 lanes of the whole SM
+# (CUDA C++ Programming Guide, throughput of arithmetic instructions, 7.x to 9.0): 8 issue slots each.
+POPULATION_COUNT_SLOTS = 4 * (8 - 1)
 MASK_BYTES = 1 / 8  # a bitmap holds one bit per weight
 
 
@@ -254,11 +257,12 @@ def _decode_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
     """Operands of A from bitmaps: population counts and gathered half-word reads instead of ldmatrix."""
     bitmaps = tile.rows * MMA_K / 64
     read = wavefronts(FP16_BYTES * MMA_K * WARPS * tile.columns) + 2 * bitmaps
+    work = {Resource.SHARED: Work(read), Resource.ISSUE: Work(POPULATION_COUNT_SLOTS * bitmaps)}
     instructions = DECODE_INSTRUCTIONS * bitmaps / WARPS + ACCESS_INSTRUCTIONS * max(tile.columns // MMA_K, 1)
     return [
         Stage(
             # The bitmaps of a step do not depend on each other, so their instructions interleave.
-            stage.name, "read", {Resource.SHARED: Work(read)}, Work(instructions), independent=True,
+            stage.name, "read", work, Work(instructions), independent=True, parts=4,
             latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
         )
         if stage.row == "read"

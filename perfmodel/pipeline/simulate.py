@@ -20,6 +20,7 @@ from perfmodel.specs import Gpu
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
+SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Simulation:
     launch_s, kernel_s, reduction_s : float
         Its three parts.
     mean_finish_s : float
-        When the average SM has run out of blocks; from there on to ``kernel_s`` is the tail.
+        When the average SM of those in use has run out of blocks; from there on to ``kernel_s`` is the tail.
     utilisation : dict
         Share of the whole time in which each resource was busy.
     dram_bytes : float
@@ -226,13 +227,13 @@ def run_program(program: Program, machine: Machine, grid: Grid, counts: TileCoun
     dram_bytes = float(total[Resource.DRAM] / machine.cycles_per_unit[Resource.DRAM])
     return Simulation(
         program=program, grid=grid, machine=machine, time_s=time_s, launch_s=launch_s, kernel_s=kernel_s,
-        reduction_s=reduction_s, mean_finish_s=float(share @ finish) / machine.clock_hz,
-        utilisation={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in Resource if r != Resource.PORT},
+        reduction_s=reduction_s, mean_finish_s=float(np.average(finish, weights=load.weight)) / machine.clock_hz,
+        utilisation={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in SHOWN_RESOURCES},
         dram_bytes=dram_bytes, load=load, table=table, events=events,
     )  # fmt: skip
 
 
-def _events(base: Array, load: Load, parts: int, *columns: Array) -> Events:
+def _events(base: NDArray[np.int64], load: Load, parts: int, *columns: Array) -> Events:
     lengths = np.diff(base)
     block = np.repeat(np.arange(len(lengths)), lengths)
     inside = np.arange(len(block)) - base[:-1][block]

@@ -24,8 +24,8 @@ def timeline(simulation: Simulation, sm: int = 0) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``slot`` (place of the block on the SM), ``block``, ``step``, ``tile`` (along K, of this block), ``buffer``,
-        ``stage``, ``row``, ``begin_cycles``, ``end_cycles``, ``begin_us``, ``end_us``, ``waits_for``. Loads and products
-        last until their result is there, other stages until the next one may be issued.
+        ``stage``, ``row``, ``begin_cycles``, ``end_cycles``, ``begin_us``, ``end_us``, ``waits_for``. Loads and
+        products last until their result is there, other stages until the next one may be issued.
 
     Raises
     ------
