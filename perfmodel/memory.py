@@ -2,7 +2,7 @@
 
 Counted per GPU: weights (exact bytes of the format, matrix by matrix), the KV cache at its full length, activations of
 the prompt, workspaces, and what the framework keeps. Everything but the reserve follows from shapes; the published
-pattern of runs that fit and runs that do not would also hold with a reserve anywhere from 0 to 4 GB.
+pattern of runs that fit and runs that do not would also hold with a reserve anywhere from 0.5 to 4 GB.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def breakdown(context: Context) -> Exhibit:
     """Fig 16b: GPU-seconds of OPT-175B by part."""
     batches = np.array([8, 16, 32, 64])
     rows = []
-    for system, gpus, label in (("flash-llm", 4, "Flash-LLM 4"), ("fastertransformer", 8, "FT 8")):
+    for system, gpus, label in (("flash-llm", 4, "Flash-LLM\n4 GPUs"), ("fastertransformer", 8, "FT\n8 GPUs")):
         run = evaluate("opt-175b", GPU, system, batch=batches, sparsity=SPARSITY, gpus=gpus, **LENGTHS)
         seconds = {str(part): values for part, values in run.gpu_seconds.items()}
         rows.append(pd.DataFrame({"label": label, "system": system, "gpus": gpus, "batch": batches, **seconds}))
@@ -119,7 +119,7 @@ def breakdown(context: Context) -> Exhibit:
         ),
         evidence="Predicted; no published numbers at hand. GPU-seconds of the whole run of 512 tokens, all GPUs.",
         sources=(),
-        table=table,
+        table=table.drop(columns="label"),
         figure=draw.breakdown(table, ("matmul", "attention", "communication", "other")),
     )
 
@@ -156,7 +156,7 @@ def memory(context: Context) -> Exhibit:
         ),
         evidence=(
             "Bytes counted from shapes and formats, KV cache at its full length; only the framework's reserve "
-            "(1.5 GB) is an assumption, and the published pattern does not depend on it within 0 to 4 GB."
+            "(1.5 GB) is an assumption, and the published pattern does not depend on it within 0.5 to 4 GB."
         ),
         sources=SOURCES,
         table=table.rename(columns={part: f"{part}_gb" for part in MEMORY_PARTS}),

@@ -45,7 +45,7 @@ def throughput(lines: pd.DataFrame, markers: pd.DataFrame, models: Mapping[str, 
             axes.plot(group["batch"], group["tokens_per_gpu_s"], marker, mec=colour, mfc="white", mew=1.4)
         _batch_axis(axes, mine["batch"])
         axes.set_title(title)
-        axes.legend(handles=_system_handles(mine), loc="upper left", fontsize=8)
+        axes.legend(handles=_system_handles(mine), loc="upper left", fontsize=8, handlelength=3.4)
         axes.set_ylim(0, 1.42 * max(mine["tokens_per_gpu_s"].max(), _largest(markers, model)))
     panels[0].set_ylabel("output tokens per GPU-second")
     return figure
@@ -104,7 +104,7 @@ def breakdown(table: pd.DataFrame, parts: Sequence[str]) -> Figure:
             axes.annotate(label, (x, height), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5)
     axes.set_xticks(np.arange(len(batches)), [str(batch) for batch in batches])
     axes.set(xlabel="batch (sequences)", ylabel="GPU-seconds of the run")
-    axes.set_ylim(0, 1.18 * table[list(parts)].sum(axis=1).max())
+    axes.set_ylim(0, 1.28 * table[list(parts)].sum(axis=1).max())
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper left", ncols=len(parts))
     return figure
@@ -122,10 +122,12 @@ def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Fig
         left = left + table[part].to_numpy()
     for y, total in zip(at, left, strict=True):
         verdict = f"{total:.0f} GB" if total <= capacity_gb else f"{total:.0f} GB: out of memory"
-        axes.annotate(verdict, (total, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            verdict, (max(total, capacity_gb), y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+        )
     axes.axvline(capacity_gb, color=BLACK, linewidth=1.2, linestyle=":")
     axes.set_yticks(at, table["label"])
-    axes.set(xlabel="GB per GPU (dotted: what the GPU has)", xlim=(0, 1.32 * left.max()))
+    axes.set(xlabel="GB per GPU (dotted: what the GPU has)", xlim=(0, 1.45 * left.max()))
     axes.grid(visible=False, axis="y")
     figure.legend(loc="outside upper center", ncols=len(parts))
     return figure
@@ -147,6 +149,7 @@ def cost(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         for x, top, batch in zip(at, rows["usd_high"], rows["batch"], strict=True):
             axes.annotate(str(batch), (x, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yscale("log")
+    axes.set_ylim(0.75 * table["usd_low"].min(), 1.3 * table["usd_high"].max())
     ticks = [
         tick for tick in (0.5, 1, 2, 5, 10, 20, 50) if table["usd_low"].min() / 2 < tick < 2 * table["usd_high"].max()
     ]
