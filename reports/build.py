@@ -13,16 +13,19 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from perfmodel.plotting.style import house_style, save
-from reports import kernels, trust
+from perfmodel.specs import Source
+from reports import kernels, pays, serving, trust
 from reports.exhibit import Chapter, Context, Exhibit
+from reports.pdf import write_pdf
 
-CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER, trust.CHAPTER)
+CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER, pays.CHAPTER, serving.CHAPTER, trust.CHAPTER)
+TITLE = "Load sparse, compute dense: when, where and by how much does it pay?"
 TEMPLATE = Path(__file__).with_name("template.html")
 CSV_DIGITS = "%.6g"
 
 
 def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
-    """Write ``index.html`` and ``figures/`` into ``out``; returns the page.
+    """Write ``index.html``, ``report.pdf`` and ``figures/`` into ``out``; returns the page.
 
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
     """
@@ -33,9 +36,13 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
         figures = Path(scratch) / "figures"
         figures.mkdir()
         made = _make(chapters, context, figures)
-        page = Path(scratch) / "index.html"
-        page.write_text(_render(made, context, figures), encoding="utf-8")
+        used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
+        sources = {key: source for key, source in context.sources.items() if key in used}
+        page, document = Path(scratch) / "index.html", Path(scratch) / "report.pdf"
+        page.write_text(_render(made, context, sources, figures), encoding="utf-8")
+        write_pdf(document, TITLE, _answers(made), made, sources, figures)
         _replace(figures, out / "figures")
+        document.replace(out / "report.pdf")
         page.replace(out / "index.html")
     return out / "index.html"
 
@@ -72,7 +79,9 @@ def _replace(new: Path, old: Path) -> None:
     new.replace(old)
 
 
-def _render(made: list[tuple[Chapter, list[Exhibit]]], context: Context, figures: Path) -> str:
+def _render(
+    made: list[tuple[Chapter, list[Exhibit]]], context: Context, sources: dict[str, Source], figures: Path
+) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -83,11 +92,21 @@ def _render(made: list[tuple[Chapter, list[Exhibit]]], context: Context, figures
     environment.filters["image"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.svg")
     environment.filters["csv"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.csv")
     environment.filters["rows"] = lambda table: table.itertuples(index=False, name=None)
-    used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
-    sources = {key: source for key, source in context.sources.items() if key in used}
     numbers = {key: number for number, key in enumerate(sources, start=1)}
     page = environment.get_template(TEMPLATE.name)
-    return page.render(chapters=made, sources=sources, numbers=numbers, fitted=context.calibration)
+    return page.render(
+        title=TITLE, chapters=made, answers=_answers(made), sources=sources, numbers=numbers, fitted=context.calibration
+    )
+
+
+def _answers(made: list[tuple[Chapter, list[Exhibit]]]) -> list[tuple[str, Exhibit]]:
+    """Each chapter's question and the exhibit that answers it."""
+    found = []
+    for chapter, exhibits in made:
+        for maker, exhibit in zip(chapter.makers, exhibits, strict=True):
+            if maker.__name__ == chapter.headline:
+                found.append((chapter.question, exhibit))
+    return found
 
 
 def _data_url(path: Path) -> str:

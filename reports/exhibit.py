@@ -94,11 +94,16 @@ Maker = Callable[[Context], Exhibit]
 
 @dataclass(frozen=True)
 class Chapter:
-    """A heading of the page and the functions that make its exhibits."""
+    """A heading of the page and the functions that make its exhibits.
+
+    The finding of the exhibit ``headline`` (the name of its maker) answers ``question`` at the top of the page.
+    """
 
     title: str
     lead: str
     makers: tuple[Maker, ...]
+    question: str = ""
+    headline: str = ""
 
 
 def percent(value: float, digits: int = 1) -> str:

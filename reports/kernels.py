@@ -250,4 +250,6 @@ CHAPTER = Chapter(
     "One matrix product",
     "Five published kernels on an A100: what the closed-form models say, beside what the paper shows.",
     (skinny_roofline, time_against_sparsity, kernel_benchmark, scatter, speedups, storage),
+    question="How much does one product gain?",
+    headline="speedups",
 )

@@ -138,4 +138,6 @@ CHAPTER = Chapter(
     "Can you trust it?",
     "Errors on rows no parameter was fitted on: other token counts, other GPUs, other people's measurements.",
     (across_gpus, residuals, crossover_points, interval_coverage, errors),
+    question="Can you trust it?",
+    headline="interval_coverage",
 )
