@@ -33,6 +33,7 @@ from perfmodel.pipeline.machine import Machine
 from perfmodel.pipeline.programs import Product
 from perfmodel.pipeline.simulate import run_program
 from perfmodel.pipeline.timeline import perfetto_trace, stall_table, timeline, utilisation_table
+from perfmodel.pipeline.traced import load_trace
 
 SHAPE = (9216, 9216)
 KERNELS = tuple(PROGRAMS)
@@ -168,6 +169,25 @@ def test_what_ifs_move_the_right_way():
     small, large = (simulate("flash-llm", "rtx-3090", *SHAPE, 8, 0.9, what_if=WhatIf(shared_scale=s)) for s in (1, 2))
     assert (small.grid.resident, large.grid.resident) == (1, 2)
     assert large.time_s < small.time_s
+
+
+def test_our_kernels_are_simulated_as_compiled():
+    """Registers, shared memory and counts come from the trace of the variant that fits N."""
+    result = simulate("numba-tiled-csl", "a100-80gb", *SHAPE, 8, 0.8)
+    trace = load_trace("tiled_csl", 8, "_v8")
+    assert result.grid.resident == trace["architectures"]["sm_80"]["blocks_per_sm"]
+    tiles = result.load.tiles
+    # One block's instructions are those the emulator counted, within the split between constant and per-word work.
+    issued = result.program.demand(int(tiles[0]), 1640.0 * int(tiles[0]))[Resource.ISSUE] / int(tiles[0])
+    counted = trace["per_block"]["instructions"]
+    assert_allclose(issued, counted["tile"] + 1640 * counted["word"], rtol=0.1)
+    assert time_of("numba-tiled-csl", what_if=WhatIf(reorder=False), sparsity=0.9) > time_of(
+        "numba-tiled-csl", sparsity=0.9
+    )
+    with pytest.raises(ValueError, match="not compiled for sm_75, allowed are sm_80"):
+        time_of("numba-tiled-csl", "rtx-2080-super")
+    with pytest.raises(ValueError, match="compiled kernel: tile_k"):
+        time_of("numba-dense", what_if=WhatIf(tile_k=32))
 
 
 def test_uneven_matrix_is_slower_than_an_even_one():

@@ -6,8 +6,8 @@
 from perfmodel.pipeline.calibrate import Submission, load_parameters
 from perfmodel.pipeline.machine import PipelineParameters
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
-from perfmodel.pipeline.programs import PROGRAMS, WhatIf
-from perfmodel.pipeline.simulate import Simulation, simulate
+from perfmodel.pipeline.programs import WhatIf
+from perfmodel.pipeline.simulate import PROGRAMS, Simulation, simulate
 
 __all__ = [
     "PROGRAMS", "PipelineParameters", "Program", "Resource", "Simulation", "Stage", "Submission", "Tile", "Wait",

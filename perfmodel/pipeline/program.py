@@ -145,6 +145,8 @@ class Program:
         True if partial sums of a split K are added without a second launch.
     max_split_k : int
         Most ways the kernel shares K among blocks.
+    partial_bytes : int
+        Bytes of a partial sum of a split K.
     pad_nonzeros : int
         Non-zeros of a tile are padded to a multiple of this.
     source : str
@@ -161,6 +163,7 @@ class Program:
     source: str
     reduces_in_kernel: bool = False
     max_split_k: int = 10
+    partial_bytes: int = 2
     pad_nonzeros: int = 1
 
     def __post_init__(self) -> None:

@@ -161,9 +161,9 @@ def barrier(machine: Machine, name: str, *after: tuple[str, int]) -> Stage:
     )
 
 
-def store_stage(machine: Machine, product: Product, tile: Tile, columns: int) -> Stage:
+def store_stage(machine: Machine, product: Product, tile: Tile, columns: int, element_bytes: int = FP16_BYTES) -> Stage:
     """Results through shared memory to L2 and device memory, once per block, when the last product is there."""
-    n_bytes = FP16_BYTES * tile.rows * columns * product.m / (math.ceil(product.m / tile.rows) * tile.rows)
+    n_bytes = element_bytes * tile.rows * columns * product.m / (math.ceil(product.m / tile.rows) * tile.rows)
     work = from_memory(n_bytes) | {Resource.SHARED: Work(2 * wavefronts(FP32_BYTES * tile.rows * columns))}
     instructions = Work(4 * tile.rows * columns / THREADS)
     last = f"mma {tile.depth // MMA_K - 1}"
@@ -312,4 +312,4 @@ def padded_tokens(n: int) -> int:
     return next((width for width in (8, 16, 32, 64) if n <= width), 128 * math.ceil(n / 128))
 
 
-PROGRAMS: dict[str, Builder] = {"cublas": dense, "flash-llm": flash_llm, "bitmap": bitmap}
+PUBLISHED: dict[str, Builder] = {"cublas": dense, "flash-llm": flash_llm, "bitmap": bitmap}

@@ -15,11 +15,13 @@ from perfmodel.pipeline.calibrate import Submission, load_parameters
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine, PipelineParameters
 from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
-from perfmodel.pipeline.programs import PROGRAMS, Builder, Product, WhatIf, covered
+from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
+from perfmodel.pipeline.traced import numba_dense, numba_tiled_csl
 from perfmodel.specs import Gpu
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
+PROGRAMS: dict[str, Builder] = {**PUBLISHED, "numba-tiled-csl": numba_tiled_csl, "numba-dense": numba_dense}
 SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)
 
 
@@ -242,10 +244,10 @@ def _events(base: NDArray[np.int64], load: Load, parts: int, *columns: Array) ->
 
 
 def reduction_time(program: Program, machine: Machine, grid: Grid, product: Product) -> float:
-    """Seconds of the second kernel that adds the FP16 partial sums of a split K; 0 without one."""
+    """Seconds of the second kernel that adds the partial sums of a split K; 0 without one."""
     if grid.split_k == 1 or program.reduces_in_kernel:
         return 0.0
-    n_bytes = FP16_BYTES * product.m * product.n * (grid.split_k + 1)
+    n_bytes = product.m * product.n * (program.partial_bytes * grid.split_k + FP16_BYTES)
     fits = n_bytes < machine.gpu.l2.size_bytes
     cycles = n_bytes * machine.cycles_per_unit[Resource.L2 if fits else Resource.DRAM]
     return machine.parameters.launch_s + float(machine.dram_cycles + cycles) / machine.clock_hz

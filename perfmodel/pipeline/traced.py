@@ -1,0 +1,162 @@
+"""Our own compiled kernels as programs: counts from the traces in ``data/traces``, nothing assumed but the order.
+
+A trace holds what the compiler made of a kernel (registers, shared memory, instructions of the main loop) and what the
+emulator counted while it ran (shared-memory wavefronts with their bank conflicts, instructions per tile and per word).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from perfmodel.catalog import data_directory
+from perfmodel.pipeline.conflicts import expected_wavefronts
+from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
+from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
+from perfmodel.pipeline.programs import (
+    MMA_K,
+    WARPS,
+    WORD_BYTES,
+    Product,
+    WhatIf,
+    barrier,
+    copy_stage,
+    covered,
+    from_memory,
+    offsets_stage,
+    start_stage,
+    store_stage,
+)
+from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
+
+TILE_N_CHOICES = (8, 16, 32, 64)
+HELD_VECTORS = 8  # of 4 words per thread: a tile of 128 x 64 that is half full
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"no trace {path.name} in data/traces; make it with `lscd kernels trace`")
+    trace: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if trace["schema"] != 1:
+        raise ValueError(f"{path.name}: schema is {trace['schema']}, allowed is 1")
+    return trace
+
+
+def load_trace(kernel: str, n: int, suffix: str = "") -> dict[str, Any]:
+    """Trace of the variant with the narrowest tile that holds ``n`` columns, else the widest."""
+    width = next((width for width in TILE_N_CHOICES if n <= width), TILE_N_CHOICES[-1])
+    return _read(data_directory() / "traces" / f"{kernel}_n{width}{suffix}.json")
+
+
+def _compiled(trace: dict[str, Any], machine: Machine) -> dict[str, Any]:
+    architecture = "sm_" + machine.gpu.compute_capability.replace(".", "")
+    known = trace["architectures"]
+    if architecture not in known:
+        raise ValueError(f"{trace['variant']} was not compiled for {architecture}, allowed are {', '.join(known)}")
+    found: dict[str, Any] = known[architecture]
+    return found
+
+
+def _refuse_changes(name: str, what_if: WhatIf) -> None:
+    wanted = (what_if.tile_k is not None, not what_if.double_buffer, what_if.register_decode)
+    if any(wanted):
+        raise ValueError(f"{name} is a compiled kernel: tile_k, double_buffer and register_decode cannot be changed")
+
+
+def _multiply(trace: dict[str, Any], tile: Tile, per_access: float, loop: dict[str, int], skip: int) -> list[Stage]:
+    """``ldmatrix`` and ``mma`` of a tile, step by step; this kernel reads the operands of a step just before it."""
+    counts, steps = trace["per_block"], tile.depth // MMA_K
+    read = (counts["shared_wavefronts.read_a"]["tile"] + counts["shared_wavefronts.read_x"]["tile"]) / steps
+    macs = counts["mma_flops"]["tile"] / 2 / steps
+    stages = []
+    for j in range(steps):
+        before = ((f"mma {j - 1}", 0),) if j else ()
+        stages += [
+            Stage(
+                f"ldmatrix {j}", "read", {Resource.SHARED: Work(read)}, Work(per_access * loop["load_matrix"] / steps),
+                latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
+            ),
+            Stage(
+                f"mma {j}", "multiply", {Resource.TENSOR: Work(macs)}, Work(loop["tensor_core"] / steps),
+                independent=True, after=((f"ldmatrix {j}", 0), *before), latency_cycles=MMA_CYCLES,
+                waits_for=Wait.TENSOR, skip_first=skip,
+            ),
+        ]  # fmt: skip
+    return stages
+
+
+def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
+    """Instructions per memory access: the tile's instructions beside the Tensor Cores', shared among its accesses."""
+    kinds = ("load_matrix", "async_copy", "global_load", "shared_store", "scatter")
+    counted = trace["per_block"]["instructions"]["tile"] / WARPS - loop["tensor_core"]
+    return float(counted / sum(loop.get(kind, 0) for kind in kinds))
+
+
+def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our Tiled-CSL kernel: words of the next tile are loaded as soon as the scatter has freed the registers."""
+    trace = load_trace("tiled_csl", product.n, f"_v{HELD_VECTORS}")
+    _refuse_changes("numba-tiled-csl", what_if)
+    built, counts = _compiled(trace, machine), trace["per_block"]
+    loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
+    each = _per_access(trace, loop)
+    stores = counts["shared_wavefronts.scatter"]
+    per_word = stores["word"] if what_if.reorder else expected_wavefronts(WARP_SIZE) / WARP_SIZE
+    word_instructions = counts["instructions"]["word"] / WARPS
+    last = f"mma {tile.depth // MMA_K - 1}"
+    stages = (
+        start_stage(machine),
+        offsets_stage(machine),
+        Stage(
+            "load words", "load", from_memory(0.0, WORD_BYTES), Work(each * loop["global_load"]),
+            after=(("offsets", 0),), latency_cycles=machine.dram_cycles, skip_last=1,
+        ),
+        Stage(
+            "clear A", "clear", {Resource.SHARED: Work(counts["shared_wavefronts.clear"]["tile"])},
+            Work(each * loop["shared_store"]), skip_last=1, parts=4,
+        ),
+        copy_stage(machine, product, tile, 1),
+        *_multiply(trace, tile, each, loop, 1),
+        barrier(machine, "A clear"),
+        Stage(
+            "scatter", "scatter", {Resource.SHARED: Work(stores["tile"], per_word)},
+            Work(each * loop["scatter"], word_instructions), after=(("load words", 0),), skip_last=1, parts=4,
+        ),
+        barrier(machine, "tile complete", ("copy B", 0), (last, 0)),
+        store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
+    )  # fmt: skip
+    return Program(
+        name="numba-tiled-csl", tile=tile, buffers=2, shared_bytes=trace["shared_bytes"],
+        registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=4,
+        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+    )  # fmt: skip
+
+
+def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our dense kernel: a ring of tiles that cp.async fills ahead of the Tensor Cores."""
+    trace = load_trace("dense", product.n)
+    _refuse_changes("numba-dense", what_if)
+    built, counts = _compiled(trace, machine), trace["per_block"]
+    loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
+    a_bytes = FP16_BYTES * tile.rows * tile.depth
+    buffers = trace["shared_bytes"] // (a_bytes + FP16_BYTES * tile.columns * tile.depth)
+    lag, each = buffers - 1, _per_access(trace, loop)
+    n_copies = math.ceil(a_bytes / 16 / trace["threads"])
+    load = from_memory(covered(product, tile) * a_bytes)
+    load[Resource.SHARED] = Work(counts["shared_wavefronts.copy_weights"]["tile"])
+    stages = (
+        start_stage(machine),
+        Stage("load A", "load", load, Work(each * n_copies), latency_cycles=machine.dram_cycles, skip_last=lag),
+        copy_stage(machine, product, tile, lag),
+        barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
+        *_multiply(trace, tile, each, loop, lag),
+        store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
+    )
+    return Program(
+        name="numba-dense", tile=tile, buffers=buffers, shared_bytes=trace["shared_bytes"],
+        registers_per_thread=built["registers"], threads=trace["threads"], stages=stages,
+        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+    )  # fmt: skip
