@@ -1,0 +1,200 @@
+"""Prune a checkpoint, tensor by tensor: the file a checkpoint becomes when some of its weights are zeroed.
+
+Only weight matrices are touched, and of these not the embeddings, the output head, normalisations and routers; every
+other tensor is copied byte for byte. Memory holds one matrix and its scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.encoded import bits_of, check
+from kernels_numba.float_values import ELEMENTS, as_float32
+from kernels_numba.pruning import (
+    GlobalThreshold,
+    Mask,
+    Method,
+    PruningRule,
+    Scores,
+    below_threshold,
+    global_threshold,
+    magnitudes,
+    outside_pattern,
+    random_scores,
+    smallest,
+    smallest_of_rows,
+    zeros_by_matrix,
+)
+from kernels_numba.safetensors_io import Checkpoint, TensorInfo
+from kernels_numba.safetensors_writer import aligned_order, header_room, written
+
+# Pruning studies leave these alone: few weights, looked up instead of multiplied, or sensitive.
+LEFT_ALONE = (
+    "*embed*", "*wte*", "*wpe*", "*lm_head*", "embed_out*", "*norm*", "*Norm*", "*ln_*", "*.gate.weight", "*bias*",
+)  # fmt: skip
+MARK = "lscd_pruned"
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Outcome for one matrix: elements, and zeros before and after."""
+
+    size: int
+    zeros_before: int
+    zeros: int
+
+
+def is_matrix(info: TensorInfo) -> bool:
+    """Whether a tensor is a weight matrix: two dimensions, F16, BF16 or F32, not empty."""
+    return len(info.shape) == 2 and info.dtype in ELEMENTS and info.nbytes > 0
+
+
+def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+    """Names of the matrices to work on, in file order.
+
+    Parameters
+    ----------
+    include : patterns (``*``, ``?``, ``[...]``) of the names wanted; all but ``LEFT_ALONE`` if there are none.
+    exclude : patterns of names to leave alone in any case.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left; the message says why.
+    """
+    matrices = [name for name, info in checkpoint.tensors.items() if is_matrix(info)]
+    wanted = [name for name in matrices if (_matches(name, include) if include else not _matches(name, LEFT_ALONE))]
+    chosen = [name for name in wanted if not _matches(name, exclude)]
+    if not chosen:
+        which = f"match {', '.join(include)}" if include else "are no embeddings, norms or heads"
+        less = f" once {', '.join(exclude)} are excluded" if exclude else ""
+        raise ValueError(f"{checkpoint.path}: none of its {len(matrices)} weight matrices {which}{less}")
+    return chosen
+
+
+def check_target(source: Checkpoint, target: str | Path) -> None:
+    """Refuse to write over a file of ``source``."""
+    files = {source.path.resolve()} | {info.path.resolve() for info in source.tensors.values()}
+    check(Path(target).resolve() not in files, "output", target, "another file than the input")
+
+
+def prune_checkpoint(
+    source: Checkpoint,
+    target: str | Path,
+    rule: PruningRule,
+    names: Sequence[str],
+    *,
+    norms: Checkpoint | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Pruned]:
+    """Write ``source`` to ``target`` with the matrices ``names`` pruned; the file appears only when it is complete.
+
+    Parameters
+    ----------
+    norms : for each of ``names`` a tensor (k,) of the same name: the L2 norm of each input over calibration tokens.
+        Wanda needs it; N:M uses it if given.
+    progress : called with the name of each tensor written.
+
+    Returns
+    -------
+    dict
+        Exact counts of each pruned matrix.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, holds NaN or does not fit the pattern or its norms; the message names it.
+    """
+    check(norms is not None or rule.method is not Method.WANDA, "norms", "none", "a file of input norms for wanda")
+    check(norms is None or rule.method in (Method.WANDA, Method.NM), "norms", "given", "none but for wanda and nm")
+    check_target(source, target)
+    shapes = {name: _matrix_shape(source, name) for name in names}
+    zeros, threshold = zeros_by_matrix(rule, shapes), _threshold(source, rule, shapes)
+    mark = {MARK: json.dumps({"method": rule.method, "sparsity": rule.sparsity, "matrices": len(names)})}
+    metadata = source.metadata | mark
+    found: dict[str, Pruned] = {}
+    room = header_room(((name, len(info.shape)) for name, info in source.tensors.items()), metadata)
+    with written(target, room) as out:
+        out.metadata = metadata
+        for name in _order(source):
+            info = source.info(name)
+            if name in shapes:
+                values = source.read(name)
+                scores = _scores(source, rule, name, values, norms)
+                mask, threshold = _mask(scores, rule, zeros[name], threshold)
+                found[name] = _zero(values, mask, info.dtype)
+                out.add(name, info.dtype, info.shape, [values])
+            else:
+                out.add(name, info.dtype, info.shape, source.chunks(name))
+            progress(name)
+    return found
+
+
+def _threshold(source: Checkpoint, rule: PruningRule, shapes: dict[str, tuple[int, int]]) -> GlobalThreshold:
+    """Threshold over all matrices, read for ``magnitude-global`` only."""
+    if rule.method is not Method.MAGNITUDE_GLOBAL:
+        return GlobalThreshold(0, 0)
+
+    def passes() -> Iterator[Scores]:
+        for name in _order(source):
+            if name in shapes:
+                yield _scores(source, rule, name, source.read(name), None)
+
+    return global_threshold(passes, round(rule.sparsity * sum(m * k for m, k in shapes.values())))
+
+
+def _scores(source: Checkpoint, rule: PruningRule, name: str, values: NDArray[Any], norms: Checkpoint | None) -> Scores:
+    """Scores of one matrix; errors name the tensor."""
+    info = source.info(name)
+    wide = as_float32(values, info.dtype)
+    column_norms = None
+    if norms is not None:
+        norm_info = norms.info(name)
+        check(norm_info.dtype in ELEMENTS, f"{norms.path}: dtype of {name}", norm_info.dtype, ", ".join(ELEMENTS))
+        column_norms = as_float32(norms.read(name), norm_info.dtype)
+    try:
+        scores = magnitudes(wide, column_norms)
+    except ValueError as error:
+        raise ValueError(f"{info.path}: tensor {name!r}: {error}") from None
+    return random_scores((info.shape[0], info.shape[1]), rule.seed, name) if rule.method is Method.RANDOM else scores
+
+
+def _mask(scores: Scores, rule: PruningRule, count: int, threshold: GlobalThreshold) -> tuple[Mask, GlobalThreshold]:
+    """Weights to zero by ``rule``, and what is left of the global threshold."""
+    if rule.method is Method.MAGNITUDE_GLOBAL:
+        return below_threshold(scores, threshold)
+    if rule.method is Method.NM:
+        return outside_pattern(scores, rule.keep, rule.group), threshold
+    if rule.method is Method.WANDA:
+        return smallest_of_rows(scores, round(rule.sparsity * scores.shape[1])), threshold
+    return smallest(scores, count), threshold
+
+
+def _zero(values: NDArray[Any], mask: Mask, dtype: str) -> Pruned:
+    """Set the masked weights to +0.0 in place."""
+    bits, magnitude = bits_of(values), ELEMENTS[dtype].magnitude
+    before = values.size - int(np.count_nonzero(bits & magnitude))
+    bits[mask] = 0
+    return Pruned(values.size, before, values.size - int(np.count_nonzero(bits & magnitude)))
+
+
+def _matrix_shape(source: Checkpoint, name: str) -> tuple[int, int]:
+    info = source.info(name)
+    check(is_matrix(info), f"{info.path}: tensor {name!r}", f"{info.dtype} {info.shape}", "a matrix of F16, BF16, F32")
+    return info.shape[0], info.shape[1]
+
+
+def _order(source: Checkpoint) -> list[str]:
+    return aligned_order({name: info.dtype for name, info in source.tensors.items()})
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,197 @@
+"""Which weights to zero: magnitude, N:M, random, ERK and Wanda, each to an exact count.
+
+A method turns scores (m, k) into a mask of the weights to zero; the smallest scores go, and of equal ones the first.
+Existing zeros have the smallest magnitude, so they count towards the sparsity asked for.
+
+References
+----------
+Evci et al., "Rigging the Lottery", ICML 2020, section 3 (ERK: density by layer in proportion to (m + k) / (m k)).
+Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (Wanda), ICLR 2024, section 3.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.encoded import check
+
+BLOCK_ELEMENTS = 1 << 24  # sorted at a time; an index takes 8 bytes
+LOW_BITS = 16
+
+Scores = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Method(StrEnum):
+    """Ways to choose the weights to zero."""
+
+    MAGNITUDE = "magnitude"
+    MAGNITUDE_GLOBAL = "magnitude-global"
+    NM = "nm"
+    RANDOM = "random"
+    ERK = "erk"
+    WANDA = "wanda"
+
+
+@dataclass(frozen=True)
+class PruningRule:
+    """What to prune to.
+
+    sparsity : fraction of zeros wanted, 0 to 1; for ``nm`` it follows from the pattern.
+    keep, group : for ``nm``, non-zeros kept of each aligned group of columns.
+    seed : of ``random``.
+    """
+
+    method: Method
+    sparsity: float
+    keep: int = 2
+    group: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse fractions and patterns that do not exist."""
+        check(0 <= self.sparsity <= 1, "sparsity", f"{self.sparsity:g}", "a fraction from 0 to 1")
+        check(0 <= self.keep <= self.group and self.group >= 1, "n:m", f"{self.keep}:{self.group}", "0 <= n <= m")
+        if self.method is Method.NM:
+            wanted = 1 - self.keep / self.group
+            check(self.sparsity == wanted, "sparsity", f"{self.sparsity:g}", f"{wanted:g} for {self.keep}:{self.group}")
+
+
+@dataclass(frozen=True)
+class GlobalThreshold:
+    """Threshold of one sparsity over many matrices.
+
+    bits : float32 bit pattern; smaller scores are zeroed.
+    ties : scores equal to it that are zeroed too, in the order the matrices come.
+    """
+
+    bits: int
+    ties: int
+
+
+def magnitudes(weights: Scores, norms: NDArray[Any] | None = None) -> Scores:
+    """Scores ``|w|``, times the norm of each input column if ``norms`` (k,) is given (Wanda).
+
+    Raises
+    ------
+    ValueError
+        If a weight is NaN, or ``norms`` do not fit or are negative or not finite.
+    """
+    check(not np.isnan(weights).any(), "weights", "hold NaN", "numbers")
+    scores: Scores = np.abs(weights)
+    if norms is not None:
+        check(norms.shape == weights.shape[1:], "shape of norms", norms.shape, str(weights.shape[1:]))
+        good = np.isfinite(norms).all() and (norms >= 0).all()
+        check(good, "norms", "negative or not finite", "finite numbers of at least 0")
+        scores *= norms.astype(np.float32)
+    return scores
+
+
+def random_scores(shape: tuple[int, int], seed: int, name: str) -> Scores:
+    """Scores independent of the weights; the same for the same seed and name, whatever else is pruned."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(shape, dtype=np.float32)
+
+
+def smallest(scores: Scores, count: int) -> Mask:
+    """Mask of the ``count`` smallest scores of the whole matrix."""
+    mask = np.zeros(scores.shape, np.bool_)
+    if count:
+        threshold = np.partition(scores, count - 1, axis=None)[count - 1]
+        np.less(scores, threshold, out=mask)
+        missing = count - int(mask.sum())
+        mask.reshape(-1)[np.flatnonzero(scores == threshold)[:missing]] = True
+    return mask
+
+
+def smallest_of_rows(scores: Scores, count: int) -> Mask:
+    """Mask of the ``count`` smallest scores of each row."""
+    mask = np.zeros(scores.shape, np.bool_)
+    height = max(1, BLOCK_ELEMENTS // scores.shape[1])
+    for first in range(0, scores.shape[0], height):
+        rows = slice(first, first + height)
+        order = np.argsort(scores[rows], axis=1, kind="stable")[:, :count]
+        np.put_along_axis(mask[rows], order, True, axis=1)
+    return mask
+
+
+def outside_pattern(scores: Scores, keep: int, group: int) -> Mask:
+    """Mask of all but the ``keep`` largest scores of each aligned ``group`` of columns."""
+    m, k = scores.shape
+    check(k % group == 0, "columns", k, f"a multiple of {group} for an N:{group} pattern")
+    return smallest_of_rows(scores.reshape(-1, group), group - keep).reshape(m, k)
+
+
+def zeros_by_matrix(rule: PruningRule, shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
+    """Zeros each matrix gets: the same fraction of all, or ERK's allocation."""
+    if rule.method is not Method.ERK:
+        return {name: round(rule.sparsity * m * k) for name, (m, k) in shapes.items()}
+    densities = erk_densities(shapes, rule.sparsity)
+    return {name: round((1 - densities[name]) * m * k) for name, (m, k) in shapes.items()}
+
+
+def erk_densities(shapes: Mapping[str, tuple[int, int]], sparsity: float) -> dict[str, float]:
+    """Density of each matrix, in proportion to ``(m + k) / (m k)`` and at most 1, that give ``sparsity`` over all."""
+    full: set[str] = set()
+    while True:
+        sizes = {name: m * k for name, (m, k) in shapes.items()}
+        budget = (1 - sparsity) * sum(sizes.values()) - sum(sizes[name] for name in full)
+        scale = budget / max(1, sum(m + k for name, (m, k) in shapes.items() if name not in full))
+        beyond = {n for n, (m, k) in shapes.items() if n not in full and scale * (m + k) > m * k}
+        if not beyond:
+            return {name: 1.0 if name in full else scale * (m + k) / (m * k) for name, (m, k) in shapes.items()}
+        full |= beyond
+
+
+def global_threshold(passes: Callable[[], Iterable[Scores]], count: int) -> GlobalThreshold:
+    """Exact threshold below which ``count`` scores of all matrices lie, without holding more than one.
+
+    A radix selection: non-negative float32 order like their bit patterns, so one pass counts the upper 16 bits and a
+    second the lower ones of the bin that holds the threshold.
+
+    Parameters
+    ----------
+    passes : called twice; each time yields the scores of all matrices in the same order.
+    """
+    if count == 0:
+        return GlobalThreshold(0, 0)
+    upper: Any = 0
+    for scores in passes():
+        upper = upper + _histogram(_bits(scores) >> LOW_BITS)
+    high, below = _bin_of(upper, count)
+    lower: Any = 0
+    for scores in passes():
+        bits = _bits(scores)
+        lower = lower + _histogram(bits[bits >> LOW_BITS == high] & 0xFFFF)
+    low, below_low = _bin_of(lower, count - below)
+    return GlobalThreshold(high << LOW_BITS | low, count - below - below_low)
+
+
+def below_threshold(scores: Scores, threshold: GlobalThreshold) -> tuple[Mask, GlobalThreshold]:
+    """Mask of one matrix, and the threshold with the ties it leaves for the next."""
+    bits = scores.view(np.uint32)
+    mask = bits < threshold.bits
+    ties = np.flatnonzero(bits == threshold.bits)[: threshold.ties]
+    mask.reshape(-1)[ties] = True
+    return mask, GlobalThreshold(threshold.bits, threshold.ties - ties.size)
+
+
+def _bits(scores: Scores) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(scores).reshape(-1).view(np.uint32)
+
+
+def _histogram(parts: NDArray[Any]) -> NDArray[np.int64]:
+    return np.bincount(parts, minlength=1 << LOW_BITS)
+
+
+def _bin_of(histogram: Any, count: int) -> tuple[int, int]:
+    """Bin that holds the ``count``-th smallest entry, and entries below the bin."""
+    running = np.cumsum(histogram)
+    index = int(np.searchsorted(running, count))
+    return index, int(running[index] - histogram[index])
