@@ -232,6 +232,23 @@ def test_tiles_of_all_blocks_cover_k():
     assert load.nonzeros.shape[1] == 23
 
 
+@pytest.mark.parametrize("buffers", [True, False])
+@pytest.mark.parametrize("k", [1, 64, 65, 9216])
+def test_small_and_odd_sizes(buffers, k):
+    """One row, one column, a split of K that leaves blocks without a tile: all finish, and longer K takes longer."""
+    change = WhatIf(double_buffer=buffers)
+    for kernel in ("flash-llm", "cublas", "bitmap"):
+        short = simulate(kernel, "a100-80gb", 1, k, 1, 0.5, what_if=change)
+        split = simulate(kernel, "a100-80gb", 300, 9216, 1, 0.5, split_k=100, what_if=change)
+        assert 0 < short.time_s <= time_of(kernel, shape=(1, 9216), n=1, sparsity=0.5, what_if=change)
+        assert split.load.tiles.min() >= 1
+
+
+def test_a_product_too_large_to_simulate_is_refused():
+    with pytest.raises(ValueError, match="allowed are at most"):
+        time_of("cublas", shape=(65536, 65536), n=8192)
+
+
 def test_expected_wavefronts_against_sampling():
     sample = np.random.default_rng(0).integers(0, 32, (20_000, 32))
     fullest = [np.bincount(row, minlength=32).max() for row in sample]

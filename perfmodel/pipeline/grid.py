@@ -20,6 +20,7 @@ IntArray = NDArray[np.int64]
 
 SIMULATED_SMS = 6
 MAX_EVENTS = 400_000  # about 0.1 s; larger grids are simulated on fewer SMs
+MAX_EVENTS_PER_SM = 3_000_000  # beyond, memory and patience end
 GOOD_WAVE = 0.9
 
 
@@ -119,6 +120,11 @@ def deal(grid: Grid, program: Program, parts: int, counts: TileCounts) -> Load:
     """Give the simulated SMs their blocks and each block its tiles."""
     per_sm = -(-grid.blocks // grid.sm_count)
     events_per_sm = per_sm * program.steps(grid.tiles_per_block) * parts
+    if events_per_sm > MAX_EVENTS_PER_SM:
+        raise ValueError(
+            f"an SM would run {events_per_sm} stages, allowed are at most {MAX_EVENTS_PER_SM}: "
+            "a product this large is bound by the Tensor Cores; use the closed-form model"
+        )
     limit = int(np.clip(MAX_EVENTS // events_per_sm, 2, SIMULATED_SMS))
     chosen = representatives(grid.blocks, grid.sm_count, limit)
     ids = [np.arange(sm, grid.blocks, grid.sm_count) for sm, _ in chosen]

@@ -189,7 +189,9 @@ def make_grid(program: Program, machine: Machine, product: Product, split_k: int
         split_k = choose_split_k(row_blocks * columns, machine.sm_count * resident, k_tiles, program.max_split_k)
     elif not 1 <= split_k <= k_tiles:
         raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
-    return Grid(row_blocks, columns, split_k, k_tiles, resident, machine.sm_count)
+    tiles_per_block = math.ceil(k_tiles / split_k)
+    with_tiles = math.ceil(k_tiles / tiles_per_block)  # a split without a tile is not launched
+    return Grid(row_blocks, columns, with_tiles, k_tiles, resident, machine.sm_count)
 
 
 def _tile_counts(
