@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import data_directory
+from perfmodel.catalog import load_calibration
 from perfmodel.pipeline.machine import PipelineParameters
 from perfmodel.specs import FittedKernel
 
@@ -156,7 +155,7 @@ def load_parameters(kernel: str, submission: Submission = Submission.STREAM) -> 
     ValueError
         If there is no calibration file, or it is damaged; names the file.
     """
-    found = _stored(data_directory() / PIPELINE_FILE)
+    found = load_calibration(PIPELINE_FILE)
     name = BORROWED.get(kernel, kernel)
     if name not in found:
         raise ValueError(f"{PIPELINE_FILE} has no kernel {kernel!r}, allowed are {sorted({*found, *BORROWED})}")
@@ -172,11 +171,3 @@ def _stacked(name: str, found: dict[str, FittedKernel], after: tuple[str, ...]) 
         values = found[earlier].parameters
         base = replace(base, **{key: values[key] for key in SHARED.get(name, tuple(values))})
     return base
-
-
-@cache
-def _stored(path: Path) -> dict[str, FittedKernel]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, FittedKernel])
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ValueError(f"{PIPELINE_FILE}: {error}") from error
