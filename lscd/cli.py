@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, evidence, kernels, predict, report
+from lscd import catalogue, evidence, kernels, predict, report, serving, simulate
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -15,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(predict.predict)
+app.command()(simulate.simulate)
+app.command()(serving.e2e)
+app.command()(serving.plan)
 app.command()(report.report)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)

@@ -12,6 +12,8 @@ from lscd.errors import InputError, written_whole
 if TYPE_CHECKING:
     import pandas as pd
 
+    from perfmodel.specs import FittedKernel
+
 Own = Annotated[
     Path | None,
     typer.Option("--with", help="CSV of your own measurements, columns as data/measured (see data/README.md)."),
@@ -21,10 +23,9 @@ Own = Annotated[
 def calibrate(
     own: Own = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the fit; needed with --with.")] = None,
+    simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
-    """Fit the free parameters of every kernel model and store them with what they were fitted on."""
-    import msgspec
-
+    """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
     from perfmodel.calibration import calibrated, fit_all
     from perfmodel.catalog import CALIBRATION_FILE, data_directory
     from perfmodel.evidence import kernel_evidence
@@ -35,14 +36,30 @@ def calibrate(
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
     fitted = fit_all(None if own is None else _read_own(own))
     fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)))
-    path = out or data_directory() / CALIBRATION_FILE
-    with written_whole(path) as partial:
-        partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
-    for name, kernel in fitted.items():
-        values = ", ".join(f"{key} {value:g}" for key, value in kernel.parameters.items())
-        print(f"{name}: {kernel.mean_absolute_error:.1%} mean error on {kernel.rows} rows; {values}")
+    _store(fitted, out or data_directory() / CALIBRATION_FILE)
     if out is not None:
         print(f"use it with LSCD_CALIBRATION={out}")
+        return
+
+    from perfmodel import collectives, serving_calibration
+
+    # Whole systems stand on the kernels just stored, so they come after them.
+    _store(serving_calibration.fit(), data_directory() / collectives.CALIBRATION_FILE)
+    if simulator:
+        from perfmodel.catalog import load_kernel_times
+        from perfmodel.pipeline import calibrate as pipeline
+
+        _store(pipeline.fit_all(load_kernel_times()), data_directory() / pipeline.PIPELINE_FILE)
+
+
+def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
+    import msgspec
+
+    with written_whole(path) as partial:
+        partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
+    for name, entry in fitted.items():
+        values = ", ".join(f"{key} {value:g}" for key, value in entry.parameters.items())
+        print(f"{name}: {entry.mean_absolute_error:.1%} mean error on {entry.rows} rows; {values}")
 
 
 def _read_own(path: Path) -> pd.DataFrame:

@@ -24,6 +24,7 @@ BytesOf = Callable[[Array, Array, Array], Array]
 
 TILE_M, TILE_K = 128, 64  # Tiled-CSL tile
 TILED_CSL_WORDS = 4  # every tile is padded to one 128-bit load
+CERTAIN_COUNT = 40.0  # the roots of unity below are then smaller than exp(-40)
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME bitmap and group tile
 MACKO_MAX_GAP = 16  # a 4-bit delta reaches 16 columns
 MACKO_VALUE_BYTES = 2.5  # FP16 value and 4-bit delta
@@ -130,6 +131,10 @@ def _words_padded_to_four(elements: Array, sparsity: Array) -> Array:
     ``E[(-X) mod 4]`` of a binomial ``X`` by the fourth roots of unity, exact for every ``elements`` and ``sparsity``.
     """
     d = 1.0 - sparsity
+    if np.all(elements == 0):
+        return np.zeros_like(d * elements)
+    if np.all(elements * np.minimum(d, sparsity) > CERTAIN_COUNT):
+        return d * elements + 1.5  # so many that every remainder is equally likely
     minus_one = (1 - 2 * d) ** elements
     imaginary = (1 - d + 1j * d) ** elements
     padding = 1.5 - 0.5 * minus_one - ((1 + 1j) * imaginary).real

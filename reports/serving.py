@@ -248,4 +248,6 @@ CHAPTER = Chapter(
     "End to end",
     "OPT models generating 512 tokens on A100s: throughput, time, memory and cost, with one set of numbers for all.",
     (throughput, breakdown, memory, cost, errors),
+    question="How much does a whole model gain?",
+    headline="throughput",
 )

@@ -33,7 +33,9 @@ GOOD_WAVE = 0.9
 LAUNCHES = 2  # product and split-K reduction
 CALIBRATED_BLOCKS_PER_SM = 2  # residency on the A100, where the cycle counts below were fitted
 RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block
-MAX_REGISTERS_PER_SM_BLOCKS = 2  # 246 registers x 128 threads: two blocks fill a register file
+# Registers allow two blocks of 128 threads: 246 a thread are known at 128 tokens, and up to 32 tokens twice as many
+# hold sparse words. At 64 tokens half of both is needed, and three blocks fit, as many as shared memory lets in.
+BLOCKS_BY_REGISTERS, BLOCKS_BY_REGISTERS_AT_64 = 2, 3
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def shared_bytes(n: Array) -> Array:
 def blocks_per_sm(machine: Machine, n: Array) -> Array:
     """Resident blocks per SM from shared memory and registers, at least 1."""
     by_shared = np.floor(machine.shared_bytes_per_sm / (shared_bytes(n) + RESERVED_SHARED_BYTES))
-    return np.clip(by_shared, 1, MAX_REGISTERS_PER_SM_BLOCKS)
+    return np.clip(by_shared, 1, np.where(n == 64, BLOCKS_BY_REGISTERS_AT_64, BLOCKS_BY_REGISTERS))
 
 
 def split_k(blocks: Number, slots: Number, k_tiles: Number) -> Array:

@@ -1,0 +1,309 @@
+"""`lscd weights inspect | prune | convert`: real checkpoints, streamed, of any size."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lscd.errors import InputError
+
+if TYPE_CHECKING:
+    from kernels_numba.checkpoint import Pruned
+    from kernels_numba.container import Converted
+    from kernels_numba.safetensors_io import Checkpoint
+    from lscd.weights_plan import CheckpointPlan, MatrixPlan
+
+app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
+
+TABLE_WIDTH = 150
+Source = Annotated[Path, typer.Argument(help="A .safetensors file, a .safetensors.index.json, or a checkpoint folder.")]
+Target = Annotated[Path, typer.Argument(help="File to write; it appears only when it is complete.")]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(help="Only matrices whose name matches, e.g. '*.mlp.*'; by default all but embeddings, norms, heads."),
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Leave matrices alone whose name matches.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")]
+
+
+@app.command()
+def inspect(
+    path: Source,
+    gpu: Annotated[str, typer.Option(help="GPU to predict times for: a name from `lscd gpus`, or a TOML file.")] = "",
+    batch: Annotated[int, typer.Option(help="Tokens in flight, N: sequences decoded together.")] = 8,
+    include: Include = None,
+    exclude: Exclude = None,
+    every: Annotated[bool, typer.Option("--all", help="One row a matrix; layers are put together otherwise.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a checkpoint's zeros are worth: in bytes of every format, and in predicted time."""
+    from kernels_numba.census import TILE_M, take_census
+    from kernels_numba.checkpoint import weight_matrices
+    from kernels_numba.container import is_encoded
+    from kernels_numba.safetensors_io import open_checkpoint
+    from lscd.weights_plan import CheckpointPlan, plan_matrices
+    from perfmodel.catalog import load_gpu
+
+    record = load_gpu(gpu) if gpu else None
+    if batch < 1:
+        raise InputError(f"--batch is {batch}, allowed is at least 1")
+    source = open_checkpoint(path)
+    if is_encoded(source):
+        raise InputError(f"{path} is encoded already; decode it first: lscd weights convert --decode {path} OUT")
+    names, found = weight_matrices(source, include or (), exclude or ()), []
+    with _progress("counting", len(names)) as step:
+        for name in names:
+            info = source.info(name)
+            blocks = source.row_blocks(name, TILE_M)
+            found.append((name, info.dtype, take_census((info.shape[0], info.shape[1]), info.dtype, blocks)))
+            step(name)
+    other = sum(info.nbytes for name, info in source.tensors.items() if name not in set(names))
+    matrices = plan_matrices(found, gpu or None, batch)
+    plan = CheckpointPlan(str(path), record.name if record else None, batch if record else None, matrices, other)
+    if as_json:
+        print(json.dumps(plan.as_json(), indent=2))
+    else:
+        _print_plan(plan, every)
+
+
+@app.command()
+def prune(
+    path: Source,
+    out: Target,
+    method: Annotated[str, typer.Option(help="magnitude, magnitude-global, nm, random, erk or wanda.")] = "magnitude",
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of zero weights wanted, 0 to 1.")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="nm: non-zeros kept of each group.")] = None,
+    m: Annotated[int | None, typer.Option("--m", help="nm: columns of a group.")] = None,
+    norms: Annotated[
+        Path | None, typer.Option(help="wanda: safetensors with the norm of each input, named as the weights.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="random: another seed, other zeros.")] = 0,
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
+) -> None:
+    """Zero weights of a checkpoint; embeddings, norms, heads and biases stay as they are."""
+    from kernels_numba.checkpoint import prune_checkpoint, weight_matrices
+    from kernels_numba.safetensors_io import open_checkpoint
+
+    rule = _rule(method, sparsity, n, m, seed)
+    source = open_checkpoint(path)
+    names = weight_matrices(source, include or (), exclude or ())
+    column_norms = open_checkpoint(norms) if norms else None
+    with _progress("pruning", len(source.tensors)) as step:
+        found = prune_checkpoint(source, out, rule, names, norms=column_norms, progress=step)
+    _print_pruned(source, out, found, as_json)
+
+
+@app.command()
+def convert(
+    path: Source,
+    out: Target,
+    format_name: Annotated[str, typer.Option("--format", help="tiled-csl, csr, two-four or dense.")] = "tiled-csl",
+    dtype: Annotated[str, typer.Option(help="float16, or keep: store the values as they are (csr, two-four, dense).")]
+    = "float16",
+    decode: Annotated[bool, typer.Option("--decode", help="The way back: from encoded to plain matrices.")] = False,
+    check: Annotated[bool, typer.Option("--verify", help="Read the new file back and compare it bit for bit.")] = False,
+    include: Include = None,
+    exclude: Exclude = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Encode a checkpoint's matrices in a sparse format, or decode them again."""
+    from kernels_numba.checkpoint import weight_matrices
+    from kernels_numba.container import convert_checkpoint
+    from kernels_numba.safetensors_io import open_checkpoint
+
+    if decode:
+        _decode(path, out, check)
+        return
+    if dtype not in ("float16", "keep"):
+        raise InputError(f"--dtype is {dtype!r}, allowed are float16 and keep")
+    source = open_checkpoint(path)
+    names = weight_matrices(source, include or (), exclude or ())
+    with _progress("encoding", len(source.tensors)) as step:
+        keep = dtype == "keep"
+        found = convert_checkpoint(source, out, format_name, names, keep_dtype=keep, progress=step)
+    _print_converted(out, format_name, found, as_json)
+    if check:
+        _verify(source, out)
+
+
+def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Pruning rule of the options; errors name the option."""
+    from kernels_numba.pruning import Method, PruningRule
+    from perfmodel.names import unknown_name
+
+    if method not in tuple(Method):
+        raise InputError(unknown_name("method", method, list(Method)))
+    if method != Method.NM:
+        if n is not None or m is not None:
+            raise InputError("--n and --m belong to --method nm")
+        if sparsity is None:
+            raise InputError("missing --sparsity; for example --sparsity 0.6")
+        return PruningRule(Method(method), sparsity, seed=seed)
+    keep, group = (2 if n is None else n), (4 if m is None else m)
+    if not 0 <= keep <= group or group < 1:
+        raise InputError(f"--n {keep} --m {group}: allowed is 0 <= n <= m, e.g. --n 2 --m 4")
+    pattern = 1 - keep / group
+    return PruningRule(Method.NM, pattern if sparsity is None else sparsity, keep, group, seed)
+
+
+def _decode(path: Path, out: Path, check: bool) -> None:
+    from kernels_numba.container import decode_checkpoint, open_encoded, verify
+    from kernels_numba.safetensors_io import open_checkpoint
+
+    container = open_encoded(path)
+    with _progress("decoding", len(container.weights) + len(container.plain)) as step:
+        decode_checkpoint(container, out, step)
+    print(f"Decoded {len(container.weights)} matrices to {out}; all checksums agree.")
+    if check:
+        print(f"Verified: all {verify(open_checkpoint(out), container)} tensors equal those of {path}.")
+
+
+def _verify(source: Checkpoint, out: Path) -> None:
+    from kernels_numba.container import open_encoded, verify
+
+    container = open_encoded(out)
+    with _progress("verifying", len(source.tensors)) as step:
+        count = verify(source, container, step)
+    print(f"Verified: all {count} tensors of {out} decode to the source's values, bit for bit.")
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Bar on stderr, which leaves stdout to scripts."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda name: bar.advance(task)
+
+
+def _print_pruned(source: Checkpoint, out: Path, found: dict[str, Pruned], as_json: bool) -> None:
+    size, before, zeros = (sum(getattr(x, key) for x in found.values()) for key in ("size", "zeros_before", "zeros"))
+    if as_json:
+        matrices = {
+            name: {"size": x.size, "zeros_before": x.zeros_before, "zeros": x.zeros} for name, x in found.items()
+        }
+        print(json.dumps({"output": str(out), "size": size, "zeros": zeros, "matrices": matrices}, indent=2))
+        return
+    print(
+        f"{zeros:,} of {size:,} weights in {len(found)} matrices are zero now: sparsity {zeros / size:.6f} "
+        f"(before {before / size:.6f}). The other {len(source.tensors) - len(found)} tensors are unchanged. Wrote {out}."
+    )
+
+
+def _print_converted(out: Path, format_name: str, found: dict[str, Converted], as_json: bool) -> None:
+    before, after, nnz = (
+        sum(getattr(x, key) for x in found.values()) for key in ("source_bytes", "encoded_bytes", "nnz")
+    )
+    changed, flushed = (sum(getattr(x.rounding, key) for x in found.values()) for key in ("changed", "flushed"))
+    if as_json:
+        numbers = {"source_bytes": before, "encoded_bytes": after, "nnz": nnz, "changed": changed, "flushed": flushed}
+        print(json.dumps({"output": str(out), "format": format_name, "matrices": len(found), **numbers}, indent=2))
+        return
+    print(f"Encoded {len(found)} matrices as {format_name}: {after:,} bytes instead of {before:,}. Wrote {out}.")
+    if changed:
+        print(f"Rounding to float16 changed {changed:,} of {nnz + flushed:,} non-zeros; {flushed:,} became zero.")
+
+
+def _print_plan(plan: CheckpointPlan, every: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lscd.weights_plan import answer, remarks
+
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(f"[bold]{escape(answer(plan))}[/bold]")
+    for remark in remarks(plan):
+        console.print(escape(remark))
+    timed = plan.gpu is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    titles = [
+        "matrices",
+        "count",
+        "m x k",
+        "type",
+        "zeros",
+        "tile spread",
+        "fullest tile",
+        "dense MB",
+        "smallest",
+        "MB",
+    ]
+    for title in titles + (["fastest exact", "us", "dense us"] if timed else []):
+        words = title in ("matrices", "m x k", "type", "smallest", "fastest exact")
+        table.add_column(title, justify="left" if words else "right", no_wrap=True)
+    for label, group in _groups(plan.matrices, every).items():
+        table.add_row(escape(label), *_row(group, timed))
+    console.print(table)
+    console.print(
+        "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
+        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are."
+    )
+    console.print(_totals(plan))
+
+
+def _groups(matrices: list[MatrixPlan], every: bool) -> dict[str, list[MatrixPlan]]:
+    """Matrices by name, the numbers in it blanked out, shape and type."""
+    groups: dict[str, list[MatrixPlan]] = {}
+    for matrix in matrices:
+        label = matrix.name if every else re.sub(r"(?<=\.)\d+(?=\.)", "*", matrix.name)
+        groups.setdefault(f"{label}\0{matrix.census.shape}\0{matrix.dtype}", []).append(matrix)
+    return groups
+
+
+def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
+    from perfmodel.formats import FORMATS
+
+    m, k = group[0].census.shape
+    zeros = [matrix.census.sparsity for matrix in group]
+    spreads = [matrix.census.tile_spread for matrix in group]
+    ratios = [spread.ratio for spread in spreads if spread.ratio is not None]
+    totals = {
+        name: sum(matrix.format_bytes[name] for matrix in group)
+        for name in FORMATS
+        if FORMATS[name].lossless and all(name in matrix.format_bytes for matrix in group)
+    }
+    smallest = min(totals, key=lambda name: totals[name])
+    cells = [
+        f"{len(group)}",
+        f"{m} x {k}",
+        group[0].dtype,
+        _range(min(zeros), max(zeros), "{:.3f}"),
+        _range(min(ratios), max(ratios), "{:.1f}") if ratios else "-",
+        f"{max(spread.max_density for spread in spreads):.2f}",
+        f"{totals['dense'] / 1e6:.3f}",
+        smallest,
+        f"{totals[smallest] / 1e6:.3f}",
+    ]
+    if timed:
+        cells.append(", ".join(sorted({str(matrix.best_kernel) for matrix in group})))
+        cells.append(f"{sum(matrix.time_us(matrix.best_kernel) for matrix in group):.1f}")
+        cells.append(f"{sum(matrix.time_us('cublas') for matrix in group):.1f}")
+    return cells
+
+
+def _range(low: float, high: float, form: str) -> str:
+    first, last = form.format(low), form.format(high)
+    return first if first == last else f"{first}-{last}"
+
+
+def _totals(plan: CheckpointPlan) -> str:
+    """All matrices in one format, and on one kernel."""
+    totals = plan.as_json()["total"]
+    sizes = ", ".join(f"{name} {size / 1e6:.4g}" for name, size in totals["bytes_by_format"].items())
+    words = f"All matrices in one format [MB]: {sizes}."
+    if plan.gpu is not None:
+        times = ", ".join(f"{name} {time_us:.4g}" for name, time_us in totals["us_by_kernel"].items())
+        words += f"\nAll matrices on one kernel, one after the other [us]: {times}."
+    return words

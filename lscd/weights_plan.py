@@ -1,0 +1,259 @@
+"""What are the zeros of a checkpoint worth? Exact bytes of each matrix joined with predicted times, and a plan.
+
+Bytes come from the census of the real non-zeros. Times come from the calibrated kernel models at each matrix's own
+sparsity; these models assume zeros that fall evenly, so the plan shows how far the real ones are from that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kernels_numba.census import Census
+
+DENSE_FORMAT = "dense"
+HARDLY_PRUNED = 0.01  # zeros a matrix has without anyone's doing
+
+
+@dataclass(frozen=True)
+class KernelTimes:
+    """Predicted time of one matrix on one kernel.
+
+    tokens : N after the padding the kernel asks for.
+    time_us, lo_us, hi_us : microseconds of one product and the model's 90 % interval.
+    extrapolated : the kernel was never measured near this shape, N or GPU.
+    """
+
+    tokens: int
+    time_us: float
+    lo_us: float
+    hi_us: float
+    extrapolated: bool
+
+
+@dataclass(frozen=True)
+class MatrixPlan:
+    """One matrix: what it holds, what it costs in every format, and what to store it in.
+
+    format_bytes : exact bytes; the quantised formats' by formula, of the matrix rounded to them.
+    times : by kernel; empty if no GPU was named.
+    best_format, best_kernel : of the FP16-exact ones the fastest, or the smallest if no GPU was named.
+    """
+
+    name: str
+    dtype: str
+    census: Census
+    format_bytes: dict[str, int]
+    times: dict[str, KernelTimes]
+    best_format: str
+    best_kernel: str | None
+
+    @property
+    def best_bytes(self) -> int:
+        """Bytes in the chosen format."""
+        return self.format_bytes[self.best_format]
+
+    def time_us(self, kernel: str | None) -> float:
+        """Predicted microseconds on ``kernel``; 0 if no GPU was named."""
+        return self.times[kernel].time_us if kernel else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything about the matrix, for scripts."""
+        census = self.census
+        return {
+            "name": self.name,
+            "m": census.shape[0],
+            "k": census.shape[1],
+            "dtype": self.dtype,
+            "sparsity": census.sparsity,
+            "nnz": census.nnz,
+            "tiles": asdict(census.tile_spread),
+            "float16_rounding": asdict(census.rounding),
+            "bytes": self.format_bytes,
+            "kernels": {kernel: asdict(times) for kernel, times in self.times.items()},
+            "best_format": self.best_format,
+            "best_kernel": self.best_kernel,
+        }
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """Plan of all matrices of a checkpoint.
+
+    gpu, tokens : None if no GPU was named.
+    other_bytes : bytes of the tensors that are not planned, as stored.
+    """
+
+    path: str
+    gpu: str | None
+    tokens: int | None
+    matrices: list[MatrixPlan]
+    other_bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros over all planned matrices."""
+        sizes = [plan.census.shape[0] * plan.census.shape[1] for plan in self.matrices]
+        zeros = sum(size * plan.census.sparsity for size, plan in zip(sizes, self.matrices, strict=True))
+        return float(zeros / sum(sizes))
+
+    @property
+    def sparse_matrices(self) -> list[MatrixPlan]:
+        """Matrices whose best choice is not dense."""
+        return [plan for plan in self.matrices if plan.best_format != DENSE_FORMAT]
+
+    def total_bytes(self, format_name: str | None = None) -> int | None:
+        """Bytes of all matrices in one format, None if one does not fit it; in the chosen ones by default."""
+        sizes = [plan.format_bytes.get(format_name or plan.best_format) for plan in self.matrices]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def total_us(self, kernel: str | None = None) -> float:
+        """Predicted microseconds of all matrices, one after the other, on one kernel; on the chosen ones by default."""
+        return sum(plan.time_us(kernel or plan.best_kernel) for plan in self.matrices)
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole plan, for scripts."""
+        kernels = list(self.matrices[0].times)
+        formats = {name: self.total_bytes(name) for name in self.matrices[0].format_bytes}
+        return {
+            "path": self.path,
+            "gpu": self.gpu,
+            "n": self.tokens,
+            "answer": answer(self),
+            "sparsity": self.sparsity,
+            "total": {
+                "matrices": len(self.matrices),
+                "sparse_matrices": len(self.sparse_matrices),
+                "plan_bytes": self.total_bytes(),
+                "other_bytes": self.other_bytes,
+                "bytes_by_format": {name: size for name, size in formats.items() if size is not None},
+                "plan_us": self.total_us() if kernels else None,
+                "us_by_kernel": {kernel: self.total_us(kernel) for kernel in kernels},
+            },
+            "matrices": [plan.as_json() for plan in self.matrices],
+        }
+
+
+def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tokens: int) -> list[MatrixPlan]:
+    """Plan of each matrix (name, dtype, census); times only if ``gpu`` is named.
+
+    Raises
+    ------
+    ValueError
+        If the GPU is unknown or ``tokens`` is below 1.
+    """
+    from perfmodel.formats import FORMATS
+    from perfmodel.kernels import KERNELS
+
+    sizes = [_all_bytes(census) for _, _, census in found]
+    times = _times([census for _, _, census in found], gpu, tokens) if gpu else [{} for _ in found]
+    plans = []
+    for (name, dtype, census), format_bytes, by_kernel in zip(found, sizes, times, strict=True):
+        # A kernel whose format cannot hold the matrix cannot run it.
+        by_kernel = {k: t for k, t in by_kernel.items() if KERNELS[k].format_name in format_bytes}
+        exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless]
+        best_kernel = min(exact, key=lambda kernel: by_kernel[kernel].time_us) if exact else None
+        smallest = min((n for n in format_bytes if FORMATS[n].lossless), key=lambda n: format_bytes[n])
+        best_format = KERNELS[best_kernel].format_name if best_kernel else smallest
+        plans.append(MatrixPlan(name, dtype, census, format_bytes, by_kernel, best_format, best_kernel))
+    return plans
+
+
+def _all_bytes(census: Census) -> dict[str, int]:
+    """Counted bytes of the sparse formats, and the closed form of those that do not depend on the zeros."""
+    from perfmodel.formats import FORMATS
+
+    exact = census.format_bytes
+    found = {}
+    for name, fmt in FORMATS.items():
+        if name in exact:
+            found[name] = exact[name]
+        elif not fmt.lossless and not fmt.depends_on_sparsity and not _needs_pattern(name):
+            found[name] = round(float(fmt.bytes(*census.shape)))
+    return found
+
+
+def _needs_pattern(name: str) -> bool:
+    # These drop weights as well as rounding them: no statement about this checkpoint.
+    return name in ("int4-2:4", "gqsa-w4s50")
+
+
+def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, KernelTimes]]:
+    """Predicted times of every matrix on every kernel that takes so many tokens."""
+    import numpy as np
+
+    from perfmodel.kernels import KERNELS
+    from perfmodel.prediction import predict
+
+    if tokens < 1:
+        raise ValueError(f"batch must be at least 1, got {tokens}")
+    m, k = (np.array([census.shape[axis] for census in found]) for axis in (0, 1))
+    # Rounding may leave -1e-17 for a full matrix.
+    sparsity = np.clip([census.sparsity for census in found], 0, 1)
+    result: list[dict[str, KernelTimes]] = [{} for _ in found]
+    for kernel, model in KERNELS.items():
+        padded = float(model.padded_n(tokens))
+        if np.isnan(padded):
+            continue
+        p = predict(kernel, gpu, m, k, padded, sparsity)
+        columns = (p.time_s * 1e6, p.lo_s * 1e6, p.hi_s * 1e6)
+        for i, times in enumerate(result):
+            time_us, lo_us, hi_us = (float(column[i]) for column in columns)
+            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, bool(p.extrapolated[i]))
+    return result
+
+
+def answer(plan: CheckpointPlan) -> str:
+    """One sentence: do the zeros pay, by how much, and how sure is it?"""
+    count, zeros = len(plan.matrices), f"{plan.sparsity:.1%} of the weights are zero"
+    if plan.sparsity < HARDLY_PRUNED:
+        return f"Not pruned: {zeros}, so no sparse format can gain anything; `lscd weights prune` makes zeros."
+    dense_bytes, plan_bytes = plan.total_bytes(DENSE_FORMAT) or 0, plan.total_bytes() or 0
+    sizes = f"{plan_bytes / 1e6:.4g} MB instead of {dense_bytes / 1e6:.4g} MB dense FP16"
+    if plan.gpu is None:
+        if not plan.sparse_matrices:
+            return f"Pruned, yet no gain: {zeros}, too few for any sparse format to be smaller than dense FP16."
+        return f"The zeros save memory: {zeros}; each matrix in its smallest exact format takes {sizes}."
+    where = f"on {plan.gpu} at N = {plan.tokens}"
+    if not plan.sparse_matrices:
+        return f"Pruned, yet no gain: {zeros}, but dense stays the fastest for all {count} matrices {where}."
+    dense_us, plan_us = plan.total_us(_dense_kernel()), plan.total_us()
+    return (
+        f"The zeros pay for {len(plan.sparse_matrices)} of {count} matrices {where}: {plan_us:.4g} us instead of "
+        f"{dense_us:.4g} us dense ({dense_us / plan_us:.2f}x), {sizes}; {zeros}."
+    )
+
+
+def remarks(plan: CheckpointPlan) -> list[str]:
+    """Sentences on how far to trust the answer, and on what else there is."""
+    from perfmodel.kernels import KERNELS
+
+    notes = []
+    fullest = sum(matrix.census.tile_spread.over_half for matrix in plan.sparse_matrices)
+    if fullest:
+        notes.append(
+            f"{fullest} tiles of 128 x 64 are more than half full: the released Flash-LLM kernel loses weights there."
+        )
+    if plan.gpu is None:
+        return [*notes, "Name a GPU (--gpu h100 --batch 8) for predicted times: the smallest is often not the fastest."]
+    sparse = [matrix for matrix in plan.sparse_matrices if matrix.best_kernel]
+    sure = sum(matrix.times[matrix.best_kernel].hi_us < matrix.times[_dense_kernel()].time_us for matrix in sparse
+               if matrix.best_kernel)  # fmt: skip
+    if sparse:
+        notes.append(f"For {sure} of these {len(sparse)} the slow end of the 90 % interval still beats dense.")
+    far = sum(times.extrapolated for matrix in sparse for k, times in matrix.times.items() if k == matrix.best_kernel)
+    if far:
+        notes.append(f"{far} of these predictions lie outside the evidence the kernel models were fitted on.")
+    rounded = [k for k in plan.matrices[0].times if not KERNELS[k].format.lossless]
+    if rounded:
+        rival = min(rounded, key=plan.total_us)
+        size = plan.total_bytes(KERNELS[rival].format_name) or 0
+        notes.append(f"For comparison, quantised: {rival} takes {plan.total_us(rival):.4g} us and {size / 1e6:.4g} MB.")
+    return notes
+
+
+def _dense_kernel() -> str:
+    from perfmodel.kernels import BASELINE
+
+    return BASELINE
