@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, evidence, kernels, predict, report, serving, simulate
+from lscd import catalogue, evidence, kernels, predict, report, serving, simulate, weights
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(catalogue.formats)
 app.command()(evidence.calibrate)
 app.command()(evidence.validate)
 app.add_typer(kernels.app, name="kernels")
+app.add_typer(weights.app, name="weights")
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ from lscd.errors import InputError
 if TYPE_CHECKING:
     from kernels_numba.checkpoint import Pruned
     from kernels_numba.container import Converted
+    from kernels_numba.pruning import PruningRule
     from kernels_numba.safetensors_io import Checkpoint
-    from lscd.weights_plan import CheckpointPlan, MatrixPlan
 
 app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
 
-TABLE_WIDTH = 150
 Source = Annotated[Path, typer.Argument(help="A .safetensors file, a .safetensors.index.json, or a checkpoint folder.")]
 Target = Annotated[Path, typer.Argument(help="File to write; it appears only when it is complete.")]
 Include = Annotated[
@@ -48,6 +46,7 @@ def inspect(
     from kernels_numba.container import is_encoded
     from kernels_numba.safetensors_io import open_checkpoint
     from lscd.weights_plan import CheckpointPlan, plan_matrices
+    from lscd.weights_table import print_plan
     from perfmodel.catalog import load_gpu
 
     record = load_gpu(gpu) if gpu else None
@@ -69,7 +68,7 @@ def inspect(
     if as_json:
         print(json.dumps(plan.as_json(), indent=2))
     else:
-        _print_plan(plan, every)
+        print_plan(plan, every)
 
 
 @app.command()
@@ -134,7 +133,7 @@ def convert(
         _verify(source, out)
 
 
-def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int):  # type: ignore[no-untyped-def]  # fmt: skip
+def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int) -> PruningRule:
     """Pruning rule of the options; errors name the option."""
     from kernels_numba.pruning import Method, PruningRule
     from perfmodel.names import unknown_name
@@ -196,8 +195,9 @@ def _print_pruned(source: Checkpoint, out: Path, found: dict[str, Pruned], as_js
         return
     print(
         f"{zeros:,} of {size:,} weights in {len(found)} matrices are zero now: sparsity {zeros / size:.6f} "
-        f"(before {before / size:.6f}). The other {len(source.tensors) - len(found)} tensors are unchanged. Wrote {out}."
+        f"(before {before / size:.6f}); the other {len(source.tensors) - len(found)} tensors are unchanged."
     )
+    print(f"Wrote {out}.")
 
 
 def _print_converted(out: Path, format_name: str, found: dict[str, Converted], as_json: bool) -> None:
@@ -212,98 +212,3 @@ def _print_converted(out: Path, format_name: str, found: dict[str, Converted], a
     print(f"Encoded {len(found)} matrices as {format_name}: {after:,} bytes instead of {before:,}. Wrote {out}.")
     if changed:
         print(f"Rounding to float16 changed {changed:,} of {nnz + flushed:,} non-zeros; {flushed:,} became zero.")
-
-
-def _print_plan(plan: CheckpointPlan, every: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from lscd.weights_plan import answer, remarks
-
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(f"[bold]{escape(answer(plan))}[/bold]")
-    for remark in remarks(plan):
-        console.print(escape(remark))
-    timed = plan.gpu is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    titles = [
-        "matrices",
-        "count",
-        "m x k",
-        "type",
-        "zeros",
-        "tile spread",
-        "fullest tile",
-        "dense MB",
-        "smallest",
-        "MB",
-    ]
-    for title in titles + (["fastest exact", "us", "dense us"] if timed else []):
-        words = title in ("matrices", "m x k", "type", "smallest", "fastest exact")
-        table.add_column(title, justify="left" if words else "right", no_wrap=True)
-    for label, group in _groups(plan.matrices, every).items():
-        table.add_row(escape(label), *_row(group, timed))
-    console.print(table)
-    console.print(
-        "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
-        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are."
-    )
-    console.print(_totals(plan))
-
-
-def _groups(matrices: list[MatrixPlan], every: bool) -> dict[str, list[MatrixPlan]]:
-    """Matrices by name, the numbers in it blanked out, shape and type."""
-    groups: dict[str, list[MatrixPlan]] = {}
-    for matrix in matrices:
-        label = matrix.name if every else re.sub(r"(?<=\.)\d+(?=\.)", "*", matrix.name)
-        groups.setdefault(f"{label}\0{matrix.census.shape}\0{matrix.dtype}", []).append(matrix)
-    return groups
-
-
-def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
-    from perfmodel.formats import FORMATS
-
-    m, k = group[0].census.shape
-    zeros = [matrix.census.sparsity for matrix in group]
-    spreads = [matrix.census.tile_spread for matrix in group]
-    ratios = [spread.ratio for spread in spreads if spread.ratio is not None]
-    totals = {
-        name: sum(matrix.format_bytes[name] for matrix in group)
-        for name in FORMATS
-        if FORMATS[name].lossless and all(name in matrix.format_bytes for matrix in group)
-    }
-    smallest = min(totals, key=lambda name: totals[name])
-    cells = [
-        f"{len(group)}",
-        f"{m} x {k}",
-        group[0].dtype,
-        _range(min(zeros), max(zeros), "{:.3f}"),
-        _range(min(ratios), max(ratios), "{:.1f}") if ratios else "-",
-        f"{max(spread.max_density for spread in spreads):.2f}",
-        f"{totals['dense'] / 1e6:.3f}",
-        smallest,
-        f"{totals[smallest] / 1e6:.3f}",
-    ]
-    if timed:
-        cells.append(", ".join(sorted({str(matrix.best_kernel) for matrix in group})))
-        cells.append(f"{sum(matrix.time_us(matrix.best_kernel) for matrix in group):.1f}")
-        cells.append(f"{sum(matrix.time_us('cublas') for matrix in group):.1f}")
-    return cells
-
-
-def _range(low: float, high: float, form: str) -> str:
-    first, last = form.format(low), form.format(high)
-    return first if first == last else f"{first}-{last}"
-
-
-def _totals(plan: CheckpointPlan) -> str:
-    """All matrices in one format, and on one kernel."""
-    totals = plan.as_json()["total"]
-    sizes = ", ".join(f"{name} {size / 1e6:.4g}" for name, size in totals["bytes_by_format"].items())
-    words = f"All matrices in one format [MB]: {sizes}."
-    if plan.gpu is not None:
-        times = ", ".join(f"{name} {time_us:.4g}" for name, time_us in totals["us_by_kernel"].items())
-        words += f"\nAll matrices on one kernel, one after the other [us]: {times}."
-    return words

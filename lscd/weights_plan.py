@@ -99,6 +99,11 @@ class CheckpointPlan:
         return float(zeros / sum(sizes))
 
     @property
+    def kernels(self) -> list[str]:
+        """Kernels that can run every matrix."""
+        return [kernel for kernel in self.matrices[0].times if all(kernel in plan.times for plan in self.matrices)]
+
+    @property
     def sparse_matrices(self) -> list[MatrixPlan]:
         """Matrices whose best choice is not dense."""
         return [plan for plan in self.matrices if plan.best_format != DENSE_FORMAT]
@@ -114,7 +119,7 @@ class CheckpointPlan:
 
     def as_json(self) -> dict[str, Any]:
         """The whole plan, for scripts."""
-        kernels = list(self.matrices[0].times)
+        kernels = self.kernels
         formats = {name: self.total_bytes(name) for name in self.matrices[0].format_bytes}
         return {
             "path": self.path,
@@ -237,15 +242,15 @@ def remarks(plan: CheckpointPlan) -> list[str]:
         )
     if plan.gpu is None:
         return [*notes, "Name a GPU (--gpu h100 --batch 8) for predicted times: the smallest is often not the fastest."]
-    sparse = [matrix for matrix in plan.sparse_matrices if matrix.best_kernel]
-    sure = sum(matrix.times[matrix.best_kernel].hi_us < matrix.times[_dense_kernel()].time_us for matrix in sparse
-               if matrix.best_kernel)  # fmt: skip
-    if sparse:
-        notes.append(f"For {sure} of these {len(sparse)} the slow end of the 90 % interval still beats dense.")
-    far = sum(times.extrapolated for matrix in sparse for k, times in matrix.times.items() if k == matrix.best_kernel)
+    chosen = [matrix.times[matrix.best_kernel] for matrix in plan.sparse_matrices if matrix.best_kernel]
+    dense = [matrix.times[_dense_kernel()] for matrix in plan.sparse_matrices]
+    sure = sum(sparse.hi_us < rival.time_us for sparse, rival in zip(chosen, dense, strict=True))
+    if chosen:
+        notes.append(f"For {sure} of these {len(chosen)} the slow end of the 90 % interval still beats dense.")
+    far = sum(times.extrapolated for times in chosen)
     if far:
         notes.append(f"{far} of these predictions lie outside the evidence the kernel models were fitted on.")
-    rounded = [k for k in plan.matrices[0].times if not KERNELS[k].format.lossless]
+    rounded = [k for k in plan.kernels if not KERNELS[k].format.lossless]
     if rounded:
         rival = min(rounded, key=plan.total_us)
         size = plan.total_bytes(KERNELS[rival].format_name) or 0

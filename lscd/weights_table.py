@@ -1,0 +1,104 @@
+"""The plan of a checkpoint as people read it: the answer first, then how sure, then a row for each kind of matrix."""
+
+from __future__ import annotations
+
+import re
+
+from lscd.weights_plan import CheckpointPlan, MatrixPlan, answer, remarks
+
+TABLE_WIDTH = 150
+
+
+def print_plan(plan: CheckpointPlan, every: bool) -> None:
+    """Print ``plan``; one row a matrix if ``every``, otherwise layers of equal shape together."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(f"[bold]{escape(answer(plan))}[/bold]")
+    for remark in remarks(plan):
+        console.print(escape(remark))
+    timed = plan.gpu is not None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    titles = [
+        "matrices",
+        "count",
+        "m x k",
+        "type",
+        "zeros",
+        "tile spread",
+        "fullest tile",
+        "dense MB",
+        "smallest",
+        "MB",
+    ]
+    for title in titles + (["fastest exact", "us", "dense us"] if timed else []):
+        words = title in ("matrices", "m x k", "type", "smallest", "fastest exact")
+        table.add_column(title, justify="left" if words else "right", no_wrap=True)
+    for label, group in _groups(plan.matrices, every):
+        table.add_row(escape(label), *_row(group, timed))
+    console.print(table)
+    console.print(
+        "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
+        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are."
+    )
+    console.print(_totals(plan))
+
+
+def _groups(matrices: list[MatrixPlan], every: bool) -> list[tuple[str, list[MatrixPlan]]]:
+    """Matrices put together by name, its numbers blanked out, shape and type."""
+    groups: dict[tuple[str, tuple[int, int], str], list[MatrixPlan]] = {}
+    for matrix in matrices:
+        label = matrix.name if every else re.sub(r"(?<=\.)\d+(?=\.)", "*", matrix.name)
+        groups.setdefault((label, matrix.census.shape, matrix.dtype), []).append(matrix)
+    return [(label, group) for (label, _, _), group in groups.items()]
+
+
+def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
+    from perfmodel.formats import FORMATS
+    from perfmodel.kernels import BASELINE
+
+    m, k = group[0].census.shape
+    zeros = [matrix.census.sparsity for matrix in group]
+    spreads = [matrix.census.tile_spread for matrix in group]
+    ratios = [spread.ratio for spread in spreads if spread.ratio is not None]
+    totals = {
+        name: sum(matrix.format_bytes[name] for matrix in group)
+        for name in FORMATS
+        if FORMATS[name].lossless and all(name in matrix.format_bytes for matrix in group)
+    }
+    smallest = min(totals, key=lambda name: totals[name])
+    cells = [
+        f"{len(group)}",
+        f"{m} x {k}",
+        group[0].dtype,
+        _range(min(zeros), max(zeros), "{:.3f}"),
+        _range(min(ratios), max(ratios), "{:.1f}") if ratios else "-",
+        f"{max(spread.max_density for spread in spreads):.2f}",
+        f"{totals['dense'] / 1e6:.3f}",
+        smallest,
+        f"{totals[smallest] / 1e6:.3f}",
+    ]
+    if timed:
+        cells.append(", ".join(sorted({str(matrix.best_kernel) for matrix in group})))
+        cells.append(f"{sum(matrix.time_us(matrix.best_kernel) for matrix in group):.1f}")
+        cells.append(f"{sum(matrix.time_us(BASELINE) for matrix in group):.1f}")
+    return cells
+
+
+def _range(low: float, high: float, form: str) -> str:
+    first, last = form.format(low), form.format(high)
+    return first if first == last else f"{first}-{last}"
+
+
+def _totals(plan: CheckpointPlan) -> str:
+    """All matrices in one format, and on one kernel."""
+    totals = plan.as_json()["total"]
+    sizes = ", ".join(f"{name} {size / 1e6:.4g}" for name, size in totals["bytes_by_format"].items())
+    words = f"All matrices in one format [MB]: {sizes}."
+    if plan.gpu is not None:
+        times = ", ".join(f"{name} {time_us:.4g}" for name, time_us in totals["us_by_kernel"].items())
+        words += f"\nAll matrices on one kernel, one after the other [us]: {times}."
+    return words
