@@ -74,9 +74,9 @@ def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude
     wanted = [name for name in matrices if (_matches(name, include) if include else not _matches(name, LEFT_ALONE))]
     chosen = [name for name in wanted if not _matches(name, exclude)]
     if not chosen:
-        which = f"match {', '.join(include)}" if include else "are no embeddings, norms or heads"
-        less = f" once {', '.join(exclude)} are excluded" if exclude else ""
-        raise ValueError(f"{checkpoint.path}: none of its {len(matrices)} weight matrices {which}{less}")
+        where = f"{checkpoint.path}: of its {len(matrices)} weight matrices none is left"
+        wish = f"include {', '.join(include)}" if include else "all but embeddings, norms, routers and output heads"
+        raise ValueError(f"{where}: {wish}" + (f", exclude {', '.join(exclude)}" if exclude else ""))
     return chosen
 
 

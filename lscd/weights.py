@@ -43,8 +43,6 @@ def inspect(
     """Say what a checkpoint's zeros are worth: in bytes of every format, and in predicted time."""
     from kernels_numba.census import TILE_M, take_census
     from kernels_numba.checkpoint import weight_matrices
-    from kernels_numba.container import is_encoded
-    from kernels_numba.safetensors_io import open_checkpoint
     from lscd.weights_plan import CheckpointPlan, plan_matrices
     from lscd.weights_table import print_plan
     from perfmodel.catalog import load_gpu
@@ -52,9 +50,7 @@ def inspect(
     record = load_gpu(gpu) if gpu else None
     if batch < 1:
         raise InputError(f"--batch is {batch}, allowed is at least 1")
-    source = open_checkpoint(path)
-    if is_encoded(source):
-        raise InputError(f"{path} is encoded already; decode it first: lscd weights convert --decode {path} OUT")
+    source = _plain_checkpoint(path)
     names, found = weight_matrices(source, include or (), exclude or ()), []
     with _progress("counting", len(names)) as step:
         for name in names:
@@ -64,7 +60,7 @@ def inspect(
             step(name)
     other = sum(info.nbytes for name, info in source.tensors.items() if name not in set(names))
     matrices = plan_matrices(found, gpu or None, batch)
-    plan = CheckpointPlan(str(path), record.name if record else None, batch if record else None, matrices, other)
+    plan = CheckpointPlan(str(path), record.key if record else None, batch if record else None, matrices, other)
     if as_json:
         print(json.dumps(plan.as_json(), indent=2))
     else:
@@ -92,7 +88,7 @@ def prune(
     from kernels_numba.safetensors_io import open_checkpoint
 
     rule = _rule(method, sparsity, n, m, seed)
-    source = open_checkpoint(path)
+    source = _plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
     column_norms = open_checkpoint(norms) if norms else None
     with _progress("pruning", len(source.tensors)) as step:
@@ -116,14 +112,13 @@ def convert(
     """Encode a checkpoint's matrices in a sparse format, or decode them again."""
     from kernels_numba.checkpoint import weight_matrices
     from kernels_numba.container import convert_checkpoint
-    from kernels_numba.safetensors_io import open_checkpoint
 
     if decode:
         _decode(path, out, check)
         return
     if dtype not in ("float16", "keep"):
         raise InputError(f"--dtype is {dtype!r}, allowed are float16 and keep")
-    source = open_checkpoint(path)
+    source = _plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
     with _progress("encoding", len(source.tensors)) as step:
         keep = dtype == "keep"
@@ -131,6 +126,17 @@ def convert(
     _print_converted(out, format_name, found, as_json)
     if check:
         _verify(source, out)
+
+
+def _plain_checkpoint(path: Path) -> Checkpoint:
+    """Open a checkpoint, refusing one that is encoded already."""
+    from kernels_numba.container import is_encoded
+    from kernels_numba.safetensors_io import open_checkpoint
+
+    source = open_checkpoint(path)
+    if is_encoded(source):
+        raise InputError(f"{path} is encoded already; decode it first: lscd weights convert --decode {path} OUT")
+    return source
 
 
 def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int) -> PruningRule:

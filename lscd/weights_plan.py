@@ -54,6 +54,12 @@ class MatrixPlan:
         """Bytes in the chosen format."""
         return self.format_bytes[self.best_format]
 
+    @property
+    def surely_faster(self) -> bool:
+        """Whether even the slow end of the chosen kernel's 90 % interval beats dense."""
+        dense_us = self.time_us(_dense_kernel() if self.times else None)
+        return self.best_kernel is not None and self.times[self.best_kernel].hi_us < dense_us
+
     def time_us(self, kernel: str | None) -> float:
         """Predicted microseconds on ``kernel``; 0 if no GPU was named."""
         return self.times[kernel].time_us if kernel else 0.0
@@ -224,8 +230,10 @@ def answer(plan: CheckpointPlan) -> str:
     if not plan.sparse_matrices:
         return f"Pruned, yet no gain: {zeros}, but dense stays the fastest for all {count} matrices {where}."
     dense_us, plan_us = plan.total_us(_dense_kernel()), plan.total_us()
+    sure = sum(matrix.surely_faster for matrix in plan.sparse_matrices)
+    pay = "pay" if sure else "may pay, within the models' error,"
     return (
-        f"The zeros pay for {len(plan.sparse_matrices)} of {count} matrices {where}: {plan_us:.4g} us instead of "
+        f"The zeros {pay} for {len(plan.sparse_matrices)} of {count} matrices {where}: {plan_us:.4g} us instead of "
         f"{dense_us:.4g} us dense ({dense_us / plan_us:.2f}x), {sizes}; {zeros}."
     )
 
@@ -243,8 +251,7 @@ def remarks(plan: CheckpointPlan) -> list[str]:
     if plan.gpu is None:
         return [*notes, "Name a GPU (--gpu h100 --batch 8) for predicted times: the smallest is often not the fastest."]
     chosen = [matrix.times[matrix.best_kernel] for matrix in plan.sparse_matrices if matrix.best_kernel]
-    dense = [matrix.times[_dense_kernel()] for matrix in plan.sparse_matrices]
-    sure = sum(sparse.hi_us < rival.time_us for sparse, rival in zip(chosen, dense, strict=True))
+    sure = sum(matrix.surely_faster for matrix in plan.sparse_matrices)
     if chosen:
         notes.append(f"For {sure} of these {len(chosen)} the slow end of the 90 % interval still beats dense.")
     far = sum(times.extrapolated for times in chosen)

@@ -6,20 +6,20 @@ import re
 
 from lscd.weights_plan import CheckpointPlan, MatrixPlan, answer, remarks
 
-TABLE_WIDTH = 150
+WIDEST = 400  # columns; a line that a terminal wraps is easier to read than cut cells
 
 
 def print_plan(plan: CheckpointPlan, every: bool) -> None:
     """Print ``plan``; one row a matrix if ``every``, otherwise layers of equal shape together."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.measure import Measurement
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(f"[bold]{escape(answer(plan))}[/bold]")
+    console.print(f"[bold]{escape(answer(plan))}[/bold]", soft_wrap=True)
     for remark in remarks(plan):
-        console.print(escape(remark))
+        console.print(escape(remark), soft_wrap=True)
     timed = plan.gpu is not None
     table = Table(box=None, pad_edge=False, header_style="bold")
     titles = [
@@ -39,12 +39,15 @@ def print_plan(plan: CheckpointPlan, every: bool) -> None:
         table.add_column(title, justify="left" if words else "right", no_wrap=True)
     for label, group in _groups(plan.matrices, every):
         table.add_row(escape(label), *_row(group, timed))
+    wide = console.options.update_width(WIDEST)
+    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
     console.print(table)
     console.print(
         "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
-        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are."
+        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are.",
+        soft_wrap=True,
     )
-    console.print(_totals(plan))
+    console.print(escape(_totals(plan)), soft_wrap=True)
 
 
 def _groups(matrices: list[MatrixPlan], every: bool) -> list[tuple[str, list[MatrixPlan]]]:
