@@ -14,11 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from perfmodel.plotting.style import house_style, save
 from perfmodel.specs import Source
-from reports import kernels, pays, serving, trust
+from reports import inside, kernels, pays, serving, trust
 from reports.exhibit import Chapter, Context, Exhibit
 from reports.pdf import write_pdf
 
-CHAPTERS: tuple[Chapter, ...] = (kernels.CHAPTER, pays.CHAPTER, serving.CHAPTER, trust.CHAPTER)
+CHAPTERS: tuple[Chapter, ...] = (
+    kernels.CHAPTER,
+    pays.CHAPTER,
+    serving.CHAPTER,
+    inside.CHAPTER,
+    trust.CHAPTER,
+)
 TITLE = "Load sparse, compute dense: when, where and by how much does it pay?"
 TEMPLATE = Path(__file__).with_name("template.html")
 CSV_DIGITS = "%.6g"

@@ -135,3 +135,24 @@ def stalls(table: pd.DataFrame) -> Figure:
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def agreement(table: pd.DataFrame) -> Figure:
+    """Simulated over closed-form time, one panel per GPU; ``table``: ``gpu, n, sparsity, ratio``."""
+    gpus = list(dict.fromkeys(table["gpu"]))
+    figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.7), sharey=True)
+    image = None
+    for axes, gpu in zip(panels, gpus, strict=True):
+        grid = table[table["gpu"] == gpu].pivot_table(index="n", columns="sparsity", values="ratio")
+        image = axes.imshow(grid, cmap="PuOr", vmin=0.7, vmax=1.3, aspect="auto", origin="lower")
+        for (row, column), ratio in np.ndenumerate(grid.to_numpy()):
+            colour = "white" if abs(ratio - 1) > 0.2 else "black"
+            axes.text(column, row, f"{ratio:.2f}", ha="center", va="center", fontsize=6.2, color=colour)
+        axes.set_xticks(range(grid.shape[1]), [f"{100 * value:.0f}" for value in grid.columns], fontsize=7.5)
+        axes.set_yticks(range(grid.shape[0]), grid.index)
+        axes.set(title=gpu, xlabel="sparsity [%]")
+        axes.grid(visible=False)
+    panels[0].set_ylabel("tokens N")
+    assert image is not None
+    figure.colorbar(image, ax=panels, label="simulated / closed form", shrink=0.9)
+    return figure
