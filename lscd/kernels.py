@@ -11,6 +11,8 @@ import typer
 from lscd.catalogue import kernels as app
 from lscd.errors import BAD_INPUT, written_whole
 
+WIDTH = 150  # columns; one variant a column is easier to compare than wrapped names
+
 Kernel = Annotated[str, typer.Argument(help="tiled_csl, dense, csr, reduce, or one variant such as tiled_csl_n16_v4.")]
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
 
@@ -42,7 +44,7 @@ def check(
     except ValueError as error:
         raise _fail(error) from None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    console, outcomes = Console(), []
+    console, outcomes = Console(width=WIDTH), []
     with console.status("running the kernels") as status:
         for checks in (check_results(seed, problems), check_machine_code(archs)):
             for outcome in checks:
@@ -75,20 +77,22 @@ def inspect(
         compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     except ValueError as error:
         raise _fail(error) from None
-    console = Console()
-    resources = Table("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
+    console = Console(width=WIDTH)
+    resources = Table(
+        "variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy", box=None
+    )
     for x in compiled:
         v = x.variant
         numbers = (x.registers, x.spill_bytes, v.shared_bytes, v.threads, x.blocks_per_sm, f"{x.occupancy:.3f}")
         resources.add_row(v.name, *map(str, numbers))
     console.print(resources)
     kinds = sorted({kind for x in compiled for kind in x.main_loop})
-    loop = Table(f"main loop on {arch}, instructions as they stand", *(x.variant.name for x in compiled))
+    loop = Table(f"main loop on {arch}", *(x.variant.name for x in compiled), box=None)
     for kind in kinds:
         loop.add_row(kind, *(str(x.main_loop[kind]) for x in compiled))
     loop.add_row("total", *(str(sum(x.main_loop.values())) for x in compiled))
     console.print(loop)
-    opcodes = Table("opcode in the whole kernel", *(x.variant.name for x in compiled))
+    opcodes = Table("opcode, whole kernel", *(x.variant.name for x in compiled), box=None)
     shown = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
     for opcode in sorted({o for x in compiled for o in x.opcodes if o.startswith(shown)}):
         opcodes.add_row(opcode, *(str(x.opcodes[opcode]) for x in compiled))

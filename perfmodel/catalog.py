@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
+TRACE_SCHEMA = 1
 CALIBRATION_FILE = "calibration/kernels.json"
 _SIZES = ("m", "k", "n")
 _TABLE_SUFFIXES = (".csv", ".parquet")
@@ -211,6 +212,34 @@ def load_calibration(file: str = CALIBRATION_FILE) -> dict[str, FittedKernel]:
 @cache
 def _calibration_at(path: Path, modified_ns: int) -> dict[str, FittedKernel]:
     return {kernel: _convert(fields, FittedKernel, path, within=kernel) for kernel, fields in _parse(path).items()}
+
+
+def load_trace(variant: str) -> dict[str, Any]:
+    """Counts of one compiled kernel variant, as `lscd kernels trace` wrote them to ``data/traces``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such trace (the nearest is named), or it has another schema.
+    """
+    names = trace_names()
+    if variant not in names:
+        raise ValueError(unknown_name("trace", variant, names))
+    path = data_directory() / "traces" / f"{variant}.json"
+    return _trace_at(path, path.stat().st_mtime_ns)
+
+
+def trace_names() -> tuple[str, ...]:
+    """Kernel variants with a trace, sorted."""
+    return tuple(sorted(path.stem for path in (data_directory() / "traces").glob("*.json")))
+
+
+@cache
+def _trace_at(path: Path, modified_ns: int) -> dict[str, Any]:
+    trace = _parse(path)
+    if trace.get("schema") != TRACE_SCHEMA:
+        raise ValueError(f"{_shown(path)}: schema is {trace.get('schema')}, allowed is {TRACE_SCHEMA}")
+    return trace
 
 
 def load_table(relative_path: str) -> pd.DataFrame:

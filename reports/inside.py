@@ -37,8 +37,8 @@ def pipeline_gantt(context: Context) -> Exhibit:
         title="The software pipeline, step by step",
         finding=(
             f"While one buffer is multiplied, the other is cleared, loaded and filled. Of "
-            f"{simulation.time_s * 1e6:.0f} us the critical path spends {percent(stalls[first], 0)} on {first.replace('-', ' ')} and "
-            f"{percent(stalls[second], 0)} on {second.replace('-', ' ')}."
+            f"{simulation.time_s * 1e6:.0f} us the critical path spends {percent(stalls[first], 0)} on "
+            f"{first.replace('-', ' ')} and {percent(stalls[second], 0)} on {second.replace('-', ' ')}."
         ),
         evidence=(
             "Simulated: Flash-LLM, 36864 x 9216, N = 8, 80 % sparsity, A100; the work of each stage counted from the "
@@ -89,8 +89,8 @@ def what_ifs(context: Context) -> Exhibit:
         title="What if?",
         finding=(
             f"Without double buffering the kernel takes {change['single buffer']:+.0%}, without reordering "
-            f"{change['no reordering']:+.0%}; decoding in registers as the published bitmap kernel "
-            f"does would give {change['decode in registers']:+.0%}, and twice the bandwidth only {change['twice the bandwidth']:+.0%}."
+            f"{change['no reordering']:+.0%}; decoding in registers as the published bitmap kernel does would give "
+            f"{change['decode in registers']:+.0%}, and twice the bandwidth only {change['twice the bandwidth']:+.0%}."
         ),
         evidence="Simulated changes; no published ablation was at hand to check them against.",
         sources=("flash-llm-fig9",),
@@ -129,9 +129,9 @@ def agreement(context: Context) -> Exhibit:
         ),
         evidence=(
             "Flash-LLM, 36864 x 9216; simulated over closed-form time. Both were fitted on the same A100 rows, so they "
-            "must agree there for N = 8 to 32. They differ where the number of resident blocks changes: the closed form "
-            "scales the on-chip rate with it, and takes three blocks at 64 tokens (from end-to-end evidence on the "
-            "A100); the simulator lets the blocks that fit hide each other's waits."
+            "must agree there for N = 8 to 32. They differ where the number of resident blocks changes: the closed "
+            "form scales the on-chip rate with it, and takes three blocks at 64 tokens (from end-to-end evidence on "
+            "the A100); the simulator lets the blocks that fit hide each other's waits."
         ),
         sources=("flash-llm-fig9", "flash-llm-sweep"),
         table=table,

@@ -7,8 +7,6 @@ emulator counted while it ran (shared-memory wavefronts with their bank conflict
 from __future__ import annotations
 
 import math
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from perfmodel import catalog
@@ -35,20 +33,10 @@ TILE_N_CHOICES = (8, 16, 32, 64)
 HELD_VECTORS = 8  # of 4 words per thread: a tile of 128 x 64 that is half full
 
 
-@cache
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"no trace {path.name} in data/traces; make it with `lscd kernels trace`")
-    trace = catalog._parse(path)  # the catalogue is the only reader of data/, and has no public reader of traces yet
-    if trace["schema"] != 1:
-        raise ValueError(f"{path.name}: schema is {trace['schema']}, allowed is 1")
-    return trace
-
-
 def load_trace(kernel: str, n: int, suffix: str = "") -> dict[str, Any]:
     """Trace of the variant with the narrowest tile that holds ``n`` columns, else the widest."""
     width = next((width for width in TILE_N_CHOICES if n <= width), TILE_N_CHOICES[-1])
-    return _read(catalog.data_directory() / "traces" / f"{kernel}_n{width}{suffix}.json")
+    return catalog.load_trace(f"{kernel}_n{width}{suffix}")
 
 
 def _compiled(trace: dict[str, Any], machine: Machine) -> dict[str, Any]:
