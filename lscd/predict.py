@@ -10,7 +10,7 @@ import typer
 
 from lscd.errors import InputError, written_whole
 
-TABLE_WIDTH = 130  # columns; narrower terminals wrap whole lines, which is easier to read than wrapped cells
+TABLE_WIDTH = 140  # columns; narrower terminals wrap whole lines, which is easier to read than wrapped cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,7 +127,7 @@ def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: lis
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("kernel", "time [us]", "90 % interval", "vs dense", "DRAM [MB]", "bound by"):
         table.add_column(title, justify="left" if title in ("kernel", "bound by") else "right", no_wrap=True)
-    table.add_column("nearest evidence and the model's error there", no_wrap=True)
+    table.add_column("nearest evidence and the model's error there")
     for row in results:
         table.add_row(
             row["kernel"],

@@ -52,6 +52,7 @@ PACKAGES = (
     "scipy.sparse.csgraph", "scipy.spatial", "scipy.spatial.distance", "scipy.fft", "scipy.cluster.hierarchy",
 )  # fmt: skip
 SUMMARY_WORDS, DESCRIPTION_WORDS = (5, 30), (12, 60)
+BOILERPLATE = ("..", "Parameters", ">>>", "Note", "As an instance of the `rv_")  # no description of its own
 CALIBRATION_SHARE = 4  # one function in so many
 
 Tokens = list[list[int]]
@@ -90,7 +91,7 @@ def docstring_pairs() -> Iterator[tuple[str, str]]:
             if len(paragraphs) < 2:
                 continue
             summary, words = paragraphs[0], paragraphs[1].split()
-            prose = summary.endswith(".") and not paragraphs[1].startswith(("..", "Parameters", ">>>", "Note"))
+            prose = summary.endswith(".") and not paragraphs[1].startswith(BOILERPLATE)
             short = SUMMARY_WORDS[0] <= len(summary.split()) <= SUMMARY_WORDS[1]
             if (
                 prose

@@ -30,6 +30,13 @@ class DecodeParameters:
     cycles_per_token: float = free(0.001, 0.0, 0.02, "further SM cycles of one position for each token")
 
 
+@dataclass(frozen=True)
+class BitmapParameters(DecodeParameters):
+    """As `DecodeParameters`; quartiles over shapes cannot tell the latency, so it stays near the other kernels'."""
+
+    latency_s: float = free(1.2e-5, 1e-5, 1.4e-5, "seconds to launch, fill and drain the pipeline")
+
+
 class DecodeKernel(KernelModel):
     """Compact weights in, dense product out.
 
@@ -69,6 +76,7 @@ class Bitmap(DecodeKernel):
     name = "bitmap"
     title = "SpInfer (bitmap)"
     format_name = "bitmap"
+    Parameters = BitmapParameters
     supported_n = "8, 16, 32 or a multiple of 64"
 
     def padded_n(self, n: ArrayLike) -> Array:
