@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test check format readme calibrate bench gpu-check gpu-bench notebooks clean
+.PHONY: help install report test check format readme calibrate bench gpu-check gpu-bench notebooks docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -58,7 +58,13 @@ gpu-bench: ## on an NVIDIA GPU: how fast is every kernel? writes data/measured/<
 	$(GPU_PYTHON) -m kernels_numba.bench_gpu --bench
 
 notebooks: .venv/dev ## run the notebooks and store their outputs
-	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter execute --inplace --kernel_name=python3 notebooks/*.ipynb
+	$(BIN)/python -m jupyter nbconvert --log-level WARN --inplace --ClearMetadataPreprocessor.enabled=True \
+		--ClearMetadataPreprocessor.clear_notebook_metadata=False notebooks/*.ipynb
+
+docs: .venv/dev ## build the documentation, notebooks included, into site/
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir docs/notebooks notebooks/*.ipynb
+	$(BIN)/mkdocs build --strict
 
 clean: ## remove everything that was built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis reports/index.html
