@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -128,8 +129,9 @@ def prune_checkpoint(
             info = source.info(name)
             if name in shapes:
                 values = source.read(name)
-                scores = _scores(source, rule, name, values, norms)
-                mask, threshold = _mask(scores, rule, zeros[name], threshold)
+                with _naming(info):
+                    scores = _scores(source, rule, name, values, norms)
+                    mask, threshold = _mask(scores, rule, zeros[name], threshold)
                 found[name] = _zero(values, mask, info.dtype)
                 out.add(name, info.dtype, info.shape, [values])
             else:
@@ -146,13 +148,14 @@ def _threshold(source: Checkpoint, rule: PruningRule, shapes: dict[str, tuple[in
     def passes() -> Iterator[Scores]:
         for name in _order(source):
             if name in shapes:
-                yield _scores(source, rule, name, source.read(name), None)
+                with _naming(source.info(name)):
+                    yield _scores(source, rule, name, source.read(name), None)
 
     return global_threshold(passes, round(rule.sparsity * sum(m * k for m, k in shapes.values())))
 
 
 def _scores(source: Checkpoint, rule: PruningRule, name: str, values: NDArray[Any], norms: Checkpoint | None) -> Scores:
-    """Scores of one matrix; errors name the tensor."""
+    """Scores of one matrix."""
     info = source.info(name)
     wide = as_float32(values, info.dtype)
     column_norms = None
@@ -160,11 +163,17 @@ def _scores(source: Checkpoint, rule: PruningRule, name: str, values: NDArray[An
         norm_info = norms.info(name)
         check(norm_info.dtype in ELEMENTS, f"{norms.path}: dtype of {name}", norm_info.dtype, ", ".join(ELEMENTS))
         column_norms = as_float32(norms.read(name), norm_info.dtype)
-    try:
-        scores = magnitudes(wide, column_norms)
-    except ValueError as error:
-        raise ValueError(f"{info.path}: tensor {name!r}: {error}") from None
+    scores = magnitudes(wide, column_norms)
     return random_scores((info.shape[0], info.shape[1]), rule.seed, name) if rule.method is Method.RANDOM else scores
+
+
+@contextmanager
+def _naming(info: TensorInfo) -> Iterator[None]:
+    """Let errors name the file and the tensor."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{info.path}: tensor {info.name!r}: {error}") from None
 
 
 def _mask(scores: Scores, rule: PruningRule, count: int, threshold: GlobalThreshold) -> tuple[Mask, GlobalThreshold]:

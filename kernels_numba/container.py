@@ -136,6 +136,7 @@ def convert_checkpoint(
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Converted]:
     """Write ``source`` to ``target`` with the matrices ``names`` encoded; errors as ``encode``, naming the tensor."""
+    check(format_name in BUFFERS, "format", format_name, ", ".join(BUFFERS))
     check(not is_encoded(source), str(source.path), "encoded already", "a plain checkpoint; decode it first")
     check_target(source, target)
     reserved = [name for name in source.tensors if name.startswith(PADDING)]

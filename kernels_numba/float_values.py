@@ -39,7 +39,8 @@ def as_float32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     check(dtype in ELEMENTS, "dtype", dtype, ", ".join(ELEMENTS))
     if dtype == "BF16":
         return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32, copy=False)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return values.astype(np.float32, copy=False)
 
 
 def as_float16(values: NDArray[Any], dtype: str) -> tuple[NDArray[np.float16], Rounding]:
@@ -49,7 +50,7 @@ def as_float16(values: NDArray[Any], dtype: str) -> tuple[NDArray[np.float16], R
     wide = as_float32(values, dtype)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         narrow = wide.astype(np.float16)
-    changed = (narrow != wide) & ~np.isnan(wide)
+        changed = (narrow != wide) & ~np.isnan(wide)
     before, after = wide[changed], narrow[changed]
     overflowed = np.isinf(after) & np.isfinite(before)
     return narrow, Rounding(before.size, int((after == 0).sum()), int(overflowed.sum()))

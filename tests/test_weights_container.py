@@ -1,0 +1,261 @@
+"""The container: exact round trips, exact sizes, and every corruption refused, with and without valid checksums."""
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kernels_numba import container
+from kernels_numba.container import BUFFERS, convert_checkpoint, decode_checkpoint, open_encoded, verify
+from kernels_numba.encoded import Element
+from kernels_numba.float_values import Rounding
+from kernels_numba.safetensors_io import open_checkpoint
+from tests.test_encoders import random_bits, without_minus_zero
+from tests.test_weights_io import save, write_raw
+
+SHAPES = {"up": (130, 70), "down": (65, 131), "dot": (1, 1)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Float16 matrices of any bit pattern, and two tensors that are no matrices."""
+    tensors = {
+        name: random_bits(shape, 0.3 if name != "dot" else 1, seed).view(np.float16)
+        for seed, (name, shape) in enumerate(SHAPES.items())
+    }
+    tensors["bias"] = np.arange(3, dtype=np.float16)
+    tensors["flags"] = np.arange(5, dtype=np.uint8)
+    return save(tmp_path / "model.safetensors", tensors, dict.fromkeys(tensors, "F16") | {"flags": "U8"})
+
+
+def convert(model: Path, format_name: str = "tiled-csl", **options) -> Path:
+    target = model.with_name(f"{format_name}.safetensors")
+    convert_checkpoint(open_checkpoint(model), target, format_name, list(SHAPES), **options)
+    return target
+
+
+def reseal(path: Path, change) -> Path:
+    """Let ``change(metadata, entries, data)`` edit a container, then make all checksums agree again."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header, data = json.loads(raw[8 : 8 + length]), bytearray(raw[8 + length :])
+    metadata = header.pop("__metadata__")
+    change(metadata, header, data)
+    digests = json.loads(metadata["lscd_sha256"])
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        digests[name] = hashlib.sha256(data[begin:end]).hexdigest()
+    metadata["lscd_sha256"] = json.dumps(digests)
+    metadata["lscd_header_sha256"] = container._header_digest(metadata, header)
+    return write_raw(path.with_name("resealed.safetensors"), {"__metadata__": metadata} | header, bytes(data))
+
+
+def read_everything(path: Path) -> dict[str, bytes]:
+    """Bytes of every decoded weight and plain tensor."""
+    found = open_encoded(path)
+    weights = {name: found.weight(name).decode().tobytes() for name in found.weights}
+    return weights | {name: found.tensor(name).tobytes() for name in found.plain}
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_round_trip_is_exact(model: Path, format_name: str) -> None:
+    source, path = open_checkpoint(model), convert(model, format_name)
+    found = open_encoded(path)
+    assert verify(source, found) == 5
+    decode_checkpoint(found, model.with_name("decoded.safetensors"))
+    decoded = open_checkpoint(model.with_name("decoded.safetensors"))
+    assert set(decoded.tensors) == set(source.tensors)
+    for name in source.tensors:
+        expected = source.read(name)
+        if name in SHAPES and format_name != "dense":
+            expected = without_minus_zero(expected.view(np.uint16)).view(np.float16)
+        assert decoded.read(name).tobytes() == expected.tobytes(), name
+    assert verify(decoded, found) == 5
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_sizes_are_those_of_the_encodings(model: Path, format_name: str) -> None:
+    source, target = open_checkpoint(model), model.with_name("out.safetensors")
+    found = convert_checkpoint(source, target, format_name, list(SHAPES))
+    stored = open_checkpoint(target)
+    for name in SHAPES:
+        buffers = [stored.info(f"{name}.{buffer}") for buffer in BUFFERS[format_name]]
+        assert found[name].encoded_bytes == sum(info.nbytes for info in buffers)
+        assert all(info.start % 8 == 0 for info in buffers)
+        assert found[name].nnz == np.count_nonzero(source.read(name).view(np.uint16) & 0x7FFF)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+@pytest.mark.parametrize("format_name", ["csr", "two-four", "dense"])
+def test_other_dtypes_are_kept_exactly(tmp_path: Path, dtype: str, format_name: str) -> None:
+    element = {"F32": Element.FLOAT32, "BF16": Element.BFLOAT16}[dtype]
+    values = random_bits((70, 40), 0.4, dtype=element.bits.type).view(element.storage)
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": dtype}))
+    found = convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"], keep_dtype=True)
+    assert found["w"].rounding == Rounding()
+    opened = open_encoded(tmp_path / "y.safetensors")
+    assert opened.weight("w").element is element
+    verify(source, opened)
+    with pytest.raises(ValueError, match="F16, or conversion to float16, for tiled-csl"):
+        convert_checkpoint(source, tmp_path / "z.safetensors", "tiled-csl", ["w"], keep_dtype=True)
+
+
+def test_rounding_to_float16_is_counted_and_overflow_refused(tmp_path: Path) -> None:
+    values = np.array([[1, 1 + 2**-12, 1e-9, 0]], np.float32)
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": "F32"}))
+    found = convert_checkpoint(source, tmp_path / "y.safetensors", "csr", ["w"])
+    assert found["w"].rounding == Rounding(changed=2, flushed=1)
+    assert (found["w"].source_bytes, found["w"].nnz) == (16, 2)
+    verify(source, open_encoded(tmp_path / "y.safetensors"))
+    source = open_checkpoint(save(tmp_path / "big.safetensors", {"w": values * 1e6}, {"w": "F32"}))
+    with pytest.raises(ValueError, match=r"tensor 'w': float16: overflows at 2 values"):
+        convert_checkpoint(source, tmp_path / "z.safetensors", "csr", ["w"])
+    assert not (tmp_path / "z.safetensors").exists()
+
+
+def test_verify_finds_a_difference(model: Path) -> None:
+    found = open_encoded(convert(model))
+    source = open_checkpoint(model)
+    for name, dtype in {"up": "F16", "bias": "F16"}.items():
+        tensors = {other: source.read(other) for other in source.tensors}
+        flat = tensors[name].reshape(-1).view(np.uint16)
+        flat[np.flatnonzero(flat & 0x7FFF)[0]] ^= 1
+        changed = save(model.with_name("changed.safetensors"), tensors, dict.fromkeys(tensors, dtype) | {"flags": "U8"})
+        with pytest.raises(ValueError, match=f"tensor '{name}' differs"):
+            verify(open_checkpoint(changed), found)
+
+
+def test_what_cannot_be_converted(model: Path) -> None:
+    with pytest.raises(ValueError, match="format: elf; allowed: tiled-csl, csr"):
+        convert(model, "elf")
+    with pytest.raises(ValueError, match="encoded already"):
+        convert_checkpoint(open_checkpoint(convert(model)), model.with_name("z.safetensors"), "csr", ["up"])
+    with pytest.raises(ValueError, match="another file than the input"):
+        convert_checkpoint(open_checkpoint(model), model, "csr", ["up"])
+    with pytest.raises(ValueError, match="holds no encoded weights"):
+        open_encoded(model)
+    with pytest.raises(ValueError, match=r"weight: 'bias'; allowed: one of its 3"):
+        open_encoded(convert(model)).weight("bias")
+    clash = save(model.with_name("clash.safetensors"), {"w": np.ones((2, 2), "<f2"), "w.words": np.ones(1, "<f2")},
+                 {"w": "F16", "w.words": "F16"})  # fmt: skip
+    with pytest.raises(ValueError, match=r"'w\.words' is there already"):
+        convert_checkpoint(open_checkpoint(clash), model.with_name("z.safetensors"), "tiled-csl", ["w"])
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_every_byte_of_the_data_is_guarded(model: Path, format_name: str) -> None:
+    path = convert(model, format_name)
+    raw, intact = path.read_bytes(), read_everything(path)
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(raw), 60):
+        changed = bytearray(raw)
+        changed[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        with contextlib.suppress(ValueError):
+            assert read_everything(path) == intact  # a flip in the padding of header or data may do no harm
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_edit_of_the_file_is_refused_or_harmless(model: Path, data) -> None:
+    path = model.with_name("tiled-csl.safetensors")
+    if not path.exists():
+        convert(model)
+    raw, intact = path.read_bytes(), read_everything(path)
+    begin = data.draw(st.integers(0, len(raw)))
+    end = data.draw(st.integers(begin, min(len(raw), begin + 40)))
+    edited = model.with_name("edited.safetensors")
+    edited.write_bytes(raw[:begin] + data.draw(st.binary(max_size=40)) + raw[end:])
+    try:
+        assert read_everything(edited) == intact
+    except ValueError as error:
+        assert "edited.safetensors" in str(error)  # noqa: PT017
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(list(BUFFERS)), st.data())
+def test_corrupt_encodings_under_valid_checksums_never_reach_a_decoder(model: Path, format_name: str, data) -> None:
+    """What passes is a valid encoding of some matrix of the stated shape: decoding cannot go astray."""
+    path = model.with_name(f"{format_name}.safetensors")
+    if not path.exists():
+        convert(model, format_name)
+
+    def change(metadata, entries, blob) -> None:
+        for _ in range(data.draw(st.integers(1, 3))):
+            position = data.draw(st.integers(0, len(blob) - 1))
+            blob[position] = data.draw(st.integers(0, 255))
+
+    found = open_encoded(reseal(path, change))
+    for name, shape in SHAPES.items():
+        try:
+            decoded = found.weight(name).decode()
+        except ValueError as error:
+            assert f"weight {name!r}" in str(error)  # noqa: PT017
+        else:
+            assert decoded.shape == shape
+
+
+def edit(weight: str, **changes):
+    def change(metadata, entries, blob) -> None:
+        weights = json.loads(metadata["lscd_weights"])
+        weights[weight] |= changes
+        metadata["lscd_weights"] = json.dumps(weights)
+
+    return change
+
+
+def swap_dtype(metadata, entries, blob) -> None:
+    entries["up.words"]["dtype"] = "I32"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edit("up", shape=[130, 65]), "non-zero outside the matrix"),
+        (edit("up", shape=[2**40, 2**40]), r"shape \[1099511627776, .*; allowed: .* up to"),
+        (edit("up", shape=[130, -70]), "shape"),
+        (edit("up", shape=[130, 70.0]), "shape"),
+        (edit("up", shape=[True, 9100]), "shape"),
+        (edit("up", shape=[520, 70]), "tile_offsets"),
+        (edit("up", format="csr"), "lacks"),
+        (edit("up", format=["csr"]), "format"),
+        (edit("up", element="float32"), "element: float32; allowed: float16"),
+        (edit("up", element="int8"), "element 'int8'"),
+        (edit("up", source_dtype="F64"), "source_dtype 'F64'"),
+        (edit("up", more=1), "other keys"),
+        (lambda metadata, entries, blob: metadata.update(lscd_weights="[]"), "allowed: an object"),
+        (lambda metadata, entries, blob: metadata.update(lscd_weights='{"up":1,"up":2}'), "comes twice"),
+        (lambda metadata, entries, blob: metadata.update(lscd_version="2"), "version '2'; allowed: 1"),
+        (lambda metadata, entries, blob: metadata.update(format="pt"), "holds no encoded weights"),
+        (swap_dtype, "words"),
+    ],
+)
+def test_lies_under_valid_checksums_are_refused(model: Path, change, message: str) -> None:
+    path = reseal(convert(model), change)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_everything(path)
+    assert "resealed.safetensors" in str(caught.value)
+
+
+def test_checksums_are_needed_for_every_tensor(model: Path) -> None:
+    path = convert(model)
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    metadata = header["__metadata__"]
+    digests = json.loads(metadata["lscd_sha256"])
+    del digests["bias"]
+    metadata["lscd_sha256"] = json.dumps(digests)
+    broken = write_raw(model.with_name("b.safetensors"), header, raw[8 + length :])
+    with pytest.raises(ValueError, match="corrupt header"):
+        open_encoded(broken)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    metadata["lscd_header_sha256"] = container._header_digest(metadata, entries)
+    broken = write_raw(model.with_name("b.safetensors"), header, raw[8 + length :])
+    with pytest.raises(ValueError, match="one for each tensor"):
+        open_encoded(broken)

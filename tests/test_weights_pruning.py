@@ -1,0 +1,250 @@
+"""Pruning: exact counts, the right weights gone, everything else untouched, nothing written when anything is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from kernels_numba.checkpoint import prune_checkpoint, weight_matrices
+from kernels_numba.pruning import (
+    Method,
+    PruningRule,
+    below_threshold,
+    erk_densities,
+    global_threshold,
+    magnitudes,
+    outside_pattern,
+    smallest,
+    smallest_of_rows,
+)
+from kernels_numba.safetensors_io import open_checkpoint
+from tests.test_weights_io import save
+
+SHAPES = {"layers.0.up.weight": (96, 64), "layers.0.down.weight": (64, 96), "layers.1.up.weight": (200, 8)}
+ALONE = {"embed_tokens.weight": (50, 64), "layers.0.norm.weight": (64,), "lm_head.weight": (50, 64)}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    tensors = {
+        name: rng.standard_normal(shape).astype(np.float32) * (i + 1)
+        for i, (name, shape) in enumerate((ALONE | SHAPES).items())
+    }
+    tensors["layers.0.down.weight"] = tensors["layers.0.down.weight"].astype(np.float16)
+    bits = tensors["layers.1.up.weight"].view(np.uint32) >> 16
+    tensors["layers.1.up.weight"] = bits.astype(np.uint16)
+    dtypes = dict.fromkeys(tensors, "F32") | {"layers.0.down.weight": "F16", "layers.1.up.weight": "BF16"}
+    return save(tmp_path / "model.safetensors", tensors, dtypes)
+
+
+def widened(checkpoint, name: str) -> np.ndarray:
+    values = checkpoint.read(name)
+    return (values.astype(np.uint32) << 16).view(np.float32) if values.dtype == np.uint16 else values.astype(np.float32)
+
+
+def prune(model: Path, rule: PruningRule, **options):
+    source, target = open_checkpoint(model), model.with_name("out.safetensors")
+    found = prune_checkpoint(source, target, rule, weight_matrices(source), **options)
+    return source, open_checkpoint(target), found
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)),
+    st.floats(0, 1),
+)
+def test_smallest_is_a_stable_sort(scores: np.ndarray, fraction: float) -> None:
+    """Many ties: of equal scores the first go."""
+    count = round(fraction * scores.size)
+    expected = np.zeros(scores.size, bool)
+    expected[np.argsort(scores, axis=None, kind="stable")[:count]] = True
+    np.testing.assert_array_equal(smallest(scores, count), expected.reshape(scores.shape))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(hnp.arrays(np.float32, (3, 5), elements=st.floats(0, 2.0**100, width=32)), min_size=1, max_size=4),
+    st.floats(0, 1),
+)
+def test_global_threshold_is_a_sort_of_everything(matrices: list[np.ndarray], fraction: float) -> None:
+    everything = np.concatenate([matrix.ravel() for matrix in matrices])
+    count = round(fraction * everything.size)
+    threshold = global_threshold(lambda: matrices, count)
+    masks = []
+    for matrix in matrices:
+        mask, threshold = below_threshold(matrix, threshold)
+        masks.append(mask.ravel())
+    expected = np.zeros(everything.size, bool)
+    expected[np.argsort(everything, kind="stable")[:count]] = True
+    np.testing.assert_array_equal(np.concatenate(masks), expected)
+
+
+def test_masks_by_hand() -> None:
+    scores = np.array([[5, 1, 3, 3, 0, 9, 2, 2]], np.float32)
+    assert outside_pattern(scores, 2, 4).tolist() == [[False, True, True, False, True, False, True, False]]
+    assert smallest_of_rows(np.array([[3, 1], [0, 2]], np.float32), 1).tolist() == [[False, True], [True, False]]
+    with pytest.raises(ValueError, match="columns: 6; allowed: a multiple of 4"):
+        outside_pattern(np.ones((2, 6), np.float32), 2, 4)
+
+
+def test_wanda_scores_by_hand() -> None:
+    """|w| times the norm of the column, compared within a row: the large weight of a silent input goes first."""
+    weights, norms = np.array([[4, -1, 2], [1, 1, 1]], np.float32), np.array([0.1, 3, 1], np.float32)
+    scores = magnitudes(weights, norms)
+    np.testing.assert_allclose(scores, [[0.4, 3, 2], [0.1, 3, 1]])
+    assert smallest_of_rows(scores, 1).tolist() == [[True, False, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.3, 0.6, 0.95, 1])
+@pytest.mark.parametrize("method", [Method.MAGNITUDE, Method.RANDOM, Method.ERK, Method.MAGNITUDE_GLOBAL])
+def test_sparsity_is_exact(model: Path, method: Method, sparsity: float) -> None:
+    _, pruned, found = prune(model, PruningRule(method, sparsity))
+    sizes = {name: m * k for name, (m, k) in SHAPES.items()}
+    zeros = {name: int((widened(pruned, name) == 0).sum()) for name in SHAPES}
+    assert {name: x.zeros for name, x in found.items()} == zeros
+    if method in (Method.MAGNITUDE, Method.RANDOM):
+        assert zeros == {name: round(sparsity * size) for name, size in sizes.items()}
+    else:
+        assert sum(zeros.values()) == pytest.approx(sparsity * sum(sizes.values()), abs=2)
+
+
+@pytest.mark.parametrize("rule", [PruningRule(Method.MAGNITUDE, 0.7), PruningRule(Method.MAGNITUDE_GLOBAL, 0.7)])
+def test_the_smallest_weights_go_and_the_rest_stays(model: Path, rule: PruningRule) -> None:
+    source, pruned, _ = prune(model, rule)
+    gone, kept = [], []
+    for name in SHAPES:
+        before, after = source.read(name), pruned.read(name)
+        zero = after == 0
+        np.testing.assert_array_equal(after[~zero], before[~zero])
+        wide = np.abs(widened(source, name))
+        gone.append(wide[zero].max())
+        kept.append(wide[~zero].min())
+    if rule.method is Method.MAGNITUDE:
+        assert all(low <= high for low, high in zip(gone, kept, strict=True))
+    else:
+        assert max(gone) <= min(kept)
+
+
+def test_other_tensors_are_copied_byte_for_byte(model: Path) -> None:
+    source, pruned, _ = prune(model, PruningRule(Method.MAGNITUDE, 0.9))
+    assert set(pruned.tensors) == set(source.tensors)
+    for name in ALONE:
+        assert pruned.read(name).tobytes() == source.read(name).tobytes()
+    assert json.loads(pruned.metadata["lscd_pruned"]) == {"method": "magnitude", "sparsity": 0.9, "matrices": 3}
+
+
+def test_n_m_keeps_the_largest_of_each_group(model: Path) -> None:
+    source, pruned, _ = prune(model, PruningRule(Method.NM, 0.5))
+    for name in SHAPES:
+        groups = np.abs(widened(source, name)).reshape(-1, 4)
+        kept = widened(pruned, name).reshape(-1, 4) != 0
+        assert (kept.sum(1) == 2).all()
+        assert (np.where(kept, groups, np.inf).min(1) >= np.where(kept, 0, groups).max(1)).all()
+
+
+def test_wanda_prunes_rows_by_weighted_magnitude(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    norms = {name: rng.random(k).astype(np.float32) for name, (_, k) in SHAPES.items()}
+    path = save(tmp_path / "norms.safetensors", norms, dict.fromkeys(norms, "F32"))
+    source, pruned, _ = prune(model, PruningRule(Method.WANDA, 0.25), norms=open_checkpoint(path))
+    for name, (_, k) in SHAPES.items():
+        scores = np.abs(widened(source, name)) * norms[name]
+        zero = widened(pruned, name) == 0
+        assert (zero.sum(1) == k // 4).all()
+        assert (np.where(zero, scores, 0).max(1) <= np.where(zero, np.inf, scores).min(1)).all()
+
+
+def test_random_zeros_depend_on_seed_and_name_only(model: Path) -> None:
+    first = prune(model, PruningRule(Method.RANDOM, 0.5, seed=1))[1].read("layers.0.up.weight")
+    again = prune(model, PruningRule(Method.RANDOM, 0.5, seed=1))[1].read("layers.0.up.weight")
+    other = prune(model, PruningRule(Method.RANDOM, 0.5, seed=2))[1].read("layers.0.up.weight")
+    np.testing.assert_array_equal(first, again)
+    assert 0.3 < ((first == 0) == (other == 0)).mean() < 0.7
+
+
+def test_erk_by_hand() -> None:
+    """Densities in proportion to (m + k) / (m k): 0.2 and 0.11, of 100 and 400 weights; half of all stays."""
+    densities = erk_densities({"a": (10, 10), "b": (20, 20)}, 0.5)
+    assert densities["a"] / densities["b"] == pytest.approx(2)
+    assert 100 * densities["a"] + 400 * densities["b"] == pytest.approx(250)
+    capped = erk_densities({"a": (2, 2), "b": (100, 100)}, 0.1)
+    assert capped["a"] == 1
+    assert 4 + 1e4 * capped["b"] == pytest.approx(0.9 * 10004)
+
+
+def test_zeros_that_are_there_count(model: Path, tmp_path: Path) -> None:
+    half = np.ones((8, 8), np.float32)
+    half[:4] = -0.0
+    path = save(tmp_path / "half.safetensors", {"w": half}, {"w": "F32"})
+    source = open_checkpoint(path)
+    found = prune_checkpoint(source, tmp_path / "o.safetensors", PruningRule(Method.MAGNITUDE, 0.75), ["w"])
+    assert (found["w"].zeros_before, found["w"].zeros, found["w"].size) == (32, 48, 64)
+
+
+def test_choosing_matrices(model: Path) -> None:
+    source = open_checkpoint(model)
+    assert set(weight_matrices(source)) == set(SHAPES)
+    assert weight_matrices(source, include=["*embed*"]) == ["embed_tokens.weight"]
+    assert weight_matrices(source, exclude=["layers.0.*"]) == ["layers.1.up.weight"]
+    with pytest.raises(ValueError, match=r"of its 5 weight matrices none is left: include nothing\*"):
+        weight_matrices(source, include=["nothing*"])
+    with pytest.raises(ValueError, match=r"all but embeddings, .*, exclude \*"):
+        weight_matrices(source, exclude=["*"])
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (PruningRule(Method.WANDA, 0.5), "a file of input norms"),
+        (
+            PruningRule(Method.NM, 0.4, keep=3, group=5),
+            r"tensor 'layers.0.up.weight': columns: 64; allowed: a multiple of 5",
+        ),
+    ],
+)
+def test_nothing_is_written_when_something_is_wrong(model: Path, rule: PruningRule, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prune(model, rule)
+    assert list(model.parent.iterdir()) == [model]
+
+
+def test_bad_weights_and_norms_are_named(model: Path, tmp_path: Path) -> None:
+    broken = np.ones((4, 4), np.float32)
+    broken[1, 1] = np.nan
+    source = open_checkpoint(save(tmp_path / "nan.safetensors", {"w": broken}, {"w": "F32"}))
+    with pytest.raises(ValueError, match=r"nan\.safetensors: tensor 'w': weights: hold NaN"):
+        prune_checkpoint(source, tmp_path / "o.safetensors", PruningRule(Method.MAGNITUDE, 0.5), ["w"])
+    good = open_checkpoint(save(tmp_path / "good.safetensors", {"w": np.ones((4, 4), "<f4")}, {"w": "F32"}))
+    for values, message in (([1, 2, 3], "shape of norms"), ([1, -1, 1, 1], "negative or not finite")):
+        norms = open_checkpoint(save(tmp_path / "n.safetensors", {"w": np.array(values, "<f4")}, {"w": "F32"}))
+        with pytest.raises(ValueError, match=message):
+            prune_checkpoint(good, tmp_path / "o.safetensors", PruningRule(Method.WANDA, 0.5), ["w"], norms=norms)
+    with pytest.raises(ValueError, match="no tensor 'w'"):
+        prune_checkpoint(good, tmp_path / "o.safetensors", PruningRule(Method.WANDA, 0.5), ["w"],
+                         norms=open_checkpoint(model))  # fmt: skip
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_the_input_is_never_overwritten(model: Path) -> None:
+    source = open_checkpoint(model)
+    with pytest.raises(ValueError, match="another file than the input"):
+        prune_checkpoint(source, model, PruningRule(Method.MAGNITUDE, 0.5), weight_matrices(source))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((Method.MAGNITUDE, 1.01), "sparsity: 1.01; allowed: a fraction"),
+        ((Method.MAGNITUDE, float("nan")), "sparsity: nan"),
+        ((Method.NM, 0.5, 5, 4), "n:m: 5:4"),
+        ((Method.NM, 0.6, 2, 4), "sparsity: 0.6; allowed: 0.5 for 2:4"),
+    ],
+)
+def test_rules_that_do_not_exist(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PruningRule(*arguments)
