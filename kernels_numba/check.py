@@ -15,6 +15,7 @@ import numpy as np
 from kernels_numba.compile import ARCHITECTURES, CompiledKernel, compile_kernel
 from kernels_numba.encoded import EncodedWeight
 from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl
+from kernels_numba.formats_bitmap import encode_bitmap
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import emulate
 from kernels_numba.variants import all_variants
@@ -23,13 +24,14 @@ from kernels_numba.variants import all_variants
 # past L1, 16-byte loads that leave L1 alone.
 REQUIRED = {
     "tiled_csl": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDG.E.NA.128", "STS.U16"),
+    "bitmap": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
     "dense": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128"),
     "csr": ("LDG.E.128", "FFMA"),
     "reduce": ("LDG.E.128",),
 }
 # Local memory, and returns from functions that were not inlined. (A CALL without RET is how ptxas leaves some loops; a
 # shuffle after a divergent loop, as in CSR, becomes a small function on sm_80.)
-FORBIDDEN = {"tiled_csl": ("LDL", "STL", "RET"), "dense": ("LDL", "STL", "RET")}
+FORBIDDEN = {"tiled_csl": ("LDL", "STL", "RET"), "bitmap": ("LDL", "STL", "RET", "STS"), "dense": ("LDL", "STL", "RET")}
 ALWAYS_FORBIDDEN = ("LDL", "STL")
 DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 
@@ -101,7 +103,9 @@ def check_results(seed: int | None = None, problems: int = 24) -> Iterator[Outco
 def _encode(a: np.ndarray, i: int) -> EncodedWeight:
     if i % 4 == 3:
         return encode_csr(a[: min(24, len(a))].copy(), index_bits=16 if i % 8 == 3 else 32)
-    return Dense(a) if i % 4 == 2 else encode_tiled_csl(a, reorder=i % 8 < 5)
+    if i % 4 == 2:
+        return Dense(a)
+    return encode_bitmap(a) if i % 8 in (0, 5) else encode_tiled_csl(a, reorder=i % 8 < 2)
 
 
 def _check_one(name: str, weights: EncodedWeight, x: np.ndarray, split_k: int | None, out_dtype: type) -> Outcome:

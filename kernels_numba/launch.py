@@ -15,12 +15,19 @@ from kernels_numba import gpu_csr, gpu_reduce, variants
 from kernels_numba.compile import Variant, compile_kernel
 from kernels_numba.encoded import Element, EncodedWeight, check
 from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl
+from kernels_numba.formats_bitmap import Bitmap
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
 MAX_SPLIT_K = 32
 MAX_INT32 = 2**31 - 1
 DEFAULT_ARCH = "sm_80"
 DEFAULT_SM_COUNT = 108  # an A100, the paper's GPU, where there is no GPU to ask
+# What the kernels that split K take first, by the beginning of their variants' names.
+WEIGHT_BUFFERS = {
+    "tiled_csl": ("words", "tile_offsets"),
+    "bitmap": ("masks", "values", "offsets"),
+    "dense": ("values",),
+}
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,9 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
         return variants.tiled_csl(tile_n, variants.vectors_for(weights.words.size / n_tiles))
     if isinstance(weights, Csr):
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
-    check(isinstance(weights, Dense), "format of weights", type(weights).__name__, "TiledCsl, Csr or Dense")
+    if isinstance(weights, Bitmap):
+        return variants.bitmap(tile_n, variants.capacity_for(weights.most_values))
+    check(isinstance(weights, Dense), "format of weights", type(weights).__name__, "TiledCsl, Bitmap, Csr or Dense")
     return variants.dense(tile_n)
 
 
@@ -169,7 +178,7 @@ def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: A
     if name.startswith("csr"):
         arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
         return [Launch(plan.variant, plan.grid, (*arrays, *sizes))]
-    names = ("words", "tile_offsets") if name.startswith("tiled_csl") else ("values",)
+    names = next(names for kernel, names in WEIGHT_BUFFERS.items() if name.startswith(kernel))
     target = out if workspace is None else workspace
     fp32 = int(as_fp32 or workspace is not None)
     tail = (x, target, plan.m, plan.k, plan.n_padded, plan.k_tiles_per_split, fp32)

@@ -105,6 +105,10 @@ ldmatrix_x2_trans = _instruction("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16
 
 # Asynchronous copy of 16 bytes, global -> shared; the last argument is how many bytes to read (the rest are zeros).
 cp_async_16 = _instruction("cp.async.cg.shared.global [$0], [$1], 16, $2;", "", "rlr")
+# The same where the last argument is not zero, and nothing elsewhere.
+cp_async_16_if = _instruction(
+    "{ .reg .pred p; setp.ne.u32 p, $2, 0; @p cp.async.cg.shared.global [$0], [$1], 16; }", "", "rlr"
+)
 cp_async_commit = _instruction("cp.async.commit_group;")
 cp_async_wait_0 = _instruction("cp.async.wait_group 0;")
 cp_async_wait_1 = _instruction("cp.async.wait_group 1;")
@@ -140,6 +144,32 @@ shared_scatter_word = _instruction(
     "rr",
 )
 
+# Load from shared memory: two words.
+shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
+
+
+def _gather_octet() -> Any:
+    """Eight packed halves, or zeros, as 4 registers: for each of the mask's bits that is set, the next value in memory.
+
+    Arguments: mask, address of the first value, and a mask of one bit, the first slot's; the others are above it.
+    """
+    tests, loads = "", ""
+    for slot in range(8):
+        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{slot}, bit, 0; " + "shl.b32 one, one, 1; " * (slot < 7)
+    for pair in range(4):
+        low, high = f"@p{2 * pair} ", f"@p{2 * pair + 1} "
+        loads += f"mov.b32 r{pair}, 0; {low}ld.shared.u16 r{pair}, [place]; {low}add.u32 place, place, 2; "
+        loads += f"{high}ld.shared.u16 high, [place]; {high}prmt.b32 r{pair}, r{pair}, high, 0x5410; "
+        loads += f"{high}add.u32 place, place, 2; " * (pair < 3)
+    declare = "{ .reg .pred p<8>; .reg .b32 r<4>, bit, place, one, high; mov.b32 place, $5; mov.b32 one, $6; "
+    results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
+    return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
+
+
+shared_gather_octet = _gather_octet()
+# Sum of the products of the bytes of $1 and $2, added to $3.
+dot_bytes = _instruction("dp4a.u32.u32 $0, $1, $2, $3;", "r", "rrr", memory=False)
+
 # Conversions: two float32 -> fp16 pair (second argument in the low half), and back, low and high half.
 pack_f16x2 = _instruction("cvt.rn.f16x2.f32 $0, $1, $2;", "r", "ff", memory=False)
 low_half = _instruction(
@@ -155,3 +185,12 @@ shuffle_xor = _instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "f"
 # A loop that counts with this addition is not unrolled, neither by LLVM, which cannot look into it, nor by the
 # assembler, which obeys the pragma (\22 is a quotation mark in LLVM): a rare path need not cost registers.
 add_no_unroll = _instruction(r".pragma \22nounroll\22; add.s32 $0, $1, $2;", "r", "rr")
+
+# Running sums over lanes: adds the value of the lane $2 below, where there is one. And the value of lane 31.
+add_from_lane_below = _instruction(
+    "{ .reg .pred inside; .reg .b32 other; shfl.sync.up.b32 other|inside, $1, $2, 0, 0xffffffff; "
+    "mov.b32 $0, $1; @inside add.u32 $0, $0, other; }",
+    "r",
+    "rr",
+)
+from_last_lane = _instruction("shfl.sync.idx.b32 $0, $1, 31, 31, 0xffffffff;", "r", "r")

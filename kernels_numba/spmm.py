@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kernels_numba.compile import Variant, compile_ptx
 from kernels_numba.encoded import Element, EncodedWeight, check
 from kernels_numba.formats import Csr, Dense, TiledCsl
+from kernels_numba.formats_bitmap import Bitmap
 from kernels_numba.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
         return "cuda"
     from kernels_numba import device
 
-    fits = isinstance(weights, TiledCsl | Csr | Dense) and weights.element == Element.FLOAT16
+    fits = isinstance(weights, TiledCsl | Bitmap | Csr | Dense) and weights.element == Element.FLOAT16
     return "cuda" if fits and x.dtype == np.float16 and device.is_available() else "cpu"
 
 

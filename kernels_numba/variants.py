@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from functools import cache
 
-from kernels_numba import gpu_csr, gpu_dense, gpu_reduce, gpu_tiled_csl
+from kernels_numba import gpu_bitmap, gpu_csr, gpu_dense, gpu_reduce, gpu_tiled_csl
 from kernels_numba.compile import Variant
 from kernels_numba.gpu_stages import THREADS, TILE_N_CHOICES
 
@@ -30,6 +30,22 @@ def tiled_csl(tile_n: int, vectors: int) -> Variant:
         THREADS,
         kernel.shared_bytes(tile_n),
         kernel.BLOCKS_PER_SM[tile_n],
+        tile_n,
+    )
+
+
+@cache
+def bitmap(tile_n: int, capacity: int) -> Variant:
+    """Bitmap weights, decoded straight into Tensor-Core operands."""
+    kernel = gpu_bitmap
+    return Variant(
+        f"bitmap_n{tile_n}_c{capacity}",
+        kernel.make_bitmap_kernel,
+        (tile_n, capacity),
+        kernel.SIGNATURE,
+        THREADS,
+        kernel.shared_bytes(tile_n, capacity),
+        kernel.blocks_per_sm(tile_n, capacity),
         tile_n,
     )
 
@@ -61,6 +77,7 @@ def reduce() -> Variant:
 def all_variants() -> dict[str, Variant]:
     """Every variant by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
+    tiled += [bitmap(n, capacity) for n in TILE_N_CHOICES for capacity in gpu_bitmap.CAPACITIES]
     others = [dense(n) for n in TILE_N_CHOICES] + [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     return {variant.name: variant for variant in (*tiled, *others, reduce())}
 
@@ -75,7 +92,7 @@ def find_variants(name: str) -> list[Variant]:
     """
     found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
     if not found:
-        families = ["tiled_csl", "dense", "csr", "reduce"]
+        families = ["tiled_csl", "bitmap", "dense", "csr", "reduce"]
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")
@@ -90,3 +107,8 @@ def tile_n_for(n: int) -> int:
 def vectors_for(words_per_tile: float) -> int:
     """Held vectors for tiles with this many words on average; a tile above it is finished by the overflow loop."""
     return next((v for v in VECTOR_CHOICES if words_per_tile <= v * WORDS_PER_HELD_VECTOR), VECTOR_CHOICES[-1])
+
+
+def capacity_for(most_values: int) -> int:
+    """Smallest buffer that holds a strip of this many values."""
+    return next(capacity for capacity in gpu_bitmap.CAPACITIES if most_values <= capacity)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .errors import PtxError
 from .float_rules import float_rule
 from .parse import Instruction
 from .rules import Rule, refuse, rule
@@ -120,6 +121,20 @@ def _multiply_add(instruction: Instruction) -> Rule:
     refuse(instruction, "cc", "sat")
     product, result = _product(instruction)
     return Rule(lambda a, b, c: product(a, b) + c, (kind, kind, result), result)
+
+
+@rule("dp4a")
+def _dot_of_bytes(instruction: Instruction) -> Rule:
+    """``dp4a.u32.u32``: four products of unsigned bytes, added to the third operand."""
+    if instruction.modifiers != ("u32", "u32"):
+        raise PtxError(f"unsupported instruction {instruction.name}")
+
+    def compute(a: Array, b: Array, c: Array) -> Array:
+        bytes_a, bytes_b = (np.ascontiguousarray(v, np.uint32)[..., None].view(np.uint8) for v in (a, b))
+        return c + (bytes_a.astype(np.uint32) * bytes_b).sum(axis=-1, dtype=np.uint32)
+
+    kind = instruction.type
+    return Rule(compute, (kind, kind, kind), kind)
 
 
 @rule("sad")

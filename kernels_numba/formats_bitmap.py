@@ -1,0 +1,305 @@
+"""Bitmap weights in the order in which Tensor-Core lanes hold them: a bit per position, a packed value per non-zero.
+
+How must a bitmap be laid out so that a warp decodes it straight into mma operands? The matrix is cut into *strips* of
+32 rows x 64 columns, what one warp multiplies per step. A strip is 8 *chunks*, the 16 x 16 operands of ``mma.m16n8k16``
+(4 steps along k, for each the upper and the lower 16 rows); in a chunk every lane owns 8 positions, its *slots*. So a
+lane has 64 bits per strip, one byte a chunk, and the values follow in the order chunk, lane, slot: what a warp reads at
+a time lies together, within few banks of shared memory.
+
+Bytes: ``264 * strips + 2 * nnz_padded``, or 0.129 per position and 2 per non-zero; strips are padded to 16 bytes.
+With 8-bit or 4-bit values (`QuantisedBitmap`) a non-zero takes 1 or half a byte, and each row has scales.
+
+-0.0 counts as zero. Positions beyond the matrix have no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.encoded import (
+    INT32_MAX,
+    Element,
+    EncodedWeight,
+    as_matrix,
+    bits_of,
+    check,
+    check_pointers,
+    check_shape,
+    check_vector,
+)
+
+STRIP_M, STRIP_K = 32, 64
+STRIP_SIZE = STRIP_M * STRIP_K
+CHUNKS, LANES, SLOTS = 8, 32, 8
+UNIT_BYTES = 16  # strips begin at multiples of this: what one asynchronous copy moves
+VALUE_BITS = (4, 8)
+SCALE_GROUP = 128  # columns of a row that share a scale
+STRIPS_AT_ONCE = 4096  # strips an encoder or decoder holds unpacked: 16 MB of fp16
+
+
+@dataclass(frozen=True, eq=False)
+class Bitmap(EncodedWeight):
+    """Bitmap and packed float16 values, in strips.
+
+    shape : (m, k) of the true matrix; ``strip_grid`` covers it.
+    masks : (strips, 32) uint64; word l belongs to lane l, its byte c to chunk c, bit s of that to slot s. Strips are
+        numbered row by row.
+    values : (nnz_padded,) float16; each strip's non-zeros by chunk, lane, slot, then zeros up to 16 bytes.
+    offsets : (strips + 2,) int32; where each strip begins, in units of 16 bytes; one empty strip at the end, so that
+        a kernel may always look one strip ahead.
+    """
+
+    shape: tuple[int, int]
+    masks: NDArray[np.uint64]
+    values: NDArray[np.float16]
+    offsets: NDArray[np.int32]
+    element: Element = Element.FLOAT16
+
+    @property
+    def strip_grid(self) -> tuple[int, int]:
+        """Number of strips along m and k."""
+        return strip_grid(self.shape)
+
+    @property
+    def nnz(self) -> int:
+        """Stored non-zeros; padding not counted."""
+        return int(np.bitwise_count(self.masks).sum())
+
+    @property
+    def most_values(self) -> int:
+        """Values of the fullest strip, padding included: what a kernel must have room for."""
+        return int(np.diff(self.offsets).max()) * (UNIT_BYTES // 2)
+
+    def decode(self) -> NDArray[np.float16]:
+        """Dense matrix (m, k)."""
+        return expand(self.shape, self.masks, bits_of(self.values), self.offsets).view(np.float16)
+
+    def validate(self) -> Self:
+        """Return self, or raise ValueError naming what is corrupt."""
+        check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
+        check_vector(self.values, "values", np.float16)
+        check_strips(self.shape, self.masks, self.offsets, self.values.size, 16)
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class QuantisedBitmap(EncodedWeight):
+    """Bitmap with 8-bit or 4-bit integers: a kept weight is ``code * scale`` of its row and group of 128 columns.
+
+    Rounding is to nearest with codes -127 ... 127 (or -7 ... 7) and the scale ``max |a| / 127`` (or 7) as float16, so
+    that a kept weight errs by half a scale plus the scale's own rounding. A kept weight may get code 0.
+
+    masks, offsets : as in `Bitmap`.
+    codes : (bytes,) uint8; two's complement, for 4 bits two per byte, the first in the low half.
+    scales : (m, ceil(k / 128)) float16.
+    value_bits : 4 or 8.
+    """
+
+    shape: tuple[int, int]
+    masks: NDArray[np.uint64]
+    codes: NDArray[np.uint8]
+    offsets: NDArray[np.int32]
+    scales: NDArray[np.float16]
+    value_bits: int
+    element: Element = Element.FLOAT16
+
+    @property
+    def nnz(self) -> int:
+        """Stored positions; padding not counted."""
+        return int(np.bitwise_count(self.masks).sum())
+
+    def decode(self) -> NDArray[np.float16]:
+        """Dense matrix (m, k): code times scale, rounded to float16."""
+        codes = unpack_codes(self.codes, self.value_bits)
+        integers = expand(self.shape, self.masks, codes.view(np.uint8), self.offsets).view(np.int8)
+        scales = np.repeat(self.scales, SCALE_GROUP, axis=1)[:, : self.shape[1]]
+        return (integers * scales.astype(np.float32)).astype(np.float16)
+
+    def validate(self) -> Self:
+        """Return self, or raise ValueError naming what is corrupt."""
+        m, k = check_shape(self.shape)
+        check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
+        check(self.value_bits in VALUE_BITS, "value_bits", self.value_bits, "4 or 8")
+        check_vector(self.codes, "codes", np.uint8)
+        n_codes = self.codes.size * 8 // self.value_bits
+        check_strips(self.shape, self.masks, self.offsets, n_codes, self.value_bits)
+        shape = (m, -(-k // SCALE_GROUP))
+        given, allowed = f"{self.scales.dtype} {self.scales.shape}", f"float16 {shape}"
+        check(given == allowed and self.scales.flags.c_contiguous, "scales", given, f"row-major {allowed}")
+        check(np.isfinite(self.scales).all(), "scales", "infinity or NaN", "finite numbers")
+        return self
+
+
+def strip_grid(shape: tuple[int, int]) -> tuple[int, int]:
+    """Number of strips along m and k that cover a matrix."""
+    return -(-shape[0] // STRIP_M), -(-shape[1] // STRIP_K)
+
+
+def encode_bitmap(a: NDArray[np.float16]) -> Bitmap:
+    """Bitmap encoding of a float16 matrix (m, k); every bit pattern is kept, but -0.0 becomes +0.0.
+
+    Raises
+    ------
+    ValueError
+        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets.
+    """
+    bits = bits_of(as_matrix(a, Element.FLOAT16))
+    masks, values, offsets = pack(bits, (bits & np.uint16(0x7FFF)) != 0, 16)
+    return Bitmap(bits.shape, masks, values.view(np.float16), offsets)
+
+
+def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:
+    """Bitmap encoding with integers of 8 or 4 bits for the non-zeros of a finite float16 matrix (m, k).
+
+    Raises
+    ------
+    ValueError
+        If ``a`` is no float16 matrix or holds infinity or NaN, or ``value_bits`` is neither 4 nor 8.
+    """
+    matrix = as_matrix(a, Element.FLOAT16)
+    check(value_bits in VALUE_BITS, "value_bits", value_bits, "4 or 8")
+    check(np.isfinite(matrix).all(), "a", "infinity or NaN", "finite numbers")
+    m, k = matrix.shape
+    groups = -(-k // SCALE_GROUP)
+    padded = np.pad(matrix, ((0, 0), (0, groups * SCALE_GROUP - k))).astype(np.float32)
+    grouped = padded.reshape(m, groups, SCALE_GROUP)
+    largest = 2 ** (value_bits - 1) - 1
+    scales = (np.abs(grouped).max(axis=2) / largest).astype(np.float16)
+    # A scale that rounds to zero would lose the group; the smallest float16 above zero keeps its largest weights.
+    scales[(scales == 0) & grouped.any(axis=2)] = np.finfo(np.float16).smallest_subnormal
+    steps = np.maximum(scales.astype(np.float32), np.finfo(np.float32).tiny)[:, :, None]
+    codes = np.clip(np.rint(grouped / steps), -largest, largest).astype(np.int8).reshape(m, -1)[:, :k]
+    masks, packed, offsets = pack(np.ascontiguousarray(codes).view(np.uint8), matrix != 0, value_bits)
+    return QuantisedBitmap(matrix.shape, masks, pack_codes(packed, value_bits), offsets, scales, value_bits)
+
+
+def pack_codes(codes: NDArray[np.uint8], value_bits: int) -> NDArray[np.uint8]:
+    """Bytes that hold one code each (8 bits) or two (4 bits)."""
+    return codes if value_bits == 8 else (codes[::2] & np.uint8(15)) | (codes[1::2] << np.uint8(4))
+
+
+def unpack_codes(packed: NDArray[np.uint8], value_bits: int) -> NDArray[np.int8]:
+    """Signed codes, one per element."""
+    if value_bits == 8:
+        return packed.view(np.int8)
+    halves = np.stack((packed << np.uint8(4), packed), axis=-1).reshape(-1)
+    return halves.view(np.int8) >> np.int8(4)
+
+
+def row_blocks(grid: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Ranges of strip rows small enough to be held unpacked."""
+    step = max(1, STRIPS_AT_ONCE // grid[1])
+    for begin in range(0, grid[0], step):
+        yield begin, min(begin + step, grid[0])
+
+
+def by_lane(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows of a matrix, padded to whole strips, as (strips, chunks, lanes, slots).
+
+    Slots are the halves of operand registers a0 ... a3: row g or g + 8, columns 2 t, 2 t + 1 or 8 further, of lane
+    4 g + t (PTX ISA, matrix fragments of mma.m16n8k16).
+    """
+    n_rows, n_tiles = rows.shape[0] // STRIP_M, rows.shape[1] // STRIP_K
+    # strip row, half, row + 8, g, strip column, step, column + 8, t, pair
+    axes = rows.reshape(n_rows, 2, 2, 8, n_tiles, 4, 2, 4, 2)
+    return axes.transpose(0, 4, 5, 1, 3, 7, 6, 2, 8).reshape(n_rows * n_tiles, CHUNKS, LANES, SLOTS)
+
+
+def by_row(strips: NDArray[Any], n_tiles: int) -> NDArray[Any]:
+    """Inverse of `by_lane`."""
+    axes = strips.reshape(-1, n_tiles, 4, 2, 8, 4, 2, 2, 2)
+    return axes.transpose(0, 3, 7, 4, 1, 2, 6, 5, 8).reshape(-1, n_tiles * STRIP_K)
+
+
+def pack(
+    elements: NDArray[Any], kept: NDArray[np.bool_], bits: int
+) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.int32]]:
+    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k).
+
+    Parameters
+    ----------
+    kept : (m, k), which elements to store.
+    bits : stored bits per element; decides how many fill a unit of 16 bytes.
+    """
+    grid = strip_grid(elements.shape)
+    per_unit = UNIT_BYTES * 8 // bits
+    masks, parts, units = [], [], []
+    for begin, end in row_blocks(grid):
+        rows = slice(begin * STRIP_M, end * STRIP_M)
+        flags, body = (by_lane(_padded(array[rows], end - begin, grid[1])) for array in (kept, elements))
+        masks.append(np.packbits(flags, axis=3, bitorder="little").reshape(-1, CHUNKS, LANES))
+        counts = np.count_nonzero(flags, axis=(1, 2, 3))
+        strip_units = -(-counts // per_unit)
+        ends = np.cumsum(strip_units) * per_unit
+        part = np.zeros(int(ends[-1]), elements.dtype)
+        part[_places(ends - strip_units * per_unit, counts)] = body[flags]
+        parts.append(part)
+        units.append(strip_units)
+    total = np.cumsum(np.concatenate((*units, [0])))
+    check(total[-1] <= INT32_MAX, "units of 16 bytes", int(total[-1]), f"at most {INT32_MAX}")
+    words = np.ascontiguousarray(np.concatenate(masks).transpose(0, 2, 1)).view(np.uint64)[..., 0]
+    return words, np.concatenate(parts), np.concatenate(([0], total)).astype(np.int32)
+
+
+def _padded(rows: NDArray[Any], n_rows: int, n_tiles: int) -> NDArray[Any]:
+    return np.pad(rows, ((0, n_rows * STRIP_M - rows.shape[0]), (0, n_tiles * STRIP_K - rows.shape[1])))
+
+
+def _places(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices ``begin, begin + 1, ...`` of every strip's elements, ``counts`` of them, one after the other."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(begins - before, counts) + np.arange(counts.sum())
+
+
+def expand(
+    shape: tuple[int, int], masks: NDArray[np.uint64], elements: NDArray[Any], offsets: NDArray[np.int32]
+) -> NDArray[Any]:
+    """Dense (m, k) of what `pack` made; ``elements`` one integer each, padded as the offsets say."""
+    grid = strip_grid(shape)
+    per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
+    out = np.zeros(shape, elements.dtype)
+    for begin, end in row_blocks(grid):
+        strips = slice(begin * grid[1], end * grid[1])
+        lanes = np.ascontiguousarray(masks[strips]).view(np.uint8).reshape(-1, LANES, CHUNKS)
+        flags = np.unpackbits(lanes.transpose(0, 2, 1)[..., None], axis=3, bitorder="little").view(np.bool_)
+        body = np.zeros(flags.shape, elements.dtype)
+        begins = offsets[:-2][strips].astype(np.int64) * per_unit
+        body[flags] = elements[_places(begins, np.count_nonzero(flags, axis=(1, 2, 3)))]
+        rows = slice(begin * STRIP_M, min(end * STRIP_M, shape[0]))
+        out[rows] = by_row(body, grid[1])[: rows.stop - rows.start, : shape[1]]
+    return out
+
+
+def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: int) -> None:
+    """Refuse masks and offsets that do not describe ``n_elements`` stored elements of a matrix of this shape."""
+    m, k = check_shape(shape)
+    grid = strip_grid((m, k))
+    strips = grid[0] * grid[1]
+    kind = f"{getattr(masks, 'dtype', type(masks))} {getattr(masks, 'shape', None)}"
+    good = isinstance(masks, np.ndarray) and masks.flags.c_contiguous and kind == f"uint64 {(strips, LANES)}"
+    check(good, "masks", kind, f"row-major uint64 {(strips, LANES)}")
+    check_vector(offsets, "offsets", np.int32, size=strips + 2)
+    per_unit = UNIT_BYTES * 8 // bits
+    check_pointers(offsets, "offsets", n_elements / per_unit)
+    check(offsets[-1] == offsets[-2], "extra strip", "not empty", "an empty last strip")
+    units = -(-np.bitwise_count(masks).sum(axis=1, dtype=np.int64) // per_unit)
+    wrong = np.flatnonzero(units != np.diff(offsets[:-1]))
+    check(wrong.size == 0, "offsets", f"strip {wrong[:1]} of another size than its mask", "ceil(bits set / unit)")
+    check(not _bits_outside(m, k, grid, masks), "masks", "a bit beyond the matrix", "bits inside only")
+
+
+def _bits_outside(m: int, k: int, grid: tuple[int, int], masks: NDArray[np.uint64]) -> bool:
+    """Whether any mask of the last strip row or column marks a position beyond the matrix."""
+    by_strip = masks.reshape(*grid, LANES)
+    last_row = by_lane(np.arange(STRIP_M)[:, None].repeat(STRIP_K, 1) >= m - (grid[0] - 1) * STRIP_M)
+    last_column = by_lane(np.arange(STRIP_K)[None].repeat(STRIP_M, 0) >= k - (grid[1] - 1) * STRIP_K)
+    words = []
+    for flags in (last_row, last_column):
+        packed = np.packbits(flags, axis=3, bitorder="little").reshape(CHUNKS, LANES)
+        words.append(np.ascontiguousarray(packed.T).view(np.uint64)[:, 0])
+    return bool((by_strip[-1] & words[0]).any() or (by_strip[:, -1] & words[1]).any())

@@ -1,0 +1,189 @@
+"""Bitmap weights decoded straight into Tensor-Core operands: no dense tile in shared memory.
+
+What bounds the paper's kernel at 80-90 % sparsity is clearing a dense tile and reading it back, which costs the same
+however empty it is. Here every lane builds its own mma operands in registers: it knows its 8 positions of a 16 x 16 chunk
+(one byte of mask) and where its values begin (a running sum of popcounts over the lanes), and loads what is present.
+
+One thread block owns 128 rows x ``tile_n`` columns of the output and ``k_tiles_per_split`` tiles of 64 along k; each of
+its 4 warps owns the strips of 32 of these rows (`formats_bitmap`). A ring of `STAGES` buffers, filled by asynchronous
+copies, keeps two tiles in flight while a third is decoded and multiplied; one barrier a tile.
+
+Cost of decoding, per lane and position: a bit test, a load and a step of the pointer; half a byte permutation and half a
+clearing; and about one instruction for the running sums. The loads of a chunk fall within ``256 * density`` neighbouring
+halves, so that up to a quarter full they meet hardly any bank conflict.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cuda, float32, int32, int64, types, uint32
+
+from kernels_numba import ptx
+from kernels_numba.gpu_stages import (
+    MAX_FRAGMENTS,
+    ROWS_PER_WARP,
+    THREADS,
+    TILE_K,
+    TILE_M,
+    WARP_SIZE,
+    activation_tile_bytes,
+    device_function,
+    fetch_activations,
+    load_activation_fragments,
+    store_tile,
+)
+
+STAGES = 3
+WARPS = THREADS // WARP_SIZE
+MASK_BYTES = WARP_SIZE * 8  # of one strip
+CHUNKS_PER_WORD = 4
+CAPACITIES = (512, 768, 1280, 2048)  # values that the buffer of a strip holds; 2,048 is a full strip
+SIGNATURE = types.void(*[types.int64] * 5, *[types.int32] * 5)
+
+
+def stage_bytes(tile_n: int, capacity: int) -> int:
+    """Shared memory of one stage: an X tile, and masks and values of 4 strips."""
+    return activation_tile_bytes(tile_n) + WARPS * (MASK_BYTES + 2 * capacity)
+
+
+def shared_bytes(tile_n: int, capacity: int) -> int:
+    """Dynamic shared memory of one block: a ring of stages."""
+    return STAGES * stage_bytes(tile_n, capacity)
+
+
+def blocks_per_sm(tile_n: int, capacity: int) -> int:
+    """Blocks that registers must leave room for: those that fit the shared memory of an A100, but at most 6."""
+    return max(2, min(6 if tile_n < 64 else 4, 164 * 1024 // (shared_bytes(tile_n, capacity) + 1024)))
+
+
+@device_function
+def fetch_strip(buffer, masks, values, strip, begin, end, lane, capacity):  # type: ignore[no-untyped-def]
+    """Start this warp's copy of a strip: 256 bytes of masks, and values from unit ``begin`` to ``end``."""
+    mask_source = masks + int64(strip) * MASK_BYTES + lane * 16
+    ptx.cp_async_16_if(buffer + lane * 16, mask_source, lane < MASK_BYTES // 16)
+    count = int32(end - begin)
+    source = values + (int64(begin) + lane) * 16
+    place = int32(buffer + MASK_BYTES + lane * 16)
+    for i in range(capacity // (8 * WARP_SIZE)):
+        inside = int32(lane + i * WARP_SIZE) < count
+        ptx.cp_async_16_if(place + i * (WARP_SIZE * 16), source + i * (WARP_SIZE * 16), inside)
+
+
+@device_function
+def byte_counts(mask):  # type: ignore[no-untyped-def]
+    """Bits set in each byte of ``mask``, as 4 bytes."""
+    pairs = uint32(mask - (uint32(mask >> 1) & uint32(0x55555555)))
+    nibbles = uint32((pairs & uint32(0x33333333)) + (uint32(pairs >> 2) & uint32(0x33333333)))
+    return uint32(nibbles + (nibbles >> 4)) & uint32(0x0F0F0F0F)
+
+
+@device_function
+def counts_of_lanes_below(counts):  # type: ignore[no-untyped-def]
+    """Bytewise sum of ``counts`` over all lower lanes: at most 31 * 8, which a byte holds."""
+    total = uint32(counts)
+    for distance in range(5):
+        total = uint32(ptx.add_from_lane_below(total, 1 << distance))
+    return uint32(total - counts)
+
+
+@device_function
+def multiply_operand(accumulators, a, fragments, half, tile_n):  # type: ignore[no-untyped-def]
+    """Add (16 x 16 operand ``a``) @ (16 x tile_n of X) to the accumulators of the upper or lower 16 rows."""
+    for group in range(tile_n // 8):
+        i = (half * (tile_n // 8) + group) * 4
+        d = ptx.mma_m16n8k16(
+            a[0], a[1], a[2], a[3], fragments[2 * group], fragments[2 * group + 1],
+            accumulators[i], accumulators[i + 1], accumulators[i + 2], accumulators[i + 3],
+        )  # fmt: skip
+        accumulators[i] = d[0]
+        accumulators[i + 1] = d[1]
+        accumulators[i + 2] = d[2]
+        accumulators[i + 3] = d[3]
+
+
+@device_function
+def multiply_strip(accumulators, x_tile, buffer, lane, tile_n):  # type: ignore[no-untyped-def]
+    """Add (this warp's strip of 32 x 64 weights) @ (X tile) to its accumulators, decoding on the way."""
+    fragments = cuda.local.array(MAX_FRAGMENTS, uint32)
+    masks = cuda.local.array(2, uint32)
+    masks[0], masks[1] = ptx.shared_load_v2(buffer + lane * 8)
+    place = int32(buffer + MASK_BYTES)
+    for word in range(2):
+        counts = byte_counts(masks[word])
+        below = counts_of_lanes_below(counts)
+        last_counts = ptx.from_last_lane(counts)
+        last_below = ptx.from_last_lane(below)
+        for i in range(CHUNKS_PER_WORD):
+            half = i & 1
+            if half == 0:
+                load_activation_fragments(fragments, x_tile, word * 2 + (i >> 1), lane, tile_n)
+            two = 2 << 8 * i  # doubles byte i, a number of values, and leaves the others out
+            a = ptx.shared_gather_octet(masks[word], ptx.dot_bytes(below, two, place), 1 << 8 * i)
+            multiply_operand(accumulators, a, fragments, half, tile_n)
+            place = int32(ptx.dot_bytes(last_below, two, ptx.dot_bytes(last_counts, two, place)))
+
+
+def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
+    """Kernel for ``tile_n`` output columns per block and strips of at most ``capacity`` values.
+
+    Equivalent to `reference.spmm`. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``, block 128 threads; partial sums
+    as for `gpu_tiled_csl.make_tiled_csl_kernel`. The host has checked: n a multiple of 8, pointers 16-byte aligned, no
+    split without a tile, no strip above ``capacity``.
+    """
+    activation_bytes = activation_tile_bytes(tile_n)
+    strip_bytes = MASK_BYTES + 2 * capacity
+    bytes_per_stage = stage_bytes(tile_n, capacity)
+    ahead = STAGES - 1
+
+    def bitmap_kernel(masks, values, offsets, x, out, m, k, n, k_tiles_per_split, as_fp32):  # type: ignore[no-untyped-def]
+        thread = int32(cuda.threadIdx.x)
+        warp = int32(thread >> 5)
+        lane = int32(thread & 31)
+        split = int32(cuda.blockIdx.z)
+        first_column = int32(cuda.blockIdx.y * tile_n)
+        first_row = int32(cuda.blockIdx.x * TILE_M + warp * ROWS_PER_WARP)
+        k_tiles = int32((k + TILE_K - 1) >> 6)
+        first = int32(split * k_tiles_per_split)
+        last = min(int32(first + k_tiles_per_split), k_tiles)
+        # A warp below the matrix works on the last strips instead; `store_tile` drops its result.
+        strip_row = min(first_row, int32(m - 1)) >> 5
+        strips = int32(strip_row * k_tiles)
+        ends = offsets + (int64(strips) + first) * 4
+        begin = int32(ptx.load_u32(ends))
+        end = int32(ptx.load_u32(ends + 4))
+        ring = int32(ptx.dynamic_shared())
+        ring_end = int32(ring + STAGES * bytes_per_stage)
+        own = int32(activation_bytes + warp * strip_bytes)
+
+        accumulators = cuda.local.array(tile_n, float32)
+        for i in range(tile_n):
+            accumulators[i] = float32(0)
+
+        # Step t multiplies tile t and fetches tile t + 2; the steps before `first` only fetch.
+        this_stage = int32(ring + bytes_per_stage)
+        next_stage = ring
+        for tile in range(int32(first - ahead), last):
+            if tile >= first:
+                ptx.cp_async_wait_1()
+                cuda.syncthreads()  # tile t is complete for all, and nobody reads tile t - 1 any more
+            next_tile = int32(tile + ahead)
+            if next_tile < last:
+                fetch_strip(next_stage + own, masks, values, strips + next_tile, begin, end, lane, capacity)
+                fetch_activations(next_stage, x, next_tile, first_column, k, n, thread, tile_n)
+                begin = end
+                end = int32(ptx.load_u32(offsets + (int64(strips) + next_tile + 2) * 4))
+            ptx.cp_async_commit()
+            if tile >= first:
+                multiply_strip(accumulators, this_stage, this_stage + own, lane, tile_n)
+            this_stage = int32(this_stage + bytes_per_stage)
+            next_stage = int32(next_stage + bytes_per_stage)
+            if this_stage == ring_end:
+                this_stage = ring
+            if next_stage == ring_end:
+                next_stage = ring
+
+        partial = out + int64(split) * m * n * 4
+        store_tile(partial, accumulators, first_row, first_column, m, n, lane, tile_n, as_fp32)
+
+    return bitmap_kernel
