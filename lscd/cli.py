@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, evidence, kernels, predict, report, serving, simulate, weights
+from lscd import catalogue, evidence, kernels, predict, report, serving, simulate, sweep, weights
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app.command()(simulate.simulate)
 app.command()(serving.e2e)
 app.command()(serving.plan)
 app.command()(report.report)
+app.command()(sweep.sweep)
+app.command()(sweep.query)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)
 app.command()(catalogue.formats)

@@ -20,7 +20,8 @@ ARROWS = {
     "lscd": {"lscd", "reports", "perfmodel", "kernels_numba"},
 }
 MATPLOTLIB_HOMES = {"perfmodel/plotting", "reports"}
-FILE_READERS = {"perfmodel/catalog.py"}
+# The store of sweeps: results too large to hand over in memory are streamed to and from Parquet.
+FILE_READERS = {"perfmodel/catalog.py", "perfmodel/sweep/store.py"}
 # Distribution on PyPI -> package on conda-forge, where the names differ.
 CONDA_NAMES = {
     "cuda-toolkit": "cuda-version",

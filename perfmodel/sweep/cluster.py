@@ -1,0 +1,95 @@
+"""Map a function over many machines: dask.distributed does the work, this module bounds it and gives plain errors.
+
+Kernel benchmarks on several GPUs and the chunks of a sweep go through the same `cluster_map`. A worker that dies has
+its task run again elsewhere by the scheduler; the caller sees each result exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+LOCAL = "local"
+LOCAL_WORKERS = 2
+TASKS_PER_WORKER = 2  # one runs, one waits: results in flight stay few, so memory stays bounded
+WORKER_DEATHS = 5  # of one task, before it is called hopeless
+
+
+@contextmanager
+def cluster_client(address: str, workers: int = LOCAL_WORKERS) -> Iterator[Any]:
+    """Connect to a scheduler at ``tcp://HOST:PORT``, or start ``workers`` single-thread processes for ``"local"``.
+
+    Raises
+    ------
+    ValueError
+        If dask.distributed is not installed, the address is malformed, or nobody answers there.
+    """
+    try:
+        from dask import config
+        from distributed import Client, LocalCluster
+    except ImportError:
+        raise ValueError("a cluster needs dask.distributed: pip install 'lscd-lab[cluster]'") from None
+    if address != LOCAL and "://" not in address:
+        raise ValueError(f"the cluster is {address!r}, allowed are {LOCAL!r} or an address such as tcp://HOST:8786")
+    with config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS}):
+        if address == LOCAL:
+            options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            with LocalCluster(**options) as cluster, Client(cluster) as client:
+                yield client
+            return
+        try:
+            client = Client(address, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
+        with client:
+            yield client
+
+
+def cluster_map(
+    client: Any, function: Callable[[Item], Result], items: Iterable[Item], **resources: float
+) -> Iterator[tuple[Item, Result]]:
+    """``(item, function(item))`` of every item, in the order they finish; each exactly once.
+
+    Parameters
+    ----------
+    client
+        From `cluster_client`.
+    function
+        Picklable; run again on another worker if its own dies, so it must have no side effect.
+    items
+        Picklable arguments; drawn as workers become free.
+    **resources
+        What a worker must own to take a task, as it was started with: ``GPU=1`` for kernel benchmarks.
+
+    Raises
+    ------
+    Exception
+        What ``function`` raised; the tasks in flight are cancelled.
+    """
+    from distributed import as_completed
+
+    waiting = iter(items)
+    owner: dict[str, tuple[Any, Item]] = {}  # the future is kept too: dropped, its task would be cancelled
+
+    def submit() -> list[Any]:
+        for item in waiting:
+            future = client.submit(function, item, pure=False, resources=resources or None)
+            owner[future.key] = (future, item)
+            return [future]
+        return []
+
+    slots = TASKS_PER_WORKER * max(1, sum(client.nthreads().values()))
+    running = as_completed([future for _ in range(slots) for future in submit()])
+    try:
+        for future in running:
+            _, item = owner.pop(future.key)
+            result = future.result()
+            future.release()
+            running.update(submit())
+            yield item, result
+    finally:
+        client.cancel([future for future, _ in owner.values()])

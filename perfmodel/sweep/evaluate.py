@@ -1,0 +1,169 @@
+"""Results of one block of a sweep: the models called once, broadcast over the block's box of points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.calibration import extrapolated, kernel_parameters
+from perfmodel.catalog import load_calibration, load_gpu, load_model
+from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.planning import result_columns
+from perfmodel.serving import evaluate
+from perfmodel.specs import Bound
+from perfmodel.sweep.grid import Block
+from perfmodel.sweep.spec import SCALES, Spec
+from perfmodel.uncertainty import half_width
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+Columns = dict[str, Array]
+
+BOUNDS = tuple(str(bound) for bound in Bound)
+_SCALED = {
+    "dram_bandwidth_scale": ("dram_bytes_per_s",),
+    "l2_bandwidth_scale": ("l2_bytes_per_s",),
+    "tensor_peak_scale": ("tensor_flops_per_s",),
+    "clock_scale": ("clock_hz", "tensor_flops_per_s", "simt_flops_per_s"),
+}
+
+
+def block_results(spec: Spec, block: Block) -> tuple[Columns, Array | None]:
+    """Result columns of a block, and which of its points to keep (None: all).
+
+    Columns broadcast to ``block.shape``; ``bound`` holds indices into `BOUNDS`. Impossible points are never kept
+    (`check_possible` has refused them unless the spec leaves them out).
+    """
+    wanted = set(spec.columns) | (set(spec.keep) - set(spec.grid.axes))
+    possible = _POSSIBLE[spec.target](block)
+    columns = _EVALUATE[spec.target](block, wanted, possible)
+    keep = None if possible.all() else possible
+    for name, (low, high) in spec.keep.items():
+        value = block.numbers[name] if name in block.numbers else columns[name]
+        inside = (value >= low) & (value <= high)
+        keep = inside if keep is None else keep & inside
+    return columns, keep
+
+
+def check_possible(spec: Spec) -> None:
+    """Refuse impossible points, unless the spec leaves them out; looks at every block, evaluates none.
+
+    Raises
+    ------
+    ValueError
+        Names the kernel or model and the first impossible point.
+    """
+    if spec.possible:
+        return
+    for index in range(spec.grid.chunks):
+        for block in spec.grid.chunk(index):
+            possible = _POSSIBLE[spec.target](block)
+            if not possible.all():
+                message = _IMPOSSIBLE[spec.target](block, possible)
+                raise ValueError(f"{message}; drop it, or leave such points out with possible = true")
+
+
+def scaled_machine(machine: Machine, scales: Mapping[str, Any]) -> Machine:
+    """The machine with rates multiplied: a what-if over ``SCALES``, each a scalar or an array."""
+    for axis, factor in scales.items():
+        machine = machine.with_(**{field: getattr(machine, field) * factor for field in _SCALED[axis]})
+    return machine
+
+
+def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
+    """Kernel times in microseconds; N is padded to what the kernel takes, the dense baseline keeps the N asked for."""
+    calibration = load_calibration()
+    gpu, name = load_gpu(block.names["gpu"]), block.names["kernel"]
+    model, x = KERNELS[name], block.numbers
+    padded = np.where(possible, model.padded_n(x["n"]), x["n"])
+    machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
+    shape = Shape(x["m"], x["k"], padded, x["sparsity"])
+    result = model.time(machine, shape, kernel_parameters(calibration[name], name))
+    columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
+    if "speedup_vs_dense" in wanted:
+        asked = Shape(x["m"], x["k"], x["n"], x["sparsity"])
+        dense = KERNELS[BASELINE].time(machine, asked, kernel_parameters(calibration[BASELINE], BASELINE))
+        columns["speedup_vs_dense"] = dense.time_s / result.time_s
+    if "bound" in wanted:
+        columns["bound"] = _longest(result.terms)
+    case = (calibration[name], gpu.key, x["m"], x["k"], padded, x["sparsity"])
+    if "extrapolated" in wanted:
+        columns["extrapolated"] = extrapolated(*case)
+    if {"lo_us", "hi_us"} & wanted:
+        factor = np.exp(half_width(*case))
+        columns |= {"lo_us": columns["time_us"] / factor, "hi_us": columns["time_us"] * factor}
+    return columns
+
+
+def _longest(terms: Mapping[Bound, Array]) -> NDArray[np.int8]:
+    """Index into `BOUNDS` of the longest of ``terms``; the first of equals, as `KernelTime.bound`."""
+    (first, longest), *others = terms.items()
+    code: Array = np.asarray(BOUNDS.index(first), dtype=np.int8)
+    for bound, seconds in others:
+        code = np.where(seconds > longest, np.int8(BOUNDS.index(bound)), code)
+        longest = np.maximum(longest, seconds)
+    return code
+
+
+def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
+    """Whole runs; a run of one token on one GPU stands in for an impossible one."""
+    names = block.names
+    x: dict[str, Any] = dict(block.numbers)
+    if not possible.all():
+        for axis in {"gpus", "pipeline_parallel", "input_len", "output_len"} & set(x):
+            x[axis] = np.where(possible, x[axis], 1)
+    # A dense system's times have no axis of sparsity; through the number of GPUs its results get one.
+    x["gpus"] = np.broadcast_to(x["gpus"], np.broadcast_shapes(x["gpus"].shape, x["sparsity"].shape))
+    run = evaluate(names["model"], names["gpu"], names["system"], **x)
+    columns = {**result_columns(run), "extrapolated": run.extrapolated}
+    if "usd_per_million_tokens" in wanted:
+        price = run.usd_per_million_tokens
+        columns["usd_per_million_tokens"] = np.where(run.memory.fits, np.nan if price is None else price[0], np.nan)
+    return columns
+
+
+def _possible_product(block: Block) -> Mask:
+    return ~np.isnan(KERNELS[block.names["kernel"]].padded_n(block.numbers["n"]))
+
+
+def _possible_run(block: Block) -> Mask:
+    """True where the GPUs can share the model and it knows enough positions."""
+    shape, x = load_model(block.names["model"]).shape, block.numbers
+    stages = x.get("pipeline_parallel", np.ones(()))
+    degree = x["gpus"] / stages
+    shared = (stages <= shape.layers) & (degree % 1 == 0)
+    divisor = np.maximum(degree, 1)
+    shared = shared & (shape.heads % divisor == 0) & (shape.ffn_size % divisor == 0)
+    limit = shape.max_positions if shape.learned_positions else np.inf
+    return np.asarray(shared & (x["input_len"] + x["output_len"] <= limit))
+
+
+def _first(block: Block, possible: Mask, axes: tuple[str, ...]) -> str:
+    """``axis value`` of the first impossible point."""
+    where = np.unravel_index(int(np.argmin(np.broadcast_to(possible, block.shape))), block.shape)
+    values = ((axis, float(np.broadcast_to(block.numbers[axis], block.shape)[where])) for axis in axes)
+    return ", ".join(f"{axis} {value:g}" for axis, value in values)
+
+
+def _impossible_product(block: Block, possible: Mask) -> str:
+    model = KERNELS[block.names["kernel"]]
+    return f"{model.name} takes N of {model.supported_n}, got {_first(block, possible, ('n',))}"
+
+
+def _impossible_run(block: Block, possible: Mask) -> str:
+    axes = tuple(a for a in ("gpus", "pipeline_parallel", "input_len", "output_len") if a in block.numbers)
+    model = load_model(block.names["model"])
+    shape = model.shape
+    limit = f" and knows {shape.max_positions} positions" if shape.learned_positions else ""
+    return (
+        f"{model.key} has {shape.heads} heads and {shape.ffn_size} MLP rows to share{limit}; "
+        f"impossible is {_first(block, possible, axes)}"
+    )
+
+
+_EVALUATE: dict[str, Callable[[Block, set[str], Mask], Columns]] = {"predict": _predict, "e2e": _e2e}
+_POSSIBLE: dict[str, Callable[[Block], Mask]] = {"predict": _possible_product, "e2e": _possible_run}
+_IMPOSSIBLE: dict[str, Callable[[Block, Mask], str]] = {"predict": _impossible_product, "e2e": _impossible_run}
