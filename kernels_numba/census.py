@@ -17,6 +17,7 @@ from kernels_numba.encoded import check, check_shape
 from kernels_numba.float_values import Rounding, as_float16
 
 TILE_M, TILE_K = 128, 64  # Tiled-CSL's tile
+STRIP_M = 32  # rows of a strip of the own bitmap format, as wide as a tile
 WORDS_PER_VECTOR = 4
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME
 MACKO_MAX_GAP = 16
@@ -47,14 +48,14 @@ class Census:
     """Counts of one matrix.
 
     shape : (m, k).
-    tile_nnz : (tiles_m, tiles_k) int64, non-zeros of each 128 x 64 tile after rounding to float16.
+    strip_nnz : (strips_m, tiles_k) int64, non-zeros of each 32 x 64 strip after rounding to float16.
     spilled : non-zeros that do not fit a 2:4 pattern.
     gap_padding : zeros MACKO stores to bridge long gaps.
     rounding : what float16 changed.
     """
 
     shape: tuple[int, int]
-    tile_nnz: NDArray[np.int64]
+    strip_nnz: NDArray[np.int64]
     spilled: int
     gap_padding: int
     rounding: Rounding
@@ -62,7 +63,12 @@ class Census:
     @property
     def nnz(self) -> int:
         """Non-zeros in float16."""
-        return int(self.tile_nnz.sum())
+        return int(self.strip_nnz.sum())
+
+    @property
+    def tile_nnz(self) -> NDArray[np.int64]:
+        """Non-zeros of each 128 x 64 tile, (tiles_m, tiles_k)."""
+        return np.add.reduceat(self.strip_nnz, np.arange(0, len(self.strip_nnz), TILE_M // STRIP_M))
 
     @property
     def sparsity(self) -> float:
@@ -87,22 +93,26 @@ class Census:
     def format_bytes(self) -> dict[str, int]:
         """Exact bytes by format name; a format that cannot hold the matrix is absent.
 
-        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``sparta`` and ``dense`` equal ``nbytes`` of the encoders. ``sparta``
-        has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is there if nothing spills.
+        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap``, ``sparta`` and ``dense`` equal ``nbytes`` of the
+        encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is there if nothing
+        spills. ``bitmap`` is SpInfer's, ``lscd-bitmap`` our own.
         """
         m, k = self.shape
         pointers = 4 * (m + 1)
         pattern = 18 * m * _ceil_div(k, 16)  # of 16 columns 8 values and a 16-bit word of positions
         groups = _ceil_div(m, GROUP_SIDE) * _ceil_div(k, GROUP_SIDE)
         stored = self.nnz + self.gap_padding
-        padded = int((-(-self.tile_nnz // WORDS_PER_VECTOR) * WORDS_PER_VECTOR).sum())
+        tile_nnz = self.tile_nnz
         found = {
             "dense": 2 * m * k,
             "csr": 6 * self.nnz + pointers,
             "coo": 10 * self.nnz,
-            "tiled-csl": 4 * padded + 4 * (self.tile_nnz.size + 2),
+            "tiled-csl": 4 * _padded_sum(tile_nnz, WORDS_PER_VECTOR) + 4 * (tile_nnz.size + 2),
             "sparta": pattern + 6 * self.spilled + pointers,
             "bitmap": 4 * (groups + 1) + 8 * groups * (GROUP_SIDE // BITMAP_SIDE) ** 2 + 2 * self.nnz,
+            "lscd-bitmap": 2 * _padded_sum(self.strip_nnz, 8)
+            + 256 * self.strip_nnz.size
+            + 4 * (self.strip_nnz.size + 2),
             "macko": 2 * stored + _ceil_div(stored, 2) + pointers,
         }
         if k <= UINT16_COLUMNS:
@@ -129,19 +139,23 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
     from kernels_numba.census_njit import count_block
 
     m, k = check_shape(shape)
-    tile_nnz = np.zeros((_ceil_div(m, TILE_M), _ceil_div(k, TILE_K)), np.int64)
-    spilled, padding = np.zeros((2, tile_nnz.shape[0]), np.int64)
+    strip_nnz = np.zeros((_ceil_div(m, STRIP_M), _ceil_div(k, TILE_K)), np.int64)
+    spilled, padding = np.zeros((2, _ceil_div(m, TILE_M)), np.int64)
     rounding, row = Rounding(), 0
     for block in blocks:
         check(row % TILE_M == 0 and block.shape[1] == k, "block", block.shape, f"(a multiple of {TILE_M}, {k})")
         narrow, changes = as_float16(block, dtype)
         at = slice(row // TILE_M, _ceil_div(row + block.shape[0], TILE_M))
         bits = np.ascontiguousarray(narrow).view(np.uint16)
-        count_block(bits, MACKO_MAX_GAP, tile_nnz[at], spilled[at], padding[at])
+        count_block(bits, MACKO_MAX_GAP, strip_nnz[row // STRIP_M :], spilled[at], padding[at])
         rounding += changes
         row += block.shape[0]
     check(row == m, "rows in blocks", row, str(m))
-    return Census(shape, tile_nnz, int(spilled.sum()), int(padding.sum()), rounding)
+    return Census(shape, strip_nnz, int(spilled.sum()), int(padding.sum()), rounding)
+
+
+def _padded_sum(counts: NDArray[np.int64], multiple: int) -> int:
+    return int((-(-counts // multiple) * multiple).sum())
 
 
 def _ceil_div(size: int, part: int) -> int:

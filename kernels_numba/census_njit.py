@@ -10,17 +10,19 @@ from numba import prange
 from kernels_numba.formats_njit import MAGNITUDE_16, TILE_K, TILE_M, Bits
 from kernels_numba.jit import parallel
 
+STRIP_M = 32
+
 
 @parallel
-def count_block(bits: Bits, max_gap: int, tile_nnz: Any, spilled: Any, gap_padding: Any) -> None:
+def count_block(bits: Bits, max_gap: int, strip_nnz: Any, spilled: Any, gap_padding: Any) -> None:
     """Count the non-zeros of a block of rows that begins at a tile's first row.
 
-    tile_nnz : (tiles_m, tiles_k) int64, non-zeros of each tile.
+    strip_nnz : (strips_m, tiles_k) int64, non-zeros of each strip of 32 rows of a tile.
     spilled : (tiles_m,) int64, third and fourth non-zeros of aligned groups of 4 columns.
     gap_padding : (tiles_m,) int64, zeros a format must store because a gap reaches ``max_gap`` columns at most.
     """
     m, k = bits.shape
-    for tile_row in prange(tile_nnz.shape[0]):
+    for tile_row in prange(spilled.size):
         for i in range(tile_row * TILE_M, min(m, (tile_row + 1) * TILE_M)):
             last = -1
             in_group = 0
@@ -28,7 +30,7 @@ def count_block(bits: Bits, max_gap: int, tile_nnz: Any, spilled: Any, gap_paddi
                 if j % 4 == 0:
                     in_group = 0
                 if bits[i, j] & MAGNITUDE_16 != np.uint16(0):
-                    tile_nnz[tile_row, j // TILE_K] += 1
+                    strip_nnz[i // STRIP_M, j // TILE_K] += 1
                     in_group += 1
                     spilled[tile_row] += in_group > 2
                     gap_padding[tile_row] += (j - last - 1) // max_gap

@@ -35,6 +35,7 @@ from kernels_numba.checkpoint import check_target
 from kernels_numba.encoded import Element, EncodedWeight, bits_of, check
 from kernels_numba.float_values import DTYPE_NAMES, ELEMENTS, Rounding, as_float16
 from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
 from kernels_numba.safetensors_io import Checkpoint, TensorInfo, open_checkpoint, parse_json
 from kernels_numba.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
 
@@ -44,9 +45,11 @@ BUFFERS = {
     "tiled-csl": ("words", "tile_offsets"),
     "csr": ("row_ptr", "col_idx", "values"),
     "two-four": ("values", "metadata", "residual_row_ptr", "residual_col_idx", "residual_values"),
+    "bitmap": ("masks", "values", "offsets"),
     "dense": ("values",),
 }
-_DTYPES = {np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
+FLOAT16_ONLY = ("tiled-csl", "bitmap")
+_DTYPES = {np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
 _DIGEST = "lscd_header_sha256"
 
 
@@ -103,7 +106,7 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
 
     Parameters
     ----------
-    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` takes F16 only.
+    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and ``bitmap`` take F16 only.
 
     Raises
     ------
@@ -117,9 +120,9 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
         element = Element.FLOAT16
         remedy = "magnitudes up to 65504; keep the dtype or exclude the tensor"
         check(not rounding.overflowed, "float16", f"overflows at {rounding.overflowed} values", remedy)
-    if format_name == "tiled-csl":
-        check(element is Element.FLOAT16, "dtype", dtype, "F16, or conversion to float16, for tiled-csl")
-        return encode_tiled_csl(values), rounding
+    if format_name in FLOAT16_ONLY:
+        check(element is Element.FLOAT16, "dtype", dtype, f"F16, or conversion to float16, for {format_name}")
+        return (encode_bitmap if format_name == "bitmap" else encode_tiled_csl)(values), rounding
     if format_name == "dense":
         return Dense(values, element), rounding
     encoder = encode_csr if format_name == "csr" else encode_two_four
@@ -274,8 +277,8 @@ def _decode_fields(entry: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> E
     if entry["format"] == "two-four":
         part = {field.name: buffers.pop(f"residual_{field.name}") for field in fields(Csr) if field.name not in common}
         return TwoFour.from_buffers(**common, **buffers, residual=Csr.from_buffers(**common, **part))
-    kind = TiledCsl if entry["format"] == "tiled-csl" else Csr
-    return kind.from_buffers(**common, **buffers)
+    kinds: dict[str, type[EncodedWeight]] = {"tiled-csl": TiledCsl, "csr": Csr, "bitmap": Bitmap}
+    return kinds[entry["format"]].from_buffers(**common, **buffers)
 
 
 def _same_weight(values: NDArray[Any], dtype: str, encoded: EncodedWeight) -> bool:

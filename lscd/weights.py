@@ -100,15 +100,16 @@ def prune(
 def convert(
     path: Source,
     out: Target,
-    format_name: Annotated[str, typer.Option("--format", help="tiled-csl, csr, two-four or dense.")] = "tiled-csl",
-    dtype: Annotated[str, typer.Option(help="float16, or keep: store the values as they are (csr, two-four, dense).")]
-    = "float16",
+    format_name: Annotated[
+        str, typer.Option("--format", help="tiled-csl, bitmap, csr, two-four, dense.")
+    ] = "tiled-csl",
+    dtype: Annotated[str, typer.Option(help="float16; or keep, for csr, two-four and dense.")] = "float16",
     decode: Annotated[bool, typer.Option("--decode", help="The way back: from encoded to plain matrices.")] = False,
     check: Annotated[bool, typer.Option("--verify", help="Read the new file back and compare it bit for bit.")] = False,
     include: Include = None,
     exclude: Exclude = None,
     as_json: AsJson = False,
-) -> None:  # fmt: skip
+) -> None:
     """Encode a checkpoint's matrices in a sparse format, or decode them again."""
     from kernels_numba.checkpoint import weight_matrices
     from kernels_numba.container import convert_checkpoint

@@ -22,6 +22,7 @@ class KernelTimes:
 
     tokens : N after the padding the kernel asks for.
     time_us, lo_us, hi_us : microseconds of one product and the model's 90 % interval.
+    bound : the resource that sets the time.
     extrapolated : the kernel was never measured near this shape, N or GPU.
     """
 
@@ -29,6 +30,7 @@ class KernelTimes:
     time_us: float
     lo_us: float
     hi_us: float
+    bound: str
     extrapolated: bool
 
 
@@ -154,7 +156,6 @@ def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tok
     ValueError
         If the GPU is unknown or ``tokens`` is below 1.
     """
-    from perfmodel.formats import FORMATS
     from perfmodel.kernels import KERNELS
 
     sizes = [_all_bytes(census) for _, _, census in found]
@@ -165,7 +166,7 @@ def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tok
         by_kernel = {k: t for k, t in by_kernel.items() if KERNELS[k].format_name in format_bytes}
         exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless]
         best_kernel = min(exact, key=lambda kernel: by_kernel[kernel].time_us) if exact else None
-        smallest = min((n for n in format_bytes if FORMATS[n].lossless), key=lambda n: format_bytes[n])
+        smallest = min(census.format_bytes, key=lambda format_name: format_bytes[format_name])
         best_format = KERNELS[best_kernel].format_name if best_kernel else smallest
         plans.append(MatrixPlan(name, dtype, census, format_bytes, by_kernel, best_format, best_kernel))
     return plans
@@ -175,14 +176,9 @@ def _all_bytes(census: Census) -> dict[str, int]:
     """Counted bytes of the sparse formats, and the closed form of those that do not depend on the zeros."""
     from perfmodel.formats import FORMATS
 
-    exact = census.format_bytes
-    found = {}
-    for name, fmt in FORMATS.items():
-        if name in exact:
-            found[name] = exact[name]
-        elif not fmt.lossless and not fmt.depends_on_sparsity and not _needs_pattern(name):
-            found[name] = round(float(fmt.bytes(*census.shape)))
-    return found
+    rounded = [fmt for fmt in FORMATS.values() if not fmt.lossless and not fmt.depends_on_sparsity]
+    sizes = {fmt.name: round(float(fmt.bytes(*census.shape))) for fmt in rounded if not _needs_pattern(fmt.name)}
+    return census.format_bytes | sizes
 
 
 def _needs_pattern(name: str) -> bool:
@@ -211,7 +207,7 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
         columns = (p.time_s * 1e6, p.lo_s * 1e6, p.hi_s * 1e6)
         for i, times in enumerate(result):
             time_us, lo_us, hi_us = (float(column[i]) for column in columns)
-            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, bool(p.extrapolated[i]))
+            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, str(p.bound[i]), bool(p.extrapolated[i]))
     return result
 
 
@@ -241,6 +237,7 @@ def answer(plan: CheckpointPlan) -> str:
 def remarks(plan: CheckpointPlan) -> list[str]:
     """Sentences on how far to trust the answer, and on what else there is."""
     from perfmodel.kernels import KERNELS
+    from perfmodel.specs import Bound
 
     notes = []
     fullest = sum(matrix.census.tile_spread.over_half for matrix in plan.sparse_matrices)
@@ -257,6 +254,13 @@ def remarks(plan: CheckpointPlan) -> list[str]:
     far = sum(times.extrapolated for times in chosen)
     if far:
         notes.append(f"{far} of these predictions lie outside the evidence the kernel models were fitted on.")
+    dense = [matrix.times[_dense_kernel()] for matrix in plan.matrices]
+    waiting = sum(times.bound == Bound.LATENCY for times in dense)
+    if waiting:
+        notes.append(
+            f"{waiting} of {len(dense)} matrices are so small that launch latency sets even the dense time; there the "
+            "format hardly matters."
+        )
     rounded = [k for k in plan.kernels if not KERNELS[k].format.lossless]
     if rounded:
         rival = min(rounded, key=plan.total_us)

@@ -60,7 +60,6 @@ def _groups(matrices: list[MatrixPlan], every: bool) -> list[tuple[str, list[Mat
 
 
 def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
-    from perfmodel.formats import FORMATS
     from perfmodel.kernels import BASELINE
 
     m, k = group[0].census.shape
@@ -69,8 +68,8 @@ def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
     ratios = [spread.ratio for spread in spreads if spread.ratio is not None]
     totals = {
         name: sum(matrix.format_bytes[name] for matrix in group)
-        for name in FORMATS
-        if FORMATS[name].lossless and all(name in matrix.format_bytes for matrix in group)
+        for name in group[0].census.format_bytes
+        if all(name in matrix.format_bytes for matrix in group)
     }
     smallest = min(totals, key=lambda name: totals[name])
     cells = [

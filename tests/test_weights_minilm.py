@@ -16,7 +16,8 @@ from tests.comparison import assert_close
 from tests.test_weights_io import save
 
 PIECES = (
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "naive", "un", "##believ", "##able", ",", "中", "cat", "s", "##s", "don", "'", "t",
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "naive", "un", "##believ", "##able", ",", "中", "cat", "s", "##s", "don",
+    "'", "t",
 )  # fmt: skip
 SIZE, HIDDEN, LAYERS = 2 * HEADS, 32, 2
 TEXTS = ["naive cats", "unbelievable, cats", "cats don't", "naive, naive cats"]
