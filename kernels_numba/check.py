@@ -30,8 +30,8 @@ REQUIRED = {
     "reduce": ("LDG.E.128",),
 }
 # Local memory, and returns from functions that were not inlined. (A CALL without RET is how ptxas leaves some loops; a
-# shuffle after a divergent loop, as in CSR, becomes a small function on sm_80.)
-FORBIDDEN = {"tiled_csl": ("LDL", "STL", "RET"), "bitmap": ("LDL", "STL", "RET", "STS"), "dense": ("LDL", "STL", "RET")}
+# shuffle, as in CSR and bitmap, has a small function on sm_80 for warps that come to it diverged.)
+FORBIDDEN = {"tiled_csl": ("LDL", "STL", "RET"), "bitmap": ("LDL", "STL", "STS"), "dense": ("LDL", "STL", "RET")}
 ALWAYS_FORBIDDEN = ("LDL", "STL")
 DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 

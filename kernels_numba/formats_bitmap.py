@@ -114,11 +114,12 @@ class QuantisedBitmap(EncodedWeight):
         return int(np.bitwise_count(self.masks).sum())
 
     def decode(self) -> NDArray[np.float16]:
-        """Dense matrix (m, k): code times scale, rounded to float16."""
+        """Dense matrix (m, k): code times scale, rounded to float16; at most the largest one (scales are rounded)."""
         codes = unpack_codes(self.codes, self.value_bits)
         integers = expand(self.shape, self.masks, codes.view(np.uint8), self.offsets).view(np.int8)
         scales = np.repeat(self.scales, SCALE_GROUP, axis=1)[:, : self.shape[1]]
-        return (integers * scales.astype(np.float32)).astype(np.float16)
+        largest = np.finfo(np.float16).max
+        return np.clip(integers * scales.astype(np.float32), -largest, largest).astype(np.float16)
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""

@@ -1,16 +1,17 @@
 """Bitmap weights decoded straight into Tensor-Core operands: no dense tile in shared memory.
 
 What bounds the paper's kernel at 80-90 % sparsity is clearing a dense tile and reading it back, which costs the same
-however empty it is. Here every lane builds its own mma operands in registers: it knows its 8 positions of a 16 x 16 chunk
-(one byte of mask) and where its values begin (a running sum of popcounts over the lanes), and loads what is present.
+however empty it is. Here every lane builds its own mma operands in registers: it knows its 8 positions of a 16 x 16
+chunk (one byte of mask) and where its values begin (a running sum of popcounts over the lanes), and loads what is
+present.
 
 One thread block owns 128 rows x ``tile_n`` columns of the output and ``k_tiles_per_split`` tiles of 64 along k; each of
 its 4 warps owns the strips of 32 of these rows (`formats_bitmap`). A ring of `STAGES` buffers, filled by asynchronous
 copies, keeps two tiles in flight while a third is decoded and multiplied; one barrier a tile.
 
-Cost of decoding, per lane and position: a bit test, a load and a step of the pointer; half a byte permutation and half a
-clearing; and about one instruction for the running sums. The loads of a chunk fall within ``256 * density`` neighbouring
-halves, so that up to a quarter full they meet hardly any bank conflict.
+Cost of decoding, per lane and position: a bit test, a load and a step of the pointer; half a byte permutation and half
+a clearing; and about one instruction for the running sums (counted in docs/bitmap.md). The loads of a chunk fall within
+``256 * density`` neighbouring halves, so that up to a quarter full they meet hardly any bank conflict.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ compiler; and from the emulator, how much a thread block moves and issues as a f
 linear in a few *units of work*::
 
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
+    bitmap      block, tile, value (stored, padding included)
     dense       block, tile
     csr         block, nonzero (in all rows of the block)
     reduce      block, split
@@ -12,7 +13,7 @@ linear in a few *units of work*::
 and the trace holds the coefficients: ``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a
 residual of 0, where warps are used in full (multiples of 512 words a tile), but for two: instruction counts bend by
 less than a percent where branches are skipped, and the wavefronts of the scatter depend on where the non-zeros lie and
-have their own table.
+have their own table. So have those of the bitmap's gather.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from kernels_numba.compile import ARCHITECTURES, Variant, compile_kernel
 from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, encode_csr, encode_tiled_csl
+from kernels_numba.formats_bitmap import STRIP_K, STRIP_M, STRIP_SIZE, Bitmap, encode_bitmap
 from kernels_numba.gpu_csr import ROWS_PER_BLOCK
 from kernels_numba.gpu_reduce import OUTPUTS_PER_THREAD, THREADS
 from kernels_numba.launch import DEFAULT_ARCH
@@ -35,10 +37,12 @@ from kernels_numba.variants import WORDS_PER_HELD_VECTOR
 SCHEMA = 1
 ARRAYS = {
     "tiled_csl": ("words", "tile_offsets", "x", "out"),
+    "bitmap": ("masks", "values", "offsets", "x", "out"),
     "dense": ("weights", "x", "out"),
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
+GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
 Amounts = dict[str, float]
@@ -69,6 +73,10 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
     if name == "tiled_csl":
         result["held_words_per_tile"] = variant.parameters[1] * WORDS_PER_HELD_VECTOR
         result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
+    if name == "bitmap":
+        result["values_per_strip"] = variant.parameters[1]
+        most = variant.parameters[1] / STRIP_SIZE
+        result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES if density <= most]
     return result
 
 
@@ -127,6 +135,8 @@ def _stage(text: str, kind: str, array: str) -> str:
         return f"copy_{array}"
     if kind == "ldmatrix":
         return "read_x" if ".trans" in text else "read_a"
+    if kind == "load":
+        return "read_masks" if ".v2" in text else "gather"
     return "clear" if ".v4" in text else "scatter"
 
 
@@ -140,6 +150,10 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
             kept = min(words, held)
             units: Amounts = {"block": 1, "tile": tiles, "word": tiles * kept, "overflow_word": tiles * (words - kept)}
             yield units, _count(variant, encode_tiled_csl(_tiles(tiles, words)), x_columns)
+    elif name == "bitmap":
+        for tiles, share in ((2, 0.0), (2, 0.5), (3, 1.0), (5, 0.25), (4, 0.75)):
+            bitmap = encode_bitmap(_strips(tiles, round(share * variant.parameters[1])))
+            yield {"block": 1, "tile": tiles, "value": bitmap.values.size}, _count(variant, bitmap, x_columns)
     elif name == "dense":
         for tiles in (2, 3, 5):
             yield {"block": 1, "tile": tiles}, _count(variant, Dense(_tiles(tiles, 4096)), x_columns)
@@ -168,7 +182,17 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
     return np.ascontiguousarray(a.reshape(tiles, TILE_M, TILE_K).transpose(1, 0, 2).reshape(TILE_M, tiles * TILE_K))
 
 
-def _count(variant: Variant, weights: TiledCsl | Dense | Csr, n: int) -> Amounts:
+def _strips(tiles: int, values: int) -> NDArray[np.float16]:
+    """One row of tiles whose strips of 32 x 64 have ``values`` ones each, at random places."""
+    rng = np.random.default_rng(0)
+    strips = np.zeros((TILE_M // STRIP_M, tiles, STRIP_SIZE), np.float16)
+    for strip in strips.reshape(-1, STRIP_SIZE):
+        strip[rng.choice(STRIP_SIZE, values, replace=False)] = 1
+    rows = strips.reshape(-1, tiles, STRIP_M, STRIP_K).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(rows.reshape(TILE_M, tiles * TILE_K))
+
+
+def _count(variant: Variant, weights: TiledCsl | Bitmap | Dense | Csr, n: int) -> Amounts:
     """Counts of the launch of one thread block with this variant."""
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
@@ -208,4 +232,16 @@ def _scatter(variant: Variant, density: float) -> Amounts:
         "ideal_wavefronts": reordered[f"shared_ideal_wavefronts.{stage.split('.')[1]}"] / 2,
         "wavefronts": reordered[stage] / 2,
         "wavefronts_not_reordered": by_row[stage] / 2,
+    }
+
+
+def _gather(variant: Variant, density: float) -> Amounts:
+    """Shared-memory wavefronts per tile of the bitmap's gather at a density."""
+    values = round(density * STRIP_SIZE)
+    counts = _count(variant, encode_bitmap(_strips(2, values)), variant.tile_n)
+    return {
+        "density": density,
+        "values": values * (TILE_M // STRIP_M),
+        "ideal_wavefronts": counts.get("shared_ideal_wavefronts.gather", 0.0) / 2,
+        "wavefronts": counts.get("shared_wavefronts.gather", 0.0) / 2,
     }

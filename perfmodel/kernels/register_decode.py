@@ -1,0 +1,236 @@
+"""Our own bitmap kernel, predicted before any GPU has run it: decoding straight into Tensor-Core operands.
+
+How fast can a kernel be that never builds a dense tile in shared memory? The counts are those of the compiled code:
+machine instructions of the main loop, registers, shared memory and the wavefronts of the gather come from the traces
+``data/traces/bitmap_*.json``. What no count can tell - how much of DRAM bandwidth and issue slots is used, and what a
+block costs at its ends - is assumed within stated ranges, and the interval of a prediction is what these ranges span.
+
+Nothing here has been measured: every prediction is an extrapolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from perfmodel.formats import WeightFormat
+from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
+from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, split_k
+from perfmodel.specs import Bound
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STRIP_M, STRIP_K = 32, 64
+STRIP_SIZE = STRIP_M * STRIP_K
+UNIT_BYTES = 16  # strips are padded to what one asynchronous copy moves
+MASK_BYTES = STRIP_SIZE // BITS_PER_BYTE
+SCALE_GROUP = 128
+TILE_M, TILE_K = 128, 64
+WIDTHS, CAPACITIES = (8, 16, 32, 64), (512, 768, 1280, 2048)  # tile_n, values a strip's buffer holds: the variants
+FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
+SCHEDULERS = 4  # of an SM; each issues one warp instruction a cycle
+COUNTED_ARCHITECTURE = "sm_90"  # whose machine code is the longest, by up to 4 %
+LAUNCHES = 2  # product and split-K reduction
+
+
+@dataclass(frozen=True)
+class RegisterDecodeParameters:
+    """What cannot be counted; starts are guesses between the published kernels and what others reach at best."""
+
+    bandwidth_efficiency: float = free(0.85, 0.75, 0.92, "achieved fraction of the datasheet DRAM bandwidth")
+    issue_efficiency: float = free(0.7, 0.5, 0.9, "achieved fraction of one instruction per scheduler and cycle")
+    shared_efficiency: float = free(0.8, 0.6, 0.95, "achieved fraction of one shared-memory wavefront per SM and cycle")
+    block_s: float = free(4e-6, 2e-6, 6e-6, "seconds a block spends filling and draining its pipeline; also a launch")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counted figures of the variants, arrays over (tile_n, capacity); tiles are 128 x 64.
+
+    issue_cycles, shared_cycles : per tile; gather is not in the latter.
+    registers : per block; shared_bytes : per block.
+    gather : (densities, wavefronts per tile), the same for all variants.
+    """
+
+    issue_cycles: Array
+    shared_cycles: Array
+    registers: Array
+    shared_bytes: Array
+    gather: tuple[Array, Array]
+
+
+@cache
+def counts() -> Counts:
+    """Figures of the compiled kernel, from the traces."""
+    from perfmodel.catalog import load_trace
+
+    def figures(trace: dict[str, Any]) -> tuple[float, float, float, float]:
+        code = trace["architectures"][COUNTED_ARCHITECTURE]
+        warps = trace["threads"] / WARP_SIZE
+        issue = sum(code["main_loop_instructions"].values()) * warps / SCHEDULERS
+        steady = ("read_masks", "read_x", "copy_masks", "copy_x")
+        shared = sum(trace["per_block"][f"shared_wavefronts.{stage}"]["tile"] for stage in steady)
+        return issue, shared, code["registers"] * trace["threads"], trace["shared_bytes"]
+
+    traces = [[load_trace(f"bitmap_n{width}_c{capacity}") for capacity in CAPACITIES] for width in WIDTHS]
+    issue, shared, registers, shared_bytes = np.array([[figures(trace) for trace in row] for row in traces]).T
+    gather = traces[0][-1]["gather"]
+    table = np.array([[0.0, 0.0], *([row["density"], row["wavefronts"]] for row in gather)]).T
+    return Counts(issue.T, shared.T, registers.T, shared_bytes.T, (table[0], table[1]))
+
+
+def expected_stored(elements: Array, density: Array, unit: int) -> Array:
+    """Expected non-zeros among ``elements`` Bernoulli weights, rounded up to a multiple of ``unit``.
+
+    ``E[(-X) mod unit]`` of a binomial X by the roots of unity of that order, exact.
+    """
+    roots = np.exp(2j * np.pi * np.arange(unit) / unit)
+    shape = (unit,) + (1,) * np.broadcast(elements, density).ndim
+    spectrum = (1 - density + density * roots.reshape(shape)) ** elements  # E[root ** X]
+    weights = np.array([sum(r * root**r for r in range(unit)) for root in roots]).reshape(shape)
+    padding = (spectrum * weights).real.sum(axis=0) / unit
+    return np.where(elements > 0, density * elements + padding, 0.0)
+
+
+def bitmap_bytes(m: Array, k: Array, s: Array, value_bits: int = 16) -> Array:
+    """Bytes of an m x k matrix in lane-ordered bitmap strips: masks, offsets, and values padded to 16 bytes a strip."""
+    unit = UNIT_BYTES * BITS_PER_BYTE // value_bits
+    rows, columns = np.floor(m / STRIP_M), np.floor(k / STRIP_K)
+    rest_m, rest_k = m - rows * STRIP_M, k - columns * STRIP_K
+    d = 1.0 - s
+    stored = (
+        rows * columns * expected_stored(np.asarray(float(STRIP_SIZE)), d, unit)
+        + columns * expected_stored(rest_m * STRIP_K, d, unit)
+        + rows * expected_stored(STRIP_M * rest_k, d, unit)
+        + expected_stored(rest_m * rest_k, d, unit)
+    )
+    strips = np.ceil(m / STRIP_M) * np.ceil(k / STRIP_K)
+    return MASK_BYTES * strips + 4 * (strips + 2) + stored * value_bits / BITS_PER_BYTE
+
+
+def quantised_bitmap_bytes(m: Array, k: Array, s: Array, value_bits: int) -> Array:
+    """Bytes with 8-bit or 4-bit values and a float16 scale per row and 128 columns."""
+    return bitmap_bytes(m, k, s, value_bits) + FP16_BYTES * m * np.ceil(k / SCALE_GROUP)
+
+
+FORMATS = (
+    WeightFormat("lscd-bitmap", "bitmap, lane order", bitmap_bytes, True, True, "kernels_numba/formats_bitmap.py"),
+    WeightFormat(
+        "lscd-bitmap-8", "bitmap, 8-bit values", lambda m, k, s: quantised_bitmap_bytes(m, k, s, 8), True, False,
+        "kernels_numba/formats_bitmap.py",
+    ),
+    WeightFormat(
+        "lscd-bitmap-4", "bitmap, 4-bit values", lambda m, k, s: quantised_bitmap_bytes(m, k, s, 4), True, False,
+        "kernels_numba/formats_bitmap.py",
+    ),
+)  # fmt: skip
+
+
+class RegisterDecode(KernelModel):
+    """Bitmap weights decoded in registers.
+
+    Bound by DRAM where decoding keeps up. Every position costs the same issue slots, zeros included; the gather from
+    shared memory takes one wavefront for 32 positions up to a quarter full and up to four beyond.
+    """
+
+    name = "lscd-bitmap"
+    title = "LSCD bitmap (ours, not measured)"
+    format_name = "lscd-bitmap"
+    Parameters = RegisterDecodeParameters
+    supported_n = "any N, in tiles of 8, 16, 32 or 64"
+
+    @property
+    def format(self) -> WeightFormat:
+        """Weight format the kernel reads."""
+        return FORMATS[0]
+
+    def padded_n(self, n: ArrayLike) -> Array:
+        """Columns the kernel computes: 8, 16, 32 or a multiple of 64."""
+        tokens = np.asarray(n, dtype=np.float64)
+        small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
+        return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
+
+    def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters) -> KernelTime:
+        """Seconds of product and split-K reduction; weights are read once per 64 columns."""
+        n = self.padded_n(shape.n)
+        width = np.minimum(n, WIDTHS[-1])
+        columns = n / width
+        c, at = counts(), (np.searchsorted(WIDTHS, width), capacity_index(shape.sparsity))
+        by_shared = machine.shared_bytes_per_sm // (c.shared_bytes[at] + RESERVED_SHARED_BYTES)
+        resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // c.registers[at]), 1)
+        blocks = ceil_div(shape.m, TILE_M) * columns
+        split = split_k(blocks, machine.sm_count * resident, ceil_div(shape.k, TILE_K))
+        blocks = blocks * split
+
+        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        partial_bytes = np.where(split > 1, 2 * FP32_BYTES * split * shape.m * n, 0.0)
+        dram_bytes = weight_bytes * columns + FP16_BYTES * n * (shape.m + shape.k) + partial_bytes
+        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        tiles = ceil_div(shape.m, TILE_M) * ceil_div(shape.k, TILE_K) * columns
+        cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
+        decode_s = c.issue_cycles[at] / p.issue_efficiency * cycles_to_s
+        gather = np.interp(1 - shape.sparsity, *c.gather)
+        copied = (1 - shape.sparsity) * TILE_M * TILE_K * FP16_BYTES / machine.shared_bytes_per_clock
+        shared_s = (c.shared_cycles[at] + gather + copied) / p.shared_efficiency * cycles_to_s
+        compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
+        latency_s = (LAUNCHES + blocks / (machine.sm_count * resident)) * p.block_s
+        on_chip_s = overlap(overlap(decode_s, shared_s, 2), compute_s, 2)
+        terms = {
+            Bound.MEMORY: memory_s,
+            Bound.SHARED_MEMORY: shared_s,
+            Bound.COMPUTE: np.maximum(decode_s, compute_s),
+            Bound.LATENCY: latency_s,
+        }
+        return KernelTime(np.asarray(latency_s + overlap(memory_s, on_chip_s, 2)), terms, np.asarray(dram_bytes))
+
+
+def capacity_index(sparsity: Array) -> Any:
+    """Variant whose buffers hold the fullest strip of a large matrix with random zeros."""
+    d = 1.0 - sparsity
+    fullest = STRIP_SIZE * d + FULLEST_SIGMAS * np.sqrt(STRIP_SIZE * d * sparsity)
+    return np.minimum(np.searchsorted(CAPACITIES, fullest), len(CAPACITIES) - 1)
+
+
+MIDDLE = RegisterDecodeParameters()
+SLOW = RegisterDecodeParameters(**{  # the bad ends of all ranges together
+    field.name: field.metadata["high" if field.name == "block_s" else "low"] for field in fields(MIDDLE)
+})  # fmt: skip
+FAST = RegisterDecodeParameters(**{
+    field.name: field.metadata["low" if field.name == "block_s" else "high"] for field in fields(MIDDLE)
+})  # fmt: skip
+
+
+def speedups(
+    gpus: Iterable[str], sparsities: Iterable[float], *, m: int = 36864, k: int = 9216, n: int = 16
+) -> pd.DataFrame:
+    """Predicted speed-up over cuBLAS of this kernel and of Flash-LLM's, a row for each GPU and sparsity.
+
+    Columns ``speedup``, ``low``, ``high`` (ends of the assumed ranges), ``flash_llm``, ``bound``, ``extrapolated``.
+    """
+    import pandas as pd
+
+    from perfmodel.calibration import calibrated
+    from perfmodel.catalog import load_gpu
+    from perfmodel.kernels import kernel_model
+
+    ours, rows = RegisterDecode(), []
+    for gpu in gpus:
+        machine = Machine.of(load_gpu(gpu))
+        for sparsity in sparsities:
+            shape = Shape.of(m, k, n, sparsity)
+            dense, flash = (
+                float(kernel_model(x).time(machine, shape, calibrated(x)).time_s) for x in ("cublas", "flash-llm")
+            )
+            times = [ours.time(machine, shape, parameters) for parameters in (MIDDLE, SLOW, FAST)]
+            middle, slow, fast = (dense / float(time.time_s) for time in times)
+            row = {"gpu": gpu, "sparsity": sparsity, "speedup": middle, "low": slow, "high": fast}
+            row |= {"flash_llm": dense / flash, "bound": str(times[0].bound.item())}
+            rows.append(row | {"extrapolated": True})
+    return pd.DataFrame(rows)
