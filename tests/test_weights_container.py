@@ -14,7 +14,10 @@ from kernels_numba import container
 from kernels_numba.container import BUFFERS, convert_checkpoint, decode_checkpoint, open_encoded, verify
 from kernels_numba.encoded import Element
 from kernels_numba.float_values import Rounding
+from kernels_numba.formats import Dense
+from kernels_numba.reference import check_product
 from kernels_numba.safetensors_io import open_checkpoint
+from kernels_numba.spmm import spmm
 from tests.test_encoders import random_bits, without_minus_zero
 from tests.test_weights_io import save, write_raw
 
@@ -259,3 +262,14 @@ def test_checksums_are_needed_for_every_tensor(model: Path) -> None:
     broken = write_raw(model.with_name("b.safetensors"), header, raw[8 + length :])
     with pytest.raises(ValueError, match="one for each tensor"):
         open_encoded(broken)
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_a_stored_weight_multiplies(tmp_path: Path, format_name: str) -> None:
+    rng = np.random.default_rng(4)
+    values = np.where(rng.random((130, 70)) < 0.4, rng.standard_normal((130, 70)), 0).astype(np.float16)
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": "F16"}))
+    convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"])
+    x = rng.standard_normal((70, 8)).astype(np.float16)
+    weights = open_encoded(tmp_path / "y.safetensors").weight("w")
+    check_product(spmm(weights, x, backend="cpu", out_dtype=np.float32), Dense(values), x)
