@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test check format readme calibrate bench gpu-check gpu-bench notebooks docs clean
+.PHONY: help install report test check format readme calibrate bench bench-sweep gpu-check gpu-bench notebooks docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -18,7 +18,7 @@ help: ## show this list
 	@touch $@
 
 .venv/dev: .venv/pip
-	$(PIP) -e '.[gpu,dev]'
+	$(PIP) -e '.[gpu,cluster,dev]'
 	@touch $@
 
 .venv/bench: .venv/dev
@@ -48,8 +48,11 @@ readme: .venv/pip ## write the measured tables of README.md again
 calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration
 	$(BIN)/lscd calibrate
 
-bench: .venv/bench ## speed of the CPU kernels and of the models against their goals
+bench: .venv/bench bench-sweep ## speed of the CPU kernels and of the models against their goals
 	$(BIN)/python -m kernels_numba.bench_cpu
+
+bench-sweep: .venv/dev ## points per second, memory and scaling of sweeps
+	$(BIN)/python -m perfmodel.sweep.bench
 
 gpu-check: ## on an NVIDIA GPU: is every kernel right?
 	$(GPU_PYTHON) -m kernels_numba.bench_gpu --check

@@ -28,6 +28,7 @@ CONDA_NAMES = {
     "nvidia-nvjitlink": "libnvjitlink",
     "nvidia-cuda-nvdisasm": "cuda-nvdisasm",
     "torch": "pytorch",
+    "duckdb": "python-duckdb",
     "distributed": "distributed",
 }
 CONDA_ONLY = {"python", "pip"}
