@@ -17,6 +17,7 @@ LOCAL = "local"
 LOCAL_WORKERS = 2
 TASKS_PER_WORKER = 2  # one runs, one waits: results in flight stay few, so memory stays bounded
 WORKER_DEATHS = 5  # of one task, before it is called hopeless
+CONNECT_TIMEOUT = "10s"
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def cluster_client(address: str, workers: int = LOCAL_WORKERS) -> Iterator[Any]:
                 yield client
             return
         try:
-            client = Client(address, timeout="10s")
+            client = Client(address, timeout=CONNECT_TIMEOUT)
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
         with client:
