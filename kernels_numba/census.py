@@ -21,6 +21,7 @@ STRIP_M = 32  # rows of a strip of the own bitmap format, as wide as a tile
 WORDS_PER_VECTOR = 4
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME
 MACKO_MAX_GAP = 16
+SCALE_GROUP = 128  # columns that share a scale in the own bitmap with rounded values
 UINT16_COLUMNS = 65536
 
 
@@ -120,6 +121,19 @@ class Census:
         if not self.spilled:
             found["2:4"] = pattern
         return found
+
+    @property
+    def rounded_bytes(self) -> dict[str, int]:
+        """Exact bytes of our bitmap with its values rounded to 8 and 4 bits, scales included."""
+        m, k = self.shape
+        scales = 2 * m * _ceil_div(k, SCALE_GROUP)
+        return {f"lscd-bitmap-{bits}": self._strip_bytes(bits) + scales for bits in (8, 4)}
+
+    def _strip_bytes(self, value_bits: int) -> int:
+        """Masks, offsets, and values of ``value_bits`` padded to 16 bytes a strip."""
+        strips = self.strip_nnz.size
+        per_unit = 16 * 8 // value_bits
+        return 256 * strips + 4 * (strips + 2) + 16 * _padded_sum(self.strip_nnz, per_unit) // per_unit
 
 
 def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any]]) -> Census:

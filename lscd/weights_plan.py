@@ -178,7 +178,7 @@ def _all_bytes(census: Census) -> dict[str, int]:
 
     rounded = [fmt for fmt in FORMATS.values() if not fmt.lossless and not fmt.depends_on_sparsity]
     sizes = {fmt.name: round(float(fmt.bytes(*census.shape))) for fmt in rounded if not _needs_pattern(fmt.name)}
-    return census.format_bytes | sizes
+    return census.format_bytes | census.rounded_bytes | sizes
 
 
 def _needs_pattern(name: str) -> bool:

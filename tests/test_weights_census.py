@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from kernels_numba.census import MACKO_MAX_GAP, take_census
 from kernels_numba.float_values import as_float16, as_float32
 from kernels_numba.formats import encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import encode_bitmap
+from kernels_numba.formats_bitmap import encode_bitmap, encode_quantised_bitmap
 from perfmodel.formats import FORMATS
 
 
@@ -48,6 +48,8 @@ def test_bytes_equal_those_of_the_encoders(shape: tuple[int, int], density: floa
     assert found["sputnik-csr"] == encode_csr(a, index_bits=16).nbytes
     assert found["tiled-csl"] == encode_tiled_csl(a).nbytes
     assert found["lscd-bitmap"] == encode_bitmap(a).nbytes
+    for bits in (4, 8):
+        assert census.rounded_bytes[f"lscd-bitmap-{bits}"] == encode_quantised_bitmap(a, bits).nbytes
     two_four = encode_two_four(a)
     assert found["sparta"] == two_four.nbytes
     assert census.spilled == two_four.residual.nnz
