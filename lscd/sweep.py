@@ -85,13 +85,13 @@ def _answer(results: Path, sql: str) -> pa.Table:
     with duckdb.connect() as connection:
         connection.from_parquet(str(results)).create_view(TABLE_NAME)
         try:
-            relation = connection.sql(sql)
+            kinds = [statement.type for statement in connection.extract_statements(sql)]
+            if kinds != [duckdb.StatementType.SELECT]:
+                raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql!r}")
+            return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
             columns = ", ".join(facts["columns"])
             raise InputError(f"{str(error).splitlines()[0]}; the table {TABLE_NAME} has {columns}") from None
-        if relation is None:
-            raise InputError(f"the SQL answers nothing; ask with SELECT ... FROM {TABLE_NAME}")
-        return relation.to_arrow_table()
 
 
 def _parsed(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from perfmodel.sweep.table import METADATA_KEY, Plan, described
 PARTS_SUFFIX = ".parts"
 PLAN_FILE = "plan.json"
 _CHUNK_NAME = "chunk-{:08d}.parquet"
+_JOINED = ".joined.parquet"
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
@@ -116,12 +117,15 @@ class Store:
         missing = self.missing()
         if missing:
             raise ValueError(f"{self.parts}: chunk {missing[0]} is missing")
-        partial = self.parts / "joined.parquet"
-        with self._writer(partial) as writer:
-            for table in self.tables():
-                writer.write_table(table, row_group_size=max(1, table.num_rows))
-        _flush(partial)
-        partial.replace(self.path)
+        partial = self.parts / _JOINED
+        try:
+            with self._writer(partial) as writer:
+                for table in self.tables():
+                    writer.write_table(table, row_group_size=max(1, table.num_rows))
+            _flush(partial)
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
         self.complete = True
         for file in sorted(self.parts.iterdir()):
             file.unlink()
@@ -171,8 +175,8 @@ class Store:
     def _check_parts(self) -> None:
         known = {_CHUNK_NAME.format(index) for index in range(self.plan.spec.grid.chunks)}
         for file in self.parts.iterdir():
-            # Temporary files of a stopped sweep begin with a dot; the join is redone from the start.
-            if file.name not in known | {PLAN_FILE, "joined.parquet"} and not file.name.startswith("."):
+            # Temporary files of a stopped sweep begin with a dot; they are written again from the start.
+            if file.name not in known | {PLAN_FILE} and not file.name.startswith("."):
                 raise ValueError(f"{file} does not belong to this sweep; give another --out")
         plan = self.parts / PLAN_FILE
         if plan.exists():
