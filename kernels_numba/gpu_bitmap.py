@@ -59,16 +59,17 @@ def blocks_per_sm(tile_n: int, capacity: int) -> int:
 
 
 @device_function
-def fetch_strip(buffer, masks, values, strip, begin, end, lane, capacity):  # type: ignore[no-untyped-def]
-    """Start this warp's copy of a strip: 256 bytes of masks, and values from unit ``begin`` to ``end``."""
-    mask_source = masks + int64(strip) * MASK_BYTES + lane * 16
-    ptx.cp_async_16_if(buffer + lane * 16, mask_source, lane < MASK_BYTES // 16)
+def fetch_strip(place, masks, values, begin, end, lane, capacity):  # type: ignore[no-untyped-def]
+    """Start this warp's copy of a strip: 256 bytes of masks, and values from unit ``begin`` to ``end``.
+
+    ``place``, ``masks`` and ``values`` point to this lane's first 16 bytes; those of the values belong to unit 0.
+    """
+    ptx.cp_async_16_if(place, masks, lane < MASK_BYTES // 16)
     count = int32(end - begin)
-    source = values + (int64(begin) + lane) * 16
-    place = int32(buffer + MASK_BYTES + lane * 16)
+    source = values + int64(begin) * 16
     for i in range(capacity // (8 * WARP_SIZE)):
         inside = int32(lane + i * WARP_SIZE) < count
-        ptx.cp_async_16_if(place + i * (WARP_SIZE * 16), source + i * (WARP_SIZE * 16), inside)
+        ptx.cp_async_16_if(place + (MASK_BYTES + i * WARP_SIZE * 16), source + i * (WARP_SIZE * 16), inside)
 
 
 @device_function
@@ -149,13 +150,16 @@ def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
         last = min(int32(first + k_tiles_per_split), k_tiles)
         # A warp below the matrix works on the last strips instead; `store_tile` drops its result.
         strip_row = min(first_row, int32(m - 1)) >> 5
-        strips = int32(strip_row * k_tiles)
-        ends = offsets + (int64(strips) + first) * 4
-        begin = int32(ptx.load_u32(ends))
-        end = int32(ptx.load_u32(ends + 4))
+        strip = int64(strip_row * k_tiles) + first
+        masks += strip * MASK_BYTES + lane * 16
+        values += lane * 16
+        offsets += strip * 4
+        begin = int32(ptx.load_u32(offsets))
+        end = int32(ptx.load_u32(offsets + 4))
         ring = int32(ptx.dynamic_shared())
         ring_end = int32(ring + STAGES * bytes_per_stage)
-        own = int32(activation_bytes + warp * strip_bytes)
+        own = int32(activation_bytes + warp * strip_bytes)  # this warp's part of a stage
+        own_place = int32(own + lane * 16)
 
         accumulators = cuda.local.array(tile_n, float32)
         for i in range(tile_n):
@@ -170,10 +174,12 @@ def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
                 cuda.syncthreads()  # tile t is complete for all, and nobody reads tile t - 1 any more
             next_tile = int32(tile + ahead)
             if next_tile < last:
-                fetch_strip(next_stage + own, masks, values, strips + next_tile, begin, end, lane, capacity)
+                fetch_strip(next_stage + own_place, masks, values, begin, end, lane, capacity)
                 fetch_activations(next_stage, x, next_tile, first_column, k, n, thread, tile_n)
                 begin = end
-                end = int32(ptx.load_u32(offsets + (int64(strips) + next_tile + 2) * 4))
+                end = int32(ptx.load_u32(offsets + 8))
+                offsets += 4
+                masks += MASK_BYTES
             ptx.cp_async_commit()
             if tile >= first:
                 multiply_strip(accumulators, this_stage, this_stage + own, lane, tile_n)

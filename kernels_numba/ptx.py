@@ -98,6 +98,15 @@ mma_m16n8k16 = _instruction(
     "rrrrrrffff",
     memory=False,
 )
+# Sparse Tensor Core: D[16,8] = A[16,32] @ B[32,8] + C, A of 2:4 sparsity: a0..a3, b0..b3, c0..c3, and the metadata of
+# lanes 4 g and 4 g + 1. Ordered metadata is what newer GPUs run at full speed.
+mma_sp_m16n8k32 = _instruction(
+    "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32 "
+    "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9,$10,$11}, {$12,$13,$14,$15}, $16, 0;",
+    "ffff",
+    "rrrrrrrrffffr",
+    memory=False,
+)
 # Shared memory -> fragments: four (or two) 8 x 8 matrices of fp16; lane i gives the address of row i.
 ldmatrix_x4 = _instruction("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 ldmatrix_x4_trans = _instruction("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
@@ -144,8 +153,9 @@ shared_scatter_word = _instruction(
     "rr",
 )
 
-# Load from shared memory: two words.
+# Loads from shared memory: two words, four words.
 shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
+shared_load_v4 = _instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 
 
 def _gather_octet() -> Any:
@@ -159,7 +169,7 @@ def _gather_octet() -> Any:
     for pair in range(4):
         low, high = f"@p{2 * pair} ", f"@p{2 * pair + 1} "
         loads += f"mov.b32 r{pair}, 0; {low}ld.shared.u16 r{pair}, [place]; {low}add.u32 place, place, 2; "
-        loads += f"{high}ld.shared.u16 high, [place]; {high}prmt.b32 r{pair}, r{pair}, high, 0x5410; "
+        loads += f"{high}ld.shared.u16 high, [place]; {high}mad.lo.u32 r{pair}, high, 65536, r{pair}; "
         loads += f"{high}add.u32 place, place, 2; " * (pair < 3)
     declare = "{ .reg .pred p<8>; .reg .b32 r<4>, bit, place, one, high; mov.b32 place, $5; mov.b32 one, $6; "
     results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))

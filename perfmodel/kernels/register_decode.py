@@ -234,3 +234,13 @@ def speedups(
             row |= {"flash_llm": dense / flash, "bound": str(times[0].bound.item())}
             rows.append(row | {"extrapolated": True})
     return pd.DataFrame(rows)
+
+
+def markdown_table(n: int = 16, gpus: Iterable[str] = ("a100-80gb", "h100", "h200", "rtx-4090")) -> str:
+    """Speed-ups over cuBLAS as in docs/bitmap.md: ours with its range, then Flash-LLM's kernel."""
+    sparsities = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    lines = ["| GPU | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |", "| --- |" + " --- |" * len(sparsities)]
+    for gpu, rows in speedups(gpus, sparsities, n=n).groupby("gpu", sort=False):
+        cells = (f"{r.speedup:.2f} ({r.low:.2f}-{r.high:.2f}); {r.flash_llm:.2f}" for r in rows.itertuples())
+        lines.append(f"| {gpu} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
