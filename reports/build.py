@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from perfmodel.plotting.style import house_style, save
 from perfmodel.specs import Source
-from reports import inside, kernels, pays, serving, trust
+from reports import beyond, inside, kernels, pays, serving, trust
 from reports.exhibit import Chapter, Context, Exhibit
 from reports.pdf import write_pdf
 
@@ -23,6 +23,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     pays.CHAPTER,
     serving.CHAPTER,
     inside.CHAPTER,
+    beyond.CHAPTER,
     trust.CHAPTER,
 )
 TITLE = "Load sparse, compute dense: when, where and by how much does it pay?"
