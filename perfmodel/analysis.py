@@ -1,0 +1,322 @@
+"""Questions asked of the models as a whole: where does sparse begin to pay, what matters, what would it take?
+
+Crossover surfaces and inverse questions by root finding, Pareto fronts of any table, global sensitivity by Sobol
+indices. All of them call the same vectorised models as a sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.calibration import calibrated
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape, kernel_model
+from perfmodel.names import unknown_name
+from perfmodel.sweep.evaluate import scaled_machine
+from perfmodel.sweep.spec import SCALES
+from perfmodel.transformer import layer_matrices
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+
+COARSE = np.linspace(0.0, 1.0, 201)  # the crossover is bracketed on this grid, then refined by bisection
+BISECTIONS = 30
+PARAMETER_PREFIX = "parameter:"
+
+
+def layer_times(
+    kernel: str, gpu: str, model: str, n: ArrayLike, sparsity: ArrayLike, scales: Mapping[str, Any] | None = None
+) -> tuple[Array, Array]:
+    """Seconds of all matrix products of one decoder layer: on ``kernel`` with the weights pruned, and dense.
+
+    Products a kernel does not prune (a router) are left out of both. N is padded to what the kernel takes.
+
+    Parameters
+    ----------
+    kernel, gpu, model
+        Names of the registry and the catalogue.
+    n, sparsity : array_like
+        Tokens in flight; fraction of zeros.
+    scales : mapping, optional
+        What-if factors on the GPU's rates, by the names of the sweep's axes; scalars or arrays.
+
+    Returns
+    -------
+    tuple of ndarray
+        Broadcast shape of the inputs; NaN where the kernel cannot take the tokens.
+    """
+    chosen = kernel_model(kernel)
+    machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
+    tokens, s = (np.asarray(value, dtype=np.float64) for value in (n, sparsity))
+    own, dense = np.zeros(()), np.zeros(())
+    for matrix in layer_matrices(load_model(model).shape):
+        if not matrix.prunable:
+            continue
+        count, each = matrix.products(tokens)
+        padded = chosen.padded_n(each)
+        shape = Shape.of(matrix.m, matrix.k, np.where(np.isnan(padded), each, padded), s)
+        time_s = np.where(np.isnan(padded), np.nan, chosen.time(machine, shape, calibrated(kernel)).time_s)
+        asked = Shape.of(matrix.m, matrix.k, each, 0.0)
+        own = own + count * time_s
+        dense = dense + count * KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE)).time_s
+    return own, dense
+
+
+def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup: float = 1.0) -> Array:
+    """Lowest sparsity from which a layer on ``kernel`` is at least ``speedup`` times as fast as dense.
+
+    The first crossing, should there be several; the layer's products are compared as a whole (`layer_times`).
+
+    Parameters
+    ----------
+    n : array_like
+        Tokens in flight.
+    speedup : float
+        What counts as winning; above 0.
+
+    Returns
+    -------
+    ndarray
+        Shape of ``n``: 0 where it wins even without zeros, NaN where it never does. Exact to 1e-9.
+    """
+    if not speedup > 0:
+        raise ValueError(f"speedup must be above 0, got {speedup:g}")
+    tokens = np.asarray(n, dtype=np.float64)
+
+    def wins(sparsity: Array) -> NDArray[np.bool_]:
+        own, dense = layer_times(kernel, gpu, model, tokens if sparsity.shape == tokens.shape else tokens[..., None],
+                                 sparsity)  # fmt: skip
+        return np.asarray(dense >= speedup * own)
+
+    won = wins(np.broadcast_to(COARSE, (*tokens.shape, COARSE.size)))
+    first = np.argmax(won, axis=-1)
+    low, high = COARSE[np.maximum(first - 1, 0)], COARSE[first]
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        above = wins(middle)
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.where(won.any(axis=-1), np.where(first == 0, 0.0, high), np.nan)
+
+
+def crossover_surface(
+    kernel: str, *, gpus: Sequence[str], models: Sequence[str], n: Sequence[int], speedup: float = 1.0
+) -> pd.DataFrame:
+    """`crossover_sparsity` over GPUs, models and tokens.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``kernel, gpu, model, n, sparsity``; NaN where dense always wins.
+    """
+    import pandas as pd
+
+    parts = []
+    for gpu in gpus:
+        for model in models:
+            found = crossover_sparsity(kernel, gpu, model, np.asarray(n), speedup)
+            parts.append(pd.DataFrame({"kernel": kernel, "gpu": gpu, "model": model, "n": list(n), "sparsity": found}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def pareto_front(
+    table: pd.DataFrame, *, maximise: Sequence[str] = (), minimise: Sequence[str] = ()
+) -> NDArray[np.bool_]:
+    """Mask of the rows that no other row beats: none is at least as good everywhere and better somewhere.
+
+    Rows with a missing value are never on the front; equal rows are on it together.
+
+    Raises
+    ------
+    ValueError
+        If a column is unknown, or none is given.
+    """
+    names = [*maximise, *minimise]
+    if not names:
+        raise ValueError("name at least one column to maximise or minimise")
+    for name in names:
+        if name not in table:
+            raise ValueError(unknown_name("column", name, table.columns))
+    cost = np.column_stack([-table[name] for name in maximise] + [table[name] for name in minimise]).astype(np.float64)
+    usable = np.flatnonzero(~np.isnan(cost).any(axis=1))
+    order = usable[np.lexsort(cost[usable].T[::-1])]
+    front: list[int] = []
+    # In lexical order a row can only be beaten by one before it, and then also by one on the front.
+    for row in order:
+        others = cost[front]
+        beaten = ((others <= cost[row]).all(axis=1) & (others < cost[row]).any(axis=1)).any() if front else False
+        if not beaten:
+            front.append(int(row))
+    mask = np.zeros(len(table), dtype=bool)
+    mask[front] = True
+    return mask
+
+
+def sobol_indices(
+    function: Callable[[dict[str, Array]], Array],
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    samples: int = 1024,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Share of the variance of ``function`` that each input explains, alone and with all its interactions.
+
+    Inputs are independent and uniform in their ranges.
+
+    Parameters
+    ----------
+    function
+        Takes arrays by name, gives one value per element.
+    ranges : mapping
+        Lowest and highest value of each input.
+    samples : int
+        Base samples, a power of two; the function sees ``samples * (len(ranges) + 2)`` points.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``input, first, first_error, total, total_error``, largest total first; errors are 95 % bootstrap half-widths.
+
+    Raises
+    ------
+    ValueError
+        If a range is empty, ``samples`` no power of two, or the function does not vary or is not finite.
+
+    References
+    ----------
+    Saltelli et al., "Variance based sensitivity analysis of model output", Computer Physics Communications 181, 2010;
+    computed by SALib (Herman and Usher, JOSS 2(9), 2017).
+    """
+    import pandas as pd
+    from SALib.analyze import sobol as analysis
+    from SALib.sample import sobol as sampling
+
+    for name, (low, high) in ranges.items():
+        if not low < high:
+            raise ValueError(f"the range of {name} is {low:g} to {high:g}, allowed is a lowest below a highest value")
+    if samples < 2 or samples & (samples - 1):
+        raise ValueError(f"samples is {samples}, allowed is a power of two")
+    problem = {"num_vars": len(ranges), "names": list(ranges), "bounds": [list(ends) for ends in ranges.values()]}
+    points = sampling.sample(problem, samples, calc_second_order=False, seed=seed)
+    values = np.asarray(function(dict(zip(ranges, points.T, strict=True))), dtype=np.float64)
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
+        raise ValueError("the function must be finite and vary within the ranges")
+    found = analysis.analyze(problem, values, calc_second_order=False, seed=seed)
+    columns = {"first": "S1", "first_error": "S1_conf", "total": "ST", "total_error": "ST_conf"}
+    table = pd.DataFrame({"input": list(ranges), **{name: found[key] for name, key in columns.items()}})
+    return table.sort_values("total", ascending=False, ignore_index=True)
+
+
+def prediction_sensitivity(
+    kernel: str,
+    gpu: str,
+    ranges: Mapping[str, tuple[float, float]],
+    *,
+    m: int,
+    k: int,
+    n: int = 8,
+    sparsity: float = 0.8,
+    samples: int = 1024,
+) -> pd.DataFrame:
+    """Sobol indices of the log of a kernel's predicted time.
+
+    Parameters
+    ----------
+    ranges : mapping
+        Inputs to vary: ``m, k, n, sparsity``, the what-if factors of a sweep (``dram_bandwidth_scale`` ...), and
+        ``parameter:NAME`` for a fitted parameter of the kernel. The rest keeps its value. The logarithm makes an
+        input that doubles a short time count like one that doubles a long time.
+
+    Raises
+    ------
+    ValueError
+        As `sobol_indices`; unknown inputs are named.
+    """
+    chosen, machine, fitted = kernel_model(kernel), Machine.of(load_gpu(gpu)), calibrated(kernel)
+    fields = {f"{PARAMETER_PREFIX}{name}": name for name in vars(fitted)}
+    known = ["m", "k", "n", "sparsity", *SCALES, *fields]
+    for name in ranges:
+        if name not in known:
+            raise ValueError(unknown_name("input", name, known))
+
+    def log_time(inputs: dict[str, Array]) -> Array:
+        size = {"m": m, "k": k, "n": n, "sparsity": sparsity} | inputs
+        scaled = scaled_machine(machine, {name: inputs[name] for name in SCALES if name in inputs})
+        changed = {fields[name]: value for name, value in inputs.items() if name in fields}
+        parameters = type(fitted)(**{**vars(fitted), **changed})
+        shape = Shape.of(size["m"], size["k"], chosen.padded_n(size["n"]), size["sparsity"])
+        return np.log(chosen.time(scaled, shape, parameters).time_s)
+
+    return sobol_indices(log_time, ranges, samples=samples)
+
+
+def value_where(
+    function: Callable[[float], float], target: float, low: float, high: float, *, log: bool = False
+) -> float | None:
+    """Input in [low, high] at which ``function`` first reaches ``target``, or None if it does not.
+
+    Parameters
+    ----------
+    function
+        Continuous, or with steps: then the input just where it passes ``target``.
+    log : bool
+        Look on a logarithmic scale, for inputs over several powers of ten.
+
+    Raises
+    ------
+    ValueError
+        If the interval is empty, or not above 0 with ``log``.
+    """
+    from scipy.optimize import brentq
+
+    if not low < high or (log and low <= 0):
+        raise ValueError(f"the interval is {low:g} to {high:g}, allowed is low < high{', above 0' if log else ''}")
+    points = np.geomspace(low, high, COARSE.size) if log else np.linspace(low, high, COARSE.size)
+    excess = np.array([function(float(point)) - target for point in points])
+    if excess[0] == 0:
+        return float(low)
+    crossed = np.flatnonzero(np.sign(excess[1:]) != np.sign(excess[0]))
+    if not crossed.size:
+        return None
+    first = int(crossed[0])
+    return float(brentq(lambda x: function(x) - target, points[first], points[first + 1], xtol=1e-9, rtol=1e-9))
+
+
+def sparsity_for_speedup(kernel: str, gpu: str, speedup: float, *, m: int, k: int, n: int) -> float | None:
+    """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None."""
+
+    def gain(sparsity: float) -> float:
+        return _speedup(kernel, gpu, Shape.of(m, k, n, sparsity), 1.0)
+
+    return value_where(gain, speedup, 0.0, 1.0)
+
+
+def bandwidth_for_speedup(
+    kernel: str, gpu: str, speedup: float, *, m: int, k: int, n: int, sparsity: float
+) -> float | None:
+    """DRAM bandwidth in bytes/s at which ``kernel`` is ``speedup`` times as fast as dense, the GPU else unchanged.
+
+    Looked for between 1 % and 100 times the GPU's own, from below. None if no such bandwidth gives it.
+    """
+    own = load_gpu(gpu).dram.bandwidth_bytes_per_s
+
+    def gain(scale: float) -> float:
+        return _speedup(kernel, gpu, Shape.of(m, k, n, sparsity), scale)
+
+    scale = value_where(gain, speedup, 0.01, 100.0, log=True)
+    return None if scale is None else scale * own
+
+
+def _speedup(kernel: str, gpu: str, shape: Shape, bandwidth_scale: float) -> float:
+    chosen = kernel_model(kernel)
+    machine = scaled_machine(Machine.of(load_gpu(gpu)), {"dram_bandwidth_scale": bandwidth_scale})
+    padded = Shape(shape.m, shape.k, chosen.padded_n(shape.n), shape.sparsity)
+    if np.isnan(padded.n):
+        raise ValueError(f"{kernel} takes N of {chosen.supported_n}, got {float(shape.n):g}")
+    dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE)).time_s
+    return float(dense / chosen.time(machine, padded, calibrated(kernel)).time_s)
