@@ -118,7 +118,7 @@ class Product:
         self.x = library.asarray(np.pad(x, padding))
         dtype = np.float32 if as_fp32 else np.float16
         self.out = library.full((self.plan.m, self.plan.n_padded), dtype, np.nan)
-        split = self.plan.split_k > 1
+        split = self.plan.partials > 1
         self.workspace = library.full(self.plan.workspace_shape, np.float32, np.nan) if split else None
         self.as_fp32 = as_fp32
 

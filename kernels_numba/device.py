@@ -164,7 +164,7 @@ def multiply(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtyp
     plan = make_plan(weights, x.shape[1], split_k=split_k, arch=current_arch(), sm_count=sm_count())
     x = padded(x, (plan.k, plan.n_padded))
     out = empty_like(x, (plan.m, plan.n_padded), dtype)
-    workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.split_k > 1 else None
+    workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.partials > 1 else None
     stream = current_stream(x)
     for launch in launches(plan, buffers, x, out, workspace, as_fp32=dtype == np.float32):
         run(launch, stream)

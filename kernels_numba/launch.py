@@ -6,7 +6,7 @@ says nothing about where it runs: the same launches go to the PTX emulator (`spm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from kernels_numba import gpu_csr, gpu_reduce, variants
 from kernels_numba.compile import Variant, compile_kernel
 from kernels_numba.encoded import Element, EncodedWeight, check
-from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl
+from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, TwoFour
 from kernels_numba.formats_bitmap import Bitmap
+from kernels_numba.formats_two_four import TwoFourTiles, pack
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
 MAX_SPLIT_K = 32
@@ -27,6 +28,7 @@ WEIGHT_BUFFERS = {
     "tiled_csl": ("words", "tile_offsets"),
     "bitmap": ("masks", "values", "offsets"),
     "dense": ("values",),
+    "two_four": ("tiles",),
 }
 
 
@@ -36,6 +38,7 @@ class Plan:
 
     n_padded : n rounded up to a multiple of 8; x and the output have this many columns on the device.
     split_k : blocks that share K, each taking ``k_tiles_per_split`` tiles of 64; 1 for CSR.
+    residual : CSR variant for what does not fit the 2:4 pattern; None if all does, and for other formats.
     """
 
     variant: Variant
@@ -44,6 +47,7 @@ class Plan:
     n_padded: int
     split_k: int
     k_tiles_per_split: int
+    residual: Variant | None = None
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -57,9 +61,14 @@ class Plan:
         return self.m * self.n_padded
 
     @property
+    def partials(self) -> int:
+        """Partial sums per output: one of each split, and one of the residual."""
+        return self.split_k + (self.residual is not None)
+
+    @property
     def workspace_shape(self) -> tuple[int, int, int]:
-        """Shape of the float32 partial sums, needed if ``split_k > 1``."""
-        return self.split_k, self.m, self.n_padded
+        """Shape of the float32 partial sums, needed if ``partials > 1``."""
+        return self.partials, self.m, self.n_padded
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,12 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
-    """Dense weights with k padded to a multiple of 8 (a copy), so that rows are whole 16-byte chunks; others as is."""
+    """Weights as their kernel can copy them in chunks of 16 bytes, and the same object if they already are.
+
+    Dense weights get k padded to a multiple of 8, `TwoFour` is packed in tiles; both are copies.
+    """
+    if isinstance(weights, TwoFour):
+        return pack(weights)
     if not isinstance(weights, Dense) or weights.values.shape[1] % COLUMN_UNIT == 0:
         return weights
     return Dense(np.pad(weights.values, ((0, 0), (0, -weights.values.shape[1] % COLUMN_UNIT))), weights.element)
@@ -125,7 +139,10 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
     if isinstance(weights, Bitmap):
         return variants.bitmap(tile_n, variants.capacity_for(weights.most_values))
-    check(isinstance(weights, Dense), "format of weights", type(weights).__name__, "TiledCsl, Bitmap, Csr or Dense")
+    if isinstance(weights, TwoFourTiles):
+        return variants.two_four(tile_n)
+    allowed = "TiledCsl, Bitmap, Csr, TwoFour or Dense"
+    check(isinstance(weights, Dense), "format of weights", type(weights).__name__, allowed)
     return variants.dense(tile_n)
 
 
@@ -161,7 +178,10 @@ def make_plan(
         split_k = choose_split_k(tiles, k_tiles, variant.tile_n, slots)
     check(isinstance(split_k, int) and 1 <= split_k <= 65_535, "split_k", split_k, "an integer from 1 to 65535")
     per_split = ceil_div(k_tiles, split_k)
-    return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split)
+    residual = None
+    if isinstance(weights, TwoFourTiles) and weights.residual.nnz:
+        residual = choose_variant(weights.residual, n_padded)
+    return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split, residual)
 
 
 def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: Any, *, as_fp32: bool) -> list[Launch]:
@@ -171,7 +191,7 @@ def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: A
     ----------
     buffers : arrays of the weights by name, where the kernel runs.
     x : (k, n_padded) float16; out : (m, n_padded) float16, or float32 if ``as_fp32``.
-    workspace : (split_k, m, n_padded) float32, or None if K is not split.
+    workspace : float32 of the plan's ``workspace_shape``, or None if there is one partial sum only.
     """
     name = plan.variant.name
     sizes = (plan.m, plan.n_padded, int(as_fp32))
@@ -186,5 +206,14 @@ def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: A
     if workspace is None:
         return [first]
     blocks = ceil_div(plan.outputs, gpu_reduce.THREADS * gpu_reduce.OUTPUTS_PER_THREAD)
-    arguments = (workspace, out, plan.outputs, plan.split_k, int(as_fp32))
-    return [first, Launch(variants.reduce(), (blocks, 1, 1), arguments)]
+    arguments = (workspace, out, plan.outputs, plan.partials, int(as_fp32))
+    return [first, *_residual(plan, buffers, x, workspace), Launch(variants.reduce(), (blocks, 1, 1), arguments)]
+
+
+def _residual(plan: Plan, buffers: dict[str, Any], x: Any, workspace: Any) -> list[Launch]:
+    """Launch of the CSR part of a 2:4 plan into the last slice of the workspace; none if there is no such part."""
+    if plan.residual is None:
+        return []
+    rest = replace(plan, variant=plan.residual, residual=None, split_k=1)
+    names = {name: buffers[f"residual_{name}"] for name in ("row_ptr", "col_idx", "values")}
+    return launches(rest, names, x, workspace[plan.split_k], None, as_fp32=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kernels_numba.compile import Variant, compile_ptx
 from kernels_numba.encoded import Element, EncodedWeight, check
-from kernels_numba.formats import Csr, Dense, TiledCsl
+from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour
 from kernels_numba.formats_bitmap import Bitmap
 from kernels_numba.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
 
@@ -84,7 +84,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
         return "cuda"
     from kernels_numba import device
 
-    fits = isinstance(weights, TiledCsl | Bitmap | Csr | Dense) and weights.element == Element.FLOAT16
+    fits = isinstance(weights, TiledCsl | Bitmap | Csr | TwoFour | Dense) and weights.element == Element.FLOAT16
     return "cuda" if fits and x.dtype == np.float16 and device.is_available() else "cpu"
 
 
@@ -157,7 +157,7 @@ def emulate(
     x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
     # NaN marks outputs that no block wrote.
     out = np.full((plan.m, plan.n_padded), np.nan, np.dtype(out_dtype))
-    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.split_k > 1 else None
+    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.partials > 1 else None
     buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
     results = []
     for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):

@@ -7,6 +7,7 @@ linear in a few *units of work*::
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
     bitmap      block, tile, value (stored, padding included)
     dense       block, tile
+    two_four    block, tile
     csr         block, nonzero (in all rows of the block)
     reduce      block, split
 
@@ -26,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.compile import ARCHITECTURES, Variant, compile_kernel
-from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, encode_csr, encode_tiled_csl
+from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.formats_bitmap import STRIP_K, STRIP_M, STRIP_SIZE, Bitmap, encode_bitmap
+from kernels_numba.formats_two_four import TwoFourTiles, pack
 from kernels_numba.gpu_csr import ROWS_PER_BLOCK
 from kernels_numba.gpu_reduce import OUTPUTS_PER_THREAD, THREADS
 from kernels_numba.launch import DEFAULT_ARCH
@@ -39,6 +41,7 @@ ARRAYS = {
     "tiled_csl": ("words", "tile_offsets", "x", "out"),
     "bitmap": ("masks", "values", "offsets", "x", "out"),
     "dense": ("weights", "x", "out"),
+    "two_four": ("tiles", "x", "out"),
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
@@ -136,7 +139,7 @@ def _stage(text: str, kind: str, array: str) -> str:
     if kind == "ldmatrix":
         return "read_x" if ".trans" in text else "read_a"
     if kind == "load":
-        return "read_masks" if ".v2" in text else "gather"
+        return "read_metadata" if ".v4" in text else "read_masks" if ".v2" in text else "gather"
     return "clear" if ".v4" in text else "scatter"
 
 
@@ -157,13 +160,17 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
     elif name == "dense":
         for tiles in (2, 3, 5):
             yield {"block": 1, "tile": tiles}, _count(variant, Dense(_tiles(tiles, 4096)), x_columns)
+    elif name == "two_four":
+        for tiles in (3, 4, 6):
+            weights = pack(encode_two_four(_tiles(tiles, 1024)))
+            yield {"block": 1, "tile": tiles}, _count(variant, weights, x_columns)
     elif name == "csr":
         # Rows of a whole number of unrolled steps (4 times 32 lanes), so that no lane idles.
         for per_row in (0, 128, 256, 512):
             a = np.zeros((ROWS_PER_BLOCK, 1024), np.float16)
             a[:, :per_row] = 1
-            weights = encode_csr(a, index_bits=variant.parameters[1])
-            yield {"block": 1, "nonzero": ROWS_PER_BLOCK * per_row}, _count(variant, weights, x_columns)
+            rows = encode_csr(a, index_bits=variant.parameters[1])
+            yield {"block": 1, "nonzero": ROWS_PER_BLOCK * per_row}, _count(variant, rows, x_columns)
     else:
         outputs = THREADS * OUTPUTS_PER_THREAD
         for splits in (4, 8, 16):
@@ -192,14 +199,16 @@ def _strips(tiles: int, values: int) -> NDArray[np.float16]:
     return np.ascontiguousarray(rows.reshape(TILE_M, tiles * TILE_K))
 
 
-def _count(variant: Variant, weights: TiledCsl | Bitmap | Dense | Csr, n: int) -> Amounts:
+def _count(variant: Variant, weights: TiledCsl | Bitmap | Dense | TwoFourTiles | Csr, n: int) -> Amounts:
     """Counts of the launch of one thread block with this variant."""
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
     sizes = (m, n, 0) if isinstance(weights, Csr) else (m, k, n, -(-k // TILE_K), 0)
-    buffers = (buffer if buffer.size else np.zeros(4, buffer.dtype) for buffer in weights.buffers.values())
+    arrays = ARRAYS[family(variant)]
+    taken = list(weights.buffers.values())[: len(arrays) - 2]  # all but x and out; a 2:4 weight's residual is not taken
+    buffers = (buffer if buffer.size else np.zeros(4, buffer.dtype) for buffer in taken)
     counters = run_on_emulator(variant, (1, 1, 1), (*buffers, x, out, *sizes), DEFAULT_ARCH).counters
-    return quantities(counters, ARRAYS[family(variant)])
+    return quantities(counters, arrays)
 
 
 def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Amounts]:

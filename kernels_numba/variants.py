@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from functools import cache
 
-from kernels_numba import gpu_bitmap, gpu_csr, gpu_dense, gpu_reduce, gpu_tiled_csl
+from kernels_numba import gpu_bitmap, gpu_csr, gpu_dense, gpu_reduce, gpu_sparta, gpu_tiled_csl
 from kernels_numba.compile import Variant
 from kernels_numba.gpu_stages import THREADS, TILE_N_CHOICES
 
@@ -59,6 +59,14 @@ def dense(tile_n: int) -> Variant:
 
 
 @cache
+def two_four(tile_n: int) -> Variant:
+    """The 2:4 part of a SparTA-type product, on the Sparse Tensor Cores."""
+    shared_bytes, blocks = gpu_sparta.shared_bytes(tile_n), gpu_sparta.BLOCKS_PER_SM[tile_n]
+    make = gpu_sparta.make_two_four_kernel
+    return Variant(f"two_four_n{tile_n}", make, (tile_n,), gpu_sparta.SIGNATURE, THREADS, shared_bytes, blocks, tile_n)
+
+
+@cache
 def csr(tile_n: int, index_bits: int) -> Variant:
     """Sputnik-type CSR on the CUDA cores."""
     name, blocks = f"csr_n{tile_n}_i{index_bits}", gpu_csr.BLOCKS_PER_SM
@@ -78,7 +86,8 @@ def all_variants() -> dict[str, Variant]:
     """Every variant by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
     tiled += [bitmap(n, capacity) for n in TILE_N_CHOICES for capacity in gpu_bitmap.CAPACITIES]
-    others = [dense(n) for n in TILE_N_CHOICES] + [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
+    others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
+    others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     return {variant.name: variant for variant in (*tiled, *others, reduce())}
 
 
@@ -92,7 +101,7 @@ def find_variants(name: str) -> list[Variant]:
     """
     found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
     if not found:
-        families = ["tiled_csl", "bitmap", "dense", "csr", "reduce"]
+        families = ["tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce"]
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")

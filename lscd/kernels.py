@@ -14,7 +14,8 @@ from lscd.errors import BAD_INPUT, written_whole
 WIDTH = 150  # columns; one variant a column is easier to compare than wrapped names
 
 Kernel = Annotated[
-    str, typer.Argument(help="tiled_csl, bitmap, dense, csr, reduce, or one variant such as tiled_csl_n16_v4.")
+    str,
+    typer.Argument(help="tiled_csl, bitmap, dense, two_four, csr, reduce, or one variant such as tiled_csl_n16_v4."),
 ]
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
 
@@ -117,7 +118,7 @@ def trace(
     from kernels_numba.variants import find_variants
 
     try:
-        families = ("tiled_csl", "bitmap", "dense", "csr", "reduce")
+        families = ("tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce")
         chosen = [v for name in kernel or families for v in find_variants(name)]
         if not output.is_dir():
             raise ValueError(f"--output {output} is no directory; make it, or run in the project's root")

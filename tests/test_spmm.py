@@ -12,6 +12,7 @@ from kernels_numba import device
 from kernels_numba.encoded import Element
 from kernels_numba.formats import Dense, TiledCsl, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.launch import Launch, choose_split_k, launches, make_plan
+from kernels_numba.panel_csr import encode_panel_csr
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import choose_backend, spmm
 from kernels_numba.variants import tile_n_for, vectors_for
@@ -67,7 +68,7 @@ def test_auto_chooses_the_gpu_for_what_its_kernels_take(monkeypatch: pytest.Monk
     monkeypatch.setattr(device, "is_available", lambda: True)
     assert choose_backend(encode_tiled_csl(A), X) == "cuda"
     assert choose_backend(encode_csr(A), X) == "cuda"
-    assert choose_backend(encode_two_four(A), X) == "cpu"
+    assert choose_backend(encode_two_four(A), X) == "cuda"
     assert choose_backend(Dense(A.astype(np.float32)), X) == "cpu"
     assert choose_backend(encode_tiled_csl(A), X.astype(np.float32)) == "cpu"
 
@@ -107,8 +108,10 @@ def test_wrong_input_is_refused_in_words(x: Any, options: dict[str, Any], messag
 
 
 def test_formats_without_a_gpu_kernel_are_refused() -> None:
-    with pytest.raises(ValueError, match="format of weights: TwoFour; allowed: TiledCsl, Csr or Dense"):
-        spmm(encode_two_four(A), X, backend="emulator")
+    with pytest.raises(
+        ValueError, match="format of weights: PanelCsr; allowed: TiledCsl, Bitmap, Csr, TwoFour or Dense"
+    ):
+        spmm(encode_panel_csr(A), X, backend="emulator")
     bits = Dense(A.view(np.uint16), Element.BFLOAT16)
     with pytest.raises(ValueError, match="element type of weights: bfloat16"):
         spmm(bits, X, backend="emulator")

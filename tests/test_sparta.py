@@ -1,0 +1,191 @@
+"""The SparTA-type kernel: packing is exact, the emulated PTX agrees with float64, the machine code is as planned."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kernels_numba import trace, variants
+from kernels_numba.check import machine_code_faults
+from kernels_numba.compile import ARCHITECTURES, compile_kernel
+from kernels_numba.encoded import Element
+from kernels_numba.formats import TwoFour, encode_two_four
+from kernels_numba.formats_two_four import TILE_BYTES, TILE_K, TILE_M, pack, unpack
+from kernels_numba.gpu_stages import TILE_N_CHOICES
+from kernels_numba.launch import launches, make_plan
+from kernels_numba.reference import check_product
+from kernels_numba.spmm import emulate, spmm
+
+SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (201, 131)]
+MMA_SP = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32"
+
+
+def random_problem(m: int, k: int, n: int, density: float, seed: int = 0) -> tuple[NDArray, NDArray]:
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((m, k)).astype(np.float16)
+    a[rng.random((m, k)) >= density] = 0
+    return a, rng.standard_normal((k, n)).astype(np.float16)
+
+
+def pattern_problem(m: int, k: int, n: int) -> tuple[NDArray, NDArray]:
+    """A matrix that is 2:4 already, whose residual is empty."""
+    a, x = random_problem(m, k, n, 1.0)
+    a[:, 1::4] = a[:, 2::4] = 0
+    return a, x
+
+
+def check(m: int, k: int, n: int, density: float, **options) -> None:
+    a, x = random_problem(m, k, n, density)
+    weights = encode_two_four(a)
+    out, _ = emulate(weights, x, **options)
+    assert out.shape == (m, n)
+    check_product(out, weights, x, f"{m} x {k} x {n} at density {density}")
+
+
+@pytest.mark.parametrize(("m", "k"), SHAPES)
+@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
+def test_packing_is_exact(m: int, k: int, density: float) -> None:
+    a, _ = random_problem(m, k, 1, density)
+    weights = encode_two_four(a)
+    packed = pack(weights).validate()
+    np.testing.assert_array_equal(packed.decode(), a)
+    back = unpack(packed)
+    np.testing.assert_array_equal(back.values.view(np.uint16), weights.values.view(np.uint16))
+    np.testing.assert_array_equal(back.metadata, weights.metadata)
+    assert packed.nnz == weights.nnz == np.count_nonzero(a)
+
+
+def test_packed_bytes_are_those_of_the_pattern() -> None:
+    """1.125 bytes a weight, padded to whole tiles; the residual is the same object."""
+    weights = encode_two_four(random_problem(256, 128, 1, 0.5)[0])
+    packed = pack(weights)
+    assert packed.tiles.nbytes == 1.125 * 256 * 128 == 4 * TILE_BYTES
+    assert packed.tiles.nbytes == weights.values.nbytes + weights.metadata.nbytes
+    assert packed.residual is weights.residual
+
+
+def test_only_float16_is_packed() -> None:
+    wide = encode_two_four(np.ones((4, 16), np.float32))
+    with pytest.raises(ValueError, match=r"element type of weights: float32; allowed: float16"):
+        pack(wide)
+    with pytest.raises(ValueError, match="element type of weights: float32"):
+        spmm(wide, np.ones((16, 8), np.float16), backend="emulator")
+
+
+def test_corrupt_tiles_are_refused() -> None:
+    packed = pack(encode_two_four(random_problem(130, 70, 1, 0.5)[0]))
+    equal_places = packed.tiles.copy()
+    equal_places[0, 0, -TILE_BYTES // 2 + 4096 :] = 0
+    with pytest.raises(ValueError, match="metadata: positions not ascending"):
+        dataclasses.replace(packed, tiles=equal_places).validate()
+    with pytest.raises(ValueError, match="tiles: uint16"):
+        dataclasses.replace(packed, tiles=packed.tiles[:1]).validate()
+
+
+@pytest.mark.parametrize(("m", "k"), SHAPES)
+def test_shapes(m: int, k: int) -> None:
+    check(m, k, 8, 0.3, out_dtype=np.float32)
+
+
+@pytest.mark.parametrize("density", [0.0, 1e-3, 0.1, 0.5, 0.51, 0.9, 1.0])
+def test_every_density(density: float) -> None:
+    check(40, 130, 16, density, out_dtype=np.float32)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 17, 33, 64, 72])
+def test_any_number_of_columns(n: int) -> None:
+    check(33, 96, n, 0.4, out_dtype=np.float32)
+
+
+@pytest.mark.parametrize("split_k", [1, 2, 5, 50])
+@pytest.mark.parametrize("out_dtype", [np.float16, np.float32])
+def test_split_k(split_k: int, out_dtype: type) -> None:
+    check(20, 5 * 64 + 3, 16, 0.6, split_k=split_k, out_dtype=out_dtype)
+
+
+def test_a_long_k_goes_round_the_ring() -> None:
+    """11 tiles on a ring of 4, on both generations' PTX, bit for bit the same."""
+    a, x = pattern_problem(128, 11 * TILE_K, 8)
+    weights = encode_two_four(a)
+    results = [emulate(weights, x, split_k=1, arch=arch)[0] for arch in ("sm_80", "sm_90")]
+    np.testing.assert_array_equal(*results)
+    check_product(results[0], weights, x)
+
+
+def test_each_kept_place_reaches_its_own_column() -> None:
+    """One weight a row, in every column of two tiles in turn: the output is that row of X, exactly."""
+    k = 2 * TILE_K
+    a = np.eye(k, dtype=np.float16)
+    x = np.arange(k * 8, dtype=np.float16).reshape(k, 8)
+    np.testing.assert_array_equal(emulate(encode_two_four(a), x, out_dtype=np.float32)[0], x.astype(np.float32))
+
+
+def test_launches_are_pattern_residual_and_sum() -> None:
+    a, x = random_problem(130, 200, 16, 0.7)
+    out, results = emulate(encode_two_four(a), x, split_k=2)
+    assert [result.kernel for result in results] == ["two_four_n16", "csr_n16_i32", "reduce"]
+    narrow, _ = emulate(encode_two_four(a, index_bits=16), x, split_k=2)
+    np.testing.assert_array_equal(out, narrow)
+
+
+@pytest.mark.parametrize(("split_k", "kernels"), [(1, 1), (2, 2)])
+def test_without_residual_there_is_no_csr_launch(split_k: int, kernels: int) -> None:
+    a, x = pattern_problem(70, 190, 8)
+    weights = encode_two_four(a)
+    assert weights.residual.nnz == 0
+    out, results = emulate(weights, x, split_k=split_k)
+    assert len(results) == kernels
+    check_product(out, weights, x)
+
+
+def test_workspace_has_a_slice_for_the_residual() -> None:
+    packed = pack(encode_two_four(np.ones((300, 640), np.float16)))
+    plan = make_plan(packed, 70, split_k=3)
+    assert plan.workspace_shape == (4, 300, 72)
+    workspace = np.zeros(plan.workspace_shape, np.float32)
+    todo = launches(plan, packed.buffers, np.zeros((640, 72)), np.zeros((300, 72)), workspace, as_fp32=True)
+    assert todo[1].arguments[4].base is workspace
+    assert [launch.grid for launch in todo] == [(3, 2, 3), (75, 2, 1), (43, 1, 1)]
+
+
+@pytest.mark.parametrize("tile_n", TILE_N_CHOICES)
+def test_work_is_half_of_dense_and_free_of_bank_conflicts(tile_n: int) -> None:
+    a, x = pattern_problem(TILE_M, 3 * TILE_K, tile_n)
+    counters = emulate(encode_two_four(a), x, split_k=1)[1][0].counters
+    for kind in ("ldmatrix", "cp.async", "load"):
+        assert counters.shared(kind).bank_conflicts == 0
+    assert counters.mma == {MMA_SP: 3 * 4 * 2 * 2 * tile_n // 8}  # tiles, warps, halves, steps, groups
+    assert counters.by_array("load")[0].bytes == 3 * TILE_BYTES
+
+
+@pytest.mark.parametrize(("tile_n", "arch"), [(8, "sm_80"), (32, "sm_89"), *((64, arch) for arch in ARCHITECTURES)])
+def test_machine_code_has_sparse_tensor_cores_and_no_spills(tile_n: int, arch: str) -> None:
+    kernel = compile_kernel(variants.two_four(tile_n), arch)
+    assert machine_code_faults(kernel) == []
+    assert kernel.main_loop["barrier"] == 1
+
+
+def test_a_dense_kernel_does_not_pass_as_the_sparse_one() -> None:
+    impostor = dataclasses.replace(variants.dense(8), name="two_four_n8_impostor")
+    assert "no HMMA.SP.16832.F32" in machine_code_faults(compile_kernel(impostor, "sm_80"))
+
+
+def test_trace_counts_tiles_exactly() -> None:
+    counted = trace.trace(variants.two_four(8), archs=("sm_80",))
+    tile = {name: amounts.get("tile", 0) for name, amounts in counted["per_block"].items()}
+    assert tile["global_bytes.tiles.load"] == TILE_BYTES
+    assert tile["mma"] == 4 * 2 * 2
+    assert tile["barriers"] == 1
+    assert tile["shared_wavefronts.read_metadata"] == 4 * 4  # a warp's 16-byte loads go in four phases
+    assert counted["residuals"].keys() <= {"instructions"}
+
+
+def test_hostile_bfloat16_is_no_two_four_for_the_gpu() -> None:
+    bits = np.full((16, 16), 0x3F80, np.uint16)
+    weights = encode_two_four(bits, element=Element.BFLOAT16)
+    assert isinstance(weights, TwoFour)
+    with pytest.raises(ValueError, match="bfloat16; allowed: float16"):
+        pack(weights)
