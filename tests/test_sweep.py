@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -499,3 +500,15 @@ def test_every_example_spec_runs(tmp_path: Path) -> None:
         rows = chunk_table(made, 0)
         assert rows.num_rows > 0, path
         assert json.loads(made.identity)["points"] == made.spec.grid.points
+
+
+def test_the_answers_in_the_documentation_are_what_its_queries_give(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    out = tmp_path / "plan.parquet"
+    made = RUNNER.invoke(app, ["sweep", str(ROOT / "data/sweeps/serving-plan.toml"), "--out", str(out)])
+    assert re.search(r"[\d,]+ rows of [\d,]+ points", made.output)[0] in page  # type: ignore[index]
+    asked = re.findall(r"```sql\n(.*?)\n```\n\n```text\n(.*?)\n```", page, flags=re.DOTALL)
+    assert len(asked) == 2
+    for sql, answer in asked:
+        told = RUNNER.invoke(app, ["query", str(out), sql]).output
+        assert [line.split() for line in told.splitlines()] == [line.split() for line in answer.splitlines()]
