@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -56,7 +57,7 @@ class Plan:
         spec = Spec.of(parsed)
         return cls(spec, parsed, _versions(), _catalogue_hash(spec))
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """JSON that two sweeps share only if their results are the same, bit for bit."""
         grid = self.spec.grid
@@ -64,7 +65,7 @@ class Plan:
         facts |= {"points": grid.points, "chunks": grid.chunks, "columns": described(self._fields)}
         return json.dumps(facts, sort_keys=True)
 
-    @property
+    @cached_property
     def schema(self) -> pa.Schema:
         """Columns of the output; the identity is in the metadata."""
         return self._fields.with_metadata({METADATA_KEY: self.identity.encode()})

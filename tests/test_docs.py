@@ -1,0 +1,145 @@
+"""Documentation: every example runs, every command exists, links and navigation are whole (offline)."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from lscd.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "notebooks" not in path.relative_to(DOCS).parts)
+NAMES = [path.relative_to(DOCS).as_posix() for path in PAGES]
+
+
+def load_hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HOOKS = load_hooks()
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads mkdocs.yml without importing what its tags name."""
+
+
+AnyTag.add_multi_constructor("", lambda loader, tag, node: tag)
+
+
+def nav_pages(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    items = entry.values() if isinstance(entry, dict) else entry
+    return [page for item in items for page in nav_pages(item)]
+
+
+def test_navigation_names_every_page_and_notebook_once() -> None:
+    config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader=AnyTag)
+    notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")]
+    assert sorted(nav_pages(config["nav"])) == sorted(NAMES + notebooks)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_examples_run_and_placeholders_are_filled(path: Path) -> None:
+    filled = HOOKS.on_page_markdown(path.read_text(encoding="utf-8"))
+    assert " run\n" not in re.findall(r"^```.*\n", filled, flags=re.MULTILINE)
+    assert "<!-- " not in filled
+
+
+def commands(command: Any, path: str = "lscd") -> dict[str, set[str]]:
+    children = getattr(command, "commands", {})
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    found = {path: options | {"--help"}}
+    for name, child in children.items():
+        found |= commands(child, f"{path} {name}")
+    return found
+
+
+def starts_with(words: list[str], first: list[str]) -> bool:
+    return words[: len(first)] == first
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_named_commands_and_options_exist(path: Path) -> None:
+    known = commands(typer.main.get_command(app))
+    text = path.read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:\$ )?(lscd .*)$", text, flags=re.MULTILINE) + re.findall(r"`(lscd [^`]+)`", text)
+    for line in lines:
+        words = line.split("#")[0].split()
+        name = max((known_name for known_name in known if starts_with(words, known_name.split())), key=len)
+        assert name != "lscd", f"{path.name}: no such command: {line}"
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert option in known[name], f"{path.name}: {name} has no {option}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_make_targets_exist(path: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"(?:`|^)make ([\w-]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=NAMES)
+def test_named_files_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:perfmodel|kernels_numba|data|tests|reports|docs|notebooks)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
+def test_the_reference_shows_every_command() -> None:
+    reference = HOOKS.cli_reference()
+    leaves = [name for name in commands(typer.main.get_command(app)) if f"## {name}\n" in reference]
+    groups = {name.rsplit(" ", 1)[0] for name in leaves if name.count(" ") == 2} | {"lscd"}
+    assert set(leaves) | groups == set(commands(typer.main.get_command(app)))
+
+
+def test_a_failing_example_fails_the_build() -> None:
+    with pytest.raises(ValueError, match="lscd predict --gpu nonsense"):
+        HOOKS.on_page_markdown("```shell run\nlscd predict --gpu nonsense --m 8 --k 8 --n 8\n```\n")
+    with pytest.raises(ValueError, match="allowed are lscd commands"):
+        HOOKS.on_page_markdown("```shell run\nrm -r everything\n```\n")
+    with pytest.raises(NameError):
+        HOOKS.on_page_markdown("```python run\nundefined\n```\n")
+
+
+def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links, anchors, navigation and API references, as MkDocs itself sees them."""
+    import warnings
+
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    from nbconvert import MarkdownExporter
+
+    pages = tmp_path / "docs"
+    for path in [*PAGES, DOCS / "hooks.py"]:
+        copy = pages / path.relative_to(DOCS)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    (pages / "notebooks").mkdir()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text, resources = MarkdownExporter().from_filename(str(path))
+        (pages / "notebooks" / f"{path.stem}.md").write_text(text, encoding="utf-8")
+        for name, content in resources["outputs"].items():
+            (pages / "notebooks" / name).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MkDocs and its plugins have their own
+        from mkdocs.commands.build import build
+        from mkdocs.config import load_config
+
+        config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(pages), site_dir=str(tmp_path / "site"))
+        build(config)
+    page = (tmp_path / "site" / "notebooks" / "01_why_skinny_matmuls_are_memory_bound.html").read_text(encoding="utf-8")
+    assert "FLOP per byte" in page
+    assert 'href="03_inside_the_kernel.html"' in page
+    assert not re.search(r'(?:src|href)="https?://(?:fonts|cdn|unpkg)', page), "a page fetches something"
