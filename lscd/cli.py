@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, evidence, kernels, predict, report, serving, simulate, sweep, weights
+from lscd import catalogue, choose, evidence, kernels, predict, report, serving, simulate, sweep, weights
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command()(predict.predict)
 app.command()(simulate.simulate)
 app.command()(serving.e2e)
 app.command()(serving.plan)
+app.command()(choose.choose)
 app.command()(report.report)
 app.command()(sweep.sweep)
 app.command()(sweep.query)

@@ -1,0 +1,204 @@
+"""`lscd choose`: the best weight format and kernel for each matrix of a model on a GPU."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.errors import InputError
+from lscd.predict import TABLE_WIDTH
+from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+
+if TYPE_CHECKING:
+    from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
+
+MILLI, GIGA = 1e-3, 1e9
+
+
+def choose(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    batch: Annotated[int, typer.Option(help="Sequences decoded together, one token each.")] = 0,
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
+    gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
+    formats: Annotated[
+        str, typer.Option(help="Only these formats, joined by commas, for example dense,tiled-csl; all by default.")
+    ] = "",
+    lossless_only: Annotated[bool, typer.Option("--lossless-only", help="Leave out quantised formats.")] = False,
+    unmeasured: Annotated[
+        bool, typer.Option("--unmeasured", help="Add our own bitmap kernel, predicted from counts alone.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Choose format and kernel for each weight matrix of a model, by predicted time and by memory."""
+    missing = [f"--{name}" for name, value in (("model", model), ("gpu", gpu), ("batch", batch)) if not value]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}; for example --model opt-66b --gpu h100 --batch 16")
+
+    from perfmodel.choice import choose as choose_kernels
+
+    choice = choose_kernels(
+        model,
+        gpu,
+        batch=batch,
+        sparsity=sparsity,
+        gpus=gpus,
+        formats=[name.strip() for name in formats.split(",") if name.strip()],
+        lossless_only=lossless_only,
+        unmeasured=unmeasured,
+    )
+    if as_json:
+        print(json.dumps(as_dict(choice), indent=2))
+    else:
+        _print(choice)
+
+
+def answer(choice: Choice) -> str:
+    """One sentence: what to take, what it gains, and what else it could be."""
+    from perfmodel.kernels import BASELINE
+
+    counts = Counter(matrix.fastest.kernel for matrix in choice.free)
+    where, total = f"on {choice.gpus} x {choice.gpu} at batch {choice.batch}", len(choice.free)
+    rivals = [_plain(name) for name in choice.rivals]
+    doubt = f"; the interval overlaps with {_listed(rivals)}" if rivals else "; no other kernel's interval reaches it"
+    if set(counts) == {BASELINE}:
+        return f"dense for all {total} matrices of {choice.model} {where}: no candidate is predicted faster{doubt}."
+    parts = [f"{_plain(kernel)} for {count} of {total}" for kernel, count in counts.most_common()]
+    ratio, low, high = choice.fastest[0].speedup_over(choice.dense[0])
+    return (
+        f"{', '.join(parts)} matrices of {choice.model} {where}: {ratio:.2f}x dense, within "
+        f"[{low:.2f}, {high:.2f}]{doubt}."
+    )
+
+
+def _plain(kernel: str) -> str:
+    from perfmodel.kernels import BASELINE
+
+    return "dense" if kernel == BASELINE else kernel
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def remarks(choice: Choice) -> list[str]:
+    """What the numbers rest on, in sentences."""
+    fastest = [matrix.fastest for matrix in choice.free]
+    notes = []
+    rounded = sorted({candidate.kernel for candidate in fastest if not candidate.lossless})
+    if rounded:
+        exact = choice.lossless
+        without = f" Without rounding: {answer(exact)}" if exact else ""
+        notes.append(f"{_listed(rounded)} round{'s' if len(rounded) == 1 else ''} the weights.{without}")
+    padded = sorted({(c.kernel, c.n) for m, c in zip(choice.free, fastest, strict=True) if c.n != m.tokens})
+    notes += [f"{kernel} computes N = {n}: the tokens are padded." for kernel, n in padded]
+    far = sum(candidate.extrapolated for candidate in fastest)
+    if far:
+        notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
+    if not all(candidate.measured for candidate in fastest):
+        notes.append("lscd-bitmap has not been measured on any GPU: its interval is the range of its assumptions.")
+    return notes
+
+
+def as_dict(choice: Choice) -> dict[str, Any]:
+    """Everything about the choice, for scripts; times in seconds of one decoding step, bytes on one GPU."""
+    totals = {"dense": choice.dense, "fastest": choice.fastest, "smallest": choice.smallest}
+    return {
+        "answer": answer(choice),
+        "remarks": remarks(choice),
+        "model": choice.model,
+        "gpu": choice.gpu,
+        "gpus": choice.gpus,
+        "batch": choice.batch,
+        "sparsity": choice.sparsity,
+        "speedup_vs_dense": dict(
+            zip(("value", "lo", "hi"), choice.fastest[0].speedup_over(choice.dense[0]), strict=True)
+        ),
+        "totals": {name: _total(*total) for name, total in totals.items()},
+        "one_kernel": {kernel: _total(*total) for kernel, total in choice.uniform.items()},
+        "rivals": list(choice.rivals),
+        "matrices": [_matrix(matrix) for matrix in choice.matrices],
+    }
+
+
+def _total(span: Span, weight_bytes: float) -> dict[str, float]:
+    return {"time_s": span.time_s, "lo_s": span.lo_s, "hi_s": span.hi_s, "weight_bytes": weight_bytes}
+
+
+def _matrix(matrix: MatrixChoice) -> dict[str, Any]:
+    sizes = {name: getattr(matrix, name) for name in ("name", "m", "k", "tokens", "products", "copies", "prunable")}
+    best = {"fastest": matrix.fastest.kernel, "smallest": matrix.smallest.kernel}
+    return {**sizes, **best, "candidates": [_candidate(candidate) for candidate in matrix.candidates]}
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    names = ("kernel", "format", "n", "bound", "tile", "split_k", "lossless", "extrapolated", "measured")
+    return {name: getattr(candidate, name) for name in names} | _total(candidate.span, candidate.weight_bytes)
+
+
+def _print(choice: Choice) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(answer(choice))
+    for note in remarks(choice):
+        console.print(note)
+    console.print(_matrix_table(choice))
+    console.print(_total_table(choice))
+
+
+def _matrix_table(choice: Choice) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for title in ("matrix", "best by", "kernel", "format"):
+        table.add_column(title, no_wrap=True)
+    for title in ("m x k", "N", "ms a step", "90 % interval", "vs dense", "GB", "tile", "split-K"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("bound by", no_wrap=True)
+    for matrix in choice.matrices:
+        same = matrix.fastest == matrix.smallest
+        picks = {"time, memory": matrix.fastest} if same else {"time": matrix.fastest, "memory": matrix.smallest}
+        for by, candidate in ({"stays dense": matrix.dense} if not matrix.prunable else picks).items():
+            table.add_row(matrix.name, by, *_cells(matrix, candidate))
+    return table
+
+
+def _cells(matrix: MatrixChoice, candidate: Candidate) -> tuple[str, ...]:
+    span = candidate.span
+    return (
+        candidate.kernel,
+        candidate.format,
+        f"{matrix.m} x {matrix.k}",
+        str(candidate.n),
+        *_times(span, matrix.dense.span),
+        f"{candidate.weight_bytes / GIGA:.3g}",
+        f"{candidate.tile[0]} x {candidate.tile[1]}" if candidate.tile else "-",
+        str(candidate.split_k or "-"),
+        candidate.bound,
+    )
+
+
+def _times(span: Span, dense: Span) -> tuple[str, str, str]:
+    interval = f"{span.lo_s / MILLI:.3g} - {span.hi_s / MILLI:.3g}"
+    return f"{span.time_s / MILLI:.3g}", interval, f"{dense.time_s / span.time_s:.2f}x"
+
+
+def _total_table(choice: Choice) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("all matrices, on one GPU", no_wrap=True)
+    for title in ("ms a step", "90 % interval", "vs dense", "GB", "of dense"):
+        table.add_column(title, justify="right", no_wrap=True)
+    dense, dense_bytes = choice.dense
+    rows = {"all dense": choice.dense, "fastest of each": choice.fastest, "smallest of each": choice.smallest}
+    alone = {f"{kernel} alone": total for kernel, total in choice.uniform.items() if _plain(kernel) != "dense"}
+    for name, (span, weight_bytes) in (rows | alone).items():
+        share = f"{weight_bytes / dense_bytes:.0%}"
+        table.add_row(name, *_times(span, dense), f"{weight_bytes / GIGA:.4g}", share)
+    return table

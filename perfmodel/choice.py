@@ -1,0 +1,336 @@
+"""Which weight format and kernel is best for each matrix of a model, and how sure is that?
+
+Every kernel model that takes the number of tokens (padded where it must be) is asked for every weight matrix as one
+GPU holds it under tensor parallelism; the fastest and the smallest candidates are kept beside all others. Only
+matrices that pruning touches have a choice; LM head, router and embedding projections stay dense.
+
+Intervals are those of `perfmodel.prediction`: 90 %, per product. Errors of one kernel on several matrices go together,
+so bounds of a sum are sums of the bounds. Errors of two kernels are taken as independent, so the interval of a speed-up
+adds both in quadrature; where they share a cause (a GPU's true bandwidth), it is too wide rather than too narrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.formats import FORMATS, check_sparsity
+from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.kernels import tiled_csl as flash
+from perfmodel.kernels.base import KernelModel, ceil_div
+from perfmodel.kernels.register_decode import FAST, MIDDLE, SLOW, RegisterDecode
+from perfmodel.names import unknown_name
+from perfmodel.prediction import predict
+from perfmodel.specs import Gpu, LanguageModel
+from perfmodel.transformer import Matrix, check_split, head_matrices, layer_matrices
+
+Array = NDArray[np.float64]
+OWN = RegisterDecode()  # predicted from counts only; nobody has measured it
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time in seconds with its 90 % interval."""
+
+    time_s: float
+    lo_s: float
+    hi_s: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.time_s + other.time_s, self.lo_s + other.lo_s, self.hi_s + other.hi_s)
+
+    def scaled(self, factor: float) -> Span:
+        """Time of ``factor`` repetitions."""
+        return Span(self.time_s * factor, self.lo_s * factor, self.hi_s * factor)
+
+    def overlaps(self, other: Span) -> bool:
+        """Whether either could be the faster one."""
+        return self.lo_s <= other.hi_s and other.lo_s <= self.hi_s
+
+    def speedup_over(self, other: Span) -> tuple[float, float, float]:
+        """How many times faster this is than ``other``: prediction, low and high end."""
+        ratio = other.time_s / self.time_s
+        slow = np.hypot(np.log(self.hi_s / self.time_s), np.log(other.time_s / other.lo_s))
+        fast = np.hypot(np.log(self.time_s / self.lo_s), np.log(other.hi_s / other.time_s))
+        return ratio, float(ratio * np.exp(-slow)), float(ratio * np.exp(fast))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One kernel for one matrix.
+
+    Attributes
+    ----------
+    kernel, format : str
+        Names in the registries.
+    n : int
+        Tokens the kernel computes, at least those asked for.
+    span : Span
+        Of all products with this matrix in one decoding step: layers, and active experts.
+    weight_bytes : float
+        Of all copies of the matrix on one GPU.
+    bound : str
+        The resource that sets the time.
+    tile, split_k : tuple of int, int or None
+        Rows and columns of a block's output, and blocks that share K, where the model knows them.
+    lossless, extrapolated, measured : bool
+        FP16 values kept; outside the evidence; evidence of this kernel exists at all.
+    """
+
+    kernel: str
+    format: str
+    n: int
+    span: Span
+    weight_bytes: float
+    bound: str
+    tile: tuple[int, int] | None
+    split_k: int | None
+    lossless: bool
+    extrapolated: bool
+    measured: bool
+
+
+@dataclass(frozen=True)
+class MatrixChoice:
+    """A weight matrix, local to one GPU, with all its candidates; the first is dense.
+
+    ``products`` is the number of products a step makes with matrices of this name, ``copies`` how many the GPU holds,
+    ``tokens`` what each product sees.
+    """
+
+    name: str
+    m: int
+    k: int
+    tokens: int
+    products: float
+    copies: int
+    prunable: bool
+    dense: Candidate
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def fastest(self) -> Candidate:
+        """Candidate with the shortest predicted time."""
+        return min(self.candidates, key=lambda candidate: candidate.span.time_s)
+
+    @property
+    def smallest(self) -> Candidate:
+        """Candidate with the fewest bytes; of several alike, the fastest."""
+        return min(self.candidates, key=lambda candidate: (candidate.weight_bytes, candidate.span.time_s))
+
+    def of(self, kernel: str) -> Candidate | None:
+        """Candidate of ``kernel``, None if it does not take this matrix."""
+        return next((candidate for candidate in self.candidates if candidate.kernel == kernel), None)
+
+
+Pick = Callable[[MatrixChoice], Candidate]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Answer for a whole model."""
+
+    model: str
+    gpu: str
+    gpus: int
+    batch: int
+    sparsity: float
+    matrices: tuple[MatrixChoice, ...]
+
+    @property
+    def free(self) -> tuple[MatrixChoice, ...]:
+        """Matrices that have a choice."""
+        return tuple(matrix for matrix in self.matrices if matrix.prunable)
+
+    @property
+    def lossless(self) -> Choice | None:
+        """The same choice among kernels that keep FP16 values; None if a matrix has no such candidate."""
+        kept = [
+            replace(matrix, candidates=tuple(candidate for candidate in matrix.candidates if candidate.lossless))
+            for matrix in self.matrices
+        ]
+        return replace(self, matrices=tuple(kept)) if all(matrix.candidates for matrix in kept) else None
+
+    def total(self, pick: Pick) -> tuple[Span, float]:
+        """Time of all products of a decoding step and bytes of all matrices, on one GPU; dense where no choice is."""
+        chosen = [pick(matrix) if matrix.prunable else matrix.dense for matrix in self.matrices]
+        span = sum((candidate.span for candidate in chosen), Span(0.0, 0.0, 0.0))
+        return span, sum(candidate.weight_bytes for candidate in chosen)
+
+    @property
+    def dense(self) -> tuple[Span, float]:
+        """Total with every matrix dense."""
+        return self.total(lambda matrix: matrix.dense)
+
+    @property
+    def fastest(self) -> tuple[Span, float]:
+        """Total with the fastest candidate of every matrix."""
+        return self.total(lambda matrix: matrix.fastest)
+
+    @property
+    def smallest(self) -> tuple[Span, float]:
+        """Total with the smallest candidate of every matrix."""
+        return self.total(lambda matrix: matrix.smallest)
+
+    @property
+    def uniform(self) -> dict[str, tuple[Span, float]]:
+        """Totals with one kernel for all matrices that have a choice, by kernel; those that take every matrix."""
+        kernels = [c.kernel for c in self.free[0].candidates if all(matrix.of(c.kernel) for matrix in self.free)]
+
+        def picking(kernel: str) -> Pick:
+            return lambda matrix: matrix.of(kernel) or matrix.dense
+
+        return {kernel: self.total(picking(kernel)) for kernel in kernels}
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Kernels whose interval, on all matrices alike, overlaps that of the fastest choice, dense among them."""
+        span, chosen = self.fastest[0], {matrix.fastest.kernel for matrix in self.free}
+        totals = {BASELINE: self.dense, **self.uniform}
+        return tuple(name for name, (other, _) in totals.items() if other.overlaps(span) and {name} != chosen)
+
+
+def choose(
+    model: str | LanguageModel,
+    gpu: str | Gpu,
+    *,
+    batch: int,
+    sparsity: float = 0.8,
+    gpus: int = 1,
+    formats: Sequence[str] = (),
+    lossless_only: bool = False,
+    unmeasured: bool = False,
+) -> Choice:
+    """Compare all kernels on all weight matrices of a model in one decoding step.
+
+    Parameters
+    ----------
+    model, gpu
+        Catalogue names, paths, or records.
+    batch : int
+        Sequences, each with one token in flight.
+    sparsity : float
+        Fraction of zeros in the prunable matrices, 0 to 1.
+    gpus : int
+        Degree of tensor parallelism.
+    formats : sequence of str
+        Only kernels of these formats; all by default.
+    lossless_only : bool
+        Leave out quantised formats.
+    unmeasured : bool
+        Let our own bitmap kernel take part, whose times come from counts alone.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, a value is out of range, or no kernel of the formats takes so many tokens.
+    """
+    record = model if isinstance(model, LanguageModel) else load_model(model)
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    if not (isinstance(batch, int) and batch >= 1):
+        raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
+    share = float(check_sparsity(sparsity))
+    check_split(record, gpus)
+    kernels = _kernels(formats, lossless_only, unmeasured)
+    layers = record.shape.layers
+    matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
+    matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
+    found = _all_candidates(kernels, card, matrices, batch, share)
+    return Choice(record.key, card.key, gpus, batch, share, found)
+
+
+def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> list[KernelModel]:
+    """Kernel models that may be chosen.
+
+    Raises
+    ------
+    ValueError
+        If a format is unknown or no kernel model reads it, or nothing is left.
+    """
+    known = [*KERNELS.values(), *([OWN] if unmeasured else [])]
+    readable = list(dict.fromkeys(model.format_name for model in known))
+    for name in formats:
+        if name in FORMATS and name not in readable:
+            raise ValueError(f"no kernel model reads format {name!r}; there are models for {', '.join(readable)}")
+        if name not in readable:
+            raise ValueError(unknown_name("format", name, readable))
+    chosen = [model for model in known if not formats or model.format_name in formats]
+    chosen = [model for model in chosen if model.format.lossless or not lossless_only]
+    if not chosen:
+        raise ValueError(
+            f"no lossless format among {', '.join(formats)}; allowed with lossless only: dense, tiled-csl ..."
+        )
+    return chosen
+
+
+def _all_candidates(
+    kernels: Sequence[KernelModel], gpu: Gpu, matrices: Sequence[tuple[Matrix, int]], batch: int, sparsity: float
+) -> tuple[MatrixChoice, ...]:
+    """Each matrix with its candidates: one prediction per kernel, of all matrices at once."""
+    m, k = (np.array([float(getattr(matrix, axis)) for matrix, _ in matrices]) for axis in "mk")
+    active, tokens = (np.array([float(matrix.products(batch)[part]) for matrix, _ in matrices]) for part in range(2))
+    repeats = np.array([layers for _, layers in matrices])
+    copies = repeats * np.array([matrix.experts for matrix, _ in matrices])
+    asked = (gpu, m, k, tokens, repeats * active, copies)
+    dense = _candidates(KERNELS[BASELINE], *asked, 0.0)
+    columns = [dense if model.name == BASELINE else _candidates(model, *asked, sparsity) for model in kernels]
+    found = []
+    for i, (matrix, _) in enumerate(matrices):
+        baseline = dense[i]
+        assert baseline is not None  # the dense kernel takes any N
+        candidates = tuple(c for column in columns if (c := column[i]) is not None) if matrix.prunable else (baseline,)
+        if not candidates:
+            takes = "; ".join(f"{model.name} takes N of {model.supported_n}" for model in kernels)
+            raise ValueError(f"no kernel of these formats takes {tokens[i]:g} tokens: {takes}")
+        sizes = (int(m[i]), int(k[i]), int(tokens[i]), float(repeats[i] * active[i]), int(copies[i]))
+        found.append(MatrixChoice(matrix.name, *sizes, matrix.prunable, baseline, candidates))
+    return tuple(found)
+
+
+def _candidates(
+    model: KernelModel, gpu: Gpu, m: Array, k: Array, tokens: Array, products: Array, copies: Array, sparsity: float
+) -> list[Candidate | None]:
+    """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens."""
+    padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
+    n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
+    time_s, lo_s, hi_s, bound, extrapolated = _times(model, gpu, m, k, n, sparsity)
+    weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(sparsity)), m.shape) * copies
+    tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
+    found: list[Candidate | None] = []
+    for i in range(len(m)):
+        span = Span(float(time_s[i]), float(lo_s[i]), float(hi_s[i])).scaled(float(products[i]))
+        candidate = Candidate(
+            model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(bound[i]),
+            tiles[i], splits[i], model.format.lossless, bool(extrapolated[i]), model is not OWN,
+        )  # fmt: skip
+        found.append(None if np.isnan(padded[i]) else candidate)
+    return found
+
+
+def _times(
+    model: KernelModel, gpu: Gpu, m: Array, k: Array, n: Array, sparsity: float
+) -> tuple[Array, Array, Array, NDArray[np.object_], NDArray[np.bool_]]:
+    """Seconds with interval, bound, and whether it is an extrapolation; the own kernel's are its assumed ranges."""
+    if model is not OWN:
+        p = predict(model.name, gpu, m, k, n, sparsity)
+        return p.time_s, p.lo_s, p.hi_s, p.bound, p.extrapolated
+    machine, shape = Machine.of(gpu), Shape.of(m, k, n, sparsity)
+    middle, fast, slow = (OWN.time(machine, shape, parameters) for parameters in (MIDDLE, FAST, SLOW))
+    return middle.time_s, fast.time_s, slow.time_s, middle.bound, np.ones(m.shape, np.bool_)
+
+
+def _tiling(
+    model: KernelModel, machine: Machine, m: Array, k: Array, n: Array
+) -> tuple[list[tuple[int, int] | None], list[int | None]]:
+    """Output tile and split-K of each product by the rule of the Flash-LLM model; None for other kernels."""
+    if model.name != flash.TiledCsl.name:
+        return [None] * len(m), [None] * len(m)
+    rows, stored = flash.block_rows(n), flash.stored_tokens(n)
+    blocks = ceil_div(m, rows) * ceil_div(n, stored)
+    split = flash.split_k(blocks, machine.sm_count * flash.blocks_per_sm(machine, n), ceil_div(k, flash.TILE_K))
+    tiles = [(int(row), int(column)) for row, column in zip(rows, stored, strict=True)]
+    return list(tiles), [int(value) for value in split]
