@@ -374,13 +374,30 @@ def main(arguments: list[str] | None = None) -> int:
         if wrong:
             return 1
     if options.bench:
-        bench = Bench(library, gpu, report)
-        skipped = run_bench(bench, options.minutes, seed)
-        path = write_table(
-            bench.rows, provenance | {"seed": seed, "shapes_left_out": skipped}, options.output / gpu.key
-        )
-        report(f"wrote {len(bench.rows)} rows to {path}" + (f"; no time left for {skipped}" if skipped else ""))
+        rows, provenance = measure(library, gpu, provenance, options.minutes, seed, report)
+        path = write_table(rows, provenance, options.output / gpu.key)
+        skipped = provenance["shapes_left_out"]
+        report(f"wrote {len(rows)} rows to {path}" + (f"; no time left for {skipped}" if skipped else ""))
     return 0
+
+
+def measure(
+    library: Library, gpu: Gpu, provenance: dict[str, Any], minutes: float, seed: int, report: Callable[[str], None]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Benchmark the GPU at hand; the rows, and what they come from."""
+    bench = Bench(library, gpu, report)
+    skipped = run_bench(bench, minutes, seed)
+    return bench.rows, provenance | {"seed": seed, "shapes_left_out": skipped}
+
+
+def measure_here(minutes: float, seed: int) -> tuple[str, list[Row], dict[str, Any]]:
+    """Benchmark this machine's GPU in silence: what a worker of a cluster runs.
+
+    Returns the GPU's key in the catalogue, the rows and their provenance. Raises RuntimeError without a GPU.
+    """
+    library = open_library()
+    gpu, provenance = describe_gpu(library)
+    return gpu.key, *measure(library, gpu, provenance, minutes, seed, lambda line: None)
 
 
 if __name__ == "__main__":

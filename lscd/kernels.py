@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -128,3 +128,36 @@ def trace(
         with written_whole(output / f"{variant.name}.json") as path:
             path.write_text(json.dumps(count(variant), indent=1) + "\n")
     typer.echo(f"wrote {len(chosen)} traces to {output}")
+
+
+@app.command()
+def bench(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time to spend on each GPU.")] = 6.0,
+    out: Annotated[Path, typer.Option(help="Folder to write <gpu>/kernels_lscd.csv to.")] = Path("data/measured"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
+    cluster: Annotated[str, typer.Option(help="Dask scheduler, tcp://HOST:PORT: one worker for each GPU.")] = "",
+) -> None:
+    """Time every kernel on a GPU against cuBLAS and cuSPARSE; here, or on every worker of a cluster at once."""
+    from kernels_numba import bench_gpu
+
+    try:
+        if not cluster:
+            measured = {"here": bench_gpu.measure_here(minutes, seed)}
+        else:
+            from perfmodel.sweep.cluster import cluster_client, on_every_worker
+
+            with cluster_client(cluster) as client:
+                measured = on_every_worker(client, bench_gpu.measure_here, minutes, seed)
+    except (RuntimeError, ValueError) as error:
+        raise _fail(error) from None
+    for worker, (gpu, rows, provenance) in one_of_each_gpu(measured).items():
+        path = bench_gpu.write_table(rows, provenance | {"worker": worker}, out / gpu)
+        typer.echo(f"{gpu}: wrote {len(rows)} rows to {path}")
+
+
+def one_of_each_gpu(measured: dict[str, Any]) -> dict[str, Any]:
+    """Measurements of the first worker, by address, of each GPU model: alike cards would overwrite each other."""
+    chosen: dict[str, str] = {}
+    for worker in sorted(measured):
+        chosen.setdefault(measured[worker][0], worker)
+    return {worker: measured[worker] for worker in chosen.values()}

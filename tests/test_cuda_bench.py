@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 from kernels_numba import bench_gpu, device, gpu_library
 from kernels_numba.bench_gpu import Bench, Gpu, Product, check_kernels, copies_beyond_l2, gpu_key
@@ -21,6 +22,7 @@ from kernels_numba.formats import Csr, Dense, encode_tiled_csl
 from kernels_numba.gpu_library import Timing, summarise, time_replays
 from kernels_numba.launch import Launch
 from kernels_numba.spmm import run_on_emulator
+from lscd.cli import app
 
 GPU = Gpu("h200", "sm_80", 132, 50 * 2**20, 4e12)
 COLUMNS = ["gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note"]
@@ -187,3 +189,27 @@ def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch
     assert values == (0xABC0, 0xABC0, 1024, 2, 0)
     # Pointers and the 64-bit number of outputs take 8 bytes, the other integers 4.
     assert [ctypes.sizeof(t) for t in types] == [8, 8, 8, 4, 4]
+
+
+def _pretend_bench(minutes: float, seed: int) -> tuple[str, list[bench_gpu.Row], dict[str, object]]:
+    """What a worker with a GPU would return."""
+    row = bench_gpu.Row(**{name: 0 for name in bench_gpu.Row.__dataclass_fields__})
+    return "h200", [row], {"seed": seed, "minutes": minutes}
+
+
+def test_bench_runs_once_on_every_worker_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench_gpu, "measure_here", _pretend_bench)
+    arguments = ["kernels", "bench", "--cluster", "local", "--out", str(tmp_path), "--seed", "3"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    # Two workers, one GPU model: one table.
+    assert [path.name for path in sorted((tmp_path / "h200").iterdir())] == ["kernels_lscd.csv", "kernels_lscd.json"]
+    assert json.loads((tmp_path / "h200" / "kernels_lscd.json").read_text())["seed"] == 3
+
+
+def test_bench_without_a_gpu_is_one_sentence(tmp_path: Path) -> None:
+    if device.is_available():
+        pytest.skip("needs a machine without a GPU")
+    result = CliRunner().invoke(app, ["kernels", "bench", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """Map a function over many machines: dask.distributed does the work, this module bounds it and gives plain errors.
 
-Kernel benchmarks on several GPUs and the chunks of a sweep go through the same `cluster_map`. A worker that dies has
+The chunks of a sweep go through `cluster_map`, kernel benchmarks through `on_every_worker`. A worker that dies has
 its task run again elsewhere by the scheduler; the caller sees each result exactly once.
 """
 
@@ -48,6 +48,16 @@ def cluster_client(address: str, workers: int = LOCAL_WORKERS) -> Iterator[Any]:
             raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
         with client:
             yield client
+
+
+def on_every_worker(client: Any, function: Callable[..., Result], *arguments: Any) -> dict[str, Result]:
+    """``function(*arguments)`` once on every worker, all at the same time; results by the worker's address.
+
+    For work that belongs to a machine and not to a task, such as a benchmark of its GPU. What ``function`` raises on a
+    worker is raised here.
+    """
+    results: dict[str, Result] = client.run(function, *arguments)
+    return results
 
 
 def cluster_map(
