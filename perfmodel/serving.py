@@ -244,7 +244,7 @@ def evaluate(
     group = _Group(model, gpu, system, s, p, parameters or calibrated_systems())
     prefill, decode = _prefill(group, b, prompt, stages), _decode(group, b, prompt, new, stages)
     parts = {part: prefill[part] + (new - 1) * decode[part] for part in Part}
-    full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape)
+    full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, np.shape(sparsity))
     parts = {part: np.broadcast_to(value, full) for part, value in parts.items()}
     # Not of `full`: memory keeps the smaller shape of its own inputs, which broadcast all the same.
     split = {"tensor_parallel": p, "stages": stages}

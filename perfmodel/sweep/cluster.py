@@ -74,7 +74,7 @@ def cluster_map(
     items
         Picklable arguments; drawn as workers become free.
     **resources
-        What a worker must own to take a task, as it was started with: ``GPU=1`` for kernel benchmarks.
+        What a worker must own to take a task, as it was started with, for example ``GPU=1``.
 
     Raises
     ------
