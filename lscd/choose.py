@@ -13,9 +13,18 @@ from lscd.predict import TABLE_WIDTH
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 
 if TYPE_CHECKING:
+    from kernels_numba.plan import Candidate as MeasurableCandidate
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
 
 MILLI, GIGA = 1e-3, 1e9
+# Format of a kernel model -> our own encoding of the same kind.
+OUR_FORMATS = {
+    "dense": "dense",
+    "tiled-csl": "tiled-csl",
+    "sparta": "two-four",
+    "sputnik-csr": "csr",
+    "lscd-bitmap": "bitmap",
+}
 
 
 def choose(
@@ -72,6 +81,17 @@ def answer(choice: Choice) -> str:
         f"{', '.join(parts)} matrices of {choice.model} {where}: {ratio:.2f}x dense, within "
         f"[{low:.2f}, {high:.2f}]{doubt}."
     )
+
+
+def measurable(matrix: MatrixChoice) -> list[MeasurableCandidate]:
+    """Predictions of the formats that have kernels here, as `kernels_numba.plan.plan` takes them: one product each."""
+    from kernels_numba.plan import Candidate as Measurable
+
+    return [
+        Measurable(OUR_FORMATS[candidate.format], candidate.span.time_s / matrix.products)
+        for candidate in matrix.candidates
+        if candidate.format in OUR_FORMATS
+    ]
 
 
 def _plain(kernel: str) -> str:

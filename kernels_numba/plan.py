@@ -1,0 +1,236 @@
+"""Which format and split of K should this matrix get on this machine?
+
+Candidates come with predicted times, as plain data: a performance model may order them, and where nobody predicts,
+bytes do. Then the first few are measured, on the GPU if there is one and PyTorch or CuPy to time it, else on the CPU,
+and the fastest is kept on disk (`tuning`). Measuring refines the order; it is never needed.
+
+>>> import numpy as np
+>>> half = np.tile(np.array([1, 0, 1, 0], np.float16), (256, 64))
+>>> plan(half, 8, [Candidate("tiled-csl", 3e-6), Candidate("two-four", 2e-6)], measure=False).format
+'two-four'
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.encoded import Element, EncodedWeight, as_matrix, check
+from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
+from kernels_numba.launch import MAX_SPLIT_K, make_plan, with_aligned_rows
+from kernels_numba.measure import Measure, device_identity, timer
+from kernels_numba.panel_csr import PanelCsr, encode_panel_csr
+from kernels_numba.tuning import Entry, TuningCache
+
+logger = logging.getLogger(__name__)
+
+ENCODERS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {
+    "dense": Dense,
+    "tiled-csl": encode_tiled_csl,
+    "bitmap": encode_bitmap,
+    "two-four": encode_two_four,
+    "csr": encode_csr,
+    "panel-csr": encode_panel_csr,
+}
+TYPES = {
+    "dense": Dense, "tiled-csl": TiledCsl, "bitmap": Bitmap, "two-four": TwoFour, "csr": Csr, "panel-csr": PanelCsr,
+}  # fmt: skip
+FORMATS = {
+    "cuda": ("dense", "tiled-csl", "bitmap", "two-four", "csr"),
+    "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr"),
+}
+MEASURED = 4  # candidates that are tried, best predicted first
+DENSITY_STEPS = 100  # densities that agree to a percent share a measurement
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A format that may be chosen.
+
+    format : key of `FORMATS`.
+    time_s : predicted seconds, None if nobody predicted it.
+    split_k : blocks that share K, None for the launcher's own choice.
+    """
+
+    format: str
+    time_s: float | None = None
+    split_k: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to use, and how that is known.
+
+    format, split_k : for `encode` and ``spmm(..., split_k=choice.split_k)``.
+    backend : "cuda" or "cpu".
+    source : "measured" now, "cache" (measured before), "model" (predicted times) or "bytes".
+    time_us : measured or predicted microseconds; None if only bytes are known.
+    tried : measured microseconds by format and split of K; empty unless ``source`` is "measured".
+    """
+
+    format: str
+    split_k: int | None
+    backend: str
+    source: str
+    time_us: float | None
+    tried: dict[tuple[str, int | None], float]
+
+    def encode(self, a: NDArray[np.float16]) -> EncodedWeight:
+        """``a`` in the chosen format."""
+        return ENCODERS[self.format](a)
+
+
+def plan(
+    weights: NDArray[np.float16] | EncodedWeight,
+    n: int,
+    candidates: Iterable[Candidate] | None = None,
+    *,
+    backend: str = "auto",
+    measure: bool | Measure = True,
+    cache: TuningCache | None = None,
+) -> Choice:
+    """Choose format and split of K for the product of ``weights`` (m, k) with n columns.
+
+    Parameters
+    ----------
+    weights : array or EncodedWeight
+        A float16 matrix, free to take any format, or an encoded weight, which keeps its own.
+    n : int
+        Columns of the activations.
+    candidates : iterable of Candidate, optional
+        What may be chosen, with predicted times; by default every format of the backend. Those that the backend has no
+        kernel for, or an encoded weight does not have, are left out.
+    backend : {"auto", "cuda", "cpu"}
+        "auto" takes the GPU if there is one.
+    measure : bool or function
+        Whether to time the best candidates, or the function ``(weights, n, split_k) -> microseconds`` that does.
+    cache : TuningCache, optional
+        By default the user's, for this device.
+
+    Raises
+    ------
+    ValueError
+        If the weights are no float16 matrix, n is below 1, a name is unknown, or no candidate is left.
+    """
+    check(isinstance(n, int) and n >= 1, "n", n, "a whole number of at least 1")
+    if not isinstance(weights, EncodedWeight):
+        weights = Dense(as_matrix(weights, Element.FLOAT16))
+        own = None
+    else:
+        own = next((name for name, kind in TYPES.items() if type(weights) is kind), None)
+        check(own and weights.element == Element.FLOAT16, "weights", type(weights).__name__, "a float16 weight")
+    backend = _backend(backend)
+    ordered, source = _ordered(weights, _allowed(candidates, backend, own))
+    unmeasured = Choice(ordered[0].format, ordered[0].split_k, backend, source, _microseconds(ordered[0].time_s), {})
+    time_us = (measure if callable(measure) else timer(backend)) if measure else None
+    if time_us is None:
+        return unmeasured
+    store = cache or TuningCache(device_identity(backend))
+    key = product_key(weights, n, ordered)
+    known = store.get(key)
+    if known is not None and known.format in {candidate.format for candidate in ordered}:
+        return Choice(known.format, known.split_k, backend, "cache", known.time_us, {})
+    tried = _measure(weights, n, ordered[:MEASURED], backend, time_us)
+    if not tried:
+        return unmeasured
+    name, split_k = min(tried, key=tried.__getitem__)
+    store.put(key, Entry(name, split_k, tried[name, split_k]))
+    return Choice(name, split_k, backend, "measured", tried[name, split_k], tried)
+
+
+def _backend(name: str) -> str:
+    from kernels_numba import device
+
+    check(name in ("auto", *FORMATS), "backend", repr(name), ", ".join(("auto", *FORMATS)))
+    return ("cuda" if device.is_available() else "cpu") if name == "auto" else name
+
+
+def _allowed(candidates: Iterable[Candidate] | None, backend: str, own: str | None) -> list[Candidate]:
+    """Candidates the backend has kernels for; only those of format ``own`` if that is given."""
+    given = [Candidate(name) for name in FORMATS[backend]] if candidates is None else list(candidates)
+    for candidate in given:
+        check(candidate.format in ENCODERS, "format", repr(candidate.format), ", ".join(ENCODERS))
+        split_k, time_s = candidate.split_k, candidate.time_s
+        check(split_k is None or 1 <= split_k <= MAX_SPLIT_K, "split_k", split_k, f"1 to {MAX_SPLIT_K}, or None")
+        check(time_s is None or 0 < time_s < math.inf, "time_s", time_s, "a positive number of seconds, or None")
+    allowed = FORMATS[backend] if own is None else tuple(name for name in FORMATS[backend] if name == own)
+    kept = [candidate for candidate in given if candidate.format in allowed]
+    names = ", ".join(candidate.format for candidate in given) or "none"
+    check(kept, "candidates", names, f"some of {', '.join(allowed) or 'another format than ' + str(own)} on {backend}")
+    return kept
+
+
+def _ordered(weights: EncodedWeight, candidates: Sequence[Candidate]) -> tuple[list[Candidate], str]:
+    """Candidates by predicted time, unpredicted ones last by bytes; and what the first place rests on."""
+    sizes = estimated_bytes(weights.shape, weights.nnz)
+    ordered = sorted(candidates, key=lambda c: (c.time_s is None, c.time_s or 0.0, sizes[c.format]))
+    return ordered, "bytes" if ordered[0].time_s is None else "model"
+
+
+def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
+    """Bytes of a float16 matrix by format if its zeros fall at random; padding left out."""
+    size, rows = shape[0] * shape[1], shape[0]
+    density = nnz / size
+    spilled = (4 * density**3 * (1 - density) + 2 * density**4) / 4 * size
+    return {
+        "dense": 2.0 * size,
+        "tiled-csl": 4.0 * nnz,
+        "bitmap": 2.0 * nnz + size / 8,
+        "two-four": 1.125 * size + 6 * spilled + 4 * (rows + 1),
+        "csr": 6.0 * nnz + 4 * (rows + 1),
+        "panel-csr": 3.0 * nnz,
+    }
+
+
+def product_key(weights: EncodedWeight, n: int, candidates: Sequence[Candidate]) -> str:
+    """What a measurement is kept under: sizes, density to a percent, and which candidates took part."""
+    m, k = weights.shape
+    density = round(weights.nnz / (m * k) * DENSITY_STEPS) / DENSITY_STEPS
+    names = {f"{c.format}" + (f"/{c.split_k}" if c.split_k else "") for c in candidates[:MEASURED]}
+    return f"{m}x{k} n={n} density={density:.2f} of {' '.join(sorted(names))}"
+
+
+def _measure(
+    weights: EncodedWeight, n: int, candidates: Sequence[Candidate], backend: str, time_us: Measure
+) -> dict[tuple[str, int | None], float]:
+    """Microseconds of every candidate and, on a GPU, of the splits of K around the launcher's own.
+
+    A candidate that fails, for want of memory for example, is left out and logged.
+    """
+    a, tried = None, {}
+    for candidate in candidates:
+        if type(weights) is TYPES[candidate.format]:
+            encoded = weights
+        else:
+            a = weights.decode() if a is None else a
+            encoded = ENCODERS[candidate.format](a)
+        for split_k in _splits(encoded, n, candidate.split_k, backend):
+            try:
+                tried[candidate.format, split_k] = time_us(encoded, n, split_k)
+            except (RuntimeError, MemoryError) as error:
+                logger.warning("plan: %s split_k %s left out: %s", candidate.format, split_k, error)
+    return tried
+
+
+def _splits(encoded: EncodedWeight, n: int, asked: int | None, backend: str) -> list[int | None]:
+    """Splits of K to try: the one asked for; else the launcher's own, half and twice as many blocks."""
+    if asked is not None or backend == "cpu" or isinstance(encoded, Csr):
+        return [asked if backend == "cuda" and not isinstance(encoded, Csr) else None]
+    from kernels_numba import device
+
+    ready = with_aligned_rows(encoded)
+    place: dict[str, Any] = {"arch": device.current_arch(), "sm_count": device.sm_count()}
+    chosen = make_plan(ready, n, **place).split_k
+    wanted = (chosen, max(1, chosen // 2), min(2 * chosen, MAX_SPLIT_K))
+    return list(dict.fromkeys(make_plan(ready, n, split_k=split, **place).split_k for split in wanted))
+
+
+def _microseconds(time_s: float | None) -> float | None:
+    return None if time_s is None else time_s * 1e6
