@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import Csr, Dense, encode_csr, encode_tiled_csl
+from kernels_numba.formats import Csr, Dense, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.gpu_library import Library, Timing, open_library
 from kernels_numba.launch import Launch, launches, make_plan, with_aligned_rows
 from kernels_numba.reference import check_product
@@ -162,12 +162,18 @@ def check_kernels(
             a = rng.standard_normal((m, k)).astype(np.float16)
             a[rng.random((m, k)) >= density] = 0
             x = rng.standard_normal((k, n)).astype(np.float16)
-            for weights in (encode_tiled_csl(a), Dense(a), encode_csr(a), encode_csr(a, index_bits=16)):
+            for weights in _encodings(a):
                 for split_k in (None,) if isinstance(weights, Csr) else (None, 1, 3):
                     what = f"{type(weights).__name__} {m} x {k} x {n} density {density} split_k {split_k}"
                     yield _check_product(
                         Product(library, weights, x, gpu, split_k=split_k, as_fp32=m % 2 == 1), x, what
                     )
+
+
+def _encodings(a: NDArray[np.float16]) -> tuple[EncodedWeight, ...]:
+    """A matrix in every format that has a kernel."""
+    csr = (encode_csr(a), encode_csr(a, index_bits=16))
+    return encode_tiled_csl(a), encode_two_four(a), Dense(a), *csr
 
 
 def _check_product(product: Product, x: NDArray[np.float16], what: str) -> str:
@@ -248,9 +254,11 @@ class Bench:
                 return
             a = random_weights(m, k, sparsity, rng)
             exact = 1 - np.count_nonzero(a) / a.size
-            tiled, csr = encode_tiled_csl(a), encode_csr(a, index_bits=16)
+            tiled, two_four = encode_tiled_csl(a), encode_two_four(a, index_bits=16)
+            csr = encode_csr(a, index_bits=16)
             for x in xs:
                 self.ours("lscd-tiled-csl", tiled, x, exact)
+                self.ours("lscd-two-four", two_four, x, exact)
             self.ours("lscd-csr", csr, xs[0], exact)
             self.cusparse(encode_csr(a), xs[0], exact)
 

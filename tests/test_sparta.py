@@ -90,12 +90,12 @@ def test_shapes(m: int, k: int) -> None:
     check(m, k, 8, 0.3, out_dtype=np.float32)
 
 
-@pytest.mark.parametrize("density", [0.0, 1e-3, 0.1, 0.5, 0.51, 0.9, 1.0])
+@pytest.mark.parametrize("density", [0.0, 1e-3, 0.5, 0.51, 1.0])
 def test_every_density(density: float) -> None:
     check(40, 130, 16, density, out_dtype=np.float32)
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9, 17, 33, 64, 72])
+@pytest.mark.parametrize("n", [1, 9, 17, 33, 72])
 def test_any_number_of_columns(n: int) -> None:
     check(33, 96, n, 0.4, out_dtype=np.float32)
 
@@ -161,7 +161,7 @@ def test_work_is_half_of_dense_and_free_of_bank_conflicts(tile_n: int) -> None:
     assert counters.by_array("load")[0].bytes == 3 * TILE_BYTES
 
 
-@pytest.mark.parametrize(("tile_n", "arch"), [(8, "sm_80"), (32, "sm_89"), *((64, arch) for arch in ARCHITECTURES)])
+@pytest.mark.parametrize(("tile_n", "arch"), [*((8, arch) for arch in ARCHITECTURES), (64, "sm_120")])
 def test_machine_code_has_sparse_tensor_cores_and_no_spills(tile_n: int, arch: str) -> None:
     kernel = compile_kernel(variants.two_four(tile_n), arch)
     assert machine_code_faults(kernel) == []
