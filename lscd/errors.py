@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import typer
 
 BAD_INPUT = 2
 
@@ -27,7 +29,7 @@ def explained() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
         print(f"lscd: {error}", file=sys.stderr)
@@ -37,11 +39,13 @@ def explained() -> Iterator[None]:
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place only if the block succeeds."""
-    target = Path(path)
+    target = Path(path).resolve()
     if not target.parent.is_dir():
         raise InputError(f"{target}: no such directory {target.parent}")
     if target.is_dir():
         raise InputError(f"{target} is a directory; give a file name")
+    if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
+        raise InputError(f"{target} is no file that can be written")
     with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix, delete=False) as file:
         partial = Path(file.name)
     try:
@@ -50,6 +54,20 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_beside_input(context: typer.Context, allowed: Collection[str]) -> None:
+    """Refuse options that ``--input`` would silently ignore, because the file says it all."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in allowed
+        and parameter.name is not None
+        and (source := context.get_parameter_source(parameter.name)) is not None
+        and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise InputError(f"--input takes everything from the file; drop {', '.join(given)}")
 
 
 def _umask() -> int:

@@ -34,8 +34,9 @@ def calibrate(
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
-    fitted = fit_all(None if own is None else _read_own(own))
-    fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)))
+    mine = None if own is None else _read_own(own)
+    fitted = fit_all(mine)
+    fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)), mine)
     _store(fitted, out or data_directory() / CALIBRATION_FILE)
     if out is not None:
         print(f"use it with LSCD_CALIBRATION={out}")
@@ -64,10 +65,16 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
 def _read_own(path: Path) -> pd.DataFrame:
     """A user's measurements: the schema of the evidence, known GPUs and kernels."""
-    from perfmodel.catalog import load_gpu, read_kernel_times
+    from perfmodel.catalog import load_gpu, load_sources, read_kernel_times
     from perfmodel.kernels import kernel_model
 
     table = read_kernel_times(path)
+    table = table[table["time_us"].notna() & (table["status"] == "value")]
+    if table.empty or table["source"].isna().any():
+        raise InputError(f"{path}: needs rows of status 'value' with a time, each with a source of your own naming")
+    published = set(table["source"]) & set(load_sources())
+    if published:
+        raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
     for column, check in (("gpu", load_gpu), ("kernel", kernel_model)):
         for name in table[column].unique():
             try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, written_whole
+from lscd.errors import InputError, refuse_beside_input, written_whole
 
 TABLE_WIDTH = 140  # columns; narrower terminals wrap whole lines, which is easier to read than wrapped cells
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def predict(
+    context: typer.Context,
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")] = "",
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")] = 0,
     k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")] = 0,
@@ -35,8 +36,7 @@ def predict(
     if (input_csv is None) != (output_csv is None):
         raise InputError("--input and --output belong together: give both, or neither")
     if input_csv is not None and output_csv is not None:
-        if gpu or m or k or n or kernel:
-            raise InputError("--input takes gpu, m, k, n, sparsity and kernel from the file; drop these options")
+        refuse_beside_input(context, allowed=("input_csv", "output_csv"))
         _predict_table(input_csv, output_csv)
         return
     missing = [f"--{name}" for name, value in (("gpu", gpu), ("m", m), ("k", k), ("n", n)) if not value]
@@ -179,7 +179,8 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
         names={"gpu": load_gpu, "kernel": kernel_model},
     )
     _check_tokens(input_csv, rows)
-    table = pd.concat([rows, predict_table(rows)], axis=1)
+    predicted = predict_table(rows)
+    table = pd.concat([rows.drop(columns=predicted.columns, errors="ignore"), predicted], axis=1)
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, written_whole
+from lscd.errors import InputError, refuse_beside_input, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ JSON_HELP = "Print JSON instead of a table."
 
 
 def e2e(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
     gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
@@ -43,8 +44,7 @@ def e2e(
     if (input_csv is None) != (output_csv is None):
         raise InputError("--input and --output belong together: give both, or neither")
     if input_csv is not None and output_csv is not None:
-        if model or gpu or batch:
-            raise InputError("--input takes every run from the file; drop --model, --gpu and --batch")
+        refuse_beside_input(context, allowed=("input_csv", "output_csv"))
         _evaluate_table(input_csv, output_csv)
         return
     missing = [f"--{name}" for name, value in (("model", model), ("gpu", gpu), ("batch", batch)) if not value]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADER_LINES = 1
+LARGEST_SIZE = 2**40
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,12 @@ class Column:
     def describe(self) -> str:
         """Allowed values in words."""
         kind = "a whole number" if self.whole else "a number"
-        return (
-            f"{kind} of at least {self.low:g}"
-            if self.high == float("inf")
-            else f"{kind} in [{self.low:g}, {self.high:g}]"
-        )
+        if self.high == LARGEST_SIZE:
+            return f"{kind} of at least {self.low:g} (at most 2**40)"
+        return f"{kind} in [{self.low:g}, {self.high:g}]"
 
 
-SIZE = Column(1, float("inf"), whole=True)
+SIZE = Column(1, LARGEST_SIZE, whole=True)
 FRACTION = Column(0, 1)
 
 
@@ -56,12 +56,8 @@ def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Cal
     """
     import pandas as pd
 
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False)
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: the file is empty; the first line must name the columns") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {str(error).strip().removeprefix('Error tokenizing data. C error: ')}") from None
+    header, rows = _read_text(path)
+    table = pd.DataFrame(rows, columns=header, dtype=object)
     missing = [column for column in (*names, *numbers) if column not in table]
     if missing:
         raise InputError(f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -74,6 +70,27 @@ def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Cal
     return table
 
 
+def _read_text(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV, all of one length; empty lines are allowed at the end only."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8: {error}") from None
+    while lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise InputError(f"{path}: the file is empty; the first line must name the columns")
+    header, *rows = lines
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise InputError(f"{path}: column {', '.join(sorted(twice))} stands twice")
+    for row, cells in enumerate(rows):
+        if len(cells) != len(header):
+            raise InputError(f"{path}: line {_line(row)} has {len(cells)} fields, the header has {len(header)}")
+    return header, rows
+
+
 def _line(row: int) -> int:
     return row + HEADER_LINES + 1
 
@@ -81,6 +98,8 @@ def _line(row: int) -> int:
 def _check_names(path: Path, values: pd.Series, check: Callable[[str], object]) -> None:
     for value in values.unique():
         try:
+            if not value:
+                raise ValueError(f"{values.name} is empty")
             check(value)
         except ValueError as error:
             row = int((values == value).to_numpy().argmax())

@@ -85,6 +85,11 @@ def rules_with(own: pd.DataFrame) -> tuple[FitRule, ...]:
     return (*FIT_RULES, *(FitRule(source, gpu, None, OWN_WEIGHT) for source, gpu in pairs))
 
 
+def is_own_fit(fitted: FittedKernel, source: str, gpu: str) -> bool:
+    """True if ``fitted`` took in a user's own measurements of this source and GPU."""
+    return FitRule(source, gpu, None, OWN_WEIGHT).describe() in fitted.fitted_on.split("; ")
+
+
 def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.bool_]:
     """Mask of the rows that take part in a fit; every other row is held out."""
     chosen = np.zeros(len(evidence), dtype=bool)
@@ -233,13 +238,25 @@ def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
 
 
 def kernel_parameters(fitted: FittedKernel, name: str) -> Any:
-    """Parameters of a fit as the model of kernel ``name`` takes them."""
-    return kernel_model(name).Parameters(**fitted.parameters)
+    """Parameters of a fit as the model of kernel ``name`` takes them.
+
+    Raises
+    ------
+    ValueError
+        If the fit does not have exactly the model's parameters; names both.
+    """
+    model = kernel_model(name)
+    expected = [f.name for f in fields(model.Parameters)]
+    if sorted(fitted.parameters) != sorted(expected):
+        raise ValueError(f"calibration of {name} has {sorted(fitted.parameters)}, needed are {sorted(expected)}")
+    return model.Parameters(**fitted.parameters)
 
 
 def calibrated(name: str, calibration: Mapping[str, FittedKernel] | None = None) -> Any:
     """Parameters of kernel ``name`` from the stored calibration, unless one is given."""
     stored = load_calibration() if calibration is None else calibration
+    if name not in stored:
+        raise ValueError(f"the calibration has no kernel {name!r}, only {', '.join(stored)}")
     return kernel_parameters(stored[name], name)
 
 

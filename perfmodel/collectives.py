@@ -33,9 +33,9 @@ Array = NDArray[np.float64]
 
 CALIBRATION_FILE = "calibration/systems.json"
 CALIBRATION_NAME = "all-reduce"
-# NCCL leaves the low-latency protocol once a GPU's chunk S / p takes longer than this to cross the bare link. Read off
-# the steps in the measured times: between 256 and 512 KiB per GPU on the A100, 512 KiB and 1 MiB on the H100.
-LOW_LATENCY_CHUNK_S = 1.2e-6
+# NCCL leaves the low-latency protocol once a GPU's chunk S / p takes longer than this to cross the bare link: the
+# geometric middle of the step in the A100's measured times, between 256 and 512 KiB per GPU.
+LOW_LATENCY_CHUNK_S = 1.24e-6
 
 
 class Algorithm(StrEnum):

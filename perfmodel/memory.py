@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.formats import check_sparsity
 from perfmodel.specs import Gpu, LanguageModel
 from perfmodel.systems import System
 from perfmodel.transformer import head_matrices, kv_bytes_per_token, layer_matrices, vector_parameters
@@ -95,6 +96,7 @@ def memory(
 ) -> Memory:
     """Bytes each GPU needs at the end of the run, when the KV cache is longest."""
     shape = model.shape
+    sparsity = check_sparsity(sparsity)
     b, prompt, new, p, pp = (
         np.asarray(v, dtype=np.float64) for v in (batch, input_len, output_len, tensor_parallel, stages)
     )

@@ -46,23 +46,37 @@ def half_width(fitted: FittedKernel, gpu: str, m: ArrayLike, k: ArrayLike, n: Ar
     return np.sqrt(variance)
 
 
-def with_spread(fitted: Mapping[str, FittedKernel], evidence: pd.DataFrame) -> dict[str, FittedKernel]:
-    """The same fits with their ``spread`` measured on ``evidence``."""
+def with_spread(
+    fitted: Mapping[str, FittedKernel], evidence: pd.DataFrame, own: pd.DataFrame | None = None
+) -> dict[str, FittedKernel]:
+    """The same fits with their ``spread`` measured on ``evidence``.
+
+    If a user's ``own`` measurements took part, an interval is at least as wide as their residuals after the fit.
+    """
     import msgspec
 
     transfer = {name: transfer_errors(name, fit, evidence) for name, fit in fitted.items()}
     pooled = np.concatenate([error for name, groups in transfer.items() if name not in OUTLIERS for error in groups])
     result = {}
     for name, fit in fitted.items():
-        own = np.concatenate(transfer[name]) if transfer[name] else pooled
+        abroad = np.concatenate(transfer[name]) if transfer[name] else pooled
         inside, beyond = left_out_errors(name, evidence, fit)
+        mine = np.zeros(1) if own is None else own_errors(name, fit, own)
         spread = {
-            "inside": max(quantile(inside), SMALLEST),
+            "inside": max(quantile(inside), quantile(mine), SMALLEST),
             "range": max(quantile(beyond), SMALLEST),
-            "gpu": quantile(own),
+            "gpu": quantile(abroad),
         }
         result[name] = msgspec.structs.replace(fit, spread={key: float(f"{v:.4g}") for key, v in spread.items()})
     return result
+
+
+def own_errors(name: str, fit: FittedKernel, own: pd.DataFrame) -> Array:
+    """Log errors left on a user's own rows of kernel ``name``; zero if there are none."""
+    rows = own[own["kernel"] == name]
+    if rows.empty:
+        return np.zeros(1)
+    return residuals(predict_rows(kernel_model(name), rows, kernel_parameters(fit, name)), rows)
 
 
 def quantile(errors: Array) -> float:

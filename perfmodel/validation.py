@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import calibrated, fitted_rows, predict_rows
+from perfmodel.calibration import calibrated, fitted_rows, is_own_fit, predict_rows
+from perfmodel.catalog import load_calibration
 from perfmodel.evidence import kernel_evidence
 from perfmodel.kernels import BASELINE, KERNELS
 
@@ -38,7 +39,7 @@ def join_predictions(
         evidence = kernel_evidence(calibrated(BASELINE, calibration))
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
     rows = evidence[usable].copy()
-    rows["fitted"] = fitted_rows(rows)
+    rows["fitted"] = fitted_rows(rows) | _own_rows(rows, load_calibration() if calibration is None else calibration)
     rows["predicted_us"] = np.nan
     for kernel, group in rows.groupby("kernel"):
         name = str(kernel)
@@ -46,6 +47,13 @@ def join_predictions(
         rows.loc[group.index, "predicted_us"] = seconds * 1e6
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
+
+
+def _own_rows(rows: pd.DataFrame, calibration: Mapping[str, FittedKernel]) -> NDArray[np.bool_]:
+    """Rows of a user's own measurements that the calibration in use was fitted on."""
+    cases = list(zip(rows["kernel"], rows["source"], rows["gpu"], strict=True))
+    fitted = {case: is_own_fit(calibration[case[0]], *case[1:]) for case in set(cases)}
+    return np.array([fitted[case] for case in cases], dtype=bool)
 
 
 def error_statistics(joined: pd.DataFrame, by: list[str]) -> pd.DataFrame:

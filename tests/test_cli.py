@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lscd.cli import app, main
-from lscd.errors import written_whole
+from lscd.errors import InputError, written_whole
 from perfmodel import predict
 
 RUNNER = CliRunner()
@@ -106,13 +106,17 @@ def test_batch_adds_columns_and_keeps_order(tmp_path: Path) -> None:
         (f"{HEADER}\n{GOOD_ROW}\na100-80gb,36864\n", "line 3"),
         (f"{HEADER}\n{GOOD_ROW}\n{GOOD_ROW},1,2\n", "line 3"),
         (f"{HEADER}\n{GOOD_ROW}\n\n{GOOD_ROW}\n", "line 3"),
+        (f"{HEADER},kernel\n{GOOD_ROW},sparta\n", "column kernel stands twice"),
+        (f"{HEADER}\n{GOOD_ROW}\n,36864,9216,8,0.8,flash-llm\n", "line 3: gpu is empty"),
+        (f"{HEADER}\n{GOOD_ROW}\na100-80gb,{10**20},9216,8,0.8,flash-llm\n", "line 3: m is"),
+        ("\xff\xfe", "not a CSV"),
     ],
 )
 def test_batch_refuses_broken_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str
 ) -> None:
     rows, out = tmp_path / "rows.csv", tmp_path / "out.csv"
-    rows.write_text(text)
+    rows.write_bytes(text.encode("latin-1"))
     code, stdout, stderr = run(monkeypatch, capsys, "predict", "--input", str(rows), "--output", str(out))
     assert code == 2
     assert stdout == ""
@@ -136,6 +140,10 @@ def test_batch_refuses_broken_files(
             "pad N to 16",
         ),
         (["formats", "--sparsity", "80"], "did you mean 0.8"),
+        (["plan", "--model", "opt-66b", "--gpu", "h100", "--sparsity", "80"], "did you mean 0.8"),
+        (["predict", "--input", "a.csv", "--output", "b.csv", "--sparsity", "7", "--json"], "drop --sparsity, --json"),
+        (["e2e", "--input", "a.csv", "--output", "b.csv", "--gpus", "4"], "drop --gpus"),
+        (["predict", "--gpu", "h100", "--m", "1" * 400, "--k", "8", "--n", "8"], "too large"),
     ],
 )
 def test_bad_options_exit_2_with_one_sentence(
@@ -164,6 +172,18 @@ def test_output_folder_must_exist(
     )
     assert code == 2
     assert "no such directory" in stderr
+
+
+def test_only_plain_files_are_written(tmp_path: Path) -> None:
+    target, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    with written_whole(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    with pytest.raises(InputError, match="no file that can be written"), written_whole("/dev/null"):
+        pass
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
@@ -211,6 +231,17 @@ def test_own_measurements_are_validated_and_fitted(monkeypatch: pytest.MonkeyPat
     after = predict("cublas", "h200", m=28672, k=7168, n=8)
     assert 1.05 < float(after.time_s / before.time_s) < 1.25
     assert not after.extrapolated
+    assert " fitted " in RUNNER.invoke(app, ["validate", "--with", str(own)]).output
+
+
+def test_rows_that_no_fit_can_meet_widen_the_interval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own, out = tmp_path / "own.csv", tmp_path / "mine.json"
+    rows = [f"h200,flash-llm,{m},9216,8,0.8,{t},,value,warm,mine,\n" for m, t in ((6000, 300), (6100, 10))]
+    own.write_text(OWN_HEADER + "".join(rows))
+    assert RUNNER.invoke(app, ["calibrate", "--with", str(own), "--out", str(out)]).exit_code == 0
+    monkeypatch.setenv("LSCD_CALIBRATION", str(out))
+    p = predict("flash-llm", "h200", m=6000, k=9216, n=8, sparsity=0.8)
+    assert float(p.hi_s / p.lo_s) > 5
 
 
 @pytest.mark.parametrize(
@@ -219,6 +250,9 @@ def test_own_measurements_are_validated_and_fitted(monkeypatch: pytest.MonkeyPat
         ("h2000,cublas,64,64,8,0,5,,value,warm,mine,\n", "unknown GPU 'h2000'"),
         ("h200,cublass,64,64,8,0,5,,value,warm,mine,\n", "did you mean cublas"),
         ("h200,cublas,64,64,8,0,-5,,value,warm,mine,\n", "time_us"),
+        ("h200,cublas,64,64,8,0,,,value,warm,mine,\n", "needs rows of status 'value'"),
+        ("h200,cublas,64,64,8,0,5,,value,warm,flash-llm-fig9,\n", "is a published one"),
+        ("", "needs rows of status 'value'"),
     ],
 )
 def test_own_measurements_must_be_sound(

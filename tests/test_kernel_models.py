@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from perfmodel.calibration import FIT_RULES, calibrated, extrapolated, fit_all
 from perfmodel.catalog import CALIBRATION_FILE, data_directory, gpu_names, load_calibration, load_gpu
 from perfmodel.kernels import KERNELS, Machine, Shape, kernel_model
 from perfmodel.kernels.base import imbalance, overlap
+from perfmodel.kernels.sparta import RESIDUAL
 from perfmodel.kernels.tiled_csl import blocks_per_sm, padded_tokens, split_k
 from perfmodel.prediction import predict_table
 from perfmodel.specs import Bound
@@ -131,6 +133,18 @@ def test_split_k_rule_gives_the_tuned_values_of_the_released_code() -> None:
     }  # fmt: skip
     m = np.array(list(tuned))
     assert list(split_k(m / 256, 216, 112)) == list(tuned.values())
+
+
+def test_unsplit_products_pay_for_no_reduction() -> None:
+    machine, p = Machine.of(load_gpu("a100-80gb")), calibrated("flash-llm")
+    wide = TILED.time(machine, Shape.of(36864, 9216, 4096, 0.8), p)
+    moved = TILED.format.bytes(36864, 9216, 0.8) + 2 * 4096 * (36864 + 9216)
+    assert float(wide.dram_bytes) == pytest.approx(float(moved))
+
+
+def test_sparta_residual_is_the_calibrated_sputnik() -> None:
+    stored = load_calibration()["sputnik"].parameters
+    assert asdict(RESIDUAL) == pytest.approx(stored, rel=5e-3)
 
 
 def test_split_k_never_exceeds_the_k_tiles() -> None:

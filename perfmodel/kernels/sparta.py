@@ -32,7 +32,7 @@ class Sparta(KernelModel):
     """SparTA = cuSPARSELt 2:4 plus Sputnik, one after the other.
 
     The 2:4 kernel reads 1.125 bytes a weight whatever the sparsity, so its DRAM time is the floor from 80 % on; below,
-    the residual grows steeply (25 % of all weights at 0 %, 2.3 % at 70 %).
+    the residual grows steeply (half of all weights at 0 %, 2.3 % at 70 %).
     """
 
     name = "sparta"

@@ -125,13 +125,16 @@ class TiledCsl(KernelModel):
 
         dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * n * (shape.m + shape.k)
         memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
-        reduction_bytes = FP16_BYTES * shape.m * n * (split + 1)
+        partial_bytes = FP16_BYTES * shape.m * n * split
+        # Partial sums are written instead of the result, read again, and added up into it.
+        reduction_bytes = np.where(split > 1, partial_bytes + FP16_BYTES * shape.m * n, 0.0)
+        extra_bytes = np.where(split > 1, reduction_bytes + partial_bytes - FP16_BYTES * shape.m * n, 0.0)
         cycles_to_s = imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
         residency = CALIBRATED_BLOCKS_PER_SM / resident
         shared_s = on_chip_cycles(machine, shape, n, p) * cycles_to_s * residency
         compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
         waves = blocks / (machine.sm_count * resident)
-        latency_s = (LAUNCHES + waves) * p.block_s
+        latency_s = (np.where(split > 1, LAUNCHES, 1) + waves) * p.block_s
         time_s = latency_s + overlap(memory_s, shared_s, 3) + reduction_bytes / machine.dram_bytes_per_s
         terms = {
             Bound.MEMORY: memory_s,
@@ -139,7 +142,7 @@ class TiledCsl(KernelModel):
             Bound.COMPUTE: compute_s,
             Bound.LATENCY: latency_s,
         }
-        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes + reduction_bytes))
+        return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes + extra_bytes))
 
 
 def on_chip_cycles(machine: Machine, shape: Shape, n: Array, p: TiledCslParameters) -> Array:
