@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -162,18 +163,13 @@ def check_kernels(
             a = rng.standard_normal((m, k)).astype(np.float16)
             a[rng.random((m, k)) >= density] = 0
             x = rng.standard_normal((k, n)).astype(np.float16)
-            for weights in _encodings(a):
+            encoders = (encode_tiled_csl, encode_two_four, Dense, encode_csr, partial(encode_csr, index_bits=16))
+            for weights in (encode(a) for encode in encoders):
                 for split_k in (None,) if isinstance(weights, Csr) else (None, 1, 3):
                     what = f"{type(weights).__name__} {m} x {k} x {n} density {density} split_k {split_k}"
                     yield _check_product(
                         Product(library, weights, x, gpu, split_k=split_k, as_fp32=m % 2 == 1), x, what
                     )
-
-
-def _encodings(a: NDArray[np.float16]) -> tuple[EncodedWeight, ...]:
-    """A matrix in every format that has a kernel."""
-    csr = (encode_csr(a), encode_csr(a, index_bits=16))
-    return encode_tiled_csl(a), encode_two_four(a), Dense(a), *csr
 
 
 def _check_product(product: Product, x: NDArray[np.float16], what: str) -> str:

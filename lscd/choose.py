@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError
-from lscd.predict import TABLE_WIDTH
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 
 if TYPE_CHECKING:
     from kernels_numba.plan import Candidate as MeasurableCandidate
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
 
+WIDTH = 160  # columns; a narrower terminal wraps whole lines, which is easier to read than cut cells
 MILLI, GIGA = 1e-3, 1e9
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
@@ -163,10 +163,10 @@ def _print(choice: Choice) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(answer(choice))
+    console.width = max(console.width, WIDTH)
+    console.print(answer(choice), soft_wrap=True)
     for note in remarks(choice):
-        console.print(note)
+        console.print(note, soft_wrap=True)
     console.print(_matrix_table(choice))
     console.print(_total_table(choice))
 

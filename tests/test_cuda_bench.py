@@ -62,7 +62,7 @@ class Emulated:
 
 def test_checks_pass_on_right_kernels() -> None:
     outcomes = list(check_kernels(Emulated(), GPU, seed=1, checks=[(9, 70, 7)]))
-    assert len(outcomes) == 5 * (3 + 3 + 1 + 1)
+    assert len(outcomes) == 5 * (3 + 3 + 3 + 1 + 1)
     assert set(outcomes) == {""}
 
 
