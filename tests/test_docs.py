@@ -122,7 +122,7 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from nbconvert import MarkdownExporter
 
     pages = tmp_path / "docs"
-    for path in [*PAGES, DOCS / "hooks.py"]:
+    for path in [*PAGES, DOCS / "hooks.py", DOCS / "extra.css"]:
         copy = pages / path.relative_to(DOCS)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
