@@ -19,7 +19,7 @@ from kernels_numba.encoded import EncodedWeight, check
 from kernels_numba.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
-_uploaded: WeakKeyDictionary[EncodedWeight, tuple[EncodedWeight, dict[str, Any]]] = WeakKeyDictionary()
+_uploaded: WeakKeyDictionary[EncodedWeight, tuple[EncodedWeight | None, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def is_available() -> bool:
@@ -27,6 +27,17 @@ def is_available() -> bool:
     from numba import cuda
 
     return bool(cuda.is_available())
+
+
+def is_supported() -> bool:
+    """Whether there is a GPU that the kernels can be compiled for: Ampere or newer."""
+    if not is_available():
+        return False
+    try:
+        current_arch()
+    except ValueError:
+        return False
+    return True
 
 
 @cache
@@ -120,8 +131,11 @@ def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
 
     if weights not in _uploaded:
         aligned = with_aligned_rows(weights)
-        _uploaded[weights] = aligned, {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
-    return _uploaded[weights]
+        buffers = {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
+        # None stands for the weights themselves: a value that held its own key would never be freed.
+        _uploaded[weights] = None if aligned is weights else aligned, buffers
+    kept, buffers = _uploaded[weights]
+    return weights if kept is None else kept, buffers
 
 
 def empty_like(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:

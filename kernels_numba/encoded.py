@@ -82,6 +82,9 @@ class EncodedWeight(ABC):
     @classmethod
     def from_buffers(cls, **buffers: Any) -> Self:
         """Build from raw fields and validate; raises ValueError for anything a decoder could trip over."""
+        if "element" in buffers:
+            check(buffers["element"] in tuple(Element), "element", buffers["element"], ", ".join(Element))
+            buffers["element"] = Element(buffers["element"])
         return cls(**buffers).validate()
 
 

@@ -20,6 +20,7 @@ from kernels_numba.formats_two_four import TwoFourTiles, pack
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
 MAX_SPLIT_K = 32
+MAX_GRID_Y = 65_535  # blocks along y and z
 MAX_INT32 = 2**31 - 1
 DEFAULT_ARCH = "sm_80"
 DEFAULT_SM_COUNT = 108  # an A100, the paper's GPU, where there is no GPU to ask
@@ -168,6 +169,8 @@ def make_plan(
     check(k * n_padded <= MAX_INT32, "k * n", k * n_padded, f"at most {MAX_INT32}")
     check(m * n_padded <= MAX_INT32, "m * n", m * n_padded, f"at most {MAX_INT32}")
     variant = choose_variant(weights, n_padded)
+    columns = MAX_GRID_Y * max(variant.tile_n, COLUMN_UNIT)
+    check(n_padded <= columns, "n", n, f"at most {columns}")
     k_tiles = ceil_div(k, TILE_K)
     if isinstance(weights, Csr):
         check(split_k in (None, 1), "split_k", split_k, "1 for CSR, whose rows are not split")
@@ -176,7 +179,7 @@ def make_plan(
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
         tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)
         split_k = choose_split_k(tiles, k_tiles, variant.tile_n, slots)
-    check(isinstance(split_k, int) and 1 <= split_k <= 65_535, "split_k", split_k, "an integer from 1 to 65535")
+    check(isinstance(split_k, int) and 1 <= split_k <= MAX_GRID_Y, "split_k", split_k, "an integer from 1 to 65535")
     per_split = ceil_div(k_tiles, split_k)
     residual = None
     if isinstance(weights, TwoFourTiles) and weights.residual.nnz:

@@ -85,7 +85,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
     from kernels_numba import device
 
     fits = isinstance(weights, TiledCsl | Bitmap | Csr | TwoFour | Dense) and weights.element == Element.FLOAT16
-    return "cuda" if fits and x.dtype == np.float16 and device.is_available() else "cpu"
+    return "cuda" if fits and x.dtype == np.float16 and device.is_supported() else "cpu"
 
 
 def is_on_gpu(x: Any) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from typing import Any
 
 import numpy as np
@@ -65,7 +67,7 @@ def test_auto_chooses_the_cpu_without_a_gpu_and_says_so(
 
 
 def test_auto_chooses_the_gpu_for_what_its_kernels_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "is_available", lambda: True)
+    monkeypatch.setattr(device, "is_supported", lambda: True)
     assert choose_backend(encode_tiled_csl(A), X) == "cuda"
     assert choose_backend(encode_csr(A), X) == "cuda"
     assert choose_backend(encode_two_four(A), X) == "cuda"
@@ -193,3 +195,22 @@ def test_check_product_names_the_worst_element() -> None:
 def test_gpu_agrees_with_float64(encode: Any) -> None:
     weights = encode(A)
     check_product(spmm(weights, X, backend="cuda", out_dtype=np.float32), weights, X)
+
+
+def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
+    weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
+    seen = weakref.ref(weights)
+    assert device.upload(weights)[0] is weights
+    del weights
+    gc.collect()
+    assert seen() is None
+
+
+def test_element_given_as_text_is_understood() -> None:
+    bits = encode_csr(np.full((2, 2), 0x3F80, np.uint16), element=Element.BFLOAT16)
+    fields = {name: getattr(bits, name) for name in bits.__dataclass_fields__}
+    again = type(bits).from_buffers(**(fields | {"element": "bfloat16"}))
+    assert again.element is Element.BFLOAT16
+    with pytest.raises(ValueError, match="element: float17"):
+        type(bits).from_buffers(**(fields | {"element": "float17"}))
