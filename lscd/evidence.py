@@ -84,7 +84,13 @@ def _read_own(path: Path) -> pd.DataFrame:
     return table
 
 
-def validate(own: Own = None) -> None:
+GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
+
+
+def validate(
+    own: Own = None,
+    by: Annotated[str, typer.Option(help=f"Groups of rows, of {','.join(GROUPS)}.")] = "kernel,source,gpu",
+) -> None:
     """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs, or your own rows."""
     from rich.console import Console
     from rich.table import Table
@@ -93,13 +99,17 @@ def validate(own: Own = None) -> None:
 
     joined = join_predictions(None if own is None else _read_own(own))
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
-    statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows of"])
+    groups = by.split(",")
+    if not set(groups) <= set(GROUPS):
+        raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
+    groups.append("rows of")
+    statistics = error_statistics(joined, groups)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("kernel", "source", "gpu", "rows of"):
+    for column in groups:
         table.add_column(column)
     for column in ("rows", "mean", "median", "worst", "bias", "rank"):
         table.add_column(column, justify="right")
     for row in statistics.itertuples(index=False):
         numbers = (f"{row.mean:.1%}", f"{row.median:.1%}", f"{row.worst:+.1%}", f"{row.bias:+.1%}", f"{row.rank:.3f}")
-        table.add_row(*row[:4], str(row.rows), *numbers)
+        table.add_row(*map(str, row[: len(groups)]), str(row.rows), *numbers)
     Console(width=140).print(table)
