@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, choose, evidence, kernels, predict, report, serving, simulate, sweep, weights
+from lscd import catalogue, choose, evidence, explore, kernels, predict, report, serving, simulate, sweep, weights
 from lscd.errors import explained
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command()(serving.e2e)
 app.command()(serving.plan)
 app.command()(choose.choose)
 app.command()(report.report)
+app.command()(explore.explore)
 app.command()(sweep.sweep)
 app.command()(sweep.query)
 app.command()(catalogue.gpus)

@@ -1,0 +1,1 @@
+"""The interactive page of `lscd explore`: state, tables, charts, and a thin app that shows them."""

@@ -1,0 +1,45 @@
+"""The page: a marimo app that reads widgets into a `State`, asks `view` and shows what comes back.
+
+Run it with ``lscd explore``; ``marimo edit lscd/explorer/app.py`` opens the same page as a notebook.
+"""
+# ruff: noqa: F841  (marimo shows the last expression of a cell and passes names between cells by itself)
+
+import marimo
+
+app = marimo.App(width="full", app_title="Flash-LLM lab: explorer", css_file="explorer.css")
+
+
+@app.cell
+def _():
+    import marimo as mo
+
+    from lscd.explorer import page
+
+    return mo, page
+
+
+@app.cell
+def _(mo, page):
+    request = mo.app_meta().request
+    start, link_error = page.asked(dict(request.query_params) if request else {})
+    widgets = mo.ui.dictionary(page.widgets(start))
+    return link_error, widgets
+
+
+@app.cell
+def _(link_error, page, widgets):
+    page.controls(widgets, link_error)
+    return
+
+
+@app.cell
+def _(mo, page, widgets):
+    result, error = page.answer(widgets.value)
+    if result is not None:
+        page.share(result.state, mo.query_params())
+    page.show(result, error)
+    return
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,145 @@
+"""The parts of the page: widgets for a state, and HTML for a view. Layout only; all content comes from `words`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+from urllib.parse import parse_qsl
+
+import marimo as mo
+
+from lscd.explorer import charts, words
+from lscd.explorer.state import MATRICES, PRESETS, State, system_names
+from lscd.explorer.view import View, view
+from perfmodel.catalog import gpu_names, model_names
+
+# Keys marimo itself may put into the address.
+HOST_KEYS = {"file", "session_id", "access_token", "view-as", "show-chrome", "kiosk"}
+NUMBERS = {
+    "gpus": "GPUs",
+    "batch": "Batch [sequences]",
+    "input_len": "Prompt [tokens]",
+    "output_len": "Output [tokens]",
+}
+NAMES = {
+    "model": ("Model", model_names),
+    "gpu": ("GPU", gpu_names),
+    "system": ("System or format", system_names),
+    "matrix": ("Matrix of the kernel chart", lambda: MATRICES),
+}
+FINDINGS = (
+    ("kernels", "Kernel times", charts.kernel_times),
+    ("throughput", "Throughput over batch", charts.throughput),
+    ("memory", "Memory of each GPU", charts.memory),
+    ("roofline", "Roofline position", charts.roofline),
+    ("speedups", "When sparse pays", charts.speedups),
+)
+
+
+def asked(query: Mapping[str, str]) -> tuple[State, str]:
+    """State of the address; the default and a message if it is unusable."""
+    try:
+        return State.from_query({key: value for key, value in query.items() if key not in HOST_KEYS}), ""
+    except ValueError as error:
+        return State(), f"The link cannot be used: {error}. Defaults are shown."
+
+
+def widgets(start: State) -> dict[str, Any]:
+    """One input per setting. Numbers have no limits here, so that a bad one is explained instead of bent."""
+    found: dict[str, Any] = {
+        name: mo.ui.dropdown(list(known()), value=getattr(start, name), label=label, full_width=True)
+        for name, (label, known) in NAMES.items()
+    }
+    for name, label in NUMBERS.items():
+        found[name] = mo.ui.number(value=getattr(start, name), step=1, label=label, full_width=True)
+    found["sparsity"] = mo.ui.slider(
+        0, 1, 0.01, value=start.sparsity, label="Sparsity", include_input=True, full_width=True
+    )
+    return found
+
+
+def answer(values: Mapping[str, Any]) -> tuple[View | None, str]:
+    """View of the widgets' values, or what is wrong with them."""
+    try:
+        empty = [name for name, value in values.items() if value is None]
+        if empty:
+            raise ValueError(f"{', '.join(empty)} must not be empty")
+        return view(State(**values)), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def share(state: State, address: Any) -> None:
+    """Write the state into the browser's address, setting by setting where it changed."""
+    for key, value in parse_qsl(state.to_query()):
+        if address.get(key) != value:
+            address.set(key, value)
+
+
+def controls(inputs: Any, link_error: str) -> mo.Html:
+    """Heading, presets as links, widgets."""
+    presets = " ".join(f'<a href="?{escape(state.to_query())}">{name}</a>' for name, state in PRESETS.items())
+    order = ("model", "gpu", "gpus", "system", "sparsity", "batch", "input_len", "output_len", "matrix")
+    cells = "".join(f'<div class="lscd-{name}">{inputs[name]}</div>' for name in order)
+    warning = f'<p class="lscd-error" role="alert">{escape(link_error)}</p>' if link_error else ""
+    return mo.Html(
+        f'<header class="lscd-head"><h1>When does sparse pay?</h1><nav aria-label="presets">Presets: {presets}</nav>'
+        f'{warning}</header><form class="lscd-controls" onsubmit="return false">{cells}</form>'
+    )
+
+
+def show(result: View | None, error: str) -> mo.Html:
+    """Facts, charts and downloads; or the message."""
+    if result is None:
+        return mo.Html(f'<p class="lscd-error" role="alert">{escape(error)}</p>')
+    tiles = "".join(map(_tile, words.facts(result)))
+    figures = "".join(_figure(name, title, draw(result)) for name, title, draw in FINDINGS)
+    return mo.Html(
+        f'<section class="lscd-answer" aria-live="polite"><p>{escape(words.question(result))}</p>'
+        f'<dl class="lscd-tiles">{tiles}</dl></section>'
+        f'<div class="lscd-figures">{figures}{_table(result)}</div>{_downloads(result)}'
+    )
+
+
+def _tile(fact: words.Fact) -> str:
+    verdict = {True: " good", False: " bad", None: ""}[fact.good]
+    return (
+        f'<div class="lscd-tile{verdict}" data-fact="{fact.name}"><dt>{escape(fact.title)}</dt>'
+        f"<dd><strong>{escape(fact.value)}</strong><span>{escape(fact.note)}</span></dd></div>"
+    )
+
+
+def _figure(name: str, title: str, chart: charts.Chart) -> str:
+    words_ = escape(chart.spec["description"])
+    return (
+        f'<figure class="lscd-figure" data-figure="{name}" aria-label="{words_}"><h2>{title}</h2>'
+        f"{mo.as_html(chart).text}<figcaption>{words_}</figcaption></figure>"
+    )
+
+
+def _table(result: View) -> str:
+    rows = "".join(
+        f'<tr data-kernel="{row.kernel}"><th scope="row">{escape(str(row.title))}{"*" if row.extrapolated else ""}</th>'
+        f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{row.lo_us:,.0f} – {row.hi_us:,.0f}</td>"
+        f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td></tr>"
+        for row in result.kernels.itertuples()
+    )
+    refused = f" Not for this N: {', '.join(result.refused)}." if result.refused else ""
+    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Kernel", "N", "us", "90 %", "vs dense", "bound by"))
+    return (
+        f'<figure class="lscd-figure" data-figure="table"><h2>Kernel times in numbers</h2><div class="lscd-scroll" tabindex="0">'
+        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        f"<figcaption>* outside the evidence the kernel was fitted on.{refused}</figcaption></figure>"
+    )
+
+
+def _downloads(result: View) -> str:
+    buttons = "".join(
+        mo.download(table.to_csv(index=False).encode(), filename=name, mimetype="text/csv", label=name).text
+        for name, table in words.downloads(result).items()
+    )
+    return (
+        f'<footer class="lscd-downloads"><p>Data: {buttons}</p><p>Pictures: the ⋯ button of a chart saves it as SVG or '
+        "PNG. The address of this page is the link to share.</p></footer>"
+    )

@@ -1,0 +1,121 @@
+"""What the page is about: the reader's choices, as a record that fits into a URL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from urllib.parse import parse_qsl, urlencode
+
+from perfmodel.catalog import gpu_names, model_names
+from perfmodel.formats import FORMATS
+from perfmodel.names import unknown_name
+from perfmodel.systems import HOST, SYSTEMS
+
+MATRICES = ("qkv", "attention-output", "mlp-in", "mlp-out")
+
+
+def system_names() -> tuple[str, ...]:
+    """Systems the page offers: the published three, and FasterTransformer with each other weight format."""
+    return (*SYSTEMS, *(f"{HOST}+{name}" for name in FORMATS if name != "dense"))
+
+
+@dataclass(frozen=True)
+class State:
+    """One question to the models.
+
+    Attributes
+    ----------
+    model, gpu, system : str
+        Names in the catalogue and among `system_names`.
+    gpus : int
+        GPUs that share the model (tensor parallelism).
+    sparsity : float
+        Fraction of zeros in the pruned matrices.
+    batch : int
+        Sequences decoded together; the N of every matrix product.
+    input_len, output_len : int
+        Tokens of each prompt, tokens generated for it.
+    matrix : str
+        The weight matrix whose kernel times are shown.
+    """
+
+    model: str = "opt-30b"
+    gpu: str = "a100-80gb"
+    gpus: int = 1
+    system: str = "flash-llm"
+    sparsity: float = 0.8
+    batch: int = 16
+    input_len: int = 64
+    output_len: int = 512
+    matrix: str = "mlp-in"
+
+    def __post_init__(self) -> None:
+        """Refuse names the page does not offer; numbers are checked by the models."""
+        offered = {"model": model_names(), "gpu": gpu_names(), "system": system_names(), "matrix": MATRICES}
+        for name, known in offered.items():
+            if getattr(self, name) not in known:
+                raise ValueError(unknown_name(name, getattr(self, name), known))
+
+    @classmethod
+    def from_query(cls, query: str | Mapping[str, str]) -> State:
+        """State of a URL query; what is left out keeps its default.
+
+        Parameters
+        ----------
+        query
+            ``"gpu=h100&batch=32"``, with or without ``?``, or the same as a mapping.
+
+        Raises
+        ------
+        ValueError
+            Unknown keys or names (the nearest is offered), values that are no numbers.
+        """
+        pairs = dict(parse_qsl(query.lstrip("?"), keep_blank_values=True)) if isinstance(query, str) else query
+        defaults = asdict(cls())
+        values: dict[str, object] = {}
+        for key, text in pairs.items():
+            if key not in defaults:
+                raise ValueError(unknown_name("setting", key, defaults))
+            values[key] = _parse(key, text, type(defaults[key]))
+        return cls(**{**defaults, **values})
+
+    def to_query(self) -> str:
+        """The state as a URL query, every setting spelled out so that a link outlives a change of defaults."""
+        return urlencode({field.name: getattr(self, field.name) for field in fields(self)})
+
+
+def _parse(key: str, text: str, kind: type) -> object:
+    if kind is str:
+        return text.replace(" ", "+")  # a plus that somebody typed reads as a space in a URL; no name has one
+    try:
+        return kind(text)
+    except ValueError:
+        allowed = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{key} must be {allowed}, got {text!r}") from None
+
+
+PRESETS: dict[str, State] = {
+    "opt-30b-one-gpu": State(),
+    "opt-66b-two-gpus": State(model="opt-66b", gpus=2, batch=64),
+    "opt-175b-four-gpus": State(model="opt-175b", gpus=4, batch=32),
+    "llama-70b-h100": State(model="llama-3.1-70b", gpu="h100", gpus=2, sparsity=0.5, input_len=512),
+    "llama-8b-at-home": State(
+        model="llama-3.1-8b", gpu="rtx-4090", system="fastertransformer+bitmap", sparsity=0.5, batch=1
+    ),
+    "too-big": State(model="opt-66b", system="fastertransformer", sparsity=0.0),
+}
+
+
+def preset(name_or_query: str) -> State:
+    """State of a preset's name, or of a URL query.
+
+    Raises
+    ------
+    ValueError
+        If it is neither; a name without ``=`` is looked up among the presets.
+    """
+    if "=" in name_or_query:
+        return State.from_query(name_or_query)
+    if name_or_query not in PRESETS:
+        raise ValueError(unknown_name("preset", name_or_query, PRESETS))
+    return PRESETS[name_or_query]

@@ -1,0 +1,205 @@
+"""What the page shows for a state: tables and sentences, every number of them from `perfmodel`.
+
+Nothing here knows about the browser: the tables can be used from a notebook or a test as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from lscd.explorer.state import State
+from perfmodel.analysis import crossover_sparsity, layer_times
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.feasibility import feasible_sparsity
+from perfmodel.kernels import KERNELS
+from perfmodel.planning import BATCHES
+from perfmodel.prediction import predict
+from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
+from perfmodel.serving import Serving, evaluate
+from perfmodel.systems import HOST, load_system
+from perfmodel.transformer import layer_matrices
+from perfmodel.units import GIGA, MICRO
+
+SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
+INTENSITIES = np.geomspace(1.0, 2000.0, 100)
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything the page shows.
+
+    Attributes
+    ----------
+    state : State
+        What was asked.
+    run, dense : Serving
+        The chosen system, and FasterTransformer with dense weights, at the chosen batch.
+    kernels : DataFrame
+        One row per kernel that takes this N, perhaps padded: ``kernel, title, n, time_us, lo_us, hi_us,
+        speedup_vs_dense, bound, extrapolated, intensity, flops_per_s``; fastest first.
+    refused : tuple of str
+        Kernels that cannot take this N.
+    roof : DataFrame
+        ``intensity`` [FLOP/B], ``flops_per_s``.
+    memory : DataFrame
+        ``part, gigabytes`` on each GPU.
+    throughput : DataFrame
+        ``system, title, batch, tokens_per_gpu_s, fits``.
+    speedups : DataFrame
+        ``kernel, title, sparsity, speedup`` of one decoder layer over cuBLAS.
+    crossover : float or None
+        Sparsity from which the system's kernel wins on a layer: NaN if it never does, None if it has no kernel model.
+    feasible : tuple of float
+        Highest sparsity that published pruning supports: in one shot, with retraining.
+    """
+
+    state: State
+    run: Serving
+    dense: Serving
+    kernels: pd.DataFrame
+    refused: tuple[str, ...]
+    roof: pd.DataFrame
+    memory: pd.DataFrame
+    throughput: pd.DataFrame
+    speedups: pd.DataFrame
+    crossover: float | None
+    feasible: tuple[float, float]
+
+
+def view(state: State) -> View:
+    """Ask the models everything the page shows.
+
+    Raises
+    ------
+    ValueError
+        As `perfmodel.serving.evaluate`: a number out of range, a model that so many GPUs cannot share.
+    """
+    run = serve(state, state.system, state.batch)
+    kernels, refused = kernel_table(state)
+    kernel = load_system(state.system).kernel
+    sparse = kernel is not None and KERNELS[kernel].format.depends_on_sparsity
+    return View(
+        state=state,
+        run=run,
+        dense=serve(state, HOST, state.batch),
+        kernels=kernels,
+        refused=refused,
+        roof=roof_table(state),
+        memory=memory_table(run),
+        throughput=throughput_table(state),
+        speedups=speedup_table(state),
+        crossover=_crossover(str(kernel), state.gpu, state.model, state.batch) if sparse else None,
+        feasible=_feasible(),
+    )
+
+
+def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
+    """The whole-model prediction of a state on ``system``."""
+    return evaluate(
+        state.model,
+        state.gpu,
+        system,
+        batch=batch,
+        input_len=state.input_len,
+        output_len=state.output_len,
+        sparsity=state.sparsity,
+        gpus=state.gpus,
+    )
+
+
+def product(state: State) -> tuple[int, int, int]:
+    """``m, k, n`` of the chosen matrix on one GPU; fewer tokens than the batch in a mixture of experts."""
+    matrices = {matrix.name: matrix for matrix in layer_matrices(load_model(state.model).shape, state.gpus)}
+    matrix = matrices[state.matrix]
+    _, tokens = matrix.products(state.batch)
+    return int(matrix.m), int(matrix.k), int(tokens)
+
+
+def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """`View.kernels` and `View.refused`."""
+    gpu = load_gpu(state.gpu)
+    m, k, n = product(state)
+    rows, refused = [], []
+    for name, model in KERNELS.items():
+        padded = model.padded_n(n).item()
+        if np.isnan(padded):
+            refused.append(name)
+            continue
+        p = predict(name, gpu, m, k, padded, state.sparsity)
+        rows.append(
+            {
+                "kernel": name,
+                "title": model.title,
+                "n": int(padded),
+                "time_us": float(p.time_s) / MICRO,
+                "lo_us": float(p.lo_s) / MICRO,
+                "hi_us": float(p.hi_s) / MICRO,
+                "speedup_vs_dense": float(p.speedup_vs_dense),
+                "bound": str(p.bound.item()),
+                "extrapolated": bool(p.extrapolated),
+                "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, state.sparsity)),
+                "flops_per_s": 2 * m * k * n / float(p.time_s),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("time_us", ignore_index=True), tuple(refused)
+
+
+def roof_table(state: State) -> pd.DataFrame:
+    """`View.roof`: the DRAM roofline of the GPU, with its corner."""
+    gpu = load_gpu(state.gpu)
+    at = np.sort(np.append(INTENSITIES, ridge_point(gpu)))
+    return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(gpu, at)})
+
+
+def memory_table(run: Serving) -> pd.DataFrame:
+    """`View.memory`: bytes of one GPU by purpose, in gigabytes."""
+    needed = run.memory
+    parts = {
+        "weights": needed.weights,
+        "KV cache": needed.kv_cache,
+        "activations": needed.activations,
+        "workspace": needed.workspace,
+        "reserve": needed.reserve,
+    }
+    return pd.DataFrame({"part": list(parts), "gigabytes": [float(bytes_) / GIGA for bytes_ in parts.values()]})
+
+
+def throughput_table(state: State) -> pd.DataFrame:
+    """`View.throughput`: powers of two and the chosen batch, on the chosen system and on FasterTransformer."""
+    batches = np.unique(np.append(BATCHES, state.batch))
+    tables = []
+    for name in dict.fromkeys((state.system, HOST)):
+        run = serve(state, name, batches)
+        columns = {"batch": batches, "tokens_per_gpu_s": run.tokens_per_gpu_s, "fits": run.memory.fits}
+        tables.append(pd.DataFrame({"system": name, "title": load_system(name).title, **columns}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def speedup_table(state: State) -> pd.DataFrame:
+    """`View.speedups`: kernels whose time depends on sparsity and that take this batch."""
+    tables = []
+    for name, model in KERNELS.items():
+        if not model.format.depends_on_sparsity:
+            continue
+        own, dense = layer_times(name, state.gpu, state.model, state.batch, SPARSITIES)
+        if not np.isnan(own).any():
+            speedup = dense / own
+            columns = {"kernel": name, "title": model.title, "sparsity": SPARSITIES, "speedup": speedup}
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+@cache
+def _feasible() -> tuple[float, float]:
+    """Reads the evidence once."""
+    return feasible_sparsity(retrained=False), feasible_sparsity(retrained=True)
+
+
+@cache
+def _crossover(kernel: str, gpu: str, model: str, n: int) -> float:
+    """Cached because the bisection takes longer than all the rest, and sparsity does not change it."""
+    return float(crossover_sparsity(kernel, gpu, model, n))

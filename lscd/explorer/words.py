@@ -1,0 +1,108 @@
+"""The answer in words: the facts on top of the page, and the tables behind the charts as files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.systems import HOST, load_system
+from perfmodel.units import GIGA, MILLI
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lscd.explorer.view import View
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One tile of the page: a stable name, a title, the value, and what stands below it; ``good`` marks a verdict."""
+
+    name: str
+    title: str
+    value: str
+    note: str
+    good: bool | None = None
+
+
+def facts(view: View) -> list[Fact]:
+    """The tiles of the page in reading order."""
+    return [_fits(view), _throughput(view), _latency(view), _cost(view), _crossover(view), _accuracy(view)]
+
+
+def question(view: View) -> str:
+    """What was asked, in a sentence."""
+    state = view.state
+    gpus = f"{state.gpus} x {load_gpu(state.gpu).name}"
+    lengths = f"{state.batch} sequences of {state.input_len} + {state.output_len} tokens"
+    system = load_system(state.system).title
+    return f"{load_model(state.model).name} on {gpus} with {system} at {state.sparsity:.0%} sparsity, {lengths}"
+
+
+def _fits(view: View) -> Fact:
+    memory = view.run.memory
+    needed, size, left = (float(value) / GIGA for value in (memory.total, memory.capacity, memory.headroom))
+    fits = bool(memory.fits)
+    rest = f"{left:.1f} GB left" if fits else f"{-left:.1f} GB too much"
+    value = "✓ fits" if fits else "✗ does not fit"
+    return Fact("fits", "Memory", value, f"{needed:.1f} of {size:.1f} GB on each GPU, {rest}", good=fits)
+
+
+def _throughput(view: View) -> Fact:
+    rate, dense = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
+    against = "" if view.state.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
+    if against and not view.dense.memory.fits:
+        against += ", which does not fit"
+    notes = [against, *_warnings(view)]
+    return Fact("throughput", "Tokens per GPU-second", f"{rate:,.1f}", "; ".join(note for note in notes if note))
+
+
+def _warnings(view: View) -> list[str]:
+    """What limits the trust in a run."""
+    found = [] if view.run.memory.fits else ["if it did fit"]
+    return [*found, "extrapolated"] if view.run.extrapolated else found
+
+
+def _latency(view: View) -> Fact:
+    first, each = float(view.run.ttft_s) / MILLI, float(view.run.tpot_s) / MILLI
+    value = "one token only" if math.isnan(each) else f"{each:,.1f} ms"
+    return Fact("latency", "Time per token", value, f"first token after {first:,.0f} ms")
+
+
+def _cost(view: View) -> Fact:
+    dollars, joules = view.run.usd_per_million_tokens, view.run.joules_per_token
+    value = "no price known" if dollars is None else f"${float(dollars[0]):,.2f} – {float(dollars[1]):,.2f}"
+    energy = "" if joules is None else f"at most {float(joules):,.2f} J a token"
+    return Fact("cost", "Per million tokens", value, energy)
+
+
+def _crossover(view: View) -> Fact:
+    title, kernel = "Sparse pays from", load_system(view.state.system).title
+    if view.crossover is None:
+        return Fact("crossover", title, "–", f"{kernel} has no modelled kernel that depends on sparsity")
+    note = f"sparsity, for a layer on one GPU at batch {view.state.batch}"
+    if math.isnan(view.crossover):
+        return Fact("crossover", title, "never", f"{note}: cuBLAS is faster throughout", good=False)
+    return Fact("crossover", title, f"{view.crossover:.1%}", note, good=view.state.sparsity >= view.crossover)
+
+
+def _accuracy(view: View) -> Fact:
+    one_shot, retrained = view.feasible
+    s = view.state.sparsity
+    if s <= one_shot:
+        value, good = "one-shot pruning", True
+    elif s <= retrained:
+        value, good = "needs retraining", True
+    else:
+        value, good = "not shown", False
+    note = f"published results keep accuracy up to {one_shot:.0%} in one shot, {retrained:.0%} retrained, in some model"
+    return Fact("accuracy", f"Accuracy at {s:.0%}", value, note, good=good)
+
+
+def downloads(view: View) -> dict[str, pd.DataFrame]:
+    """Tables by file name; each row begins with the question it answers."""
+    tables = {"kernels": view.kernels, "throughput": view.throughput, "speedups": view.speedups, "memory": view.memory}
+    asked = {f"asked_{name}": value for name, value in vars(view.state).items()}
+    return {f"lscd-{name}.csv": table.assign(**asked) for name, table in tables.items()}
