@@ -125,7 +125,7 @@ def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: lis
     console.width = max(console.width, TABLE_WIDTH)
     console.print(f"{_fastest(results)}  {m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("kernel", "time [us]", "90 % interval", "vs dense", "DRAM [MB]", "bound by"):
+    for title in ("kernel", r"time \[us]", "90 % interval", "vs dense", "DRAM [MB]", "bound by"):
         table.add_column(title, justify="left" if title in ("kernel", "bound by") else "right", no_wrap=True)
     table.add_column("nearest evidence and the model's error there")
     for row in results:

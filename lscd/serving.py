@@ -164,8 +164,8 @@ def _print_plan(question: str, found: Plan) -> None:
         "best batch",
         "largest",
         "tokens/GPU-s",
-        "TTFT [ms]",
-        "TPOT [ms]",
+        r"TTFT \[ms]",
+        r"TPOT \[ms]",
         "$/M tokens",
         "",
     ):

@@ -102,5 +102,5 @@ def _totals(plan: CheckpointPlan) -> str:
     words = f"All matrices in one format [MB]: {sizes}."
     if plan.gpu is not None:
         times = ", ".join(f"{name} {time_us:.4g}" for name, time_us in totals["us_by_kernel"].items())
-        words += f"\nAll matrices on one kernel, one after the other [us]: {times}."
+        words += f"\nAll matrices on one kernel, one after the other, in us: {times}."
     return words

@@ -23,10 +23,11 @@ def speedup_maps(table: pd.DataFrame, feasible: tuple[float, float], titles: Map
     with retraining.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    figure, panels = plt.subplots(2, (len(gpus) + 1) // 2, figsize=(COLUMN_WIDTH, 5.0), sharex=True, sharey=True)
+    columns = (len(gpus) + 1) // 2
+    figure, panels = plt.subplots(2, columns, figsize=(COLUMN_WIDTH, 5), sharex=True, sharey=True, squeeze=False)
     norm = TwoSlopeNorm(1.0, WORST, BEST)
     filled = None
-    for axes, gpu in zip(panels.flat, gpus, strict=True):
+    for axes, gpu in zip(panels.flat, gpus, strict=False):
         grid = table[table["gpu"] == gpu].pivot_table(index="n", columns="sparsity", values="speedup")
         x, y = grid.columns.to_numpy() * 100, grid.index.to_numpy()
         levels = np.linspace(WORST, BEST, 26)
