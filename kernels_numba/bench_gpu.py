@@ -264,14 +264,20 @@ def copies_beyond_l2(nbytes: int, l2_bytes: int) -> int:
     return min(MAX_COPIES, max(2, -(-L2_FACTOR * l2_bytes // max(nbytes, 1)) + 1))
 
 
-def run_bench(bench: Bench, minutes: float, seed: int) -> list[tuple[int, int]]:
-    """Measure shape after shape; return those for which no time was left."""
+def run_bench(
+    bench: Bench, minutes: float, seed: int, keep: Callable[[list[Row]], object] = len
+) -> list[tuple[int, int]]:
+    """Measure shape after shape; return those for which no time was left.
+
+    ``keep`` gets all rows after each shape, so that a run that dies loses one shape only.
+    """
     end, rng, skipped = time.monotonic() + 60 * minutes, np.random.default_rng(seed), []
     for m, k in SHAPES:
         if time.monotonic() > end:
             skipped.append((m, k))
         else:
             bench.shape(m, k, rng, lambda: time.monotonic() < end)
+            keep(bench.rows)
     return skipped
 
 
@@ -279,10 +285,12 @@ def write_table(rows: list[Row], provenance: dict[str, Any], directory: Path) ->
     """Write the rows as CSV and what they come from as JSON beside it; return the path of the table."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "kernels_lscd.csv"
-    with path.open("w", newline="") as file:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Row.__dataclass_fields__), lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
+    partial.replace(path)
     path.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n")
     return path
 
@@ -378,19 +386,34 @@ def main(arguments: list[str] | None = None) -> int:
         if wrong:
             return 1
     if options.bench:
-        rows, provenance = measure(library, gpu, provenance, options.minutes, seed, report)
-        path = write_table(rows, provenance, options.output / gpu.key)
+        directory = options.output / gpu.key
+        rows, provenance = measure(
+            library,
+            gpu,
+            provenance,
+            options.minutes,
+            seed,
+            report,
+            lambda so_far: write_table(so_far, provenance, directory),
+        )
+        path = write_table(rows, provenance, directory)
         skipped = provenance["shapes_left_out"]
         report(f"wrote {len(rows)} rows to {path}" + (f"; no time left for {skipped}" if skipped else ""))
     return 0
 
 
 def measure(
-    library: Library, gpu: Gpu, provenance: dict[str, Any], minutes: float, seed: int, report: Callable[[str], None]
+    library: Library,
+    gpu: Gpu,
+    provenance: dict[str, Any],
+    minutes: float,
+    seed: int,
+    report: Callable[[str], None],
+    keep: Callable[[list[Row]], object] = len,
 ) -> tuple[list[Row], dict[str, Any]]:
     """Benchmark the GPU at hand; the rows, and what they come from."""
     bench = Bench(library, gpu, report)
-    skipped = run_bench(bench, minutes, seed)
+    skipped = run_bench(bench, minutes, seed, keep)
     return bench.rows, provenance | {"seed": seed, "shapes_left_out": skipped}
 
 
