@@ -2,7 +2,6 @@
 
 Run it with ``lscd explore``; ``marimo edit lscd/explorer/app.py`` opens the same page as a notebook.
 """
-# ruff: noqa: F841  (marimo shows the last expression of a cell and passes names between cells by itself)
 
 import marimo
 

@@ -16,24 +16,25 @@ from perfmodel.catalog import gpu_names, model_names
 
 # Keys marimo itself may put into the address.
 HOST_KEYS = {"file", "session_id", "access_token", "view-as", "show-chrome", "kiosk"}
-NUMBERS = {
-    "gpus": "GPUs",
+LABELS = {
+    "model": "Model",
+    "gpu": "GPU",
+    "gpus": "Number of GPUs",
+    "system": "System or format",
+    "sparsity": "Sparsity",
     "batch": "Batch [sequences]",
     "input_len": "Prompt [tokens]",
     "output_len": "Output [tokens]",
+    "matrix": "Matrix of the kernel times",
 }
-NAMES = {
-    "model": ("Model", model_names),
-    "gpu": ("GPU", gpu_names),
-    "system": ("System or format", system_names),
-    "matrix": ("Matrix of the kernel chart", lambda: MATRICES),
-}
+NUMBERS = ("gpus", "batch", "input_len", "output_len")
+NAMES = {"model": model_names, "gpu": gpu_names, "system": system_names, "matrix": lambda: MATRICES}
 FINDINGS = (
     ("kernels", "Kernel times", charts.kernel_times),
-    ("throughput", "Throughput over batch", charts.throughput),
     ("memory", "Memory of each GPU", charts.memory),
-    ("roofline", "Roofline position", charts.roofline),
+    ("throughput", "Throughput over batch", charts.throughput),
     ("speedups", "When sparse pays", charts.speedups),
+    ("roofline", "Roofline position", charts.roofline),
 )
 
 
@@ -48,14 +49,12 @@ def asked(query: Mapping[str, str]) -> tuple[State, str]:
 def widgets(start: State) -> dict[str, Any]:
     """One input per setting. Numbers have no limits here, so that a bad one is explained instead of bent."""
     found: dict[str, Any] = {
-        name: mo.ui.dropdown(list(known()), value=getattr(start, name), label=label, full_width=True)
-        for name, (label, known) in NAMES.items()
+        name: mo.ui.dropdown(list(known()), value=getattr(start, name), full_width=True)
+        for name, known in NAMES.items()
     }
-    for name, label in NUMBERS.items():
-        found[name] = mo.ui.number(value=getattr(start, name), step=1, label=label, full_width=True)
-    found["sparsity"] = mo.ui.slider(
-        0, 1, 0.01, value=start.sparsity, label="Sparsity", include_input=True, full_width=True
-    )
+    for name in NUMBERS:
+        found[name] = mo.ui.number(value=getattr(start, name), step=1, full_width=True)
+    found["sparsity"] = mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True)
     return found
 
 
@@ -80,12 +79,16 @@ def share(state: State, address: Any) -> None:
 def controls(inputs: Any, link_error: str) -> mo.Html:
     """Heading, presets as links, widgets."""
     presets = " ".join(f'<a href="?{escape(state.to_query())}">{name}</a>' for name, state in PRESETS.items())
-    order = ("model", "gpu", "gpus", "system", "sparsity", "batch", "input_len", "output_len", "matrix")
-    cells = "".join(f'<div class="lscd-{name}">{inputs[name]}</div>' for name in order)
+    cells = "".join(  # with labels of its own: marimo puts the markup of its labels into aria-label
+        f'<div class="lscd-{name}" role="group" aria-label="{label}">'
+        f'<span aria-hidden="true">{label}</span>{inputs[name]}</div>'
+        for name, label in LABELS.items()
+    )
     warning = f'<p class="lscd-error" role="alert">{escape(link_error)}</p>' if link_error else ""
     return mo.Html(
-        f'<header class="lscd-head"><h1>When does sparse pay?</h1><nav aria-label="presets">Presets: {presets}</nav>'
-        f'{warning}</header><form class="lscd-controls" onsubmit="return false">{cells}</form>'
+        '<header class="lscd-head"><div class="lscd-h1" role="heading" aria-level="1">When does sparse pay?</div>'
+        f'<nav aria-label="presets">Presets: {presets}</nav>{warning}</header>'
+        f'<section class="lscd-controls" aria-label="question">{cells}</section>'
     )
 
 
@@ -94,11 +97,12 @@ def show(result: View | None, error: str) -> mo.Html:
     if result is None:
         return mo.Html(f'<p class="lscd-error" role="alert">{escape(error)}</p>')
     tiles = "".join(map(_tile, words.facts(result)))
-    figures = "".join(_figure(name, title, draw(result)) for name, title, draw in FINDINGS)
+    figures = [_figure(name, title, draw(result)) for name, title, draw in FINDINGS]
+    figures.insert(1, _table(result))
     return mo.Html(
         f'<section class="lscd-answer" aria-live="polite"><p>{escape(words.question(result))}</p>'
         f'<dl class="lscd-tiles">{tiles}</dl></section>'
-        f'<div class="lscd-figures">{figures}{_table(result)}</div>{_downloads(result)}'
+        f'<div class="lscd-figures">{"".join(figures)}</div>{_downloads(result)}'
     )
 
 
@@ -113,9 +117,14 @@ def _tile(fact: words.Fact) -> str:
 def _figure(name: str, title: str, chart: charts.Chart) -> str:
     words_ = escape(chart.spec["description"])
     return (
-        f'<figure class="lscd-figure" data-figure="{name}" aria-label="{words_}"><h2>{title}</h2>'
+        f'<figure class="lscd-figure" data-figure="{name}">{_title(title)}'
         f"{mo.as_html(chart).text}<figcaption>{words_}</figcaption></figure>"
     )
+
+
+def _title(text: str) -> str:
+    """A heading that marimo does not take into its floating outline."""
+    return f'<div class="lscd-h2" role="heading" aria-level="2">{text}</div>'
 
 
 def _table(result: View) -> str:
@@ -128,7 +137,8 @@ def _table(result: View) -> str:
     refused = f" Not for this N: {', '.join(result.refused)}." if result.refused else ""
     heads = "".join(f'<th scope="col">{head}</th>' for head in ("Kernel", "N", "us", "90 %", "vs dense", "bound by"))
     return (
-        f'<figure class="lscd-figure" data-figure="table"><h2>Kernel times in numbers</h2><div class="lscd-scroll" tabindex="0">'
+        f'<figure class="lscd-figure" data-figure="table">{_title("Kernel times in numbers")}'
+        f'<div class="lscd-scroll" tabindex="0" role="region" aria-label="table of kernel times">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
         f"<figcaption>* outside the evidence the kernel was fitted on.{refused}</figcaption></figure>"
     )

@@ -45,6 +45,8 @@ class View:
         Kernels that cannot take this N.
     roof : DataFrame
         ``intensity`` [FLOP/B], ``flops_per_s``.
+    ridge : float
+        Intensity of the roof's corner [FLOP/B].
     memory : DataFrame
         ``part, gigabytes`` on each GPU.
     throughput : DataFrame
@@ -63,6 +65,7 @@ class View:
     kernels: pd.DataFrame
     refused: tuple[str, ...]
     roof: pd.DataFrame
+    ridge: float
     memory: pd.DataFrame
     throughput: pd.DataFrame
     speedups: pd.DataFrame
@@ -89,6 +92,7 @@ def view(state: State) -> View:
         kernels=kernels,
         refused=refused,
         roof=roof_table(state),
+        ridge=ridge_point(load_gpu(state.gpu)),
         memory=memory_table(run),
         throughput=throughput_table(state),
         speedups=speedup_table(state),
