@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,12 +41,14 @@ def sweep(
         raise InputError(f"{spec}: {error}") from None
     chunks = (0, plan.spec.grid.chunks)
     try:
-        with _progress(plan) as report:
+        with _progress(plan) as report, _interrupts() as interrupted:
 
             def reported(done: int, total: int) -> None:
                 nonlocal chunks
                 chunks = (done, total)
                 report(done, total)
+                if interrupted():
+                    raise KeyboardInterrupt
 
             rows = run(plan, out, yes=yes, threads=threads, cluster=cluster, progress=reported)
     except KeyboardInterrupt:
@@ -101,6 +105,23 @@ def _parsed(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not a TOML file: {error}") from None
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was ever pressed: Python swallows a `KeyboardInterrupt` that hits inside a finaliser."""
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _resume_hint(done: int, total: int) -> str:

@@ -94,8 +94,9 @@ def test_make_targets_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
 def test_named_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
+    built = set((ROOT / ".gitignore").read_text(encoding="utf-8").splitlines())  # not there in a fresh clone
     for name in re.findall(r"`((?:perfmodel|kernels_numba|data|tests|reports|docs|notebooks)/[\w./-]*)`", text):
-        assert (ROOT / name).exists(), f"{path.name} names {name}"
+        assert name in built or (ROOT / name).exists(), f"{path.name} names {name}"
 
 
 def test_the_reference_shows_every_command() -> None:

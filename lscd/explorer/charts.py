@@ -27,7 +27,10 @@ MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "wo
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2])
 KERNEL_SCALE = {"domain": list(KERNEL_COLOURS), "range": list(KERNEL_COLOURS.values())}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
-SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right"] * 2
+SHAPES = (
+    "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right",
+    "arrow", "wedge", "triangle", "stroke",
+)  # fmt: skip
 TOP_SPEEDUP = 3.5
 HEIGHT = 220  # pixels of a chart with two axes
 CUT = 2.0  # bars end at this multiple of the dense time; slower kernels are told by their label
@@ -61,7 +64,14 @@ def _chart(name: str, description: str, height: int, layers: list[Spec], **extra
         "config": {
             "font": "system-ui, sans-serif",
             "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
-            "legend": {"labelFontSize": 12, "orient": "bottom", "title": None, "columns": 2, "labelLimit": 260},
+            "legend": {
+                "labelFontSize": 11,
+                "columnPadding": 4,
+                "orient": "bottom",
+                "title": None,
+                "columns": 2,
+                "labelLimit": 260,
+            },
             "text": {"fontSize": 12},
             "view": {"stroke": None},
         },
@@ -98,7 +108,7 @@ def kernel_times(view: View) -> Chart:
         note=[_time_note(row, top) for row in table.itertuples()],
     )
     # Room for the labels right of the bars.
-    x = _axis("shown_us", "time [us], 90 % interval", scale={"domain": [0, 1.45 * table["to_us"].max()], "nice": False})
+    x = _axis("shown_us", "time [us], 90 % interval", scale={"domain": [0, 1.65 * table["to_us"].max()], "nice": False})
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150, "ticks": False}}
     colour = {"field": "kernel", "type": "nominal", "scale": KERNEL_SCALE, "legend": None}
     tip = [_tip("title", "kernel"), _tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
@@ -138,7 +148,7 @@ def roofline(view: View) -> Chart:
     y = _log("tflops", "dense-equivalent TFLOP/s", [lowest, 2.5 * peak])
     scale = {"domain": list(points["title"]), "range": [KERNEL_COLOURS.get(name, GREY) for name in points["kernel"]]}
     colour = _named("title", scale)
-    shape = _named("title", {"domain": scale["domain"], "range": SHAPES[: len(points)]})
+    shape = _named("title", {"domain": scale["domain"], "range": list(SHAPES[: len(points)])})
     tip = [_tip("title", "kernel"), _tip("tflops", "TFLOP/s", ",.1f"), _tip("intensity", "FLOP/B", ",.1f")]
     mark = {"type": "point", "size": 90, "filled": True, "stroke": BLACK, "strokeWidth": 0.5}
     layers = [
@@ -208,7 +218,7 @@ def speedups(view: View) -> Chart:
         {
             "from": [0.0, one_shot],
             "to": [one_shot, retrained],
-            "label": ["accuracy kept: one shot", "retrained"],
+            "label": ["one shot", "retrained"],
             "at": TOP_SPEEDUP,
         }
     )
@@ -231,8 +241,8 @@ def speedups(view: View) -> Chart:
         _layer({"type": "line", "clip": True}, table, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
     ]
     words = (
-        f"A kernel pays above the line at 1. Some published model keeps its accuracy up to {one_shot:.0%} in one shot, "
-        f"{retrained:.0%} with retraining."
+        f"A kernel pays above the line at 1. Shaded: some published model keeps its accuracy, up to {one_shot:.0%} "
+        f"pruned in one shot, {retrained:.0%} with retraining. Dashed upright: the chosen sparsity."
     )
     return _chart("speedups", words, HEIGHT, layers)
 

@@ -38,10 +38,11 @@ FINDINGS = (
 )
 
 
-def asked(query: Mapping[str, str]) -> tuple[State, str]:
-    """State of the address; the default and a message if it is unusable."""
+def asked(query: Mapping[str, str | list[str]]) -> tuple[State, str]:
+    """State of the address; the default and a message if it is unusable. Of a repeated key the last value counts."""
+    own = {key: value for key, value in query.items() if key not in HOST_KEYS}
     try:
-        return State.from_query({key: value for key, value in query.items() if key not in HOST_KEYS}), ""
+        return State.from_query({key: v if isinstance(v, str) else v[-1] for key, v in own.items()}), ""
     except ValueError as error:
         return State(), f"The link cannot be used: {error}. Defaults are shown."
 

@@ -25,7 +25,7 @@ from perfmodel.transformer import layer_matrices
 from perfmodel.units import GIGA, MICRO
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
-INTENSITIES = np.geomspace(1.0, 2000.0, 100)
+INTENSITIES = np.geomspace(0.3, 2000.0, 100)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
         rows.append(
             {
                 "kernel": name,
-                "title": model.title,
+                "title": short_title(name),
                 "n": int(padded),
                 "time_us": float(p.time_s) / MICRO,
                 "lo_us": float(p.lo_s) / MICRO,
@@ -150,6 +150,11 @@ def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
             }
         )
     return pd.DataFrame(rows).sort_values("time_us", ignore_index=True), tuple(refused)
+
+
+def short_title(kernel: str) -> str:
+    """Title of a kernel without what stands in brackets, so that it fits a phone."""
+    return KERNELS[kernel].title.split(" (")[0]
 
 
 def roof_table(state: State) -> pd.DataFrame:
@@ -192,7 +197,7 @@ def speedup_table(state: State) -> pd.DataFrame:
         own, dense = layer_times(name, state.gpu, state.model, state.batch, SPARSITIES)
         if not np.isnan(own).any():
             speedup = dense / own
-            columns = {"kernel": name, "title": model.title, "sparsity": SPARSITIES, "speedup": speedup}
+            columns = {"kernel": name, "title": short_title(name), "sparsity": SPARSITIES, "speedup": speedup}
             tables.append(pd.DataFrame(columns))
     return pd.concat(tables, ignore_index=True)
 

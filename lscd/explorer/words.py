@@ -36,9 +36,9 @@ def question(view: View) -> str:
     """What was asked, in a sentence."""
     state = view.state
     gpus = f"{state.gpus} x {load_gpu(state.gpu).name}"
-    lengths = f"{state.batch} sequences of {state.input_len} + {state.output_len} tokens"
+    lengths = f"{state.batch} sequence{'s' * (state.batch > 1)} of {state.input_len} + {state.output_len} tokens"
     system = load_system(state.system).title
-    return f"{load_model(state.model).name} on {gpus} with {system} at {state.sparsity:.0%} sparsity, {lengths}"
+    return f"{load_model(state.model).name} on {gpus}: {system}, {state.sparsity:.0%} sparsity, {lengths}"
 
 
 def _fits(view: View) -> Fact:
