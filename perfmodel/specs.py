@@ -185,7 +185,8 @@ class Layers(Record, frozen=True, kw_only=True):
     ``attention_bias`` (Q, K, V), ``output_bias`` (projection after attention) and ``mlp_bias`` say whether these add
     a bias (Qwen2 has the first alone); ``learned_positions`` counts rows of a position table (0 for rotary
     embeddings); ``embedding_size`` differs from H only where the model projects its embeddings (OPT-350M).
-    ``norms_per_layer`` counts normalisations inside a layer, ``final_norm`` the one after.
+    ``norms_per_layer`` counts normalisations inside a layer, ``final_norm`` the one after; ``qk_norm`` says whether
+    queries and keys are normalised too, head by head (Qwen3, Gemma 3).
     """
 
     layers: PositiveInt
@@ -207,6 +208,7 @@ class Layers(Record, frozen=True, kw_only=True):
     norm: Norm
     norms_per_layer: PositiveInt
     final_norm: bool
+    qk_norm: bool = False
     max_positions: PositiveInt
     source: Text
 
@@ -269,7 +271,8 @@ class LanguageModel(Record, frozen=True, kw_only=True):
         """
         shape = self.shape
         norms = shape.layers * shape.norms_per_layer + shape.final_norm
-        layers = shape.layers * (shape.attention_parameters + shape.mlp_parameters)
+        head_norms = 2 * shape.head_dim * shape.qk_norm  # one scale for all query heads, one for all key heads
+        layers = shape.layers * (shape.attention_parameters + shape.mlp_parameters + head_norms)
         return shape.embedding_parameters + layers + norms * shape.norm_parameters
 
 

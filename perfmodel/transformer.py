@@ -167,13 +167,17 @@ def attention_flops_per_layer(shape: Layers, input_len: ArrayLike, p: ArrayLike 
 def activation_bytes_per_layer(shape: Layers, p: ArrayLike = 1) -> Array:
     """Bytes that norms, bias and activation kernels of one layer read and write for one token on one GPU.
 
-    Norms and residuals are not split. The MLP's inner activation is read (both halves if gated) and written.
+    Norms and residuals are not split. The MLP's inner activation is read (both halves if gated) and written; so are
+    queries and keys where each head is normalised.
     """
+    p = np.asarray(p, dtype=np.float64)
     norms = NORM_PASSES * shape.norms_per_layer * shape.hidden_size
     inner = (3 if shape.gated_mlp else 2) * shape.ffn_size * shape.experts_per_token
-    return FP16_BYTES * (norms + inner / np.asarray(p, dtype=np.float64))
+    heads = 2 * shape.head_dim * (shape.heads / p + local_kv_heads(shape, p)) if shape.qk_norm else 0.0
+    return FP16_BYTES * (norms + inner / p + heads)
 
 
 def other_launches_per_layer(shape: Layers) -> int:
     """Kernels of one layer that are neither matrix product, attention nor all-reduce."""
-    return shape.norms_per_layer + ACTIVATION_LAUNCHES + (ROUTING_LAUNCHES if shape.experts > 1 else 0)
+    norms = shape.norms_per_layer + shape.qk_norm  # queries and keys together, in one
+    return norms + ACTIVATION_LAUNCHES + (ROUTING_LAUNCHES if shape.experts > 1 else 0)

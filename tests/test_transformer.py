@@ -1,5 +1,6 @@
 """Operators of a decoder layer, against totals from outside and by hand."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -121,3 +122,11 @@ def test_impossible_split_is_refused(p):
 def test_splits_are_divisors():
     assert splits(load_model("opt-30b")) == [1, 2, 4, 8]
     assert splits(load_model("opt-175b")) == [1, 2, 4, 8, 16]
+
+
+def test_normalised_heads_cost_a_launch_and_their_bytes():
+    plain = load_model("llama-3.1-8b").shape
+    normed = msgspec.structs.replace(plain, qk_norm=True)
+    assert other_launches_per_layer(normed) == other_launches_per_layer(plain) + 1
+    extra = activation_bytes_per_layer(normed, 4) - activation_bytes_per_layer(plain, 4)
+    assert float(extra) == 2 * 2 * 128 * (32 / 4 + 8 / 4)  # read and written, 2 bytes each
