@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.calibration import calibrated
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.crossing import first_fraction
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape, kernel_model
 from perfmodel.names import unknown_name
 from perfmodel.sweep.evaluate import scaled_machine
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-COARSE = np.linspace(0.0, 1.0, 201)  # the crossover is bracketed on this grid, then refined by bisection
-BISECTIONS = 30
+BRACKETS = 201  # points among which a root is bracketed
 PARAMETER_PREFIX = "parameter:"
 
 
@@ -90,18 +90,10 @@ def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup:
     tokens = np.asarray(n, dtype=np.float64)
 
     def wins(sparsity: Array) -> NDArray[np.bool_]:
-        own, dense = layer_times(kernel, gpu, model, tokens if sparsity.shape == tokens.shape else tokens[..., None],
-                                 sparsity)  # fmt: skip
+        own, dense = layer_times(kernel, gpu, model, tokens[..., None], sparsity)
         return np.asarray(dense >= speedup * own)
 
-    won = wins(np.broadcast_to(COARSE, (*tokens.shape, COARSE.size)))
-    first = np.argmax(won, axis=-1)
-    low, high = COARSE[np.maximum(first - 1, 0)], COARSE[first]
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        above = wins(middle)
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.where(won.any(axis=-1), np.where(first == 0, 0.0, high), np.nan)
+    return first_fraction(wins, tokens.shape)
 
 
 def crossover_surface(
@@ -276,7 +268,7 @@ def value_where(
 
     if not low < high or (log and low <= 0):
         raise ValueError(f"the interval is {low:g} to {high:g}, allowed is low < high{', above 0' if log else ''}")
-    points = np.geomspace(low, high, COARSE.size) if log else np.linspace(low, high, COARSE.size)
+    points = np.geomspace(low, high, BRACKETS) if log else np.linspace(low, high, BRACKETS)
     excess = np.array([function(float(point)) - target for point in points])
     if excess[0] == 0:
         return float(low)

@@ -44,8 +44,12 @@ def data_directory() -> Path:
     ValueError
         If there is none; the message names the places tried.
     """
+    return _data_directory(os.environ.get("LSCD_DATA"))
+
+
+@cache  # models ask for it thousands of times a second; a failure is not kept
+def _data_directory(override: str | None) -> Path:
     package = Path(__file__).resolve().parent
-    override = os.environ.get("LSCD_DATA")
     places = [Path(override)] if override else [package / "_data", package.parent / "data"]
     for place in places:
         if (place / "hardware").is_dir():

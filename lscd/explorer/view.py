@@ -83,8 +83,6 @@ def view(state: State) -> View:
     """
     run = serve(state, state.system, state.batch)
     kernels, refused = kernel_table(state)
-    kernel = load_system(state.system).kernel
-    sparse = kernel is not None and KERNELS[kernel].format.depends_on_sparsity
     return View(
         state=state,
         run=run,
@@ -96,7 +94,7 @@ def view(state: State) -> View:
         memory=memory_table(run),
         throughput=throughput_table(state),
         speedups=speedup_table(state),
-        crossover=_crossover(str(kernel), state.gpu, state.model, state.batch) if sparse else None,
+        crossover=crossover(state),
         feasible=_feasible(),
     )
 
@@ -208,7 +206,9 @@ def _feasible() -> tuple[float, float]:
     return feasible_sparsity(retrained=False), feasible_sparsity(retrained=True)
 
 
-@cache
-def _crossover(kernel: str, gpu: str, model: str, n: int) -> float:
-    """Cached because the bisection takes longer than all the rest, and sparsity does not change it."""
-    return float(crossover_sparsity(kernel, gpu, model, n))
+def crossover(state: State) -> float | None:
+    """`View.crossover`, from which the system's kernel wins."""
+    kernel = load_system(state.system).kernel
+    if kernel is None or not KERNELS[kernel].format.depends_on_sparsity:
+        return None
+    return float(crossover_sparsity(kernel, state.gpu, state.model, state.batch))
