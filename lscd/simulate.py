@@ -17,7 +17,7 @@ GANTT_STEPS = (6, 9)  # past the start of the pipeline
 
 
 def simulate(
-    kernel: Annotated[str, typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), numba-tiled-csl or numba-dense.")],
+    kernel: Annotated[str, typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), numba-tiled-csl, numba-bitmap or numba-dense.")],
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")],
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")],
     k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")],

@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from perfmodel import catalog
+from perfmodel.kernels.register_decode import CAPACITIES, capacity_index
 from perfmodel.pipeline.conflicts import expected_wavefronts
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.programs import (
+    ACCESS_INSTRUCTIONS,
     MMA_K,
     WARPS,
     WORD_BYTES,
@@ -30,6 +34,7 @@ from perfmodel.pipeline.programs import (
 from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 TILE_N_CHOICES = (8, 16, 32, 64)
+BITMAP_STAGES = 3  # of the ring of buffers
 HELD_VECTORS = 8  # of 4 words per thread: a tile of 128 x 64 that is half full
 
 
@@ -54,26 +59,39 @@ def _refuse_changes(name: str, what_if: WhatIf) -> None:
         raise ValueError(f"{name} is a compiled kernel: tile_k, double_buffer and register_decode cannot be changed")
 
 
-def _multiply(trace: dict[str, Any], tile: Tile, per_access: float, loop: dict[str, int], skip: int) -> list[Stage]:
-    """``ldmatrix`` and ``mma`` of a tile, step by step; this kernel reads the operands of a step just before it."""
-    counts, steps = trace["per_block"], tile.depth // MMA_K
-    read = (counts["shared_wavefronts.read_a"]["tile"] + counts["shared_wavefronts.read_x"]["tile"]) / steps
-    macs = counts["mma_flops"]["tile"] / 2 / steps
+def _multiply(
+    trace: dict[str, Any], tile: Tile, wavefronts: float, instructions: float, mma: int, skip: int, *, decodes: bool
+) -> list[Stage]:
+    """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
+
+    ``wavefronts`` of the block and ``instructions`` of a warp are those of all operands of a tile; ``mma`` a warp's
+    Tensor-Core instructions. Where operands are decoded, their many instructions do not wait for each other.
+    """
+    steps = tile.depth // MMA_K
+    macs = trace["per_block"]["mma_flops"]["tile"] / 2 / steps
     stages = []
     for j in range(steps):
         before = ((f"mma {j - 1}", 0),) if j else ()
         stages += [
             Stage(
-                f"ldmatrix {j}", "read", {Resource.SHARED: Work(read)}, Work(per_access * loop["load_matrix"] / steps),
-                latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
+                f"operands {j}", "read", {Resource.SHARED: Work(wavefronts / steps)}, Work(instructions / steps),
+                independent=decodes, latency_cycles=LDMATRIX_CYCLES, skip_first=skip, parts=4 if decodes else 1,
             ),
             Stage(
-                f"mma {j}", "multiply", {Resource.TENSOR: Work(macs)}, Work(loop["tensor_core"] / steps),
-                independent=True, after=((f"ldmatrix {j}", 0), *before), latency_cycles=MMA_CYCLES,
+                f"mma {j}", "multiply", {Resource.TENSOR: Work(macs)}, Work(mma / steps),
+                independent=True, after=((f"operands {j}", 0), *before), latency_cycles=MMA_CYCLES,
                 waits_for=Wait.TENSOR, skip_first=skip,
             ),
         ]  # fmt: skip
     return stages
+
+
+def _read_dense(trace: dict[str, Any], tile: Tile, each: float, loop: dict[str, int], skip: int) -> list[Stage]:
+    """``ldmatrix`` and ``mma`` of a dense tile in shared memory."""
+    counts = trace["per_block"]
+    wavefronts = counts["shared_wavefronts.read_a"]["tile"] + counts["shared_wavefronts.read_x"]["tile"]
+    instructions = each * loop["load_matrix"]
+    return _multiply(trace, tile, wavefronts, instructions, loop["tensor_core"], skip, decodes=False)
 
 
 def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
@@ -106,7 +124,7 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
             Work(each * loop["shared_store"]), skip_last=1, parts=4,
         ),
         copy_stage(machine, product, tile, 1),
-        *_multiply(trace, tile, each, loop, 1),
+        *_read_dense(trace, tile, each, loop, 1),
         barrier(machine, "A clear"),
         Stage(
             "scatter", "scatter", {Resource.SHARED: Work(stores["tile"], per_word)},
@@ -139,11 +157,49 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
         Stage("load A", "load", load, Work(each * n_copies), latency_cycles=machine.dram_cycles, skip_last=lag),
         copy_stage(machine, product, tile, lag),
         barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
-        *_multiply(trace, tile, each, loop, lag),
+        *_read_dense(trace, tile, each, loop, lag),
         store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
     )
     return Program(
         name="numba-dense", tile=tile, buffers=buffers, shared_bytes=trace["shared_bytes"],
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages,
+        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+    )  # fmt: skip
+
+
+def numba_bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our bitmap kernel: a ring of masks and values that cp.async fills, decoded by each warp in registers."""
+    capacity = CAPACITIES[capacity_index(np.float64(product.sparsity))]
+    trace = load_trace("bitmap", product.n, f"_c{capacity}")
+    _refuse_changes("numba-bitmap", what_if)
+    built, counts = _compiled(trace, machine), trace["per_block"]
+    loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
+    lag = BITMAP_STAGES - 1
+    copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
+    masks = counts["global_bytes.masks.load"]["tile"] * covered(product, tile)
+    load = from_memory(masks, FP16_BYTES)
+    load[Resource.SHARED] = Work(
+        counts["shared_wavefronts.copy_masks"]["tile"], counts["shared_wavefronts.copy_values"]["value"]
+    )
+    copy = copy_stage(machine, product, tile, lag)
+    read = sum(counts[f"shared_wavefronts.{stage}"]["tile"] for stage in ("read_masks", "read_x"))
+    densities, gathered = zip(*((row["density"], row["wavefronts"]) for row in trace["gather"]), strict=True)
+    gather = float(np.interp(1 - product.sparsity, (0.0, *densities), (0.0, *gathered)))
+    decode = sum(loop.values()) - loop["tensor_core"] - copies - copy.instructions.constant
+    stages = (
+        start_stage(machine),
+        offsets_stage(machine),
+        barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
+        Stage(
+            "load A", "load", load, Work(copies), after=(("offsets", 0),), latency_cycles=machine.dram_cycles,
+            skip_last=lag,
+        ),
+        copy,
+        *_multiply(trace, tile, read + gather, decode, loop["tensor_core"], lag, decodes=True),
+        store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
+    )  # fmt: skip
+    return Program(
+        name="numba-bitmap", tile=tile, buffers=BITMAP_STAGES, shared_bytes=trace["shared_bytes"],
+        registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
         partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
