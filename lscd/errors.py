@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 import typer
 
 BAD_INPUT = 2
+READER_GONE = 1  # as click and rich end when whoever read their output has left
 
 
 class InputError(ValueError):
@@ -20,20 +21,32 @@ class InputError(ValueError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError` or an unusable file into one line on stderr and exit code 2.
+    """Turn a `ValueError`, an unusable file or a lost reader into one line on stderr, or none, and an exit code.
 
     LSCD_DEBUG=1 in the environment shows the traceback instead.
     """
     try:
-        yield
+        try:
+            yield
+        finally:
+            _flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        raise SystemExit(READER_GONE) from None
     except (ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
         print(f"lscd: {error}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
+
+
+def _flush() -> None:
+    """Write what is buffered now: a closed pipe or a full disk must not surface after the last handler is gone."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -199,6 +200,26 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("reader", "code", "message"),
+    [("closed", 1, ""), ("/dev/full", 2, "lscd: [Errno 28] No space left on device\n")],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_ends_without_a_traceback(
+    reader: str, code: int, message: str, unbuffered: str
+) -> None:
+    command = [sys.executable, "-m", "lscd", "kernels", "list"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    if reader == "closed":
+        end, out = os.pipe()
+        os.close(end)
+    else:
+        out = os.open(reader, os.O_WRONLY)
+    result = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    os.close(out)
+    assert (result.returncode, result.stderr) == (code, message)
 
 
 def test_help_imports_nothing_heavy() -> None:
