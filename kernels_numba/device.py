@@ -2,12 +2,15 @@
 
 Why not Numba's own launch? The machine code that `compile` inspected and the emulator executed (as PTX) is what runs
 here, byte for byte; more than 48 KB of shared memory can be asked for; and a launch costs a few microseconds.
-Arrays stay where they are: anything with ``__cuda_array_interface__`` (PyTorch, CuPy, Numba, JAX) is used in place.
+Arrays stay where they are: anything with ``__cuda_array_interface__`` (PyTorch, CuPy, Numba, JAX) is used in place, on
+the GPU that holds it: code and weights are kept for each GPU. Any thread may call.
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,7 +22,8 @@ from kernels_numba.encoded import EncodedWeight, check
 from kernels_numba.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
-_uploaded: WeakKeyDictionary[EncodedWeight, tuple[EncodedWeight | None, dict[str, Any]]] = WeakKeyDictionary()
+Upload = tuple[EncodedWeight | None, dict[str, Any]]
+_uploaded: WeakKeyDictionary[EncodedWeight, dict[int, Upload]] = WeakKeyDictionary()  # by weights, then by GPU
 
 
 def is_available() -> bool:
@@ -40,58 +44,105 @@ def is_supported() -> bool:
     return True
 
 
-@cache
-def current_arch() -> str:
-    """Architecture to compile for: the GPU's own, or the newest known one of its generation below it.
-
-    Raises
-    ------
-    ValueError
-        If the GPU is older than every known architecture.
-    """
-    from numba import cuda
-
-    major, minor = cuda.get_current_device().compute_capability
-    known = [int(arch.removeprefix("sm_")) for arch in ARCHITECTURES]
-    fitting = [number for number in known if number // 10 == major and number <= 10 * major + minor]
-    check(fitting, "compute capability", f"{major}.{minor}", f"one of {', '.join(ARCHITECTURES)} or a successor")
-    return f"sm_{max(fitting)}"
-
-
-@cache
-def sm_count() -> int:
-    """Streaming multiprocessors of the present GPU."""
-    from numba import cuda
-
-    return int(cuda.get_current_device().MULTIPROCESSOR_COUNT)
-
-
 def _succeed(result: tuple[Any, ...]) -> Any:
     """Value of a driver call, or RuntimeError with the driver's words."""
     from cuda.bindings import driver
 
     error, *values = result
     if error != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"CUDA driver: {driver.cuGetErrorString(error)[1].decode()} ({error.name})")
+        _, words = driver.cuGetErrorString(error)
+        raise RuntimeError(f"CUDA driver: {words.decode() if words else 'unknown error'} ({error.name})")
     return values[0] if values else None
 
 
-@cache
-def load(variant: Variant) -> Any:
-    """Function handle of a variant on the present GPU, with its shared-memory limit raised."""
+def current_ordinal() -> int:
+    """Number of the GPU that this thread works on; 0, from now on, in a thread that has none."""
     from cuda.bindings import driver
     from numba import cuda
 
-    cuda.current_context()  # makes the primary context current, which PyTorch and CuPy share
-    kernel: CompiledKernel = compile_kernel(variant, current_arch())
+    error, ordinal = driver.cuCtxGetDevice()
+    if error == driver.CUresult.CUDA_SUCCESS:
+        return int(ordinal)
+    cuda.current_context()  # makes a primary context current, which PyTorch and CuPy share
+    return int(_succeed(driver.cuCtxGetDevice()))
+
+
+def ordinal_of(array: Any) -> int:
+    """Number of the GPU that holds an array with ``__cuda_array_interface__``."""
+    from cuda.bindings import driver
+
+    attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(_succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
+
+
+@cache
+def _primary_context(ordinal: int) -> Any:
+    from cuda.bindings import driver
+
+    return _succeed(driver.cuDevicePrimaryCtxRetain(_succeed(driver.cuDeviceGet(ordinal))))
+
+
+@contextmanager
+def on_gpu(ordinal: int) -> Iterator[None]:
+    """Let this thread work on a GPU, in the primary context that PyTorch, CuPy and Numba share, and then as before."""
+    from cuda.bindings import driver
+
+    _succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
+    try:
+        yield
+    finally:
+        _succeed(driver.cuCtxPopCurrent())
+
+
+def current_arch() -> str:
+    """Architecture to compile for: the present GPU's own, or the newest known one of its generation below it.
+
+    Raises
+    ------
+    ValueError
+        If the GPU is older than every known architecture.
+    """
+    return _arch_of(current_ordinal())
+
+
+@cache
+def _arch_of(ordinal: int) -> str:
+    from numba import cuda
+
+    major, minor = cuda.gpus[ordinal].compute_capability
+    known = [int(arch.removeprefix("sm_")) for arch in ARCHITECTURES]
+    fitting = [number for number in known if number // 10 == major and number <= 10 * major + minor]
+    check(fitting, "compute capability", f"{major}.{minor}", f"one of {', '.join(ARCHITECTURES)} or a successor")
+    return f"sm_{max(fitting)}"
+
+
+def sm_count() -> int:
+    """Streaming multiprocessors of the present GPU."""
+    return _sm_count_of(current_ordinal())
+
+
+@cache
+def _sm_count_of(ordinal: int) -> int:
+    from numba import cuda
+
+    return int(cuda.gpus[ordinal].MULTIPROCESSOR_COUNT)
+
+
+@cache
+def load(variant: Variant, ordinal: int) -> Any:
+    """Function handle of a variant on a GPU, with its shared-memory limit raised."""
+    from cuda.bindings import driver
+
+    kernel: CompiledKernel = compile_kernel(variant, _arch_of(ordinal))
     limit = ARCHITECTURES[kernel.arch].shared_bytes_per_block
     check(
         variant.shared_bytes <= limit, "shared memory", variant.shared_bytes, f"at most {limit} bytes on {kernel.arch}"
     )
-    module = _succeed(driver.cuModuleLoadData(kernel.cubin))
-    function = _succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
-    attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _succeed(driver.cuFuncSetAttribute(function, attribute, variant.shared_bytes))
+    with on_gpu(ordinal):
+        module = _succeed(driver.cuModuleLoadData(kernel.cubin))
+        function = _succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _succeed(driver.cuFuncSetAttribute(function, attribute, variant.shared_bytes))
     return function
 
 
@@ -101,7 +152,7 @@ def pointer(array: Any) -> int:
 
 
 def current_stream(array: Any) -> int:
-    """Stream that the array's library is working on, as a handle; 0 is the default stream."""
+    """Stream that the array's library is working on, or the array's own, as a handle; 0 is the default stream."""
     library = type(array).__module__.partition(".")[0]
     if library == "torch":
         import torch
@@ -111,35 +162,37 @@ def current_stream(array: Any) -> int:
         import cupy
 
         return int(cupy.cuda.get_current_stream().ptr)
-    return 0
+    return int(array.__cuda_array_interface__.get("stream") or 0)
 
 
 def run(launch: Launch, stream: int = 0) -> None:
-    """Put one launch on a stream; returns at once."""
+    """Put one launch on a stream of the GPU that this thread works on; returns at once."""
     from cuda.bindings import driver
 
     types = tuple(_PARAMETER_TYPES[str(t)] for t in launch.variant.signature.args)
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
     threads, shared_bytes = launch.variant.threads, launch.variant.shared_bytes
-    function = load(launch.variant)
+    function = load(launch.variant, current_ordinal())
     _succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, shared_bytes, stream, (values, types), 0))
 
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
-    """Weights as the kernels want them and their buffers on the GPU, copied once and kept while ``weights`` lives."""
+    """Weights as the kernels want them and their buffers on the present GPU, kept there while ``weights`` lives."""
     from numba import cuda
 
-    if weights not in _uploaded:
+    on_gpus = _uploaded.setdefault(weights, {})
+    ordinal = current_ordinal()
+    if ordinal not in on_gpus:
         aligned = with_aligned_rows(weights)
         buffers = {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
         # None stands for the weights themselves: a value that held its own key would never be freed.
-        _uploaded[weights] = None if aligned is weights else aligned, buffers
-    kept, buffers = _uploaded[weights]
+        on_gpus[ordinal] = None if aligned is weights else aligned, buffers
+    kept, buffers = on_gpus[ordinal]
     return weights if kept is None else kept, buffers
 
 
 def empty_like(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Uninitialised array of the same library and device as ``x``."""
+    """Uninitialised array of the same library as ``x``, on the same GPU, which is the present one."""
     library = type(x).__module__.partition(".")[0]
     if library == "torch":
         import torch
@@ -148,38 +201,55 @@ def empty_like(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     if library == "cupy":
         import cupy
 
-        return cupy.empty(shape, dtype)
+        with x.device:
+            return cupy.empty(shape, dtype)
     from numba import cuda
 
     return cuda.device_array(shape, dtype)
 
 
-def padded(x: Any, shape: tuple[int, int]) -> Any:
-    """Return ``x`` (k, n) itself if it has ``shape``, else a copy with zeros at its end."""
+def copy_block(source: Any, target: Any, stream: int) -> None:
+    """Copy what two row-major matrices on one GPU have in common, their upper left parts, on a stream."""
+    from cuda.bindings import driver
+
+    itemsize = np.dtype(source.__cuda_array_interface__["typestr"]).itemsize
+    rows, columns = (min(sizes) for sizes in zip(source.shape, target.shape, strict=True))
+    block = driver.CUDA_MEMCPY2D()
+    block.srcMemoryType = block.dstMemoryType = driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+    block.srcDevice, block.dstDevice = pointer(source), pointer(target)
+    block.srcPitch, block.dstPitch = itemsize * source.shape[1], itemsize * target.shape[1]
+    block.WidthInBytes, block.Height = itemsize * columns, rows
+    _succeed(driver.cuMemcpy2DAsync(block, stream))
+
+
+def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
+    """Return float16 ``x`` (k, n) itself if it has ``shape``, else a copy with zeros at its end."""
+    from cuda.bindings import driver
+
     if tuple(x.shape) == shape:
         return x
-    if type(x).__module__.partition(".")[0] in ("torch", "cupy"):
-        out = empty_like(x, shape, np.dtype(np.float16))
-        out[:] = 0
-        out[: x.shape[0], : x.shape[1]] = x
-        return out
-    from numba import cuda
-
-    on_host = cuda.as_cuda_array(x).copy_to_host()
-    return cuda.to_device(np.pad(on_host, ((0, shape[0] - x.shape[0]), (0, shape[1] - x.shape[1]))))
+    out = empty_like(x, shape, np.dtype(np.float16))
+    _succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
+    copy_block(x, out, stream)
+    return out
 
 
 def multiply(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> Any:
-    """Product on the GPU, shape (m, n padded to a multiple of 8), on the stream that x's library works on.
+    """Product (m, n) on the GPU that holds ``x``, on the stream that x's library works on; row-major.
 
-    ``x`` (k, n) float16 lies on the GPU, row-major and 16-byte aligned; `spmm.check_operands` has seen to it.
+    ``x`` (k, n) float16 is row-major and 16-byte aligned; `spmm.check_operands` has seen to it.
     """
-    weights, buffers = upload(weights)
-    plan = make_plan(weights, x.shape[1], split_k=split_k, arch=current_arch(), sm_count=sm_count())
-    x = padded(x, (plan.k, plan.n_padded))
-    out = empty_like(x, (plan.m, plan.n_padded), dtype)
-    workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.partials > 1 else None
-    stream = current_stream(x)
-    for launch in launches(plan, buffers, x, out, workspace, as_fp32=dtype == np.float32):
-        run(launch, stream)
-    return out
+    with on_gpu(ordinal_of(x)):
+        weights, buffers = upload(weights)
+        n, stream = x.shape[1], current_stream(x)
+        plan = make_plan(weights, n, split_k=split_k, arch=current_arch(), sm_count=sm_count())
+        x = padded(x, (plan.k, plan.n_padded), stream)
+        out = empty_like(x, (plan.m, plan.n_padded), dtype)
+        workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.partials > 1 else None
+        for launch in launches(plan, buffers, x, out, workspace, as_fp32=dtype == np.float32):
+            run(launch, stream)
+        if plan.n_padded == n:
+            return out
+        narrow = empty_like(x, (plan.m, n), dtype)
+        copy_block(out, narrow, stream)
+        return narrow

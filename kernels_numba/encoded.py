@@ -85,7 +85,10 @@ class EncodedWeight(ABC):
         if "element" in buffers:
             check(buffers["element"] in tuple(Element), "element", buffers["element"], ", ".join(Element))
             buffers["element"] = Element(buffers["element"])
-        return cls(**buffers).validate()
+        try:
+            return cls(**buffers).validate()
+        except (AttributeError, TypeError) as error:  # of other types than the fields', or not these fields
+            raise ValueError(f"buffers of {cls.__name__}: {error}; allowed: the fields it documents") from error
 
 
 def check(condition: Any, name: str, given: object, allowed: str) -> None:

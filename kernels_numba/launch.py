@@ -7,6 +7,7 @@ says nothing about where it runs: the same launches go to the PTX emulator (`spm
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,13 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def whole_number(value: Any, name: str, most: int) -> int:
+    """``value`` as an int, of any integer type but bool, if it is from 1 to ``most``; else ValueError."""
+    fits = not isinstance(value, bool | np.bool_) and hasattr(value, "__index__") and 1 <= index(value) <= most
+    check(fits, name, repr(value), f"an integer from 1 to {most}")
+    return index(value)
+
+
 def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
     """Weights as their kernel can copy them in chunks of 16 bytes, and the same object if they already are.
 
@@ -139,7 +147,7 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
     if isinstance(weights, Csr):
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
     if isinstance(weights, Bitmap):
-        return variants.bitmap(tile_n, variants.capacity_for(weights.most_values))
+        return variants.bitmap(tile_n, variants.capacity_for(weights.most_values), weights.width)
     if isinstance(weights, TwoFourTiles):
         return variants.two_four(tile_n)
     allowed = "TiledCsl, Bitmap, Csr, TwoFour or Dense"
@@ -162,9 +170,11 @@ def make_plan(
     Raises
     ------
     ValueError
-        If sizes are beyond what the kernels index with 32 bits, or ``split_k`` is out of range.
+        If sizes are beyond what the kernels index with 32 bits, or ``n`` or ``split_k`` is no integer in its range.
     """
     m, k = weights.shape
+    n = whole_number(n, "n", MAX_INT32)
+    split_k = None if split_k is None else whole_number(split_k, "split_k", MAX_GRID_Y)
     n_padded = ceil_div(n, COLUMN_UNIT) * COLUMN_UNIT
     check(k * n_padded <= MAX_INT32, "k * n", k * n_padded, f"at most {MAX_INT32}")
     check(m * n_padded <= MAX_INT32, "m * n", m * n_padded, f"at most {MAX_INT32}")
@@ -179,7 +189,6 @@ def make_plan(
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
         tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)
         split_k = choose_split_k(tiles, k_tiles, variant.tile_n, slots)
-    check(isinstance(split_k, int) and 1 <= split_k <= MAX_GRID_Y, "split_k", split_k, "an integer from 1 to 65535")
     per_split = ceil_div(k_tiles, split_k)
     residual = None
     if isinstance(weights, TwoFourTiles) and weights.residual.nnz:

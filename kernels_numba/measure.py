@@ -8,7 +8,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
@@ -64,7 +63,6 @@ def time_on_gpu(weights: EncodedWeight, n: int, split_k: int | None) -> float:
     return library.time([product.runner(product.upload()) for _ in copies]).time_us
 
 
-@cache
 def device_identity(backend: str) -> str:
     """Name of what a measurement holds for: the device, its driver, and the compiler's version."""
     import numba

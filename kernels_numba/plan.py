@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kernels_numba.encoded import Element, EncodedWeight, as_matrix, check
 from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
-from kernels_numba.launch import MAX_SPLIT_K, make_plan, with_aligned_rows
+from kernels_numba.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
 from kernels_numba.measure import Measure, device_identity, timer
 from kernels_numba.panel_csr import PanelCsr, encode_panel_csr
 from kernels_numba.tuning import Entry, TuningCache
@@ -119,7 +119,7 @@ def plan(
     ValueError
         If the weights are no float16 matrix, n is below 1, a name is unknown, or no candidate is left.
     """
-    check(isinstance(n, int) and n >= 1, "n", n, "a whole number of at least 1")
+    n = whole_number(n, "n", MAX_INT32)
     if not isinstance(weights, EncodedWeight):
         weights = Dense(as_matrix(weights, Element.FLOAT16))
         own = None
@@ -149,22 +149,25 @@ def _backend(name: str) -> str:
     from kernels_numba import device
 
     check(name in ("auto", *FORMATS), "backend", repr(name), ", ".join(("auto", *FORMATS)))
-    return ("cuda" if device.is_available() else "cpu") if name == "auto" else name
+    return ("cuda" if device.is_supported() else "cpu") if name == "auto" else name
 
 
 def _allowed(candidates: Iterable[Candidate] | None, backend: str, own: str | None) -> list[Candidate]:
     """Candidates the backend has kernels for; only those of format ``own`` if that is given."""
-    given = [Candidate(name) for name in FORMATS[backend]] if candidates is None else list(candidates)
-    for candidate in given:
-        check(candidate.format in ENCODERS, "format", repr(candidate.format), ", ".join(ENCODERS))
-        split_k, time_s = candidate.split_k, candidate.time_s
-        check(split_k is None or 1 <= split_k <= MAX_SPLIT_K, "split_k", split_k, f"1 to {MAX_SPLIT_K}, or None")
-        check(time_s is None or 0 < time_s < math.inf, "time_s", time_s, "a positive number of seconds, or None")
+    given = [Candidate(name) for name in FORMATS[backend]] if candidates is None else [_checked(c) for c in candidates]
     allowed = FORMATS[backend] if own is None else tuple(name for name in FORMATS[backend] if name == own)
     kept = [candidate for candidate in given if candidate.format in allowed]
     names = ", ".join(candidate.format for candidate in given) or "none"
     check(kept, "candidates", names, f"some of {', '.join(allowed) or 'another format than ' + str(own)} on {backend}")
     return kept
+
+
+def _checked(candidate: Candidate) -> Candidate:
+    """The candidate, its split an int, or ValueError."""
+    check(candidate.format in ENCODERS, "format", repr(candidate.format), ", ".join(ENCODERS))
+    split_k, time_s = candidate.split_k, candidate.time_s
+    check(time_s is None or 0 < time_s < math.inf, "time_s", time_s, "a positive number of seconds, or None")
+    return candidate if split_k is None else replace(candidate, split_k=whole_number(split_k, "split_k", MAX_SPLIT_K))
 
 
 def _ordered(weights: EncodedWeight, candidates: Sequence[Candidate]) -> tuple[list[Candidate], str]:

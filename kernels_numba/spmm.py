@@ -17,13 +17,21 @@ from kernels_numba.compile import Variant, compile_ptx
 from kernels_numba.encoded import Element, EncodedWeight, check
 from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour
 from kernels_numba.formats_bitmap import Bitmap
-from kernels_numba.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
+from kernels_numba.launch import (
+    DEFAULT_ARCH,
+    DEFAULT_SM_COUNT,
+    MAX_GRID_Y,
+    launches,
+    make_plan,
+    whole_number,
+    with_aligned_rows,
+)
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("cuda", "cpu", "emulator", "reference")
 DLPACK_CPU = 1
-OUT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+X_DTYPES = OUT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 
 
 def spmm(
@@ -45,7 +53,7 @@ def spmm(
         GPU (PyTorch, CuPy, Numba, JAX), used in place. Only where n is no multiple of 8 does a GPU or emulated kernel
         work on a padded copy.
     split_k : int, optional
-        Blocks that share K; by default `launch.choose_split_k` decides. Only GPU kernels split.
+        Most blocks that may share K, from 1; by default `launch.choose_split_k` decides. Only GPU kernels split.
     backend : {"auto", "cuda", "cpu", "emulator", "reference"}
         Where to run; "auto" takes `choose_backend` and logs it.
     out_dtype : float16 or float32
@@ -54,7 +62,7 @@ def spmm(
     Returns
     -------
     array (m, n)
-        NumPy for CPU arrays, otherwise of x's library, on x's device and stream.
+        NumPy for CPU arrays, otherwise of x's library, on x's device and stream; row-major, so it may be the next x.
 
     Raises
     ------
@@ -65,6 +73,7 @@ def spmm(
     if not is_on_gpu(x):
         x = host_array(x, "x")
     check_operands(weights, x)
+    split_k = None if split_k is None else whole_number(split_k, "split_k", MAX_GRID_Y)
     dtype = np.dtype(out_dtype)
     check(dtype in OUT_DTYPES, "out_dtype", dtype, "float16 or float32")
     if backend == "auto":
@@ -115,7 +124,7 @@ def check_operands(weights: EncodedWeight, x: Any) -> None:
         address = interface["data"][0]
         check(address % 16 == 0, "address of x", hex(address), "a multiple of 16 (not a slice that starts in between)")
     else:
-        check(x.dtype.kind == "f", "dtype of x", x.dtype, "float16, or another floating dtype on the CPU")
+        check(x.dtype in X_DTYPES, "dtype of x", x.dtype.str, "float16, or float32 on the CPU, in native byte order")
         check(x.flags.c_contiguous, "strides of x", x.strides, "row-major (k, n); call numpy.ascontiguousarray(x)")
 
 
@@ -128,7 +137,7 @@ def _run_reference(weights: EncodedWeight, x: Any, split_k: int | None, dtype: n
 def _run_cpu(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> NDArray[Any]:
     from kernels_numba import cpu
 
-    return np.asarray(cpu.spmm(weights, x)).astype(dtype, copy=False)
+    return np.ascontiguousarray(cpu.spmm(weights, x), dtype)
 
 
 def _run_emulator(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -162,7 +171,7 @@ def emulate(
     results = []
     for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):
         results.append(run_on_emulator(launch.variant, launch.grid, launch.arguments, arch))
-    return out[:, :n], results
+    return np.ascontiguousarray(out[:, :n]), results
 
 
 def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
@@ -186,12 +195,10 @@ def _run_cuda(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dty
     from kernels_numba import device
 
     check(device.is_available(), "backend", "cuda", f"{', '.join(BACKENDS[1:])} (no NVIDIA GPU or driver found)")
-    n = x.shape[1]
-    if not is_on_gpu(x):
-        check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
-        return device.multiply(weights, cuda.to_device(x), split_k, dtype).copy_to_host()[:, :n]
-    out = device.multiply(weights, x, split_k, dtype)
-    return out if out.shape[1] == n else out[:, :n]
+    if is_on_gpu(x):
+        return device.multiply(weights, x, split_k, dtype)
+    check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
+    return device.multiply(weights, cuda.to_device(x), split_k, dtype).copy_to_host()
 
 
 _RUN: dict[str, Callable[[EncodedWeight, Any, int | None, np.dtype[Any]], Any]] = {

@@ -179,11 +179,12 @@ def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch
             self.__cuda_array_interface__ = {"data": (0xABC0, False)}
 
     calls: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(device, "load", lambda variant: "function")
+    monkeypatch.setattr(device, "load", lambda variant, ordinal: ("function", ordinal))
+    monkeypatch.setattr(device, "current_ordinal", lambda: 1)
     monkeypatch.setattr(driver, "cuLaunchKernel", lambda *given: calls.append(given) or (driver.CUresult.CUDA_SUCCESS,))
     device.run(Launch(variants.reduce(), (3, 1, 1), (Array(), Array(), 1024, 2, 0)), stream=7)
     function, *geometry, parameters, _ = calls[0]
-    assert function == "function"
+    assert function == ("function", 1)
     assert geometry == [3, 1, 1, 128, 1, 1, 0, 7]
     values, types = parameters
     assert values == (0xABC0, 0xABC0, 1024, 2, 0)

@@ -148,11 +148,11 @@ def test_a_gpu_without_a_timing_library_leaves_the_prediction(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((A, 0), {}, "n: 0; allowed: a whole number of at least 1"),
+        ((A, 0), {}, "n: 0; allowed: an integer from 1 to"),
         ((A.astype(np.float32), 8), {}, "dtype: float32; allowed: float16"),
         ((A, 8), {"backend": "tpu"}, "backend: 'tpu'; allowed: auto, cuda, cpu"),
         ((A, 8, [Candidate("coo")]), {}, "format: 'coo'; allowed: dense"),
-        ((A, 8, [Candidate("dense", split_k=0)]), {}, "split_k: 0; allowed: 1 to"),
+        ((A, 8, [Candidate("dense", split_k=0)]), {}, "split_k: 0; allowed: an integer from 1 to"),
         ((A, 8, [Candidate("dense", float("nan"))]), {}, "time_s: nan; allowed: a positive number"),
         ((A, 8, []), {"backend": "cpu"}, "candidates: none; allowed: some of dense"),
         ((A, 8, [Candidate("panel-csr")]), {"backend": "cuda"}, "candidates: panel-csr; allowed: some of dense"),

@@ -12,7 +12,7 @@ import pytest
 
 from kernels_numba import device
 from kernels_numba.encoded import Element
-from kernels_numba.formats import Dense, TiledCsl, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats import Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.launch import Launch, choose_split_k, launches, make_plan
 from kernels_numba.panel_csr import encode_panel_csr
 from kernels_numba.reference import check_product
@@ -92,10 +92,16 @@ class OnGpu:
         (X[:, 0], {}, "shape of x"),
         (X[:, :0], {}, "shape of x"),
         (X.T.copy().T, {}, "row-major"),
-        (X.astype(np.int32), {}, "dtype of x: int32"),
+        (X.astype(np.int32), {}, "dtype of x: <i4"),
         (X.tolist(), {}, "x: list; allowed: an array"),
         (X, {"backend": "gpu"}, "backend: 'gpu'; allowed: auto, cuda"),
-        (X, {"backend": "emulator", "split_k": 0}, "split_k: 0; allowed: an integer from 1"),
+        *(
+            (X, {"backend": backend, "split_k": split_k}, f"split_k: {split_k!r}; allowed: an integer from 1 to 65535")
+            for backend in ("emulator", "cpu", "reference", "cuda")
+            for split_k in (0, True, 2.0, np.True_)
+        ),
+        (X.astype(np.float64), {}, "dtype of x: <f8; allowed: float16, or float32 on the CPU, in native byte order"),
+        (X.astype(">f2"), {"backend": "cpu"}, "dtype of x: >f2; allowed: float16"),
         (X.astype(np.float32), {"backend": "emulator"}, "dtype of x: float32; allowed: float16"),
         (X, {"out_dtype": np.int8}, "out_dtype: int8; allowed: float16 or float32"),
         (OnGpu((70, 8)), {"backend": "cpu"}, "backend: cpu; allowed: cuda"),
@@ -107,6 +113,31 @@ class OnGpu:
 def test_wrong_input_is_refused_in_words(x: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         spmm(encode_tiled_csl(A), x, **options)
+
+
+@pytest.mark.parametrize("backend", ["reference", "emulator", "cpu"])
+def test_a_result_may_be_the_next_x(backend: str) -> None:
+    """Any n, also one that the kernels pad, and any integer as a bound for the split."""
+    out = spmm(encode_tiled_csl(A), X, backend=backend, split_k=np.int64(2))
+    assert out.flags.c_contiguous
+    assert spmm(encode_tiled_csl(A.T.copy()), out, backend=backend).shape == (70, 12)
+
+
+def test_plans_take_whole_numbers_only() -> None:
+    weights = encode_tiled_csl(A)
+    assert make_plan(weights, np.int32(9), split_k=np.int64(2)) == make_plan(weights, 9, split_k=2)
+    for options in ({"n": 8.0}, {"n": 0}, {"n": 8, "split_k": "2"}):
+        with pytest.raises(ValueError, match=r"(n|split_k): .*; allowed: an integer from 1 to"):
+            make_plan(weights, **options)
+
+
+def test_buffers_of_wrong_types_are_refused_in_words() -> None:
+    with pytest.raises(ValueError, match=r"buffers of TwoFour: .*residual.*; allowed: the fields"):
+        TwoFour.from_buffers(shape=(4, 4))
+    weights = encode_two_four(A)
+    fields = {name: getattr(weights, name) for name in weights.__dataclass_fields__}
+    with pytest.raises(ValueError, match="buffers of TwoFour: "):
+        TwoFour.from_buffers(**(fields | {"residual": None}))
 
 
 def test_formats_without_a_gpu_kernel_are_refused() -> None:
@@ -199,6 +230,7 @@ def test_gpu_agrees_with_float64(encode: Any) -> None:
 
 def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
+    monkeypatch.setattr(device, "current_ordinal", lambda: 0)
     weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
     seen = weakref.ref(weights)
     assert device.upload(weights)[0] is weights

@@ -1,0 +1,159 @@
+"""Launching on GPUs, with a driver in NumPy's memory: streams, several GPUs, threads, padding, errors."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda.bindings import driver
+from numpy.typing import NDArray
+
+from kernels_numba import device, variants
+from kernels_numba.formats import Dense, TiledCsl, encode_tiled_csl
+from kernels_numba.launch import Launch
+from kernels_numba.reference import check_product
+from kernels_numba.spmm import run_on_emulator, spmm
+
+OK = driver.CUresult.CUDA_SUCCESS
+RNG = np.random.default_rng(5)
+A = RNG.standard_normal((130, 70)).astype(np.float16)
+A[RNG.random(A.shape) < 0.7] = 0
+
+
+class OnGpu:
+    """Array of host memory that says it lies on a GPU."""
+
+    def __init__(self, values: NDArray[Any], ordinal: int = 0, stream: int | None = None) -> None:
+        self.values, self.shape, self.ordinal = values, values.shape, ordinal
+        self.__cuda_array_interface__ = values.__array_interface__ | {"stream": stream, "version": 3}
+
+    def copy_to_host(self) -> NDArray[Any]:
+        return self.values
+
+    def __getitem__(self, index: int) -> OnGpu:
+        return OnGpu(self.values[index])
+
+
+class FakeDriver:
+    """Two GPUs that run kernels on the emulator; remembers contexts, streams and arrays."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, x_ordinal: int) -> None:
+        self.contexts: list[int] = []
+        self.loaded: list[tuple[str, int]] = []
+        self.streams: set[int] = set()
+        self.arrays: list[OnGpu] = []
+        replacements: dict[str, Any] = {
+            "cuDeviceGet": lambda ordinal: (OK, ordinal),
+            "cuDevicePrimaryCtxRetain": lambda gpu: (OK, gpu),
+            "cuCtxPushCurrent": lambda context: (self.contexts.append(context), (OK,))[1],
+            "cuCtxPopCurrent": lambda: (OK, self.contexts.pop()),
+            "cuCtxGetDevice": lambda: (OK, self.contexts[-1]),
+            "cuPointerGetAttribute": lambda attribute, pointer: (OK, x_ordinal),
+            "cuMemsetD16Async": self.set,
+            "cuMemcpy2DAsync": self.copy,
+        }
+        for name, function in replacements.items():
+            monkeypatch.setattr(driver, name, function)
+        device._primary_context.cache_clear()
+        monkeypatch.setattr("numba.cuda.to_device", self.keep)
+        monkeypatch.setattr("numba.cuda.device_array", lambda shape, dtype: self.keep(np.ones(shape, dtype)))
+        monkeypatch.setattr(device, "is_available", lambda: True)
+        monkeypatch.setattr(device, "_arch_of", lambda ordinal: "sm_80")
+        monkeypatch.setattr(device, "_sm_count_of", lambda ordinal: 2)
+        monkeypatch.setattr(device, "run", self.run)
+
+    def keep(self, values: NDArray[Any]) -> OnGpu:
+        # Buffers of 2 GPUs, 16-byte aligned as a GPU's are.
+        aligned = np.empty(values.nbytes + 16, np.uint8)
+        start = -aligned.ctypes.data % 16
+        own = aligned[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+        own[...] = values
+        self.arrays.append(OnGpu(own, self.contexts[-1] if self.contexts else 0))
+        return self.arrays[-1]
+
+    def set(self, pointer: int, value: int, count: int, stream: int) -> tuple[Any]:
+        self.streams.add(stream)
+        ctypes.memset(pointer, value, 2 * count)
+        return (OK,)
+
+    def copy(self, block: Any, stream: int) -> tuple[Any]:
+        assert block.srcMemoryType == block.dstMemoryType == driver.CUmemorytype.CU_MEMORYTYPE_DEVICE
+        self.streams.add(stream)
+        for row in range(block.Height):
+            source, target = int(block.srcDevice) + row * block.srcPitch, int(block.dstDevice) + row * block.dstPitch
+            ctypes.memmove(target, source, block.WidthInBytes)
+        return (OK,)
+
+    def run(self, launch: Launch, stream: int) -> None:
+        self.streams.add(stream)
+        arguments = tuple(a.values if isinstance(a, OnGpu) else a for a in launch.arguments)
+        run_on_emulator(launch.variant, launch.grid, arguments, "sm_80")
+
+
+@pytest.mark.parametrize("n", [8, 11])
+@pytest.mark.parametrize("encode", [encode_tiled_csl, Dense])
+def test_a_product_stays_on_the_gpu_and_stream_of_x(monkeypatch: pytest.MonkeyPatch, encode: Any, n: int) -> None:
+    """K = 70 and n = 11 are padded for the dense kernel; the result is contiguous, so that it may be the next x."""
+    fake = FakeDriver(monkeypatch, x_ordinal=1)
+    x = fake.keep(RNG.standard_normal((70, n)).astype(np.float16))
+    x.__cuda_array_interface__["stream"] = 7
+    weights = encode(A)
+    out = spmm(weights, x, split_k=3)
+    check_product(out.values, weights, x.values)
+    assert out.values.flags.c_contiguous
+    assert fake.streams == {7}
+    assert {array.ordinal for array in fake.arrays if array is not x} == {1}
+    assert fake.contexts == []
+
+
+def test_host_activations_take_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeDriver(monkeypatch, x_ordinal=0)
+    weights, x = encode_tiled_csl(A), RNG.standard_normal((70, 3)).astype(np.float16)
+    check_product(spmm(weights, x, backend="cuda"), weights, x)
+
+
+def test_weights_are_kept_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    weights: TiledCsl = encode_tiled_csl(A)
+    for ordinal in (0, 1, 0, 1):
+        with device.on_gpu(ordinal):
+            _, buffers = device.upload(weights)
+            assert {buffer.ordinal for buffer in buffers.values()} == {ordinal}
+    assert len(fake.arrays) == 2 * len(weights.buffers)
+
+
+def test_code_is_loaded_once_on_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    shared: list[int] = []
+    monkeypatch.setattr(driver, "cuModuleLoadData", lambda cubin: (OK, ("module", fake.contexts[-1])))
+    monkeypatch.setattr(driver, "cuModuleGetFunction", lambda module, name: (OK, (*module, name)))
+    monkeypatch.setattr(driver, "cuFuncSetAttribute", lambda f, a, value: (shared.append(value), (OK,))[1])
+    device.load.cache_clear()
+    variant = variants.dense(8)
+    assert [device.load(variant, ordinal) for ordinal in (0, 1, 0)] == [
+        ("module", 0, b"dense_n8"), ("module", 1, b"dense_n8"), ("module", 0, b"dense_n8"),
+    ]  # fmt: skip
+    assert shared == [variant.shared_bytes] * 2
+    device.load.cache_clear()
+
+
+def test_a_thread_without_a_gpu_gets_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh thread has no context; Numba makes that of GPU 0 current."""
+    made: list[int] = []
+    none = (driver.CUresult.CUDA_ERROR_INVALID_CONTEXT, None)
+    monkeypatch.setattr(driver, "cuCtxGetDevice", lambda: (OK, 0) if made else none)
+    monkeypatch.setattr("numba.cuda.current_context", lambda: made.append(0))
+    assert device.current_ordinal() == 0
+    assert made == [0]
+
+
+def test_failures_of_the_driver_are_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
+    monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (OK, b"an illegal memory access"))
+    with pytest.raises(RuntimeError, match=r"CUDA driver: an illegal memory access \(CUDA_ERROR_ILLEGAL_ADDRESS\)"):
+        device._succeed((failure, None))
+    monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (driver.CUresult.CUDA_ERROR_INVALID_VALUE, None))
+    with pytest.raises(RuntimeError, match="unknown error"):
+        device._succeed((failure,))
