@@ -35,7 +35,7 @@ def explained() -> Iterator[None]:
     except (ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
-        print(f"lscd: {error}", file=sys.stderr)
+        print(f"lscd: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
 
 

@@ -67,11 +67,12 @@ def _read_own(path: Path) -> pd.DataFrame:
     """A user's measurements: the schema of the evidence, known GPUs and kernels."""
     from perfmodel.catalog import load_gpu, load_sources, read_kernel_times
     from perfmodel.kernels import kernel_model
+    from perfmodel.prediction import check_tokens
 
     table = read_kernel_times(path)
-    table = table[table["time_us"].notna() & (table["status"] == "value")]
-    if table.empty or table["source"].isna().any():
-        raise InputError(f"{path}: needs rows of status 'value' with a time, each with a source of your own naming")
+    table = table[table["status"] == "value"]
+    if table.empty or table["time_us"].isna().any():
+        raise InputError(f"{path}: needs rows of status 'value', each with a time")
     published = set(table["source"]) & set(load_sources())
     if published:
         raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
@@ -81,6 +82,11 @@ def _read_own(path: Path) -> pd.DataFrame:
                 check(name)
             except ValueError as error:
                 raise InputError(f"{path}: {error}") from None
+    for kernel, rows in table.groupby("kernel"):
+        try:
+            check_tokens(kernel_model(str(kernel)), rows["n"])
+        except ValueError as error:
+            raise InputError(f"{path}: {error}") from None
     return table
 
 

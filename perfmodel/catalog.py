@@ -8,10 +8,10 @@ beside the package.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from perfmodel.checks import NAME_COLUMNS, check_kernel_fits, checked_kernel_times
 from perfmodel.hf_config import shape_from_config
 from perfmodel.names import unknown_name
 from perfmodel.specs import FittedKernel, Gpu, LanguageModel, Record, Source
@@ -26,12 +27,8 @@ from perfmodel.specs import FittedKernel, Gpu, LanguageModel, Record, Source
 if TYPE_CHECKING:
     import pandas as pd
 
-KERNEL_TIME_COLUMNS = (
-    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
-)  # fmt: skip
 TRACE_SCHEMA = 1
 CALIBRATION_FILE = "calibration/kernels.json"
-_SIZES = ("m", "k", "n")
 _TABLE_SUFFIXES = (".csv", ".parquet")
 _RecordT = TypeVar("_RecordT", bound=Record)
 
@@ -130,12 +127,11 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
     """
     path = Path(path)
     config = _parse(path)
-    try:
-        shape = shape_from_config(config, source=str(path))
-    except KeyError as error:
-        raise ValueError(f"{_shown(path)}: missing key {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{_shown(path)}: {error}") from error
+    with _named(path):
+        try:
+            shape = shape_from_config(config, source=str(path))
+        except KeyError as error:
+            raise ValueError(f"missing key {error}") from error
     key = path.resolve().parent.name if path.name == "config.json" else path.stem
     fields = {"key": key, "name": config.get("_name_or_path") or key, "family": config["model_type"]}
     return _convert(fields | {"shape": msgspec.to_builtins(shape)}, LanguageModel, path)
@@ -177,22 +173,12 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a size or time is not positive, or a sparsity lies
-        outside [0, 1]; the message names file, row, column and value. A time may be missing: its kernel failed.
+        If it is no table, or breaks the schema (`perfmodel.checks`); the message names file, row, column and value.
     """
     path = Path(path)
     table = _read_table(path)
-    missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
-    unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
-    if missing or unknown:
-        raise ValueError(f"{_shown(path)}: missing columns {missing}, unknown columns {unknown}")
-    for column in _SIZES:
-        _check_column(table, column, path, lambda size: (size > 0) & (size % 1 == 0), "a positive integer")
-    _check_column(table, "sparsity", path, lambda share: (share >= 0) & (share <= 1), "a fraction from 0 to 1")
-    _check_column(
-        table, "time_us", path, lambda time: time.isna() | ((time > 0) & (time < math.inf)), "a positive time, or empty"
-    )
-    return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64"))
+    with _named(path):
+        return checked_kernel_times(table)
 
 
 def load_sources() -> dict[str, Source]:
@@ -205,17 +191,27 @@ def load_calibration(file: str = CALIBRATION_FILE) -> dict[str, FittedKernel]:
     """Fitted parameters of every kernel model (or of the systems), by name, as `lscd calibrate` wrote them.
 
     The file named by the environment variable LSCD_CALIBRATION, a user's own fit, replaces the kernel models' one.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it names an unknown kernel, has a wrong key or a value that is no number of at
+        least 0; the message names file and key.
     """
     own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
     path = Path(own) if own else data_directory() / file
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
-    return _calibration_at(path, path.stat().st_mtime_ns)
+    return _calibration_at(path, path.stat().st_mtime_ns, file == CALIBRATION_FILE)
 
 
 @cache
-def _calibration_at(path: Path, modified_ns: int) -> dict[str, FittedKernel]:
-    return {kernel: _convert(fields, FittedKernel, path, within=kernel) for kernel, fields in _parse(path).items()}
+def _calibration_at(path: Path, modified_ns: int, of_kernels: bool) -> dict[str, FittedKernel]:
+    found = {kernel: _convert(fields, FittedKernel, path, within=kernel) for kernel, fields in _parse(path).items()}
+    if of_kernels:
+        with _named(path):
+            check_kernel_fits(found)
+    return found
 
 
 def load_trace(variant: str) -> dict[str, Any]:
@@ -267,12 +263,12 @@ def _stems(folder: str) -> tuple[str, ...]:
 def _find(name_or_path: str | Path, kind: str, folder: str) -> Path:
     path = Path(name_or_path)
     name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
-    names = _stems(folder)
-    if name in names:
-        return data_directory() / folder / f"{name}.toml"
+    known = data_directory() / folder / f"{name}.toml"
+    if known.name == f"{name}.toml" and known.is_file():
+        return known
     if path.suffix in (".toml", ".json") or path.is_dir():
         return path
-    raise ValueError(unknown_name(kind, str(name_or_path), names))
+    raise ValueError(unknown_name(kind, str(name_or_path), _stems(folder)))
 
 
 def _load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
@@ -291,11 +287,9 @@ def _record_at(path: Path, modified_ns: int, kind: type[_RecordT]) -> _RecordT:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
+    with _named(path):
+        text = path.read_text(encoding="utf-8-sig")
         parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"{_shown(path)}: {error}") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"{_shown(path)}: expected an object of keys, got {type(parsed).__name__}")
     return parsed
@@ -310,6 +304,17 @@ def _convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") ->
         message = message.replace("Object missing required field", "missing key")
         message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
         raise ValueError(": ".join(part for part in (_shown(path), where, message) if part)) from error
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{_shown(path)}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{_shown(path)}: {error}") from error
 
 
 def _shown(path: Path) -> str:
@@ -343,17 +348,10 @@ def _columns(path: Path) -> list[str]:
 def _read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, encoding="utf-8")
-
-
-def _check_column(
-    table: pd.DataFrame, column: str, path: Path, accepts: Callable[[pd.Series], pd.Series], allowed: str
-) -> None:
-    import pandas as pd
-
-    numbers = pd.to_numeric(table[column], errors="coerce")
-    # Text that is no number counts as bad even where a missing value is accepted.
-    bad = ~accepts(numbers) | (numbers.isna() & table[column].notna())
-    if bad.any():
-        row = int(bad.to_numpy().argmax())
-        raise ValueError(f"{_shown(path)}: row {row + 1}: {column} is {table[column].iloc[row]}, allowed is {allowed}")
+    with _named(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        try:
+            return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(NAME_COLUMNS, "str"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no CSV in UTF-8: {error}") from error

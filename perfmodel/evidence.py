@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import KERNEL_TIME_COLUMNS, load_gpu, load_kernel_times, load_sources, load_table
+from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_table
+from perfmodel.checks import KERNEL_TIME_COLUMNS
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape
 from perfmodel.specs import Launch
 

@@ -10,7 +10,6 @@ import pytest
 
 from perfmodel import catalog
 from perfmodel.catalog import (
-    KERNEL_TIME_COLUMNS,
     data_directory,
     gpu_names,
     load_gpu,
@@ -22,6 +21,7 @@ from perfmodel.catalog import (
     model_names,
     read_kernel_times,
 )
+from perfmodel.checks import KERNEL_TIME_COLUMNS
 from perfmodel.specs import Layers
 
 # Streaming multiprocessors, DRAM GB/s, TFLOP/s of dense FP16 Tensor Cores with FP32 accumulation, as NVIDIA prints
@@ -358,11 +358,19 @@ def test_kernel_times_are_one_table_in_the_schema() -> None:
         ({"sparsity": 80}, "row 2: sparsity is 80.0, allowed is a fraction from 0 to 1"),
         ({"time_us": -1}, "row 2: time_us is -1.0, allowed is a positive time, or empty"),
         ({"time_us": "fast"}, "row 2: time_us is fast, allowed is a positive time, or empty"),
+        ({"time_us": "nan "}, "row 2: time_us is nan , allowed is a positive time, or empty"),
+        ({"time_us": "inf"}, "row 2: time_us is inf, allowed is a positive time, or empty"),
+        ({"time_err_us": -1}, "row 2: time_err_us is -1.0, allowed is at least 0, or empty"),
+        ({"m": 1e30}, "row 2: m is 1e+30, allowed is a positive integer of at most 2**40"),
+        ({"m": 10**26}, f"row 2: m is {10**26}, allowed is a positive integer of at most 2**40"),
+        ({"gpu": ""}, "row 2: gpu is empty or no text"),
+        ({"kernel": " "}, "row 2: kernel is empty or no text"),
         ({"speed": 1}, "missing columns [], unknown columns ['speed']"),
     ],
 )
 def test_a_users_own_times_are_checked(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    row = dict.fromkeys(KERNEL_TIME_COLUMNS, "") | {"m": 64, "k": 64, "n": 8, "sparsity": 0.5, "time_us": 3.5}
+    names = {"gpu": "h200", "kernel": "cublas", "status": "value", "source": "mine"}
+    row = dict.fromkeys(KERNEL_TIME_COLUMNS, "") | names | {"m": 64, "k": 64, "n": 8, "sparsity": 0.5, "time_us": 3.5}
     path = tmp_path / "mine.csv"
 
     def write(*rows: dict[str, Any]) -> None:
@@ -375,6 +383,47 @@ def test_a_users_own_times_are_checked(change: dict[str, Any], message: str, tmp
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
         read_kernel_times(path)
     assert f"mine.csv: {message}" in str(refusal.value)
+
+
+CALIBRATION = json.loads((data_directory() / catalog.CALIBRATION_FILE).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cublass": CALIBRATION["cublas"]}, "unknown kernel 'cublass': did you mean cublas?"),
+        ({"spread": {}}, "cublas: spread has no keys, needed are inside, range, gpu"),
+        ({"spread": {"inside": 0.1, "range": 0.1}}, "cublas: spread has inside, range, needed are inside, range, gpu"),
+        ({"spread": {"inside": 0.1, "range": 0.1, "gpu": float("nan")}}, "cublas: spread.gpu is nan, allowed are"),
+        ({"spread": {"inside": -1, "range": 0.1, "gpu": 0.1}}, "cublas: spread.inside is -1.0, allowed are finite"),
+        ({"spread": {"inside": "x"}}, "cublas.spread[...]: Expected 'float', got 'str'"),
+        ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are bandwidth_eff"),
+        ({"evidence_range": {"m": [1, 2]}}, "cublas: evidence_range has m, needed are m, k, n, sparsity"),
+        ({"mood": "good"}, "cublas: unknown key 'mood'"),
+        ({"rows": 0}, "cublas.rows: Expected 'int' >= 1"),
+    ],
+)  # fmt: skip
+def test_a_users_own_fit_is_checked(
+    change: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.json"
+    monkeypatch.setenv("LSCD_CALIBRATION", str(path))
+    path.write_text(json.dumps(CALIBRATION), encoding="utf-8")
+    assert set(catalog.load_calibration()) == set(CALIBRATION)
+    broken = CALIBRATION | (change if "cublass" in change else {"cublas": CALIBRATION["cublas"] | change})
+    path.write_text(json.dumps(broken), encoding="utf-8")
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
+        catalog.load_calibration()
+    assert f"mine.json: {message}" in str(refusal.value)
+
+
+def test_a_byte_order_mark_is_forgiven_and_deep_nesting_refused(tmp_path: Path) -> None:
+    text = (data_directory() / "hardware" / "h100.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8-sig")
+    assert load_gpu(tmp_path / "mine.toml").key == "mine"
+    (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"deep\.json: maximum recursion depth"):
+        load_model(tmp_path / "deep.json")
 
 
 def test_another_data_directory_is_used_and_a_broken_table_in_it_refused(

@@ -265,23 +265,52 @@ def test_rows_that_no_fit_can_meet_widen_the_interval(monkeypatch: pytest.Monkey
     assert float(p.hi_s / p.lo_s) > 5
 
 
+OWN_ROW = "h200,cublas,64,64,8,0,5,,value,warm,mine,\n"
+
+
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("content", "message"),
     [
         ("h2000,cublas,64,64,8,0,5,,value,warm,mine,\n", "unknown GPU 'h2000'"),
+        ("5,cublas,64,64,8,0,5,,value,warm,7,\n", "unknown GPU '5'"),
         ("h200,cublass,64,64,8,0,5,,value,warm,mine,\n", "did you mean cublas"),
-        ("h200,cublas,64,64,8,0,-5,,value,warm,mine,\n", "time_us"),
-        ("h200,cublas,64,64,8,0,,,value,warm,mine,\n", "needs rows of status 'value'"),
+        ("h200,flash-llm,64,64,12,0.8,5,,value,warm,mine,\n", "flash-llm takes N of"),
+        ("h200,cublas,64,64,8,0,-5,,value,warm,mine,\n", "row 1: time_us is -5"),
+        ("h200,cublas,64,64,8,0,nan,,value,warm,mine,\n", "needs rows of status 'value', each with a time"),
+        ("h200,cublas,64,64,8,0,,,value,warm,mine,\n", "needs rows of status 'value', each with a time"),
+        ("h200,cublas,64,64,8,0,5,,failed,warm,mine,\n", "needs rows of status 'value'"),
+        (",cublas,64,64,8,0,5,,value,warm,mine,\n", "row 1: gpu is empty"),
         ("h200,cublas,64,64,8,0,5,,value,warm,flash-llm-fig9,\n", "is a published one"),
         ("", "needs rows of status 'value'"),
+        (b"", "No columns to parse"),
+        (b"\n\n", "No columns to parse"),
+        (OWN_HEADER.replace(",time_us", "").encode(), "missing columns ['time_us']"),
+        ((OWN_HEADER + OWN_ROW).encode("utf-16"), "no CSV in UTF-8"),
+        ((OWN_HEADER + OWN_ROW.replace("mine,", "mine,caf\xe9")).encode("latin-1"), "no CSV in UTF-8"),
+        (None, "own.csv: Is a directory"),
     ],
 )
 def test_own_measurements_must_be_sound(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, row: str, message: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    content: str | bytes | None,
+    message: str,
 ) -> None:
     own = tmp_path / "own.csv"
-    own.write_text(OWN_HEADER + row)
-    code, _, stderr = run(monkeypatch, capsys, "calibrate", "--with", str(own), "--out", str(tmp_path / "x.json"))
-    assert code == 2
-    assert message in stderr
-    assert not (tmp_path / "x.json").exists()
+    if content is None:
+        own.mkdir()
+    else:
+        own.write_bytes((OWN_HEADER + content).encode() if isinstance(content, str) else content)
+    for command in (["validate"], ["calibrate", "--out", str(tmp_path / "x.json")]):
+        code, stdout, stderr = run(monkeypatch, capsys, *command, "--with", str(own))
+        assert (code, stdout, stderr.count("\n")) == (2, "", 1)
+        assert "own.csv: " in stderr
+        assert message in stderr
+    assert list(tmp_path.iterdir()) == [own]
+
+
+def test_own_measurements_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(OWN_HEADER + OWN_ROW, encoding="utf-8-sig")
+    assert RUNNER.invoke(app, ["validate", "--with", str(own)]).exit_code == 0

@@ -6,7 +6,8 @@ import msgspec
 import pandas as pd
 import pytest
 
-from perfmodel.catalog import KERNEL_TIME_COLUMNS, load_kernel_times, load_sources, load_table
+from perfmodel.catalog import load_kernel_times, load_sources, load_table
+from perfmodel.checks import KERNEL_TIME_COLUMNS
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TABLES = sorted(

@@ -1,0 +1,99 @@
+"""Is a table of kernel times, or a fit of the kernel models, what the models may build on?
+
+Pure: tables and records come in, what is wrong is named by row and column or by key; ``catalog.py``, which reads the
+files, adds the file's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from perfmodel.specs import FittedKernel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KERNEL_TIME_COLUMNS = (
+    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
+)  # fmt: skip
+NAME_COLUMNS = ("gpu", "kernel", "status", "source")
+LARGEST_SIZE = 2**40
+FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": ("inside", "range", "gpu")}
+_SIZES = ("m", "k", "n")
+
+
+def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with its columns in order and its sizes whole numbers.
+
+    Raises
+    ------
+    ValueError
+        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a name is empty, a size or time is not positive, or a
+        sparsity lies outside [0, 1]; the message names row, column and value. A time may be missing: its kernel failed.
+    """
+    missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
+    unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
+    if missing or unknown:
+        raise ValueError(f"missing columns {missing}, unknown columns {unknown}")
+    for column in NAME_COLUMNS:
+        _check_names(table, column)
+    for column in _SIZES:
+        _check_numbers(
+            table, column, lambda size: (size > 0) & (size <= LARGEST_SIZE) & (size % 1 == 0),
+            "a positive integer of at most 2**40",
+        )  # fmt: skip
+    _check_numbers(table, "sparsity", lambda share: (share >= 0) & (share <= 1), "a fraction from 0 to 1")
+    _check_numbers(
+        table, "time_us", lambda time: time.isna() | ((time > 0) & (time < math.inf)), "a positive time, or empty"
+    )
+    _check_numbers(
+        table, "time_err_us", lambda error: error.isna() | ((error >= 0) & (error < math.inf)), "at least 0, or empty"
+    )
+    return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64"))
+
+
+def _check_names(table: pd.DataFrame, column: str) -> None:
+    wrong = [name for name in table[column].unique() if not (isinstance(name, str) and name.strip())]
+    if wrong:
+        bad = table[column].isna() | table[column].isin(wrong)
+        raise ValueError(f"row {int(bad.to_numpy().argmax()) + 1}: {column} is empty or no text")
+
+
+def _check_numbers(table: pd.DataFrame, column: str, accepts: Callable[[pd.Series], pd.Series], allowed: str) -> None:
+    import pandas as pd
+
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    # Text that is no number counts as bad even where a missing value is accepted.
+    bad = ~accepts(numbers) | (numbers.isna() & table[column].notna())
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise ValueError(f"row {row + 1}: {column} is {table[column].iloc[row]}, allowed is {allowed}")
+
+
+def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
+    """Refuse fits that the kernel models cannot use.
+
+    Raises
+    ------
+    ValueError
+        If a kernel is unknown, a key missing or unknown, or a value no finite number of at least 0; names kernel, key,
+        value.
+    """
+    from perfmodel.kernels import kernel_model
+
+    for kernel, fitted in fits.items():
+        parameters = tuple(field.name for field in dataclasses.fields(kernel_model(kernel).Parameters))
+        for group, needed in ({"parameters": parameters} | FIT_KEYS).items():
+            _check_group(f"{kernel}: {group}", getattr(fitted, group), needed)
+
+
+def _check_group(where: str, values: Mapping[str, float | tuple[float, float]], needed: tuple[str, ...]) -> None:
+    if set(values) != set(needed):
+        raise ValueError(f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(needed)}")
+    for key, value in values.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(0 <= number < math.inf for number in numbers):
+            raise ValueError(f"{where}.{key} is {value}, allowed are finite numbers of at least 0")
