@@ -38,7 +38,7 @@ def choose(
     ] = "",
     lossless_only: Annotated[bool, typer.Option("--lossless-only", help="Leave out quantised formats.")] = False,
     unmeasured: Annotated[
-        bool, typer.Option("--unmeasured", help="Add our own bitmap kernel, predicted from counts alone.")
+        bool, typer.Option("--unmeasured", help="Add kernels nobody has measured, predicted from counts alone.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
@@ -118,8 +118,9 @@ def remarks(choice: Choice) -> list[str]:
     far = sum(candidate.extrapolated for candidate in fastest)
     if far:
         notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
-    if not all(candidate.measured for candidate in fastest):
-        notes.append("lscd-bitmap has not been measured on any GPU: its interval is the range of its assumptions.")
+    guessed = sorted({candidate.kernel for candidate in fastest if not candidate.measured})
+    if guessed:
+        notes.append(f"Nobody has measured {_listed(guessed)} on a GPU: the interval is the range of what is assumed.")
     return notes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ def calibrate(
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
     """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
-    from perfmodel.calibration import calibrated, fit_all
+    from perfmodel.calibration import calibrated, fit_all, unmeasured_kernels
     from perfmodel.catalog import CALIBRATION_FILE, data_directory
     from perfmodel.evidence import kernel_evidence
     from perfmodel.kernels import BASELINE
@@ -38,6 +39,7 @@ def calibrate(
     fitted = fit_all(mine)
     fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)), mine)
     _store(fitted, out or data_directory() / CALIBRATION_FILE)
+    _name_without_evidence(unmeasured_kernels(fitted))
     if out is not None:
         print(f"use it with LSCD_CALIBRATION={out}")
         return
@@ -51,6 +53,11 @@ def calibrate(
         from perfmodel.pipeline import calibrate as pipeline
 
         _store(pipeline.fit_all(load_kernel_times()), data_directory() / pipeline.PIPELINE_FILE)
+
+
+def _name_without_evidence(kernels: Sequence[str]) -> None:
+    if kernels:
+        print(f"no evidence: {', '.join(kernels)}; parameters assumed within ranges, which the intervals span")
 
 
 def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
@@ -101,6 +108,7 @@ def validate(
     from rich.console import Console
     from rich.table import Table
 
+    from perfmodel.calibration import unmeasured_kernels
     from perfmodel.validation import error_statistics, join_predictions
 
     joined = join_predictions(None if own is None else _read_own(own))
@@ -119,3 +127,4 @@ def validate(
         numbers = (f"{row.mean:.1%}", f"{row.median:.1%}", f"{row.worst:+.1%}", f"{row.bias:+.1%}", f"{row.rank:.3f}")
         table.add_row(*map(str, row[: len(groups)]), str(row.rows), *numbers)
     Console(width=140).print(table)
+    _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +49,7 @@ def predict(
 def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
     import numpy as np
 
+    from perfmodel.calibration import unmeasured_kernels
     from perfmodel.catalog import load_calibration, load_gpu
     from perfmodel.kernels import KERNELS, kernel_model
     from perfmodel.prediction import predict as predict_kernel
@@ -56,6 +58,7 @@ def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str,
     record = load_gpu(gpu)
     names = [kernel_model(kernel).name] if kernel else list(KERNELS)
     joined = join_predictions(calibration=load_calibration())
+    unmeasured = unmeasured_kernels()
     results: list[dict[str, Any]] = []
     for name in names:
         # One kernel that cannot take this N must not hide the others; asked for alone, it is an error.
@@ -64,7 +67,7 @@ def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str,
             continue
         padded = int(padded)
         prediction = predict_kernel(name, record, m, k, padded, sparsity)
-        results.append(_row(name, padded, prediction, joined, m, k, sparsity))
+        results.append(_row(name, padded, prediction, joined, m, k, sparsity) | {"measured": name not in unmeasured})
     if as_json:
         question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
         print(json.dumps({**question, "kernels": results}, indent=2))
@@ -142,21 +145,28 @@ def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: lis
 
 
 def _fastest(results: list[dict[str, Any]]) -> str:
-    """The answer in a sentence: the fastest kernel, and the fastest that keeps FP16 values if that is another."""
+    """The answer in a sentence: the fastest measured kernel, the fastest that keeps FP16 values, and guesses beyond."""
     from perfmodel.kernels import KERNELS
 
-    best = min(results, key=lambda row: row["time_us"])
-    exact = [row for row in results if KERNELS[row["kernel"]].format.lossless]
-    words = f"[bold]{best['kernel']}[/bold] is the fastest ({best['speedup_vs_dense']:.2f}x dense)"
-    if exact and best not in exact:
-        kept = min(exact, key=lambda row: row["time_us"])
-        words += f"; with FP16 weights [bold]{kept['kernel']}[/bold] ({kept['speedup_vs_dense']:.2f}x)"
-    return words + "."
+    known = sorted((row for row in results if row["measured"]), key=lambda row: row["time_us"])
+    exact = [row for row in known if KERNELS[row["kernel"]].format.lossless]
+    words = [f"[bold]{row['kernel']}[/bold] is the fastest ({row['speedup_vs_dense']:.2f}x dense)" for row in known[:1]]
+    if exact and exact[0] != known[0]:
+        words.append(f"with FP16 weights [bold]{exact[0]['kernel']}[/bold] ({exact[0]['speedup_vs_dense']:.2f}x)")
+    limit_us = exact[0]["time_us"] if exact else math.inf
+    words += [
+        f"{row['kernel']}, never measured, might reach {row['speedup_vs_dense']:.2f}x"
+        for row in results
+        if not row["measured"] and row["time_us"] < limit_us
+    ]
+    return "; ".join(words) + "."
 
 
 def _evidence_words(row: dict[str, Any], n: int) -> str:
     found = row["evidence"]
     padded = f"N padded to {row['n']}; " if row["n"] != n else ""
+    if not row["measured"]:
+        return padded + "none at all: parameters assumed, the interval is their range"
     if found is None:
         return padded + "none for this kernel on this GPU"
     words = f"{found['time_us']:.1f} us, {found['error']:+.1%} {'fitted' if found['fitted'] else 'held out'}"

@@ -24,6 +24,7 @@ class KernelTimes:
     time_us, lo_us, hi_us : microseconds of one product and the model's 90 % interval.
     bound : the resource that sets the time.
     extrapolated : the kernel was never measured near this shape, N or GPU.
+    measured : anybody has measured the kernel at all.
     """
 
     tokens: int
@@ -32,6 +33,7 @@ class KernelTimes:
     hi_us: float
     bound: str
     extrapolated: bool
+    measured: bool
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class MatrixPlan:
 
     format_bytes : exact bytes; the quantised formats' by formula, of the matrix rounded to them.
     times : by kernel; empty if no GPU was named.
-    best_format, best_kernel : of the FP16-exact ones the fastest, or the smallest if no GPU was named.
+    best_format, best_kernel : of the FP16-exact ones the fastest measured, or the smallest if no GPU was named.
     """
 
     name: str
@@ -164,7 +166,7 @@ def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tok
     for (name, dtype, census), format_bytes, by_kernel in zip(found, sizes, times, strict=True):
         # A kernel whose format cannot hold the matrix cannot run it.
         by_kernel = {k: t for k, t in by_kernel.items() if KERNELS[k].format_name in format_bytes}
-        exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless]
+        exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless and by_kernel[kernel].measured]
         best_kernel = min(exact, key=lambda kernel: by_kernel[kernel].time_us) if exact else None
         smallest = min(census.format_bytes, key=lambda format_name: format_bytes[format_name])
         best_format = KERNELS[best_kernel].format_name if best_kernel else smallest
@@ -190,6 +192,7 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
     """Predicted times of every matrix on every kernel that takes so many tokens."""
     import numpy as np
 
+    from perfmodel.calibration import unmeasured_kernels
     from perfmodel.kernels import KERNELS
     from perfmodel.prediction import predict
 
@@ -205,9 +208,11 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
             continue
         p = predict(kernel, gpu, m, k, padded, sparsity)
         columns = (p.time_s * 1e6, p.lo_s * 1e6, p.hi_s * 1e6)
+        measured = kernel not in unmeasured_kernels()
         for i, times in enumerate(result):
             time_us, lo_us, hi_us = (float(column[i]) for column in columns)
-            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, str(p.bound[i]), bool(p.extrapolated[i]))
+            about = (str(p.bound[i]), bool(p.extrapolated[i]), measured)
+            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, *about)
     return result
 
 
@@ -261,11 +266,13 @@ def remarks(plan: CheckpointPlan) -> list[str]:
             f"{waiting} of {len(dense)} matrices are so small that launch latency sets even the dense time; there the "
             "format hardly matters."
         )
-    rounded = [k for k in plan.kernels if not KERNELS[k].format.lossless]
-    if rounded:
-        rival = min(rounded, key=plan.total_us)
+    measured = {kernel for kernel, times in plan.matrices[0].times.items() if times.measured}
+    rounded = [k for k in plan.kernels if not KERNELS[k].format.lossless and k in measured]
+    rivals = [("For comparison, quantised", min(rounded, key=plan.total_us))] if rounded else []
+    rivals += [("Never measured", kernel) for kernel in plan.kernels if kernel not in measured]
+    for words, rival in rivals:
         size = plan.total_bytes(KERNELS[rival].format_name) or 0
-        notes.append(f"For comparison, quantised: {rival} takes {plan.total_us(rival):.4g} us and {size / 1e6:.4g} MB.")
+        notes.append(f"{words}: {rival} takes {plan.total_us(rival):.4g} us and {size / 1e6:.4g} MB.")
     return notes
 
 

@@ -222,7 +222,7 @@ def _rounded(value: Any, digits: int = 4) -> float:
 
 
 def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
-    """Fit every kernel model of the registry, the dense one first.
+    """Fit every kernel model of the registry for which there are rows to fit, the dense one first.
 
     Fits the evidence in ``data/``, and ``own`` measurements in the same schema on top of it if given.
     """
@@ -233,8 +233,14 @@ def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
     dense = fit(BASELINE, pd.concat([load_kernel_times(), *extra], ignore_index=True), rules=rules)
     dense_parameters = kernel_parameters(dense, BASELINE)
     evidence = pd.concat([kernel_evidence(dense_parameters), *extra], ignore_index=True)
-    others = {name: fit(name, evidence, dense_parameters, rules) for name in KERNELS if name != BASELINE}
-    return {BASELINE: dense, **others}
+    names = [name for name in fitted_kernels(evidence, rules) if name != BASELINE]
+    return {BASELINE: dense, **{name: fit(name, evidence, dense_parameters, rules) for name in names}}
+
+
+def fitted_kernels(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> tuple[str, ...]:
+    """Kernels to fit: all but those whose parameters are assumed because no row may be fitted."""
+    with_rows = set(evidence.loc[fitted_rows(evidence, rules), "kernel"])
+    return tuple(name for name, model in KERNELS.items() if not model.assumed or name in with_rows)
 
 
 def kernel_parameters(fitted: FittedKernel, name: str) -> Any:
@@ -253,11 +259,25 @@ def kernel_parameters(fitted: FittedKernel, name: str) -> Any:
 
 
 def calibrated(name: str, calibration: Mapping[str, FittedKernel] | None = None) -> Any:
-    """Parameters of kernel ``name`` from the stored calibration, unless one is given."""
+    """Parameters of kernel ``name`` from the stored calibration, unless one is given; else those it assumes.
+
+    Raises
+    ------
+    ValueError
+        If the calibration lacks a kernel that assumes nothing; names it and those there are.
+    """
     stored = load_calibration() if calibration is None else calibration
     if name not in stored:
+        if kernel_model(name).assumed:
+            return kernel_model(name).Parameters()
         raise ValueError(f"the calibration has no kernel {name!r}, only {', '.join(stored)}")
     return kernel_parameters(stored[name], name)
+
+
+def unmeasured_kernels(calibration: Mapping[str, FittedKernel] | None = None) -> tuple[str, ...]:
+    """Kernels without evidence: no row of theirs took part in the calibration in use."""
+    stored = load_calibration() if calibration is None else calibration
+    return tuple(name for name, model in KERNELS.items() if model.assumed and name not in stored)
 
 
 def outside_range(
@@ -277,7 +297,12 @@ def outside_range(
 
 
 def extrapolated(
-    fitted: FittedKernel, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike
+    fitted: FittedKernel | None, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike
 ) -> NDArray[np.bool_]:
-    """True where a prediction leaves the evidence its kernel was fitted on: another GPU, or outside a range."""
+    """True where a prediction leaves the evidence its kernel was fitted on: another GPU, or outside a range.
+
+    Without a fit, everywhere.
+    """
+    if fitted is None:
+        return np.ones(np.broadcast_shapes(*(np.shape(value) for value in (m, k, n, sparsity))), dtype=np.bool_)
     return outside_range(fitted, m, k, n, sparsity) | (gpu not in fitted.gpus)

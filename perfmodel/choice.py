@@ -17,19 +17,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.formats import FORMATS, check_sparsity
-from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.kernels import BASELINE, KERNELS, Machine
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.kernels.register_decode import FAST, MIDDLE, SLOW, RegisterDecode
 from perfmodel.names import unknown_name
 from perfmodel.prediction import predict
 from perfmodel.specs import Gpu, LanguageModel
 from perfmodel.transformer import Matrix, check_split, head_matrices, layer_matrices
 
 Array = NDArray[np.float64]
-OWN = RegisterDecode()  # predicted from counts only; nobody has measured it
 
 
 @dataclass(frozen=True)
@@ -218,11 +217,11 @@ def choose(
     gpus : int
         Degree of tensor parallelism.
     formats : sequence of str
-        Only kernels of these formats; all by default.
+        Only kernels of these formats, measured or not; all measured ones by default.
     lossless_only : bool
         Leave out quantised formats.
     unmeasured : bool
-        Let our own bitmap kernel take part, whose times come from counts alone.
+        Let kernels take part that nobody has measured, whose parameters are assumed.
 
     Raises
     ------
@@ -244,14 +243,15 @@ def choose(
 
 
 def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> list[KernelModel]:
-    """Kernel models that may be chosen.
+    """Kernel models that may be chosen; one that nobody measured only if asked for, by flag or by its format.
 
     Raises
     ------
     ValueError
         If a format is unknown or no kernel model reads it, or nothing is left.
     """
-    known = [*KERNELS.values(), *([OWN] if unmeasured else [])]
+    hidden = () if unmeasured else unmeasured_kernels()
+    known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
     readable = list(dict.fromkeys(model.format_name for model in known))
     for name in formats:
         if name in FORMATS and name not in readable:
@@ -297,30 +297,19 @@ def _candidates(
     """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens."""
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
-    time_s, lo_s, hi_s, bound, extrapolated = _times(model, gpu, m, k, n, sparsity)
+    p = predict(model.name, gpu, m, k, n, sparsity)
+    measured = model.name not in unmeasured_kernels()
     weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(sparsity)), m.shape) * copies
     tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
     found: list[Candidate | None] = []
     for i in range(len(m)):
-        span = Span(float(time_s[i]), float(lo_s[i]), float(hi_s[i])).scaled(float(products[i]))
+        span = Span(float(p.time_s[i]), float(p.lo_s[i]), float(p.hi_s[i])).scaled(float(products[i]))
         candidate = Candidate(
-            model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(bound[i]),
-            tiles[i], splits[i], model.format.lossless, bool(extrapolated[i]), model is not OWN,
+            model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(p.bound[i]),
+            tiles[i], splits[i], model.format.lossless, bool(p.extrapolated[i]), measured,
         )  # fmt: skip
         found.append(None if np.isnan(padded[i]) else candidate)
     return found
-
-
-def _times(
-    model: KernelModel, gpu: Gpu, m: Array, k: Array, n: Array, sparsity: float
-) -> tuple[Array, Array, Array, NDArray[np.object_], NDArray[np.bool_]]:
-    """Seconds with interval, bound, and whether it is an extrapolation; the own kernel's are its assumed ranges."""
-    if model is not OWN:
-        p = predict(model.name, gpu, m, k, n, sparsity)
-        return p.time_s, p.lo_s, p.hi_s, p.bound, p.extrapolated
-    machine, shape = Machine.of(gpu), Shape.of(m, k, n, sparsity)
-    middle, fast, slow = (OWN.time(machine, shape, parameters) for parameters in (MIDDLE, FAST, SLOW))
-    return middle.time_s, fast.time_s, slow.time_s, middle.bound, np.ones(m.shape, np.bool_)
 
 
 def _tiling(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.crossing import first_fraction
 from perfmodel.specs import Gpu
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
 
@@ -24,7 +25,8 @@ BytesOf = Callable[[Array, Array, Array], Array]
 
 TILE_M, TILE_K = 128, 64  # Tiled-CSL tile
 TILED_CSL_WORDS = 4  # every tile is padded to one 128-bit load
-CERTAIN_COUNT = 40.0  # the roots of unity below are then smaller than exp(-40)
+CERTAIN_COUNT = 40.0  # powers of the roots of unity below are then smaller than exp(-40)
+STRIP_M, STRIP_K, STRIP_UNIT_BYTES = 32, 64, 16  # lane-ordered bitmap: strips are padded to one asynchronous copy
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME bitmap and group tile
 MACKO_MAX_GAP = 16  # a 4-bit delta reaches 16 columns
 MACKO_VALUE_BYTES = 2.5  # FP16 value and 4-bit delta
@@ -125,33 +127,54 @@ def _coo(m: Array, k: Array, s: Array) -> Array:
     return (FP16_BYTES + 4 + 4) * (1 - s) * m * k
 
 
-def _words_padded_to_four(elements: Array, sparsity: Array) -> Array:
-    """Expected non-zeros among ``elements`` Bernoulli weights, rounded up to a multiple of four.
+def expected_stored(elements: Array, sparsity: Array, unit: int) -> Array:
+    """Expected non-zeros among ``elements`` Bernoulli weights, rounded up to a multiple of ``unit``, which is even.
 
-    ``E[(-X) mod 4]`` of a binomial ``X`` by the fourth roots of unity, exact for every ``elements`` and ``sparsity``.
+    Exact: ``E[(-X) mod u] = (u-1)/2 + sum over j = 1 .. u-1 of E[w_j ** X] / (w_j - 1)`` for a binomial ``X`` and the
+    u-th roots of unity ``w_j``; ``E[w ** X] = (s + d w) ** elements``. Roots come in conjugate pairs, but for -1.
     """
     d = 1.0 - sparsity
+    angles = 2 * np.pi / unit * np.arange(1, unit // 2)
+    # abs(s + d w) <= exp(-d s (1 - cos angle)), and the first root decays most slowly.
+    if np.all(elements * d * sparsity * (1 - np.cos(angles[0])) > CERTAIN_COUNT):
+        return d * elements + (unit - 1) / 2  # so many that every remainder is equally likely
     if np.all(elements == 0):
         return np.zeros_like(d * elements)
-    if np.all(elements * np.minimum(d, sparsity) > CERTAIN_COUNT):
-        return d * elements + 1.5  # so many that every remainder is equally likely
-    minus_one = (1 - 2 * d) ** elements
-    imaginary = (1 - d + 1j * d) ** elements
-    padding = 1.5 - 0.5 * minus_one - ((1 + 1j) * imaginary).real
+    padding = (unit - 1) / 2 - 0.5 * (sparsity - d) ** elements
+    for root in np.exp(1j * angles):
+        padding = padding + 2 * (np.exp(elements * np.log(sparsity + d * root)) / (root - 1)).real
     return d * elements + np.where(elements > 0, padding, 0.0)
 
 
-def _tiled_csl(m: Array, k: Array, s: Array) -> Array:
-    rows, columns = np.floor(m / TILE_M), np.floor(k / TILE_K)
-    rest_m, rest_k = m - rows * TILE_M, k - columns * TILE_K
-    words = (
-        rows * columns * _words_padded_to_four(np.asarray(float(TILE_M * TILE_K)), s)
-        + columns * _words_padded_to_four(rest_m * TILE_K, s)
-        + rows * _words_padded_to_four(TILE_M * rest_k, s)
-        + _words_padded_to_four(rest_m * rest_k, s)
+def _stored_in_tiles(m: Array, k: Array, s: Array, tile: tuple[int, int], unit: int) -> Array:
+    """Expected values of a matrix cut into tiles, those of every tile padded to a multiple of ``unit``."""
+    tile_m, tile_k = tile
+    rows, columns = np.floor(m / tile_m), np.floor(k / tile_k)
+    rest_m, rest_k = m - rows * tile_m, k - columns * tile_k
+    return (
+        rows * columns * expected_stored(np.asarray(float(tile_m * tile_k)), s, unit)
+        + columns * expected_stored(rest_m * tile_k, s, unit)
+        + rows * expected_stored(tile_m * rest_k, s, unit)
+        + expected_stored(rest_m * rest_k, s, unit)
     )
+
+
+def _tiled_csl(m: Array, k: Array, s: Array) -> Array:
     tiles = np.ceil(m / TILE_M) * np.ceil(k / TILE_K)
-    return 4 * words + 4 * (tiles + 2)
+    return 4 * _stored_in_tiles(m, k, s, (TILE_M, TILE_K), TILED_CSL_WORDS) + 4 * (tiles + 2)
+
+
+def _lscd_bitmap(value_bits: int) -> BytesOf:
+    """Masks, offsets, and values padded to 16 bytes a strip; quantised ones with a scale per row and 128 columns."""
+    unit = STRIP_UNIT_BYTES * BITS_PER_BYTE // value_bits
+
+    def bytes_of(m: Array, k: Array, s: Array) -> Array:
+        strips = np.ceil(m / STRIP_M) * np.ceil(k / STRIP_K)
+        values = _stored_in_tiles(m, k, s, (STRIP_M, STRIP_K), unit) * value_bits / BITS_PER_BYTE
+        scales = 0 if value_bits == FP16_BYTES * BITS_PER_BYTE else FP16_BYTES * m * np.ceil(k / QUANT_GROUP)
+        return STRIP_M * STRIP_K / BITS_PER_BYTE * strips + 4 * (strips + 2) + values + scales
+
+    return bytes_of
 
 
 def _two_four(m: Array, k: Array, s: Array) -> Array:
@@ -203,6 +226,7 @@ def _gqsa(m: Array, k: Array, s: Array) -> Array:
 
 
 _SPINFER = "Fan et al., SpInfer, EuroSys 2025, section 3"
+_OURS = "kernels_numba/formats_bitmap.py"
 _ALL = (
     WeightFormat("dense", "dense FP16", _dense, False, True, "2 bytes a weight"),
     WeightFormat("csr", "CSR, 32-bit index", _csr, True, True, f"{_SPINFER}: 6 nnz + 4 (m + 1)"),
@@ -219,6 +243,9 @@ _ALL = (
     WeightFormat("2:4", "2:4", _two_four, False, True, "NVIDIA A100 whitepaper: half the values, 2-bit indices"),
     WeightFormat("sparta", "SparTA (2:4 + CSR)", _sparta, True, True, f"Zheng et al., SparTA, OSDI 2022; {_SPINFER}"),
     WeightFormat("bitmap", "bitmap (TCA-BME)", _bitmap, True, True, _SPINFER),
+    WeightFormat("lscd-bitmap", "bitmap, lane order (ours)", _lscd_bitmap(16), True, True, _OURS),
+    WeightFormat("lscd-bitmap-8", "bitmap, 8-bit values (ours)", _lscd_bitmap(8), True, False, _OURS),
+    WeightFormat("lscd-bitmap-4", "bitmap, 4-bit values (ours)", _lscd_bitmap(4), True, False, _OURS),
     WeightFormat("macko", "MACKO", _macko, True, True, "Macko and Boza, MACKO, arXiv 2511.13061"),
     WeightFormat("int8", "INT8", _quantised(8, None), False, False, "one FP16 scale per row"),
     WeightFormat("fp6", "FP6", _quantised(6, None), False, False, "Xia et al., FP6-LLM, USENIX ATC 2024"),
@@ -242,16 +269,8 @@ def break_even_sparsity(sparse: WeightFormat, other: WeightFormat, m: float = 16
     float or None
         Break-even sparsity; 0.0 if ``sparse`` is always smaller, None if it never is.
     """
-    from scipy.optimize import brentq
-
-    def excess(sparsity: float) -> float:
-        return float(sparse.bytes(m, k, sparsity) - other.bytes(m, k, sparsity))
-
-    if excess(0.0) <= 0:
-        return 0.0
-    if excess(1.0) > 0:
-        return None
-    return float(brentq(excess, 0.0, 1.0, xtol=1e-6))
+    found = first_fraction(lambda sparsity: sparse.bytes(m, k, sparsity) <= other.bytes(m, k, sparsity))
+    return None if np.isnan(found) else float(found)
 
 
 def memory_time_floor(

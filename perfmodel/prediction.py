@@ -12,7 +12,7 @@ from perfmodel.calibration import calibrated, extrapolated
 from perfmodel.catalog import load_calibration, load_gpu
 from perfmodel.kernels import BASELINE, KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import Gpu
-from perfmodel.uncertainty import half_width
+from perfmodel.uncertainty import interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,9 @@ class Prediction:
     dram_bytes, weight_bytes : ndarray
         Bytes over DRAM in all, and of the stored weights.
     lo_s, hi_s : ndarray
-        90 % interval of ``time_s``, wider outside the evidence.
+        90 % interval of ``time_s``, wider outside the evidence; without any, what the kernel's assumptions span.
     extrapolated : ndarray of bool
-        True outside the evidence the kernel was fitted on.
+        True outside the evidence the kernel was fitted on, so everywhere if it was not.
     """
 
     kernel: str
@@ -119,9 +119,9 @@ def predict(
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration))
     dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))
-    fit = calibration[kernel]
-    case = (record.key, shape.m, shape.k, shape.n, shape.sparsity)
-    factor = np.exp(half_width(fit, *case))
+    fit = calibration.get(kernel)
+    lo_s, hi_s = interval(model, fit, record.key, machine, shape, result.time_s)
+    outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)
     full = np.broadcast_shapes(shape.m.shape, shape.k.shape, shape.n.shape, shape.sparsity.shape)
     return Prediction(
         kernel=kernel,
@@ -132,9 +132,9 @@ def predict(
         terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
         dram_bytes=np.broadcast_to(result.dram_bytes, full),
         weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), full),
-        lo_s=np.broadcast_to(result.time_s / factor, full),
-        hi_s=np.broadcast_to(result.time_s * factor, full),
-        extrapolated=np.broadcast_to(extrapolated(fit, *case), full),
+        lo_s=np.broadcast_to(lo_s, full),
+        hi_s=np.broadcast_to(hi_s, full),
+        extrapolated=np.broadcast_to(outside, full),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.calibration import calibrated
+from perfmodel.calibration import calibrated, unmeasured_kernels
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
 from perfmodel.formats import check_sparsity
@@ -72,7 +72,7 @@ class Serving:
     tdp_w : float or None
         Board power limit, if known.
     extrapolated : ndarray of bool
-        True outside the evidence of the fit.
+        True outside the evidence of the fit, and for kernels that nobody measured.
     """
 
     ttft_s: Array
@@ -260,7 +260,7 @@ def evaluate(
         memory=needed,
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
         tdp_w=None if gpu.power is None else gpu.power.tdp_w,
-        extrapolated=np.broadcast_to(_extrapolated(gpu, {**counts, "sparsity": sparsity}), full),
+        extrapolated=np.broadcast_to(_extrapolated(gpu, system, {**counts, "sparsity": sparsity}), full),
     )
 
 
@@ -333,10 +333,10 @@ def _check_positions(model: LanguageModel, prompt: Array, new: Array) -> None:
         raise ValueError(f"{model.key} knows {limit} positions, got {longest:g} tokens of input and output")
 
 
-def _extrapolated(gpu: Gpu, values: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """True on another GPU than the fit's, or outside the ranges it covered (sparsity 0, dense, is inside)."""
+def _extrapolated(gpu: Gpu, system: System, values: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """True outside the ranges and GPUs of the fit (sparsity 0, dense, is inside), or if nobody measured the kernel."""
     fitted = load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME]
-    outside = np.asarray(gpu.key not in fitted.gpus)
+    outside = np.asarray(gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels())
     for name, (low, high) in fitted.evidence_range.items():
         value = np.asarray(values[name], dtype=np.float64)
         outside = outside | (value < low) | (value > high)

@@ -10,7 +10,8 @@ The log error has three parts, added in quadrature when they apply:
     another GPU than the fitted one: residuals on the GPUs no parameter saw; kernels measured on one GPU only borrow the
     pooled residuals of the others.
 
-Each is the 90 % quantile of the size of the log error, so an interval is ``time * exp(+-half_width)``.
+Each is the 90 % quantile of the size of the log error, so an interval is ``time * exp(+-half_width)``. A kernel that
+nobody measured has no errors: its interval is what the ranges of its assumed parameters span, all at one end together.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.calibration import fitted_rows, kernel_parameters, outside_range, predict_rows, residuals, solve
-from perfmodel.kernels import KERNELS, kernel_model
+from perfmodel.kernels import KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import FittedKernel
 
 if TYPE_CHECKING:
@@ -44,6 +45,25 @@ def half_width(fitted: FittedKernel, gpu: str, m: ArrayLike, k: ArrayLike, n: Ar
     if gpu not in fitted.gpus:
         variance = variance + spread["gpu"] ** 2
     return np.sqrt(variance)
+
+
+def interval(
+    model: KernelModel, fitted: FittedKernel | None, gpu: str, machine: Machine, shape: Shape, time_s: Array
+) -> tuple[Array, Array]:
+    """Seconds at both ends of the interval around ``time_s``, the prediction of ``model``; broadcasts.
+
+    Parameters
+    ----------
+    fitted
+        What the prediction was made with; None if its parameters are assumed.
+    gpu, machine
+        Catalogue name, and the numbers the model was given.
+    """
+    if fitted is None:
+        fast, slow = (model.time(machine, shape, parameters).time_s for parameters in model.at_ends())
+        return fast, slow
+    factor = np.exp(half_width(fitted, gpu, shape.m, shape.k, shape.n, shape.sparsity))
+    return time_s / factor, time_s * factor
 
 
 def with_spread(
@@ -137,7 +157,7 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
     import pandas as pd
 
     found = []
-    rows = joined[~joined["fitted"] & ~joined["kernel"].isin(OUTLIERS) & joined["kernel"].isin(KERNELS)]
+    rows = joined[~joined["fitted"] & ~joined["kernel"].isin(OUTLIERS) & joined["kernel"].isin(list(fitted))]
     for (kernel, gpu), group in rows.groupby(["kernel", "gpu"]):
         fit = fitted[str(kernel)]
         foreign = gpu not in fit.gpus

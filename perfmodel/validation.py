@@ -52,7 +52,7 @@ def join_predictions(
 def _own_rows(rows: pd.DataFrame, calibration: Mapping[str, FittedKernel]) -> NDArray[np.bool_]:
     """Rows of a user's own measurements that the calibration in use was fitted on."""
     cases = list(zip(rows["kernel"], rows["source"], rows["gpu"], strict=True))
-    fitted = {case: is_own_fit(calibration[case[0]], *case[1:]) for case in set(cases)}
+    fitted = {case: case[0] in calibration and is_own_fit(calibration[case[0]], *case[1:]) for case in set(cases)}
     return np.array([fitted[case] for case in cases], dtype=bool)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.kernels import KERNELS
 from perfmodel.prediction import predict
@@ -50,9 +51,9 @@ def trade_off(gpus: tuple[str, ...] = DEFAULT_GPUS) -> pd.DataFrame:
 
 
 def _fastest(gpu: str, sparsity: NDArray[np.float64]) -> pd.DataFrame:
-    """The fastest kernel that keeps FP16 values, at each sparsity."""
+    """The fastest measured kernel that keeps FP16 values, at each sparsity."""
     record = load_gpu(gpu)
-    exact = [name for name, model in KERNELS.items() if model.format.lossless]
+    exact = [name for name, model in KERNELS.items() if model.format.lossless and name not in unmeasured_kernels()]
     found = [
         predict(name, record, *LARGE_MATRIX, TOKENS, sparsity)
         for name in exact

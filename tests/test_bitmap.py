@@ -28,7 +28,7 @@ from kernels_numba.spmm import emulate, spmm
 from perfmodel.catalog import load_gpu, load_trace
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import Machine, Shape, register_decode
-from perfmodel.kernels.register_decode import RegisterDecode, bitmap_bytes, quantised_bitmap_bytes
+from perfmodel.kernels.register_decode import RegisterDecode
 
 
 def random_matrix(m: int, k: int, density: float, seed: int = 0) -> NDArray[np.float16]:
@@ -115,16 +115,16 @@ def test_bytes_are_those_of_the_formula(shape: tuple[int, int], density: float) 
     m, k = (np.float64(size) for size in shape)
     s = np.float64(1 - density)
     slack = 8 * np.sqrt(density * (1 - density) * a.size) + 16 * (0 < density < 1)
-    assert encode_bitmap(a).nbytes == pytest.approx(float(bitmap_bytes(m, k, s)), abs=slack + 1e-6)
+    assert encode_bitmap(a).nbytes == pytest.approx(float(FORMATS["lscd-bitmap"].bytes(m, k, s)), abs=slack + 1e-6)
     for bits in (4, 8):
-        expected = float(quantised_bitmap_bytes(m, k, s, bits))
+        expected = float(FORMATS[f"lscd-bitmap-{bits}"].bytes(m, k, s))
         assert encode_quantised_bitmap(a, bits).nbytes == pytest.approx(expected, abs=slack + 1e-6)
 
 
 def test_expected_padding() -> None:
     """The mean over many matrices meets the closed form to a fraction of its padding."""
     sizes = [encode_bitmap(random_matrix(20, 50, 0.05, seed)).nbytes for seed in range(400)]
-    expected = float(bitmap_bytes(np.float64(20), np.float64(50), np.float64(0.95)))
+    expected = float(FORMATS["lscd-bitmap"].bytes(20, 50, 0.95))
     assert np.mean(sizes) == pytest.approx(expected, abs=4 * np.std(sizes) / 20)
     assert expected - (256 + 4 * 3 + 2 * 0.05 * 1000) > 6  # about 3.5 values of padding
 
@@ -337,10 +337,9 @@ def test_predictions_keep_to_physics(n: int) -> None:
     sparsities = np.linspace(0.4, 0.95, 12)
     for gpu in GPUS:
         machine, shape = Machine.of(load_gpu(gpu)), Shape.of(36864, 9216, n, sparsities)
-        slow, middle, fast = (
-            RegisterDecode().time(machine, shape, p)
-            for p in (register_decode.SLOW, register_decode.MIDDLE, register_decode.FAST)
-        )
+        model = RegisterDecode()
+        fast, slow = (model.time(machine, shape, parameters) for parameters in model.at_ends())
+        middle = model.time(machine, shape, model.Parameters())
         assert (fast.time_s > fast.dram_bytes / machine.dram_bytes_per_s).all()
         assert (slow.time_s > middle.time_s).all()
         assert (middle.time_s > fast.time_s).all()
@@ -349,8 +348,8 @@ def test_predictions_keep_to_physics(n: int) -> None:
 
 
 def test_bytes_are_close_to_the_published_bitmap_format() -> None:
-    shape = (np.float64(36864), np.float64(9216), np.array([0.5, 0.8, 0.9]))
-    ratio = bitmap_bytes(*shape) / FORMATS["bitmap"].bytes(*shape)
+    shape = (36864, 9216, [0.5, 0.8, 0.9])
+    ratio = FORMATS["lscd-bitmap"].bytes(*shape) / FORMATS["bitmap"].bytes(*shape)
     assert (np.abs(ratio - 1) < 0.02).all()
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from lscd import choose as command
 from lscd.cli import app
-from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.choice import Choice, Span, choose
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels import tiled_csl as flash
@@ -39,7 +39,7 @@ def test_every_matrix_is_the_local_share(opt66: Choice) -> None:
 def test_candidates_are_the_predictions_of_each_layer(opt66: Choice) -> None:
     """64 layers, each one product; times, interval and bytes as `predict` gives them for one."""
     for matrix in opt66.free:
-        taking = [name for name, model in KERNELS.items() if not np.isnan(model.padded_n(16))]
+        taking = [name for name in load_calibration() if not np.isnan(KERNELS[name].padded_n(16))]
         assert [candidate.kernel for candidate in matrix.candidates] == taking
         for candidate in matrix.candidates:
             p = predict(candidate.kernel, "a100-80gb", matrix.m, matrix.k, 16, 0.8)
@@ -120,7 +120,11 @@ def test_unmeasured_kernel_takes_part_only_when_asked() -> None:
     assert own.span.lo_s < own.span.time_s < own.span.hi_s
     assert not own.measured
     assert own.extrapolated
-    assert any("has not been measured" in note for note in command.remarks(choice))
+    assert any("Nobody has measured lscd-bitmap" in note for note in command.remarks(choice))
+    named = choose("opt-13b", "h100", batch=16, sparsity=0.6, formats=["lscd-bitmap"])
+    assert [candidate for matrix in named.free for candidate in matrix.candidates] == [
+        matrix.of("lscd-bitmap") for matrix in choice.free
+    ]
 
 
 def test_records_serve_as_well_as_names() -> None:

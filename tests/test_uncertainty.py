@@ -30,7 +30,7 @@ def test_ninety_percent_intervals_cover_about_ninety_percent(joined: pd.DataFram
     assert 0.85 <= overall <= 0.95
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", list(load_calibration()))
 def test_intervals_hold_the_prediction_and_widen_outside(kernel: str) -> None:
     n = 1 if kernel == "macko" else 8
     home = load_calibration()[kernel].gpus[0]

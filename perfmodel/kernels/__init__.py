@@ -7,6 +7,7 @@ from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
 from perfmodel.kernels.dense import Dense
+from perfmodel.kernels.register_decode import RegisterDecode
 from perfmodel.kernels.sparta import Sparta
 from perfmodel.kernels.tiled_csl import TiledCsl
 from perfmodel.names import unknown_name
@@ -22,6 +23,7 @@ _MODELS: tuple[KernelModel, ...] = (
     QuantLlmW6(),
     QuantLlmW5(),
     Int8(),
+    RegisterDecode(),
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name

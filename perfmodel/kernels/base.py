@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -76,9 +76,12 @@ class Machine:
         return self.sm_count * self.clock_hz
 
 
-def free(initial: float, low: float, high: float, meaning: str) -> Any:
-    """Declare a free parameter of a kernel model: start value, physical range, meaning with unit."""
-    return field(default=initial, metadata={"low": low, "high": high, "meaning": meaning})
+def free(initial: float, low: float, high: float, meaning: str, *, fast: Literal["low", "high"] = "low") -> Any:
+    """Declare a free parameter of a kernel model: start value, physical range, meaning with unit.
+
+    ``fast`` is the end of the range where the kernel is fastest; it matters only where the parameter is assumed.
+    """
+    return field(default=initial, metadata={"low": low, "high": high, "meaning": meaning, "fast": fast})
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,17 @@ class KernelTime:
 
 
 class KernelModel(ABC):
-    """A modelled kernel: which format it reads, which N it takes, how long it runs."""
+    """A modelled kernel: which format it reads, which N it takes, how long it runs.
+
+    Where nobody has measured the kernel its parameters are ``assumed``: the defaults of ``Parameters``, within their
+    ranges. Its predictions are then extrapolations, and their interval is what the ranges span.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     format_name: ClassVar[str]
     Parameters: ClassVar[type]
+    assumed: ClassVar[bool] = False
 
     @property
     def format(self) -> WeightFormat:
@@ -163,6 +171,15 @@ class KernelModel(ABC):
         return np.asarray(n, dtype=np.float64)
 
     supported_n = "any N"
+
+    def at_ends(self) -> tuple[Any, Any]:
+        """Parameters with all ranges at their fast ends together, and at their slow ends."""
+        declared = fields(self.Parameters)
+        slow = {"low": "high", "high": "low"}
+        return (
+            self.Parameters(**{f.name: f.metadata[f.metadata["fast"]] for f in declared}),
+            self.Parameters(**{f.name: f.metadata[slow[f.metadata["fast"]]] for f in declared}),
+        )
 
     @abstractmethod
     def time(self, machine: Machine, shape: Shape, p: Any) -> KernelTime:

@@ -11,27 +11,23 @@ Nothing here has been measured: every prediction is an extrapolation.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from perfmodel.formats import WeightFormat
+from perfmodel.formats import STRIP_K, STRIP_M
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
-from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, split_k
+from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, TiledCsl, split_k
 from perfmodel.specs import Bound
-from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STRIP_M, STRIP_K = 32, 64
 STRIP_SIZE = STRIP_M * STRIP_K
-UNIT_BYTES = 16  # strips are padded to what one asynchronous copy moves
-MASK_BYTES = STRIP_SIZE // BITS_PER_BYTE
-SCALE_GROUP = 128
 TILE_M, TILE_K = 128, 64
 WIDTHS, CAPACITIES = (8, 16, 32, 64), (512, 768, 1280, 2048)  # tile_n, values a strip's buffer holds: the variants
 FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
@@ -44,9 +40,15 @@ LAUNCHES = 2  # product and split-K reduction
 class RegisterDecodeParameters:
     """What cannot be counted; starts are guesses between the published kernels and what others reach at best."""
 
-    bandwidth_efficiency: float = free(0.85, 0.75, 0.92, "achieved fraction of the datasheet DRAM bandwidth")
-    issue_efficiency: float = free(0.7, 0.5, 0.9, "achieved fraction of one instruction per scheduler and cycle")
-    shared_efficiency: float = free(0.8, 0.6, 0.95, "achieved fraction of one shared-memory wavefront per SM and cycle")
+    bandwidth_efficiency: float = free(
+        0.85, 0.75, 0.92, "achieved fraction of the datasheet DRAM bandwidth", fast="high"
+    )
+    issue_efficiency: float = free(
+        0.7, 0.5, 0.9, "achieved fraction of one instruction per scheduler and cycle", fast="high"
+    )
+    shared_efficiency: float = free(
+        0.8, 0.6, 0.95, "achieved fraction of one shared-memory wavefront per SM and cycle", fast="high"
+    )
     block_s: float = free(4e-6, 2e-6, 6e-6, "seconds a block spends filling and draining its pipeline; also a launch")
 
 
@@ -86,53 +88,6 @@ def counts() -> Counts:
     return Counts(issue.T, shared.T, registers.T, shared_bytes.T, (table[0], table[1]))
 
 
-def expected_stored(elements: Array, density: Array, unit: int) -> Array:
-    """Expected non-zeros among ``elements`` Bernoulli weights, rounded up to a multiple of ``unit``.
-
-    ``E[(-X) mod unit]`` of a binomial X by the roots of unity of that order, exact.
-    """
-    roots = np.exp(2j * np.pi * np.arange(unit) / unit)
-    shape = (unit,) + (1,) * np.broadcast(elements, density).ndim
-    spectrum = (1 - density + density * roots.reshape(shape)) ** elements  # E[root ** X]
-    weights = np.array([sum(r * root**r for r in range(unit)) for root in roots]).reshape(shape)
-    padding = (spectrum * weights).real.sum(axis=0) / unit
-    return np.where(elements > 0, density * elements + padding, 0.0)
-
-
-def bitmap_bytes(m: Array, k: Array, s: Array, value_bits: int = 16) -> Array:
-    """Bytes of an m x k matrix in lane-ordered bitmap strips: masks, offsets, and values padded to 16 bytes a strip."""
-    unit = UNIT_BYTES * BITS_PER_BYTE // value_bits
-    rows, columns = np.floor(m / STRIP_M), np.floor(k / STRIP_K)
-    rest_m, rest_k = m - rows * STRIP_M, k - columns * STRIP_K
-    d = 1.0 - s
-    stored = (
-        rows * columns * expected_stored(np.asarray(float(STRIP_SIZE)), d, unit)
-        + columns * expected_stored(rest_m * STRIP_K, d, unit)
-        + rows * expected_stored(STRIP_M * rest_k, d, unit)
-        + expected_stored(rest_m * rest_k, d, unit)
-    )
-    strips = np.ceil(m / STRIP_M) * np.ceil(k / STRIP_K)
-    return MASK_BYTES * strips + 4 * (strips + 2) + stored * value_bits / BITS_PER_BYTE
-
-
-def quantised_bitmap_bytes(m: Array, k: Array, s: Array, value_bits: int) -> Array:
-    """Bytes with 8-bit or 4-bit values and a float16 scale per row and 128 columns."""
-    return bitmap_bytes(m, k, s, value_bits) + FP16_BYTES * m * np.ceil(k / SCALE_GROUP)
-
-
-FORMATS = (
-    WeightFormat("lscd-bitmap", "bitmap, lane order", bitmap_bytes, True, True, "kernels_numba/formats_bitmap.py"),
-    WeightFormat(
-        "lscd-bitmap-8", "bitmap, 8-bit values", lambda m, k, s: quantised_bitmap_bytes(m, k, s, 8), True, False,
-        "kernels_numba/formats_bitmap.py",
-    ),
-    WeightFormat(
-        "lscd-bitmap-4", "bitmap, 4-bit values", lambda m, k, s: quantised_bitmap_bytes(m, k, s, 4), True, False,
-        "kernels_numba/formats_bitmap.py",
-    ),
-)  # fmt: skip
-
-
 class RegisterDecode(KernelModel):
     """Bitmap weights decoded in registers.
 
@@ -141,25 +96,14 @@ class RegisterDecode(KernelModel):
     """
 
     name = "lscd-bitmap"
-    title = "LSCD bitmap (ours, not measured)"
+    title = "LSCD bitmap, unmeasured"
     format_name = "lscd-bitmap"
     Parameters = RegisterDecodeParameters
-    supported_n = "any N, in tiles of 8, 16, 32 or 64"
-
-    @property
-    def format(self) -> WeightFormat:
-        """Weight format the kernel reads."""
-        return FORMATS[0]
-
-    def padded_n(self, n: ArrayLike) -> Array:
-        """Columns the kernel computes: 8, 16, 32 or a multiple of 64."""
-        tokens = np.asarray(n, dtype=np.float64)
-        small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
-        return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
+    assumed = True
 
     def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters) -> KernelTime:
         """Seconds of product and split-K reduction; weights are read once per 64 columns."""
-        n = self.padded_n(shape.n)
+        n = computed_columns(shape.n)
         width = np.minimum(n, WIDTHS[-1])
         columns = n / width
         c, at = counts(), (np.searchsorted(WIDTHS, width), capacity_index(shape.sparsity))
@@ -191,20 +135,19 @@ class RegisterDecode(KernelModel):
         return KernelTime(np.asarray(latency_s + overlap(memory_s, on_chip_s, 2)), terms, np.asarray(dram_bytes))
 
 
-def capacity_index(sparsity: Array) -> Any:
+def computed_columns(n: ArrayLike) -> Array:
+    """Columns the kernel computes for ``n`` tokens: 8, 16, 32 or a multiple of 64."""
+    tokens = np.asarray(n, dtype=np.float64)
+    small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
+    return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
+
+
+def capacity_index(sparsity: ArrayLike) -> Any:
     """Variant whose buffers hold the fullest strip of a large matrix with random zeros."""
-    d = 1.0 - sparsity
-    fullest = STRIP_SIZE * d + FULLEST_SIGMAS * np.sqrt(STRIP_SIZE * d * sparsity)
+    s = np.asarray(sparsity, dtype=np.float64)
+    d = 1.0 - s
+    fullest = STRIP_SIZE * d + FULLEST_SIGMAS * np.sqrt(STRIP_SIZE * d * s)
     return np.minimum(np.searchsorted(CAPACITIES, fullest), len(CAPACITIES) - 1)
-
-
-MIDDLE = RegisterDecodeParameters()
-SLOW = RegisterDecodeParameters(**{  # the bad ends of all ranges together
-    field.name: field.metadata["high" if field.name == "block_s" else "low"] for field in fields(MIDDLE)
-})  # fmt: skip
-FAST = RegisterDecodeParameters(**{
-    field.name: field.metadata["low" if field.name == "block_s" else "high"] for field in fields(MIDDLE)
-})  # fmt: skip
 
 
 def speedups(
@@ -212,28 +155,19 @@ def speedups(
 ) -> pd.DataFrame:
     """Predicted speed-up over cuBLAS of this kernel and of Flash-LLM's, a row for each GPU and sparsity.
 
-    Columns ``speedup``, ``low``, ``high`` (ends of the assumed ranges), ``flash_llm``, ``bound``, ``extrapolated``.
+    Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``flash_llm``, ``bound``, ``extrapolated``.
     """
     import pandas as pd
 
-    from perfmodel.calibration import calibrated
-    from perfmodel.catalog import load_gpu
-    from perfmodel.kernels import kernel_model
+    from perfmodel.prediction import predict
 
-    ours, rows = RegisterDecode(), []
+    levels, tables = np.array(list(sparsities)), []
     for gpu in gpus:
-        machine = Machine.of(load_gpu(gpu))
-        for sparsity in sparsities:
-            shape = Shape.of(m, k, n, sparsity)
-            dense, flash = (
-                float(kernel_model(x).time(machine, shape, calibrated(x)).time_s) for x in ("cublas", "flash-llm")
-            )
-            times = [ours.time(machine, shape, parameters) for parameters in (MIDDLE, SLOW, FAST)]
-            middle, slow, fast = (dense / float(time.time_s) for time in times)
-            row = {"gpu": gpu, "sparsity": sparsity, "speedup": middle, "low": slow, "high": fast}
-            row |= {"flash_llm": dense / flash, "bound": str(times[0].bound.item())}
-            rows.append(row | {"extrapolated": True})
-    return pd.DataFrame(rows)
+        ours, flash = (predict(kernel, gpu, m, k, n, levels) for kernel in (RegisterDecode.name, TiledCsl.name))
+        columns = {"speedup": ours.speedup_vs_dense, "low": ours.dense_s / ours.hi_s, "high": ours.dense_s / ours.lo_s}
+        columns |= {"flash_llm": flash.speedup_vs_dense, "bound": ours.bound.astype(str)}
+        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def markdown_table(n: int = 16, gpus: Iterable[str] = ("a100-80gb", "h100", "h200", "rtx-4090")) -> str:

@@ -84,6 +84,8 @@ def split_k(blocks: Number, slots: Number, k_tiles: Number) -> Array:
     This rule gives all 15 hand-tuned values of the released code (A100, two blocks per SM) and carries over to other
     GPUs through ``slots``, the blocks resident on the whole GPU.
     """
+    if np.all(np.asarray(k_tiles) >= MAX_SPLIT_K):
+        k_tiles = MAX_SPLIT_K  # no limit, and no axis of k to search along
     blocks, slots, k_tiles = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (blocks, slots, k_tiles)))
     best, best_fill = np.ones(blocks.shape), np.zeros(blocks.shape)
     for split in range(1, MAX_SPLIT_K + 1):

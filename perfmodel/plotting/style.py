@@ -15,6 +15,7 @@ COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on 
 # Okabe and Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+INDIGO = "#332288"  # from Tol's muted scheme; far from all of the above for colour-blind readers too
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
@@ -27,6 +28,7 @@ KERNEL_COLOURS = {
     "quant-llm-w6": YELLOW,
     "quant-llm-w5": "#B8A800",
     "int8": GREY,
+    "lscd-bitmap": INDIGO,
 }
 KERNEL_MARKERS = {
     "cublas": "s",
@@ -39,6 +41,7 @@ KERNEL_MARKERS = {
     "quant-llm-w6": "p",
     "quant-llm-w5": "h",
     "int8": "*",
+    "lscd-bitmap": "<",
 }
 
 

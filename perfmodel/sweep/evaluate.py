@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import extrapolated, kernel_parameters
+from perfmodel.calibration import calibrated, extrapolated
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
 from perfmodel.planning import result_columns
@@ -16,7 +16,7 @@ from perfmodel.serving import evaluate
 from perfmodel.specs import Bound
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
-from perfmodel.uncertainty import half_width
+from perfmodel.uncertainty import interval
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -81,20 +81,20 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
     shape = Shape(x["m"], x["k"], padded, x["sparsity"])
-    result = model.time(machine, shape, kernel_parameters(calibration[name], name))
+    result = model.time(machine, shape, calibrated(name, calibration))
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
     if "speedup_vs_dense" in wanted:
         asked = Shape(x["m"], x["k"], x["n"], x["sparsity"])
-        dense = KERNELS[BASELINE].time(machine, asked, kernel_parameters(calibration[BASELINE], BASELINE))
+        dense = KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE, calibration))
         columns["speedup_vs_dense"] = dense.time_s / result.time_s
     if "bound" in wanted:
         columns["bound"] = _longest(result.terms)
-    case = (calibration[name], gpu.key, x["m"], x["k"], padded, x["sparsity"])
+    fit = calibration.get(name)
     if "extrapolated" in wanted:
-        columns["extrapolated"] = extrapolated(*case)
+        columns["extrapolated"] = extrapolated(fit, gpu.key, x["m"], x["k"], padded, x["sparsity"])
     if {"lo_us", "hi_us"} & wanted:
-        factor = np.exp(half_width(*case))
-        columns |= {"lo_us": columns["time_us"] / factor, "hi_us": columns["time_us"] * factor}
+        lo_s, hi_s = interval(model, fit, gpu.key, machine, shape, result.time_s)
+        columns |= {"lo_us": lo_s * 1e6, "hi_us": hi_s * 1e6}
     return columns
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from perfmodel.calibration import calibrated
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.kernels import KERNELS
@@ -43,7 +44,7 @@ class Plan:
     versions : dict
         Package versions and the version of this file format.
     catalogue : str
-        SHA-256 of every GPU, model and fitted parameter the sweep uses.
+        SHA-256 of every GPU, model and fitted or assumed parameter the sweep uses.
     """
 
     spec: Spec
@@ -154,5 +155,6 @@ def _catalogue_hash(spec: Spec) -> str:
     records: list[Any] = [load_gpu(name) for name in names["gpu"]]
     records += [load_model(name) for name in names.get("model", [])]
     fits = load_calibration()
-    records += [{kernel: fits[kernel] for kernel in KERNELS}, load_calibration(SYSTEMS_FILE)]
+    parameters = {kernel: (fits.get(kernel), asdict(calibrated(kernel, fits))) for kernel in KERNELS}
+    records += [parameters, load_calibration(SYSTEMS_FILE)]
     return hashlib.sha256(msgspec.json.encode(records, order="deterministic")).hexdigest()
