@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -155,8 +156,7 @@ def _print_plan(question: str, found: Plan) -> None:
         console.print(f"[bold]out of memory[/bold] on every number of GPUs tried  {question}")
         return
     top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
-    cards = f"{top.gpus} GPU{'s' * (top.gpus > 1)}"
-    console.print(f"[bold]{top.system} on {cards}[/bold] is the cheapest, batch {top.batch}: {question}")
+    console.print(f"[bold]{top.system} on {_cards(top.gpus)}[/bold] is the cheapest, batch {top.batch}: {question}")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in (
         "system",
@@ -195,19 +195,29 @@ def _break_even_words(found: Plan) -> list[str]:
     dense = found.best("fastertransformer")
     if dense is None:
         return ["Dense weights fit on no number of GPUs tried."]
-    where = f"on FasterTransformer's {dense.gpus} GPUs"
-    sparsity, batch, prompt = found.break_even_sparsity, found.break_even_batch, found.break_even_prompt
+    where, sparsity = f"on FasterTransformer's {_cards(dense.gpus)}", found.break_even_sparsity
     return [
         "Best against best, sparse pays at no sparsity tried."
         if sparsity is None
         else f"Best against best, sparse pays from {sparsity:.0%} sparsity.",
-        f"Sparse is faster at every batch tried {where}."
-        if batch is None
-        else f"Sparse stops being faster at batch {batch} {where}.",
-        f"Sparse is faster at every prompt length tried {where}."
-        if prompt is None
-        else f"Sparse stops being faster at prompts of {prompt} tokens {where}, batch {dense.batch}.",
+        _faster_words("batch", found.sparse_faster_at_batch, where),
+        _faster_words("prompt length", found.sparse_faster_at_prompt, f"{where}, batch {dense.batch}"),
     ]
+
+
+def _cards(gpus: int) -> str:
+    return f"{gpus} GPU{'s' * (gpus > 1)}"
+
+
+def _faster_words(axis: str, faster: dict[int, bool], where: str) -> str:
+    """Where sparse is faster, as ranges of the neighbouring values tried."""
+    if not faster:
+        return f"No {axis} could be tried {where}."
+    if len(set(faster.values())) == 1:
+        return f"Sparse is {'faster' if all(faster.values()) else 'slower'} at every {axis} tried {where}."
+    runs = [list(run) for wins, run in groupby(faster, faster.__getitem__) if wins]
+    spans = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return f"Sparse is faster at {axis} {' and '.join(spans)} (of {min(faster)} to {max(faster)}) {where}."
 
 
 def _evaluate_table(input_csv: Path, output_csv: Path) -> None:

@@ -6,11 +6,12 @@ most tokens per GPU-second among powers of two and the largest that fits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.memory import largest_batch
 from perfmodel.serving import Serving, evaluate, resolve
@@ -111,7 +112,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """Answer of `plan`: every option, the best of each system, and where sparse stops paying against dense.
+    """Answer of `plan`: every option, the best of each system, and where sparse pays against dense.
 
     Attributes
     ----------
@@ -119,15 +120,16 @@ class Plan:
         By system, then GPUs; the first of a system has its fewest GPUs.
     break_even_sparsity : float or None
         Lowest sparsity from which the best Flash-LLM option beats the best FasterTransformer option.
-    break_even_batch, break_even_prompt : int or None
-        On the GPUs of FasterTransformer's best option: batch, and prompt length at that option's batch, from which
-        Flash-LLM is the slower of the two; None if it never is within the range searched.
+    sparse_faster_at_batch, sparse_faster_at_prompt : dict
+        On the GPUs of FasterTransformer's best option: whether Flash-LLM is the faster of the two at each batch tried,
+        and at each prompt length tried with that option's batch; empty if dense weights fit nowhere. Not one threshold:
+        padding of N makes the answer change back in some cases.
     """
 
     options: tuple[Option, ...]
     break_even_sparsity: float | None
-    break_even_batch: int | None
-    break_even_prompt: int | None
+    sparse_faster_at_batch: dict[int, bool]
+    sparse_faster_at_prompt: dict[int, bool]
 
     def best(self, system: str) -> Option | None:
         """Option of ``system`` with the most tokens per GPU-second; None if none fits."""
@@ -166,8 +168,8 @@ def plan(
         if (option := _best_batch(record, card, system, gpus, sparsity, lengths)) is not None
     ]
     sparse = _break_even_sparsity(record, card, counts, lengths, options)
-    batch, prompt = _break_even_load(record, card, sparsity, lengths, options)
-    return Plan(tuple(options), sparse, batch, prompt)
+    batches, prompts = _faster_loads(record, card, sparsity, lengths, options)
+    return Plan(tuple(options), sparse, batches, prompts)
 
 
 def _best_batch(
@@ -210,32 +212,23 @@ def _break_even_sparsity(
         found = (_best_batch(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
         return any(option is not None and option.tokens_per_gpu_s > dense.tokens_per_gpu_s for option in found)
 
-    found = _first(SPARSITIES, pays)
-    return None if found is None else float(found)
+    return next((float(sparsity) for sparsity in SPARSITIES if pays(sparsity)), None)
 
 
-def _break_even_load(
+def _faster_loads(
     model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, Any], options: Sequence[Option]
-) -> tuple[int | None, int | None]:
+) -> tuple[dict[int, bool], dict[int, bool]]:
     dense = _dense_best(options)
     if dense is None:
-        return None, None
+        return {}, {}
 
-    def slower(**load: int) -> bool:
-        asked: dict[str, Any] = {"batch": dense.batch, **lengths, **load}
-        runs = [
-            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked)
+    def faster(axis: str, values: NDArray[np.int64]) -> dict[int, bool]:
+        asked: dict[str, Any] = {"batch": dense.batch, **lengths, axis: values}
+        sparse_s, dense_s = (
+            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked).total_s
             for name in ("flash-llm", "fastertransformer")
-        ]
-        return float(runs[0].total_s) > float(runs[1].total_s)
+        )
+        return dict(zip(values.tolist(), (sparse_s < dense_s).tolist(), strict=True))
 
-    limit = model.shape.max_positions - lengths["output_len"]
-    prompts = [int(prompt) for prompt in PROMPTS if prompt <= limit]
-    batch = _first(BATCHES, lambda value: slower(batch=int(value)))
-    prompt = _first(prompts, lambda value: slower(input_len=int(value)))
-    return None if batch is None else int(batch), None if prompt is None else int(prompt)
-
-
-def _first(values: Any, holds: Callable[[Any], bool]) -> Any:
-    """First of ``values`` for which ``holds``, or None."""
-    return next((value for value in values if holds(value)), None)
+    known = PROMPTS + lengths["output_len"] <= model.shape.max_positions
+    return faster("batch", BATCHES), faster("input_len", PROMPTS[known])
