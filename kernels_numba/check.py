@@ -24,6 +24,7 @@ from kernels_numba.variants import all_variants
 # past L1, 16-byte loads that leave L1 alone.
 REQUIRED = {
     "tiled_csl": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDG.E.NA.128", "STS.U16"),
+    "bitmap_pairs": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS", "SHFL.UP"),
     "bitmap": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
     "dense": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128"),
     "two_four": ("HMMA.SP.16832.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.128"),
@@ -34,6 +35,7 @@ REQUIRED = {
 # shuffle, as in CSR and bitmap, has a small function on sm_80 for warps that come to it diverged.)
 FORBIDDEN = {
     "tiled_csl": ("LDL", "STL", "RET"),
+    "bitmap_pairs": ("LDL", "STL", "STS"),
     "bitmap": ("LDL", "STL", "STS"),
     "dense": ("LDL", "STL", "RET"),
     "two_four": ("LDL", "STL", "RET"),
@@ -112,6 +114,8 @@ def _encode(a: np.ndarray, i: int) -> EncodedWeight:
     if i % 4 == 2:
         # Few rows: the emulated residual runs a block for every four.
         return Dense(a) if i % 8 == 2 else encode_two_four(a[: min(140, len(a))].copy())
+    if i % 8 == 5 and a.shape[1] % 2 == 0:
+        return encode_bitmap(a, width=2)
     return encode_bitmap(a) if i % 8 in (0, 5) else encode_tiled_csl(a, reorder=i % 8 < 2)
 
 

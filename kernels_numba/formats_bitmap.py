@@ -6,8 +6,11 @@ How must a bitmap be laid out so that a warp decodes it straight into mma operan
 lane has 64 bits per strip, one byte a chunk, and the values follow in the order chunk, lane, slot: what a warp reads at
 a time lies together, within few banks of shared memory.
 
-Bytes: ``264 * strips + 2 * nnz_padded``, or 0.129 per position and 2 per non-zero; strips are padded to 16 bytes.
+Bytes: ``260 * strips + 2 * nnz_padded``, or 0.127 per position and 2 per non-zero; strips are padded to 16 bytes.
 With 8-bit or 4-bit values (`QuantisedBitmap`) a non-zero takes 1 or half a byte, and each row has scales.
+
+Or a bit stands for a *pair*, one operand register: two neighbouring columns of a row, both stored if either is not
+zero. That takes half the masks, more values, and half the work of decoding, which pays where decoding is the bound.
 
 -0.0 counts as zero. Positions beyond the matrix have no bit.
 """
@@ -36,6 +39,9 @@ from kernels_numba.encoded import (
 STRIP_M, STRIP_K = 32, 64
 STRIP_SIZE = STRIP_M * STRIP_K
 CHUNKS, LANES, SLOTS = 8, 32, 8
+MASK_DTYPES = {1: np.uint64, 2: np.uint32}  # a lane's bits of a strip, by the positions that a bit stands for
+ELEMENT_DTYPES = {1: np.uint16, 2: np.uint32}  # what a bit stands for
+Masks = NDArray[np.uint64] | NDArray[np.uint32]
 UNIT_BYTES = 16  # strips begin at multiples of this: what one asynchronous copy moves
 VALUE_BITS = (4, 8)
 SCALE_GROUP = 128  # columns of a row that share a scale
@@ -47,15 +53,15 @@ class Bitmap(EncodedWeight):
     """Bitmap and packed float16 values, in strips.
 
     shape : (m, k) of the true matrix; ``strip_grid`` covers it.
-    masks : (strips, 32) uint64; word l belongs to lane l, its byte c to chunk c, bit s of that to slot s. Strips are
-        numbered row by row.
-    values : (nnz_padded,) float16; each strip's non-zeros by chunk, lane, slot, then zeros up to 16 bytes.
+    masks : (strips, 32) uint64, or uint32 with a bit per pair; word l belongs to lane l, its byte (or nibble) c to
+        chunk c, bit s of that to slot (or register) s. Strips are numbered row by row.
+    values : (n_padded,) float16; each strip's stored positions by chunk, lane, slot, then zeros up to 16 bytes.
     offsets : (strips + 2,) int32; where each strip begins, in units of 16 bytes; one empty strip at the end, so that
         a kernel may always look one strip ahead.
     """
 
     shape: tuple[int, int]
-    masks: NDArray[np.uint64]
+    masks: Masks
     values: NDArray[np.float16]
     offsets: NDArray[np.int32]
     element: Element = Element.FLOAT16
@@ -66,9 +72,14 @@ class Bitmap(EncodedWeight):
         return strip_grid(self.shape)
 
     @property
+    def width(self) -> int:
+        """Positions that a bit stands for: 1, or 2 for pairs."""
+        return 2 if self.masks.dtype == np.uint32 else 1
+
+    @property
     def nnz(self) -> int:
-        """Stored non-zeros; padding not counted."""
-        return int(np.bitwise_count(self.masks).sum())
+        """Stored positions: the non-zeros, and with pairs their zero partners; padding not counted."""
+        return self.width * int(np.bitwise_count(self.masks).sum())
 
     @property
     def most_values(self) -> int:
@@ -77,13 +88,18 @@ class Bitmap(EncodedWeight):
 
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k)."""
-        return expand(self.shape, self.masks, bits_of(self.values), self.offsets).view(np.float16)
+        elements = bits_of(self.values).view(ELEMENT_DTYPES[self.width])
+        return expand(self.shape, self.masks, elements, self.offsets).view(np.float16)
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
         check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
         check_vector(self.values, "values", np.float16)
-        check_strips(self.shape, self.masks, self.offsets, self.values.size, 16)
+        known = isinstance(self.masks, np.ndarray) and self.masks.dtype in MASK_DTYPES.values()
+        width = self.width if known else 1
+        if width == 2:
+            check_even(check_shape(self.shape)[1])
+        check_strips(self.shape, self.masks, self.offsets, self.values.size // width, 16 * width)
         return self
 
 
@@ -101,7 +117,7 @@ class QuantisedBitmap(EncodedWeight):
     """
 
     shape: tuple[int, int]
-    masks: NDArray[np.uint64]
+    masks: Masks
     codes: NDArray[np.uint8]
     offsets: NDArray[np.int32]
     scales: NDArray[np.float16]
@@ -141,17 +157,32 @@ def strip_grid(shape: tuple[int, int]) -> tuple[int, int]:
     return -(-shape[0] // STRIP_M), -(-shape[1] // STRIP_K)
 
 
-def encode_bitmap(a: NDArray[np.float16]) -> Bitmap:
+def encode_bitmap(a: NDArray[np.float16], width: int = 1) -> Bitmap:
     """Bitmap encoding of a float16 matrix (m, k); every bit pattern is kept, but -0.0 becomes +0.0.
+
+    Parameters
+    ----------
+    width : positions that a bit stands for: 1, or 2 for pairs of columns.
 
     Raises
     ------
     ValueError
-        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets.
+        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets; if ``width`` is
+        neither 1 nor 2, or 2 for an odd number of columns.
     """
+    check(width in MASK_DTYPES, "width", width, "1 or 2")
     bits = bits_of(as_matrix(a, Element.FLOAT16))
-    masks, values, offsets = pack(bits, (bits & np.uint16(0x7FFF)) != 0, 16)
-    return Bitmap(bits.shape, masks, values.view(np.float16), offsets)
+    shape = bits.shape
+    if width == 2:
+        check_even(shape[1])
+    elements = np.where(bits & np.uint16(0x7FFF), bits, np.uint16(0)).view(ELEMENT_DTYPES[width])
+    masks, values, offsets = pack(elements, elements != 0, 16 * width)
+    return Bitmap(shape, masks, values.view(np.float16), offsets)
+
+
+def check_even(k: int) -> None:
+    """Refuse an odd number of columns, which pairs would reach beyond."""
+    check(k % 2 == 0, "k", k, "an even number of columns, for pairs")
 
 
 def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:
@@ -199,41 +230,56 @@ def row_blocks(grid: tuple[int, int]) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, grid[0])
 
 
-def by_lane(rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows of a matrix, padded to whole strips, as (strips, chunks, lanes, slots).
+def by_lane(rows: NDArray[Any], width: int = 1) -> NDArray[Any]:
+    """Rows of a matrix, padded to whole strips, as (strips, chunks, lanes, slots); with pairs, a slot is a register.
 
     Slots are the halves of operand registers a0 ... a3: row g or g + 8, columns 2 t, 2 t + 1 or 8 further, of lane
     4 g + t (PTX ISA, matrix fragments of mma.m16n8k16).
     """
-    n_rows, n_tiles = rows.shape[0] // STRIP_M, rows.shape[1] // STRIP_K
+    n_rows, n_tiles = rows.shape[0] // STRIP_M, rows.shape[1] * width // STRIP_K
     # strip row, half, row + 8, g, strip column, step, column + 8, t, pair
-    axes = rows.reshape(n_rows, 2, 2, 8, n_tiles, 4, 2, 4, 2)
-    return axes.transpose(0, 4, 5, 1, 3, 7, 6, 2, 8).reshape(n_rows * n_tiles, CHUNKS, LANES, SLOTS)
+    axes = rows.reshape(n_rows, 2, 2, 8, n_tiles, 4, 2, 4, 2 // width)
+    return axes.transpose(0, 4, 5, 1, 3, 7, 6, 2, 8).reshape(n_rows * n_tiles, CHUNKS, LANES, SLOTS // width)
 
 
-def by_row(strips: NDArray[Any], n_tiles: int) -> NDArray[Any]:
+def by_row(strips: NDArray[Any], n_tiles: int, width: int = 1) -> NDArray[Any]:
     """Inverse of `by_lane`."""
-    axes = strips.reshape(-1, n_tiles, 4, 2, 8, 4, 2, 2, 2)
-    return axes.transpose(0, 3, 7, 4, 1, 2, 6, 5, 8).reshape(-1, n_tiles * STRIP_K)
+    axes = strips.reshape(-1, n_tiles, 4, 2, 8, 4, 2, 2, 2 // width)
+    return axes.transpose(0, 3, 7, 4, 1, 2, 6, 5, 8).reshape(-1, n_tiles * STRIP_K // width)
 
 
-def pack(
-    elements: NDArray[Any], kept: NDArray[np.bool_], bits: int
-) -> tuple[NDArray[np.uint64], NDArray[Any], NDArray[np.int32]]:
-    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k).
+def _to_masks(flags: NDArray[np.bool_]) -> Masks:
+    """(strips, lanes) words of flags (strips, chunks, lanes, slots)."""
+    by_word = flags.transpose(0, 2, 1, 3).reshape(len(flags), LANES, -1)
+    masks: Masks = np.packbits(by_word, axis=2, bitorder="little").view(MASK_DTYPES[64 // by_word.shape[2]])[..., 0]
+    return masks
+
+
+def _to_flags(masks: Masks) -> NDArray[np.bool_]:
+    """Inverse of `_to_masks`."""
+    flags = np.unpackbits(
+        np.ascontiguousarray(masks).view(np.uint8).reshape(len(masks), LANES, -1), axis=2, bitorder="little"
+    )
+    return flags.view(np.bool_).reshape(len(masks), LANES, CHUNKS, -1).transpose(0, 2, 1, 3)
+
+
+def pack(elements: NDArray[Any], kept: NDArray[np.bool_], bits: int) -> tuple[Masks, NDArray[Any], NDArray[np.int32]]:
+    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k), or of pairs (m, k / 2).
 
     Parameters
     ----------
-    kept : (m, k), which elements to store.
-    bits : stored bits per element; decides how many fill a unit of 16 bytes.
+    kept : of the shape of ``elements``: which to store.
+    bits : stored bits per element, 32 for pairs; decides how many fill a unit of 16 bytes.
     """
-    grid = strip_grid(elements.shape)
+    width = 2 if bits == 32 else 1
+    grid = strip_grid((elements.shape[0], elements.shape[1] * width))
     per_unit = UNIT_BYTES * 8 // bits
     masks, parts, units = [], [], []
     for begin, end in row_blocks(grid):
         rows = slice(begin * STRIP_M, end * STRIP_M)
-        flags, body = (by_lane(_padded(array[rows], end - begin, grid[1])) for array in (kept, elements))
-        masks.append(np.packbits(flags, axis=3, bitorder="little").reshape(-1, CHUNKS, LANES))
+        shape = ((end - begin) * STRIP_M, grid[1] * STRIP_K // width)
+        flags, body = (by_lane(_padded(array[rows], shape), width) for array in (kept, elements))
+        masks.append(_to_masks(flags))
         counts = np.count_nonzero(flags, axis=(1, 2, 3))
         strip_units = -(-counts // per_unit)
         ends = np.cumsum(strip_units) * per_unit
@@ -243,12 +289,12 @@ def pack(
         units.append(strip_units)
     total = np.cumsum(np.concatenate((*units, [0])))
     check(total[-1] <= INT32_MAX, "units of 16 bytes", int(total[-1]), f"at most {INT32_MAX}")
-    words = np.ascontiguousarray(np.concatenate(masks).transpose(0, 2, 1)).view(np.uint64)[..., 0]
+    words = np.concatenate(masks).view(MASK_DTYPES[width])
     return words, np.concatenate(parts), np.concatenate(([0], total)).astype(np.int32)
 
 
-def _padded(rows: NDArray[Any], n_rows: int, n_tiles: int) -> NDArray[Any]:
-    return np.pad(rows, ((0, n_rows * STRIP_M - rows.shape[0]), (0, n_tiles * STRIP_K - rows.shape[1])))
+def _padded(rows: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    return np.pad(rows, ((0, shape[0] - rows.shape[0]), (0, shape[1] - rows.shape[1])))
 
 
 def _places(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -257,22 +303,20 @@ def _places(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
     return np.repeat(begins - before, counts) + np.arange(counts.sum())
 
 
-def expand(
-    shape: tuple[int, int], masks: NDArray[np.uint64], elements: NDArray[Any], offsets: NDArray[np.int32]
-) -> NDArray[Any]:
-    """Dense (m, k) of what `pack` made; ``elements`` one integer each, padded as the offsets say."""
+def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets: NDArray[np.int32]) -> NDArray[Any]:
+    """Dense (m, k), or (m, k / 2) of pairs, of what `pack` made; ``elements`` padded as the offsets say."""
     grid = strip_grid(shape)
+    width = 2 if masks.dtype == np.uint32 else 1
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
-    out = np.zeros(shape, elements.dtype)
+    out = np.zeros((shape[0], shape[1] // width), elements.dtype)
     for begin, end in row_blocks(grid):
         strips = slice(begin * grid[1], end * grid[1])
-        lanes = np.ascontiguousarray(masks[strips]).view(np.uint8).reshape(-1, LANES, CHUNKS)
-        flags = np.unpackbits(lanes.transpose(0, 2, 1)[..., None], axis=3, bitorder="little").view(np.bool_)
+        flags = _to_flags(masks[strips])
         body = np.zeros(flags.shape, elements.dtype)
         begins = offsets[:-2][strips].astype(np.int64) * per_unit
         body[flags] = elements[_places(begins, np.count_nonzero(flags, axis=(1, 2, 3)))]
         rows = slice(begin * STRIP_M, min(end * STRIP_M, shape[0]))
-        out[rows] = by_row(body, grid[1])[: rows.stop - rows.start, : shape[1]]
+        out[rows] = by_row(body, grid[1], width)[: rows.stop - rows.start, : out.shape[1]]
     return out
 
 
@@ -282,8 +326,9 @@ def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: in
     grid = strip_grid((m, k))
     strips = grid[0] * grid[1]
     kind = f"{getattr(masks, 'dtype', type(masks))} {getattr(masks, 'shape', None)}"
-    good = isinstance(masks, np.ndarray) and masks.flags.c_contiguous and kind == f"uint64 {(strips, LANES)}"
-    check(good, "masks", kind, f"row-major uint64 {(strips, LANES)}")
+    wanted = f"{np.dtype(MASK_DTYPES[2 if bits == 32 else 1])} {(strips, LANES)}"
+    good = isinstance(masks, np.ndarray) and masks.flags.c_contiguous and kind == wanted
+    check(good, "masks", kind, f"row-major {wanted}")
     check_vector(offsets, "offsets", np.int32, size=strips + 2)
     per_unit = UNIT_BYTES * 8 // bits
     check_pointers(offsets, "offsets", n_elements / per_unit)
@@ -294,13 +339,13 @@ def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: in
     check(not _bits_outside(m, k, grid, masks), "masks", "a bit beyond the matrix", "bits inside only")
 
 
-def _bits_outside(m: int, k: int, grid: tuple[int, int], masks: NDArray[np.uint64]) -> bool:
+def _bits_outside(m: int, k: int, grid: tuple[int, int], masks: Masks) -> bool:
     """Whether any mask of the last strip row or column marks a position beyond the matrix."""
+    width = 2 if masks.dtype == np.uint32 else 1
     by_strip = masks.reshape(*grid, LANES)
-    last_row = by_lane(np.arange(STRIP_M)[:, None].repeat(STRIP_K, 1) >= m - (grid[0] - 1) * STRIP_M)
-    last_column = by_lane(np.arange(STRIP_K)[None].repeat(STRIP_M, 0) >= k - (grid[1] - 1) * STRIP_K)
-    words = []
-    for flags in (last_row, last_column):
-        packed = np.packbits(flags, axis=3, bitorder="little").reshape(CHUNKS, LANES)
-        words.append(np.ascontiguousarray(packed.T).view(np.uint64)[:, 0])
-    return bool((by_strip[-1] & words[0]).any() or (by_strip[:, -1] & words[1]).any())
+    columns = np.arange(0, STRIP_K, width)
+    rows = np.arange(STRIP_M)[:, None]
+    below = np.broadcast_to(rows >= m - (grid[0] - 1) * STRIP_M, (STRIP_M, columns.size))
+    right = np.broadcast_to(columns >= k - (grid[1] - 1) * STRIP_K, (STRIP_M, columns.size))
+    last_row, last_column = (_to_masks(by_lane(flags, width))[0] for flags in (below, right))
+    return bool((by_strip[-1] & last_row).any() or (by_strip[:, -1] & last_column).any())

@@ -12,6 +12,9 @@ copies, keeps two tiles in flight while a third is decoded and multiplied; one b
 Cost of decoding, per lane and position: a bit test, a load and a step of the pointer; half a byte permutation and half
 a clearing; and about one instruction for the running sums (counted in docs/bitmap.md). The loads of a chunk fall within
 ``256 * density`` neighbouring halves, so that up to a quarter full they meet hardly any bank conflict.
+
+With a bit per pair of columns (`multiply_strip_of_pairs`) a lane decodes whole registers instead of halves: half the
+tests, loads and steps, and no joins, for the bytes of the zeros that have a partner.
 """
 
 from __future__ import annotations
@@ -37,48 +40,59 @@ from kernels_numba.gpu_stages import (
 
 STAGES = 3
 WARPS = THREADS // WARP_SIZE
-MASK_BYTES = WARP_SIZE * 8  # of one strip
-CHUNKS_PER_WORD = 4
+MASK_BYTES, PAIR_MASK_BYTES = WARP_SIZE * 8, WARP_SIZE * 4  # of one strip
+CHUNKS, CHUNKS_PER_WORD = 8, 4
 CAPACITIES = (512, 768, 1280, 2048)  # values that the buffer of a strip holds; 2,048 is a full strip
 # With fewer registers the compiler recomputes addresses: 8 % more instructions at 32 columns with 5 blocks.
 MOST_BLOCKS = {8: 6, 16: 6, 32: 4, 64: 3}
 SIGNATURE = types.void(*[types.int64] * 5, *[types.int32] * 5)
 
 
-def stage_bytes(tile_n: int, capacity: int) -> int:
+def mask_bytes_of(width: int) -> int:
+    """Bytes of a strip's masks, by the positions that a bit stands for."""
+    return MASK_BYTES if width == 1 else PAIR_MASK_BYTES
+
+
+def stage_bytes(tile_n: int, capacity: int, width: int) -> int:
     """Shared memory of one stage: an X tile, and masks and values of 4 strips."""
-    return activation_tile_bytes(tile_n) + WARPS * (MASK_BYTES + 2 * capacity)
+    return activation_tile_bytes(tile_n) + WARPS * (mask_bytes_of(width) + 2 * capacity)
 
 
-def shared_bytes(tile_n: int, capacity: int) -> int:
+def shared_bytes(tile_n: int, capacity: int, width: int) -> int:
     """Dynamic shared memory of one block: a ring of stages."""
-    return STAGES * stage_bytes(tile_n, capacity)
+    return STAGES * stage_bytes(tile_n, capacity, width)
 
 
-def blocks_per_sm(tile_n: int, capacity: int) -> int:
+def blocks_per_sm(tile_n: int, capacity: int, width: int) -> int:
     """Blocks that registers must leave room for: those that fit the shared memory of an A100, within `MOST_BLOCKS`."""
-    return max(2, min(MOST_BLOCKS[tile_n], 164 * 1024 // (shared_bytes(tile_n, capacity) + 1024)))
+    return max(2, min(MOST_BLOCKS[tile_n], 164 * 1024 // (shared_bytes(tile_n, capacity, width) + 1024)))
 
 
 @device_function
-def fetch_strip(place, masks, values, begin, end, lane, capacity):  # type: ignore[no-untyped-def]
-    """Start this warp's copy of a strip: 256 bytes of masks, and values from unit ``begin`` to ``end``.
+def fetch_strip(place, masks, values, begin, end, lane, capacity, mask_bytes):  # type: ignore[no-untyped-def]
+    """Start this warp's copy of a strip: ``mask_bytes`` of masks, and values from unit ``begin`` to ``end``.
 
     ``place``, ``masks`` and ``values`` point to this lane's first 16 bytes; those of the values belong to unit 0.
     """
-    ptx.cp_async_16_if(place, masks, lane < MASK_BYTES // 16)
+    ptx.cp_async_16_if(place, masks, lane < mask_bytes // 16)
     count = int32(end - begin)
     source = values + int64(begin) * 16
     for i in range(capacity // (8 * WARP_SIZE)):
         inside = int32(lane + i * WARP_SIZE) < count
-        ptx.cp_async_16_if(place + (MASK_BYTES + i * WARP_SIZE * 16), source + i * (WARP_SIZE * 16), inside)
+        ptx.cp_async_16_if(place + (mask_bytes + i * WARP_SIZE * 16), source + i * (WARP_SIZE * 16), inside)
+
+
+@device_function
+def nibble_counts(mask):  # type: ignore[no-untyped-def]
+    """Bits set in each nibble of ``mask``, as 8 nibbles."""
+    pairs = uint32(mask - (uint32(mask >> 1) & uint32(0x55555555)))
+    return uint32((pairs & uint32(0x33333333)) + (uint32(pairs >> 2) & uint32(0x33333333)))
 
 
 @device_function
 def byte_counts(mask):  # type: ignore[no-untyped-def]
     """Bits set in each byte of ``mask``, as 4 bytes."""
-    pairs = uint32(mask - (uint32(mask >> 1) & uint32(0x55555555)))
-    nibbles = uint32((pairs & uint32(0x33333333)) + (uint32(pairs >> 2) & uint32(0x33333333)))
+    nibbles = nibble_counts(mask)
     return uint32(nibbles + (nibbles >> 4)) & uint32(0x0F0F0F0F)
 
 
@@ -128,16 +142,44 @@ def multiply_strip(accumulators, x_tile, buffer, lane, tile_n):  # type: ignore[
             place = int32(ptx.dot_bytes(last_below, two, ptx.dot_bytes(last_counts, two, place)))
 
 
-def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
-    """Kernel for ``tile_n`` output columns per block and strips of at most ``capacity`` values.
+@device_function
+def multiply_strip_of_pairs(accumulators, x_tile, buffer, lane, tile_n):  # type: ignore[no-untyped-def]
+    """As `multiply_strip`, for masks with a bit per pair: nibble c of a lane's word are its registers of chunk c."""
+    fragments = cuda.local.array(MAX_FRAGMENTS, uint32)
+    counts = cuda.local.array(2, uint32)  # a byte per step of 16 columns, of the upper and the lower 16 rows
+    below = cuda.local.array(2, uint32)
+    last_counts = cuda.local.array(2, uint32)
+    last_below = cuda.local.array(2, uint32)
+    mask = uint32(ptx.shared_load(buffer + lane * 4))
+    nibbles = nibble_counts(mask)
+    for half in range(2):
+        counts[half] = uint32(nibbles >> 4 * half) & uint32(0x0F0F0F0F)
+        below[half] = counts_of_lanes_below(counts[half])
+        last_counts[half] = ptx.from_last_lane(counts[half])
+        last_below[half] = ptx.from_last_lane(below[half])
+    place = int32(buffer + PAIR_MASK_BYTES)
+    for i in range(CHUNKS):
+        half, step = i & 1, i >> 1
+        if half == 0:
+            load_activation_fragments(fragments, x_tile, step, lane, tile_n)
+        four = 4 << 8 * step  # bytes of a pair, times byte ``step``
+        a = ptx.shared_gather_quad(mask, ptx.dot_bytes(below[half], four, place), 1 << 4 * i)
+        multiply_operand(accumulators, a, fragments, half, tile_n)
+        place = int32(ptx.dot_bytes(last_below[half], four, ptx.dot_bytes(last_counts[half], four, place)))
+
+
+def make_bitmap_kernel(tile_n: int, capacity: int, width: int) -> Any:
+    """Kernel for ``tile_n`` output columns per block, strips of at most ``capacity`` values, ``width`` values a bit.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``, block 128 threads; partial sums
     as for `gpu_tiled_csl.make_tiled_csl_kernel`. The host has checked: n a multiple of 8, pointers 16-byte aligned, no
     split without a tile, no strip above ``capacity``.
     """
     activation_bytes = activation_tile_bytes(tile_n)
-    strip_bytes = MASK_BYTES + 2 * capacity
-    bytes_per_stage = stage_bytes(tile_n, capacity)
+    mask_bytes = mask_bytes_of(width)
+    strip_bytes = mask_bytes + 2 * capacity
+    bytes_per_stage = stage_bytes(tile_n, capacity, width)
+    multiply = multiply_strip if width == 1 else multiply_strip_of_pairs
     ahead = STAGES - 1
 
     def bitmap_kernel(masks, values, offsets, x, out, m, k, n, k_tiles_per_split, as_fp32):  # type: ignore[no-untyped-def]
@@ -153,7 +195,7 @@ def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
         # A warp below the matrix works on the last strips instead; `store_tile` drops its result.
         strip_row = min(first_row, int32(m - 1)) >> 5
         strip = int64(strip_row * k_tiles) + first
-        masks += strip * MASK_BYTES + lane * 16
+        masks += strip * mask_bytes + lane * 16
         values += lane * 16
         offsets += strip * 4
         begin = int32(ptx.load_u32(offsets))
@@ -176,15 +218,15 @@ def make_bitmap_kernel(tile_n: int, capacity: int) -> Any:
                 cuda.syncthreads()  # tile t is complete for all, and nobody reads tile t - 1 any more
             next_tile = int32(tile + ahead)
             if next_tile < last:
-                fetch_strip(next_stage + own_place, masks, values, begin, end, lane, capacity)
+                fetch_strip(next_stage + own_place, masks, values, begin, end, lane, capacity, mask_bytes)
                 fetch_activations(next_stage, x, next_tile, first_column, k, n, thread, tile_n)
                 begin = end
                 end = int32(ptx.load_u32(offsets + 8))
                 offsets += 4
-                masks += MASK_BYTES
+                masks += mask_bytes
             ptx.cp_async_commit()
             if tile >= first:
-                multiply_strip(accumulators, this_stage, this_stage + own, lane, tile_n)
+                multiply(accumulators, this_stage, this_stage + own, lane, tile_n)
             this_stage = int32(this_stage + bytes_per_stage)
             next_stage = int32(next_stage + bytes_per_stage)
             if this_stage == ring_end:

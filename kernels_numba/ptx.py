@@ -153,7 +153,8 @@ shared_scatter_word = _instruction(
     "rr",
 )
 
-# Loads from shared memory: two words, four words.
+# Loads from shared memory: one word, two, four.
+shared_load = _instruction("ld.shared.b32 $0, [$1];", "r", "r")
 shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
 shared_load_v4 = _instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 
@@ -176,7 +177,24 @@ def _gather_octet() -> Any:
     return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
 
 
+def _gather_quad() -> Any:
+    """Four packed pairs of halves, or zeros: for each of the mask's bits that is set, the next word in memory.
+
+    Arguments as for `shared_gather_octet`.
+    """
+    tests, loads = "", ""
+    for register in range(4):
+        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{register}, bit, 0; " + "shl.b32 one, one, 1; " * (register < 3)
+        there = f"@p{register} "
+        loads += f"mov.b32 r{register}, 0; {there}ld.shared.u32 r{register}, [place]; "
+        loads += f"{there}add.u32 place, place, 4; " * (register < 3)
+    declare = "{ .reg .pred p<4>; .reg .b32 r<4>, bit, place, one; mov.b32 place, $5; mov.b32 one, $6; "
+    results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
+    return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
+
+
 shared_gather_octet = _gather_octet()
+shared_gather_quad = _gather_quad()
 # Sum of the products of the bytes of $1 and $2, added to $3.
 dot_bytes = _instruction("dp4a.u32.u32 $0, $1, $2, $3;", "r", "rrr", memory=False)
 

@@ -139,7 +139,7 @@ def _stage(text: str, kind: str, array: str) -> str:
     if kind == "ldmatrix":
         return "read_x" if ".trans" in text else "read_a"
     if kind == "load":
-        return "read_metadata" if ".v4" in text else "read_masks" if ".v2" in text else "gather"
+        return "read_metadata" if ".v4" in text else "read_masks" if ".v2" in text or ".b32" in text else "gather"
     return "clear" if ".v4" in text else "scatter"
 
 
@@ -155,7 +155,8 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
             yield units, _count(variant, encode_tiled_csl(_tiles(tiles, words)), x_columns)
     elif name == "bitmap":
         for tiles, share in ((2, 0.0), (2, 0.5), (3, 1.0), (5, 0.25), (4, 0.75)):
-            bitmap = encode_bitmap(_strips(tiles, round(share * variant.parameters[1])))
+            _, capacity, width = variant.parameters
+            bitmap = encode_bitmap(_strips(tiles, round(share * capacity), width), width)
             yield {"block": 1, "tile": tiles, "value": bitmap.values.size}, _count(variant, bitmap, x_columns)
     elif name == "dense":
         for tiles in (2, 3, 5):
@@ -189,12 +190,12 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
     return np.ascontiguousarray(a.reshape(tiles, TILE_M, TILE_K).transpose(1, 0, 2).reshape(TILE_M, tiles * TILE_K))
 
 
-def _strips(tiles: int, values: int) -> NDArray[np.float16]:
-    """One row of tiles whose strips of 32 x 64 have ``values`` ones each, at random places."""
+def _strips(tiles: int, values: int, width: int) -> NDArray[np.float16]:
+    """One row of tiles whose strips of 32 x 64 have ``values`` ones each, at random places, by ``width`` columns."""
     rng = np.random.default_rng(0)
     strips = np.zeros((TILE_M // STRIP_M, tiles, STRIP_SIZE), np.float16)
-    for strip in strips.reshape(-1, STRIP_SIZE):
-        strip[rng.choice(STRIP_SIZE, values, replace=False)] = 1
+    for strip in strips.reshape(-1, STRIP_SIZE // width, width):
+        strip[rng.choice(len(strip), values // width, replace=False)] = 1
     rows = strips.reshape(-1, tiles, STRIP_M, STRIP_K).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(rows.reshape(TILE_M, tiles * TILE_K))
 
@@ -245,9 +246,10 @@ def _scatter(variant: Variant, density: float) -> Amounts:
 
 
 def _gather(variant: Variant, density: float) -> Amounts:
-    """Shared-memory wavefronts per tile of the bitmap's gather at a density."""
-    values = round(density * STRIP_SIZE)
-    counts = _count(variant, encode_bitmap(_strips(2, values)), variant.tile_n)
+    """Shared-memory wavefronts per tile of the bitmap's gather, at a density of stored positions."""
+    width = variant.parameters[2]
+    values = round(density * STRIP_SIZE / width) * width
+    counts = _count(variant, encode_bitmap(_strips(2, values, width), width), variant.tile_n)
     return {
         "density": density,
         "values": values * (TILE_M // STRIP_M),

@@ -35,17 +35,17 @@ def tiled_csl(tile_n: int, vectors: int) -> Variant:
 
 
 @cache
-def bitmap(tile_n: int, capacity: int) -> Variant:
-    """Bitmap weights, decoded straight into Tensor-Core operands."""
-    kernel = gpu_bitmap
+def bitmap(tile_n: int, capacity: int, width: int = 1) -> Variant:
+    """Bitmap weights, decoded straight into Tensor-Core operands; with ``width`` 2 a bit stands for a pair."""
+    kernel, parameters = gpu_bitmap, (tile_n, capacity, width)
     return Variant(
-        f"bitmap_n{tile_n}_c{capacity}",
+        f"{'bitmap' if width == 1 else 'bitmap_pairs'}_n{tile_n}_c{capacity}",
         kernel.make_bitmap_kernel,
-        (tile_n, capacity),
+        parameters,
         kernel.SIGNATURE,
         THREADS,
-        kernel.shared_bytes(tile_n, capacity),
-        kernel.blocks_per_sm(tile_n, capacity),
+        kernel.shared_bytes(*parameters),
+        kernel.blocks_per_sm(*parameters),
         tile_n,
     )
 
@@ -85,7 +85,7 @@ def reduce() -> Variant:
 def all_variants() -> dict[str, Variant]:
     """Every variant by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
-    tiled += [bitmap(n, capacity) for n in TILE_N_CHOICES for capacity in gpu_bitmap.CAPACITIES]
+    tiled += [bitmap(n, c, width) for width in (1, 2) for n in TILE_N_CHOICES for c in gpu_bitmap.CAPACITIES]
     others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
     others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     return {variant.name: variant for variant in (*tiled, *others, reduce())}
@@ -101,7 +101,7 @@ def find_variants(name: str) -> list[Variant]:
     """
     found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
     if not found:
-        families = ["tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce"]
+        families = ["tiled_csl", "bitmap", "bitmap_pairs", "dense", "two_four", "csr", "reduce"]
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")

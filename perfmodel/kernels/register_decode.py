@@ -5,7 +5,8 @@ machine instructions of the main loop, registers, shared memory and the wavefron
 ``data/traces/bitmap_*.json``. What no count can tell - how much of DRAM bandwidth and issue slots is used, and what a
 block costs at its ends - is assumed within stated ranges, and the interval of a prediction is what these ranges span.
 
-Nothing here has been measured: every prediction is an extrapolation.
+Nothing here has been measured: every prediction is an extrapolation. The kernels with 8-bit and 4-bit values are not
+even written: they are the counted one plus an assumed cost of turning codes into FP16.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +23,7 @@ from perfmodel.formats import STRIP_K, STRIP_M
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
 from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, TiledCsl, split_k
 from perfmodel.specs import Bound
-from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,15 @@ class RegisterDecodeParameters:
         0.8, 0.6, 0.95, "achieved fraction of one shared-memory wavefront per SM and cycle", fast="high"
     )
     block_s: float = free(4e-6, 2e-6, 6e-6, "seconds a block spends filling and draining its pipeline; also a launch")
+
+
+@dataclass(frozen=True)
+class QuantisedParameters(RegisterDecodeParameters):
+    """As `RegisterDecodeParameters`, and what codes cost beyond FP16 values."""
+
+    dequantise_instructions: float = free(
+        3.0, 1.0, 6.0, "instructions a lane issues to turn a pair of codes into scaled FP16 values"
+    )
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,11 @@ class RegisterDecode(KernelModel):
     format_name = "lscd-bitmap"
     Parameters = RegisterDecodeParameters
     assumed = True
+    value_bits: ClassVar[int] = 16
+
+    def dequantise_cycles(self, p: Any) -> float:
+        """Issue cycles of a tile to turn codes into values; none are needed here."""
+        return 0.0
 
     def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters) -> KernelTime:
         """Seconds of product and split-K reduction; weights are read once per 64 columns."""
@@ -119,9 +134,10 @@ class RegisterDecode(KernelModel):
         memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
         tiles = ceil_div(shape.m, TILE_M) * ceil_div(shape.k, TILE_K) * columns
         cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
-        decode_s = c.issue_cycles[at] / p.issue_efficiency * cycles_to_s
+        decode_s = (c.issue_cycles[at] + self.dequantise_cycles(p)) / p.issue_efficiency * cycles_to_s
         gather = np.interp(1 - shape.sparsity, *c.gather)
-        copied = (1 - shape.sparsity) * TILE_M * TILE_K * FP16_BYTES / machine.shared_bytes_per_clock
+        value_bytes = self.value_bits / BITS_PER_BYTE
+        copied = (1 - shape.sparsity) * TILE_M * TILE_K * value_bytes / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.shared_efficiency * cycles_to_s
         compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
         latency_s = (LAUNCHES + blocks / (machine.sm_count * resident)) * p.block_s
@@ -135,6 +151,32 @@ class RegisterDecode(KernelModel):
         return KernelTime(np.asarray(latency_s + overlap(memory_s, on_chip_s, 2)), terms, np.asarray(dram_bytes))
 
 
+class RegisterDecodeInt8(RegisterDecode):
+    """Bitmap weights with 8-bit codes, a scale per row and 128 columns; a kernel nobody has written.
+
+    Occupancy and the wavefronts of the gather are those of FP16 values, which narrower ones can only better.
+    """
+
+    name = "lscd-bitmap-8"
+    title = "LSCD INT8, not written"
+    format_name = "lscd-bitmap-8"
+    Parameters = QuantisedParameters
+    value_bits = 8
+
+    def dequantise_cycles(self, p: QuantisedParameters) -> float:
+        """Every position pays, zeros included, in pairs."""
+        return p.dequantise_instructions * TILE_M * TILE_K / 2 / WARP_SIZE / SCHEDULERS
+
+
+class RegisterDecodeInt4(RegisterDecodeInt8):
+    """As with 8-bit codes; picking a 4-bit code out of its byte is within the assumed range."""
+
+    name = "lscd-bitmap-4"
+    title = "LSCD INT4, not written"
+    format_name = "lscd-bitmap-4"
+    value_bits = 4
+
+
 def computed_columns(n: ArrayLike) -> Array:
     """Columns the kernel computes for ``n`` tokens: 8, 16, 32 or a multiple of 64."""
     tokens = np.asarray(n, dtype=np.float64)
@@ -142,11 +184,10 @@ def computed_columns(n: ArrayLike) -> Array:
     return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
 
 
-def capacity_index(sparsity: ArrayLike) -> Any:
-    """Variant whose buffers hold the fullest strip of a large matrix with random zeros."""
-    s = np.asarray(sparsity, dtype=np.float64)
-    d = 1.0 - s
-    fullest = STRIP_SIZE * d + FULLEST_SIGMAS * np.sqrt(STRIP_SIZE * d * s)
+def capacity_index(sparsity: ArrayLike, width: int = 1) -> Any:
+    """Variant whose buffers hold the fullest strip of a large matrix with random zeros; ``width`` positions a bit."""
+    groups, empty = STRIP_SIZE / width, np.asarray(sparsity, dtype=np.float64) ** width
+    fullest = width * (groups * (1 - empty) + FULLEST_SIGMAS * np.sqrt(groups * empty * (1 - empty)))
     return np.minimum(np.searchsorted(CAPACITIES, fullest), len(CAPACITIES) - 1)
 
 

@@ -73,7 +73,13 @@ FITS = (
     Fit("flash-llm", "flash-llm", ON_CHIP, PAPER, (8, 32), after=("cublas",)),
 )
 # What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
-BORROWED = {"bitmap": "flash-llm", "numba-tiled-csl": "flash-llm", "numba-bitmap": "flash-llm", "numba-dense": "cublas"}
+BORROWED = {
+    "bitmap": "flash-llm",
+    "numba-tiled-csl": "flash-llm",
+    "numba-bitmap": "flash-llm",
+    "numba-bitmap-pairs": "flash-llm",
+    "numba-dense": "cublas",
+}
 # Parameters of a fit that hold for the fits after it; the others start from the defaults.
 SHARED = {"flash-llm": ("outstanding_bytes",)}
 

@@ -16,7 +16,7 @@ from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine, PipelineParameters
 from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
 from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
-from perfmodel.pipeline.traced import numba_bitmap, numba_dense, numba_tiled_csl
+from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
 from perfmodel.specs import Gpu
 from perfmodel.units import FP16_BYTES
 
@@ -25,6 +25,7 @@ PROGRAMS: dict[str, Builder] = {
     **PUBLISHED,
     "numba-tiled-csl": numba_tiled_csl,
     "numba-bitmap": numba_bitmap,
+    "numba-bitmap-pairs": numba_bitmap_pairs,
     "numba-dense": numba_dense,
 }
 SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)

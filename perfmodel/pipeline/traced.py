@@ -169,22 +169,33 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
 
 def numba_bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Our bitmap kernel: a ring of masks and values that cp.async fills, decoded by each warp in registers."""
-    capacity = CAPACITIES[capacity_index(np.float64(product.sparsity))]
-    trace = load_trace("bitmap", product.n, f"_c{capacity}")
-    _refuse_changes("numba-bitmap", what_if)
+    return _bitmap("numba-bitmap", 1, machine, product, what_if)
+
+
+def numba_bitmap_pairs(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our bitmap kernel with a bit per pair of columns: half the decoding, more bytes."""
+    return _bitmap("numba-bitmap-pairs", 2, machine, product, what_if)
+
+
+def _bitmap(name: str, width: int, machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Bits stand for ``width`` positions, all stored if one is not zero: ``1 - s**width`` of them."""
+    capacity = CAPACITIES[capacity_index(product.sparsity, width)]
+    trace = load_trace("bitmap" if width == 1 else "bitmap_pairs", product.n, f"_c{capacity}")
+    _refuse_changes(name, what_if)
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
     lag = BITMAP_STAGES - 1
     copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
     masks = counts["global_bytes.masks.load"]["tile"] * covered(product, tile)
-    load = from_memory(masks, FP16_BYTES)
+    stored = sum(product.sparsity**i for i in range(width))  # positions for each non-zero
+    load = from_memory(masks, FP16_BYTES * stored)
     load[Resource.SHARED] = Work(
-        counts["shared_wavefronts.copy_masks"]["tile"], counts["shared_wavefronts.copy_values"]["value"]
+        counts["shared_wavefronts.copy_masks"]["tile"], counts["shared_wavefronts.copy_values"]["value"] * stored
     )
     copy = copy_stage(machine, product, tile, lag)
     read = sum(counts[f"shared_wavefronts.{stage}"]["tile"] for stage in ("read_masks", "read_x"))
     densities, gathered = zip(*((row["density"], row["wavefronts"]) for row in trace["gather"]), strict=True)
-    gather = float(np.interp(1 - product.sparsity, (0.0, *densities), (0.0, *gathered)))
+    gather = float(np.interp(1 - product.sparsity**width, (0.0, *densities), (0.0, *gathered)))
     decode = sum(loop.values()) - loop["tensor_core"] - copies - copy.instructions.constant
     stages = (
         start_stage(machine),
@@ -199,7 +210,7 @@ def numba_bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program
         store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
     )  # fmt: skip
     return Program(
-        name="numba-bitmap", tile=tile, buffers=BITMAP_STAGES, shared_bytes=trace["shared_bytes"],
+        name=name, tile=tile, buffers=BITMAP_STAGES, shared_bytes=trace["shared_bytes"],
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
         partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
