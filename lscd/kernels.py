@@ -15,7 +15,7 @@ WIDTH = 150  # columns; one variant a column is easier to compare than wrapped n
 
 Kernel = Annotated[
     str,
-    typer.Argument(help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or one variant such as tiled_csl_n16_v4."),
+    typer.Argument(help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4."),
 ]
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
 
