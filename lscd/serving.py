@@ -37,7 +37,9 @@ def e2e(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     input_csv: Annotated[
         Path | None,
-        typer.Option("--input", help="CSV: model,gpu,gpus,system,sparsity,batch,input_len,output_len."),
+        typer.Option(
+            "--input", help="CSV: model,gpu,gpus,system,sparsity,batch,input_len,output_len[,pipeline_parallel]."
+        ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
 ) -> None:
@@ -233,6 +235,7 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
         input_csv,
         numbers={**sizes, "sparsity": FRACTION},
         names={"model": load_model, "gpu": load_gpu, "system": load_system},
+        optional={"pipeline_parallel": SIZE},
     )
     try:
         results = evaluate_rows(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 HEADER_LINES = 1
 LARGEST_SIZE = 2**40
+MISSPELT = 0.8  # similarity from which a column was meant to be another
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,12 @@ SIZE = Column(1, LARGEST_SIZE, whole=True)
 FRACTION = Column(0, 1)
 
 
-def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Callable[[str], object]]) -> pd.DataFrame:
+def read_rows(
+    path: Path,
+    numbers: Mapping[str, Column],
+    names: Mapping[str, Callable[[str], object]],
+    optional: Mapping[str, Column] | None = None,
+) -> pd.DataFrame:
     """Read a CSV whose columns are all of ``numbers`` and ``names``; further columns are kept as they are.
 
     Parameters
@@ -48,11 +55,14 @@ def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Cal
         Number columns and what they allow.
     names : mapping
         Text columns and a function that raises `ValueError` for an unknown name.
+    optional : mapping, optional
+        Number columns that may be missing.
 
     Raises
     ------
     InputError
-        Missing columns, or the first broken row: file, line, column, value and what is allowed.
+        Missing columns, a further column that reads like a misspelt one of ours and would be ignored, or the first
+        broken row: file, line, column, value and what is allowed.
     """
     import pandas as pd
 
@@ -61,13 +71,22 @@ def read_rows(path: Path, numbers: Mapping[str, Column], names: Mapping[str, Cal
     missing = [column for column in (*names, *numbers) if column not in table]
     if missing:
         raise InputError(f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    optional = optional or {}
+    _refuse_misspelt(path, header, {*names, *numbers, *optional})
     if table.empty:
         raise InputError(f"{path}: no rows below the header")
     for column, check in names.items():
         _check_names(path, table[column], check)
-    for column, rule in numbers.items():
+    for column, rule in {**numbers, **{name: rule for name, rule in optional.items() if name in table}}.items():
         table[column] = _to_numbers(path, table[column], rule)
     return table
+
+
+def _refuse_misspelt(path: Path, header: list[str], known: set[str]) -> None:
+    for column in header:
+        near = get_close_matches(column.lower(), known, n=1, cutoff=MISSPELT)
+        if column not in known and near:
+            raise InputError(f"{path}: unknown column {column!r}: did you mean {near[0]}? Rename it if it is your own")
 
 
 def _read_text(path: Path) -> tuple[list[str], list[list[str]]]:

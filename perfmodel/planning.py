@@ -40,7 +40,7 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : DataFrame
-        ``model, gpu, system`` and `RUN_COLUMNS`, one run each.
+        ``model, gpu, system`` and `RUN_COLUMNS`, one run each; ``pipeline_parallel`` if there is such a column.
 
     Returns
     -------
@@ -56,9 +56,10 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
+    given = [name for name in (*RUN_COLUMNS, "pipeline_parallel") if name in rows]
     for (model, gpu, system), index in rows.groupby(["model", "gpu", "system"], sort=False).indices.items():
         group = rows.iloc[index]
-        columns: dict[str, Any] = {name: group[name].to_numpy() for name in RUN_COLUMNS}
+        columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
         run = evaluate(str(model), str(gpu), str(system), **columns)
         parts.append(pd.DataFrame(result_columns(run), index=group.index))
     return pd.concat(parts).loc[rows.index]

@@ -370,6 +370,26 @@ def test_table_of_runs(tmp_path):
     assert table["tokens_per_gpu_s"][0] == pytest.approx(evaluate_rows(pd.read_csv(rows))["tokens_per_gpu_s"].iloc[0])
 
 
+def test_pipeline_stages_are_a_column_too(tmp_path):
+    rows, out = write_rows(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    pd.read_csv(rows).assign(gpus=4, pipeline_parallel=[1, 2, 4], mine="x").to_csv(rows, index=False)
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(out)
+    expected = evaluate("opt-66b", A100, FLASH, **RUN, gpus=4, sparsity=0.8, pipeline_parallel=4)
+    assert table["tokens_per_gpu_s"][2] == pytest.approx(float(expected.tokens_per_gpu_s))
+    assert table["mine"].tolist() == ["x"] * 3
+
+
+@pytest.mark.parametrize("column", ["pipeline-parallel", "Pipeline_Parallel", "pipeline_paralel"])
+def test_a_column_that_reads_like_another_is_refused(tmp_path, column):
+    rows, out = write_rows(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    pd.read_csv(rows).assign(**{column: 2}).to_csv(rows, index=False)
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert (result.exit_code, out.exists()) == (2, False)
+    assert f"unknown column '{column}': did you mean pipeline_parallel?" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -379,6 +399,7 @@ def test_table_of_runs(tmp_path):
         ({"batch": "many"}, "line 4: batch is 'many', allowed is a whole number of at least 1"),
         ({"sparsity": 80}, "line 4: sparsity is '80.0', allowed is a number in [0, 1]"),
         ({"gpus": 5}, "line 4: opt-66b cannot be shared by 5 GPUs"),
+        ({"pipeline_parallel": 0}, "line 2: pipeline_parallel is ''"),
     ],
 )
 def test_broken_row_is_named_and_nothing_written(tmp_path, changes, message):
