@@ -186,8 +186,6 @@ def test_our_kernels_are_simulated_as_compiled():
     )
     with pytest.raises(ValueError, match="not compiled for sm_75, allowed are sm_80"):
         time_of("numba-tiled-csl", "rtx-2080-super")
-    with pytest.raises(ValueError, match="compiled kernel: tile_k"):
-        time_of("numba-dense", what_if=WhatIf(tile_k=32))
 
 
 def test_uneven_matrix_is_slower_than_an_even_one():
@@ -347,6 +345,34 @@ def test_bad_input_is_named(change, message):
     call = {"kernel": "flash-llm", "gpu": "a100-80gb", "m": 9216, "k": 9216, "n": 8, "sparsity": 0.8} | change
     with pytest.raises(ValueError, match=message):
         simulate(**call)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "change", "message"),
+    [
+        (
+            "cublas",
+            {"register_decode": True},
+            "register_decode cannot be changed in cublas; only double_buffer and tile",
+        ),
+        ("cublas", {"reorder": False}, "reorder cannot be changed in cublas"),
+        ("bitmap", {"register_decode": True, "reorder": False}, "reorder and register_decode cannot be changed in bit"),
+        (
+            "flash-llm",
+            {"register_decode": True, "reorder": False},
+            "reorder cannot be changed in flash-llm that decodes",
+        ),
+        (
+            "numba-tiled-csl",
+            {"double_buffer": False},
+            "double_buffer cannot be changed in numba-tiled-csl; only reorder",
+        ),
+        ("numba-dense", {"tile_k": 32}, "tile_k cannot be changed in numba-dense; nothing can"),
+    ],
+)
+def test_what_ifs_that_would_do_nothing_are_refused(kernel, change, message):
+    with pytest.raises(ValueError, match=message):
+        time_of(kernel, what_if=WhatIf(**change))
 
 
 @pytest.mark.parametrize("change", [{"bandwidth_scale": 0}, {"shared_scale": math.inf}, {"tile_k": 24}])

@@ -27,6 +27,7 @@ DECODE_INSTRUCTIONS = 14  # per 8 x 8 bitmap and warp: two bit tests, masks, pop
 # (CUDA C++ Programming Guide, throughput of arithmetic instructions, 7.x to 9.0): 8 issue slots each.
 POPULATION_COUNT_SLOTS = 4 * (8 - 1)
 MASK_BYTES = 1 / 8  # a bitmap holds one bit per weight
+KERNEL_CHANGES = ("reorder", "double_buffer", "register_decode", "tile_k")  # the others change the GPU
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ class WhatIf:
                 raise ValueError(f"{name} is {getattr(self, name):g}, allowed is a finite number above 0")
         if self.tile_k is not None and (self.tile_k < MMA_K or self.tile_k % MMA_K):
             raise ValueError(f"tile_k is {self.tile_k}, allowed are multiples of {MMA_K}")
+
+    def check_for(self, kernel: str, *possible: str) -> None:
+        """Refuse changes of the kernel other than the ``possible`` ones, which would do nothing; names them."""
+        unchanged = WhatIf()
+        wrong = [name for name in KERNEL_CHANGES if getattr(self, name) != getattr(unchanged, name)]
+        wrong = [name for name in wrong if name not in possible]
+        if wrong:
+            can = f"only {' and '.join(possible)} can" if possible else "nothing can"
+            raise ValueError(f"{' and '.join(wrong)} cannot be changed in {kernel}; {can}")
 
 
 @dataclass(frozen=True)
@@ -186,6 +196,7 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     n = padded_tokens(product.n)
     tile = Tile(256 if n <= 32 else 128, min(max(n, 16), 128), what_if.tile_k or 64)
     if what_if.register_decode:
+        what_if.check_for("flash-llm that decodes in registers", "register_decode", "double_buffer", "tile_k")
         return _decoding("flash-llm", machine, product, what_if, tile, 246)
     buffers = 2 if what_if.double_buffer else 1
     skip = buffers - 1
@@ -221,6 +232,7 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
 
 def bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """SpInfer: values and 8 x 8 bitmaps by cp.async, decoded by population counts straight into mma operands."""
+    what_if.check_for("bitmap", "double_buffer", "tile_k")
     n = padded_tokens(product.n)
     return _decoding("bitmap", machine, product, what_if, Tile(64, min(max(n, 16), 64), what_if.tile_k or 64), 128)
 
@@ -277,6 +289,7 @@ def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     Without ``cp.async`` (Volta, Turing) the second tile waits in registers; Hopper's kernels reduce a split K inside a
     cluster of blocks.
     """
+    what_if.check_for("cublas", "double_buffer", "tile_k")
     n, architecture = product.n, machine.gpu.architecture
     columns = next((width for width in (16, 32, 64) if n <= width), 128)
     tile = Tile(128, columns, what_if.tile_k or 64)

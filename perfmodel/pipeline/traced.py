@@ -53,12 +53,6 @@ def _compiled(trace: dict[str, Any], machine: Machine) -> dict[str, Any]:
     return found
 
 
-def _refuse_changes(name: str, what_if: WhatIf) -> None:
-    wanted = (what_if.tile_k is not None, not what_if.double_buffer, what_if.register_decode)
-    if any(wanted):
-        raise ValueError(f"{name} is a compiled kernel: tile_k, double_buffer and register_decode cannot be changed")
-
-
 def _multiply(
     trace: dict[str, Any], tile: Tile, wavefronts: float, instructions: float, mma: int, skip: int, *, decodes: bool
 ) -> list[Stage]:
@@ -104,7 +98,7 @@ def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
 def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Our Tiled-CSL kernel: words of the next tile are loaded as soon as the scatter has freed the registers."""
     trace = load_trace("tiled_csl", product.n, f"_v{HELD_VECTORS}")
-    _refuse_changes("numba-tiled-csl", what_if)
+    what_if.check_for("numba-tiled-csl", "reorder")
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
     each = _per_access(trace, loop)
@@ -143,7 +137,7 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
 def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Our dense kernel: a ring of tiles that cp.async fills ahead of the Tensor Cores."""
     trace = load_trace("dense", product.n)
-    _refuse_changes("numba-dense", what_if)
+    what_if.check_for("numba-dense")
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
     a_bytes = FP16_BYTES * tile.rows * tile.depth
@@ -181,7 +175,7 @@ def _bitmap(name: str, width: int, machine: Machine, product: Product, what_if: 
     """Bits stand for ``width`` positions, all stored if one is not zero: ``1 - s**width`` of them."""
     capacity = CAPACITIES[capacity_index(product.sparsity, width)]
     trace = load_trace("bitmap" if width == 1 else "bitmap_pairs", product.n, f"_c{capacity}")
-    _refuse_changes(name, what_if)
+    what_if.check_for(name)
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
     lag = BITMAP_STAGES - 1
