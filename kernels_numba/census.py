@@ -50,6 +50,7 @@ class Census:
 
     shape : (m, k).
     strip_nnz : (strips_m, tiles_k) int64, non-zeros of each 32 x 64 strip after rounding to float16.
+    strip_pairs : (strips_m, tiles_k) int64, pairs of columns with a non-zero.
     spilled : non-zeros that do not fit a 2:4 pattern.
     gap_padding : zeros MACKO stores to bridge long gaps.
     rounding : what float16 changed.
@@ -57,6 +58,7 @@ class Census:
 
     shape: tuple[int, int]
     strip_nnz: NDArray[np.int64]
+    strip_pairs: NDArray[np.int64]
     spilled: int
     gap_padding: int
     rounding: Rounding
@@ -94,7 +96,7 @@ class Census:
     def format_bytes(self) -> dict[str, int]:
         """Exact bytes by format name; a format that cannot hold the matrix is absent.
 
-        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap``, ``sparta`` and ``dense`` equal ``nbytes`` of the
+        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap`` (``-pairs``), ``sparta`` and ``dense`` equal ``nbytes`` of the
         encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is there if nothing
         spills. ``bitmap`` is SpInfer's, ``lscd-bitmap`` our own.
         """
@@ -111,13 +113,14 @@ class Census:
             "tiled-csl": 4 * _padded_sum(tile_nnz, WORDS_PER_VECTOR) + 4 * (tile_nnz.size + 2),
             "sparta": pattern + 6 * self.spilled + pointers,
             "bitmap": 4 * (groups + 1) + 8 * groups * (GROUP_SIDE // BITMAP_SIDE) ** 2 + 2 * self.nnz,
-            "lscd-bitmap": 2 * _padded_sum(self.strip_nnz, 8)
-            + 256 * self.strip_nnz.size
-            + 4 * (self.strip_nnz.size + 2),
+            "lscd-bitmap": self._strip_bytes(16),
             "macko": 2 * stored + _ceil_div(stored, 2) + pointers,
         }
         if k <= UINT16_COLUMNS:
             found["sputnik-csr"] = 4 * self.nnz + pointers
+        if k % 2 == 0:
+            strips = self.strip_pairs.size
+            found["lscd-bitmap-pairs"] = 4 * _padded_sum(self.strip_pairs, 4) + 128 * strips + 4 * (strips + 2)
         if not self.spilled:
             found["2:4"] = pattern
         return found
@@ -153,7 +156,7 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
     from kernels_numba.census_njit import count_block
 
     m, k = check_shape(shape)
-    strip_nnz = np.zeros((_ceil_div(m, STRIP_M), _ceil_div(k, TILE_K)), np.int64)
+    strip_nnz, strip_pairs = np.zeros((2, _ceil_div(m, STRIP_M), _ceil_div(k, TILE_K)), np.int64)
     spilled, padding = np.zeros((2, _ceil_div(m, TILE_M)), np.int64)
     rounding, row = Rounding(), 0
     for block in blocks:
@@ -161,11 +164,12 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
         narrow, changes = as_float16(block, dtype)
         at = slice(row // TILE_M, _ceil_div(row + block.shape[0], TILE_M))
         bits = np.ascontiguousarray(narrow).view(np.uint16)
-        count_block(bits, MACKO_MAX_GAP, strip_nnz[row // STRIP_M :], spilled[at], padding[at])
+        strips = slice(row // STRIP_M, None)
+        count_block(bits, MACKO_MAX_GAP, strip_nnz[strips], strip_pairs[strips], spilled[at], padding[at])
         rounding += changes
         row += block.shape[0]
     check(row == m, "rows in blocks", row, str(m))
-    return Census(shape, strip_nnz, int(spilled.sum()), int(padding.sum()), rounding)
+    return Census(shape, strip_nnz, strip_pairs, int(spilled.sum()), int(padding.sum()), rounding)
 
 
 def _padded_sum(counts: NDArray[np.int64], multiple: int) -> int:

@@ -14,10 +14,11 @@ STRIP_M = 32
 
 
 @parallel
-def count_block(bits: Bits, max_gap: int, strip_nnz: Any, spilled: Any, gap_padding: Any) -> None:
+def count_block(bits: Bits, max_gap: int, strip_nnz: Any, strip_pairs: Any, spilled: Any, gap_padding: Any) -> None:
     """Count the non-zeros of a block of rows that begins at a tile's first row.
 
     strip_nnz : (strips_m, tiles_k) int64, non-zeros of each strip of 32 rows of a tile.
+    strip_pairs : the same of pairs of neighbouring columns with a non-zero.
     spilled : (tiles_m,) int64, third and fourth non-zeros of aligned groups of 4 columns.
     gap_padding : (tiles_m,) int64, zeros a format must store because a gap reaches ``max_gap`` columns at most.
     """
@@ -31,6 +32,7 @@ def count_block(bits: Bits, max_gap: int, strip_nnz: Any, spilled: Any, gap_padd
                     in_group = 0
                 if bits[i, j] & MAGNITUDE_16 != np.uint16(0):
                     strip_nnz[i // STRIP_M, j // TILE_K] += 1
+                    strip_pairs[i // STRIP_M, j // TILE_K] += j >> 1 != last >> 1
                     in_group += 1
                     spilled[tile_row] += in_group > 2
                     gap_padding[tile_row] += (j - last - 1) // max_gap
