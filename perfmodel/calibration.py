@@ -7,7 +7,7 @@ bound the time count when the prediction breaks the bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times
 from perfmodel.evidence import boxplot_speedups, kernel_evidence, launched_by_graph
+from perfmodel.fitting import least_squares_parameters
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import FittedKernel
 
@@ -164,26 +165,7 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
             error[chosen] -= error[chosen].mean() if chosen.any() else 0.0
         return scale * error
 
-    return _least_squares(model, errors)
-
-
-def _least_squares(model: KernelModel, errors: Callable[[Any], Array]) -> Any:
-    """Parameters within their physical ranges that minimise a robust sum of squared ``errors``."""
-    from scipy.optimize import least_squares
-
-    frees = fields(model.Parameters)
-    low, high = (np.array([f.metadata[end] for f in frees]) for end in ("low", "high"))
-
-    def at(unit: Array) -> Any:
-        return model.Parameters(*(low + unit * (high - low)))
-
-    start = (np.array([f.default for f in frees]) - low) / (high - low)
-
-    def objective(unit: Array) -> Array:
-        return errors(at(unit))
-
-    found = least_squares(objective, start, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE, x_scale="jac")
-    return model.Parameters(*(_rounded(value, 6) for value in low + found.x * (high - low)))
+    return least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
 
 
 def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
@@ -199,7 +181,7 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
         table = chosen(parameters)
         return np.log(table["published"] / table["predicted"]).to_numpy()
 
-    solved = _least_squares(model, errors)
+    solved = least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
     table = chosen(solved)
     sizes = (3584.0, 49152.0)
     return FittedKernel(

@@ -11,8 +11,7 @@ Three steps, none of which sees a run of OPT-30B, OPT-175B or a Llama's throughp
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_model, load_table
 from perfmodel.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.collectives import Algorithm, CollectiveParameters, all_reduce_time
+from perfmodel.fitting import least_squares_parameters
 from perfmodel.serving import evaluate
 from perfmodel.specs import FittedKernel
 from perfmodel.systems import CALIBRATION_NAME as SERVING
@@ -88,7 +88,7 @@ def _fit_all_reduce(rows: pd.DataFrame) -> FittedKernel:
     def errors(parameters: CollectiveParameters) -> Array:
         return np.log(predict_all_reduces(rows, parameters) / measured_s)
 
-    best = _least_squares(CollectiveParameters(), errors)
+    best = least_squares_parameters(CollectiveParameters(), errors, robust_scale=ROBUST_SCALE)
     ranges = {name: (float(rows[name].min()), float(rows[name].max())) for name in ("gpus", "message_bytes")}
     return _stored(best, errors(best), rows, "aiconfigurator-nccl, aiconfigurator-tensorrt-llm: all-reduce", ranges)
 
@@ -114,7 +114,7 @@ def _fit_serving() -> FittedKernel:
     def errors(parameters: SystemParameters) -> Array:
         return np.log(predict_runs(rows, parameters) / rows["tokens_per_gpu_s"].to_numpy())
 
-    best = _least_squares(start, errors, fixed=("all_reduce_wait_s",))
+    best = least_squares_parameters(start, errors, robust_scale=ROBUST_SCALE, fixed=("all_reduce_wait_s",))
     ranges = {name: (float(rows[name].min()), float(rows[name].max())) for name in RUN_COLUMNS}
     ranges["gpus"] = (1.0, ranges["gpus"][1])
     text = (
@@ -123,27 +123,9 @@ def _fit_serving() -> FittedKernel:
     return _stored(best, errors(best), rows, text, ranges)
 
 
-def _least_squares(start: Any, errors: Callable[[Any], Array], fixed: tuple[str, ...] = ()) -> Any:
-    """Parameters of least robust error, searched as multiples of the start within their physical ranges."""
-    from scipy.optimize import least_squares
-
-    frees = [f for f in fields(start) if f.name not in fixed]
-    low, high = (np.array([f.metadata[end] for f in frees]) for end in ("low", "high"))
-
-    def at(unit: Array) -> Any:
-        return replace(start, **{f.name: float(v) for f, v in zip(frees, low + unit * (high - low), strict=True)})
-
-    def errors_at(unit: Array) -> Array:
-        return errors(at(unit))
-
-    guess = (np.array([getattr(start, f.name) for f in frees]) - low) / (high - low)
-    solution = least_squares(errors_at, guess, bounds=(0, 1), loss="soft_l1", f_scale=ROBUST_SCALE)
-    return at(solution.x)
-
-
 def _stored(best: Any, errors: Array, rows: pd.DataFrame, text: str, ranges: dict[str, Any]) -> FittedKernel:
     return FittedKernel(
-        parameters={f.name: float(f"{getattr(best, f.name):.6g}") for f in fields(best)},
+        parameters=asdict(best),
         fitted_on=text,
         gpus=sorted(rows["gpu"].unique()),
         rows=len(rows),

@@ -1,0 +1,54 @@
+"""Which parameters, within their physical ranges, leave the smallest robust error?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+ParametersT = TypeVar("ParametersT")
+
+DIGITS = 6  # kept of a fitted parameter
+
+
+def least_squares_parameters(
+    start: ParametersT, errors: Callable[[ParametersT], Array], *, robust_scale: float, fixed: tuple[str, ...] = ()
+) -> ParametersT:
+    """Parameters that minimise a robust sum of squared ``errors``, searched from ``start``.
+
+    Parameters
+    ----------
+    start
+        Dataclass whose fields carry their range as metadata ``low`` and ``high``.
+    errors
+        Parameters -> relative errors, one for each piece of evidence.
+    robust_scale
+        Relative error from which a piece of evidence counts less than quadratically.
+    fixed
+        Fields that keep their value.
+
+    Notes
+    -----
+    Every parameter is searched as a fraction of its range, so that seconds and efficiencies weigh alike.
+    """
+    from scipy.optimize import least_squares
+
+    frees = [field for field in fields(start) if field.name not in fixed]  # type: ignore[arg-type]
+    low, high = (np.array([field.metadata[end] for field in frees]) for end in ("low", "high"))
+
+    def at(unit: Array) -> ParametersT:
+        values = {field.name: float(v) for field, v in zip(frees, low + unit * (high - low), strict=True)}
+        return replace(start, **values)  # type: ignore[type-var]
+
+    def errors_at(unit: Array) -> Array:
+        return errors(at(unit))
+
+    guess = (np.array([getattr(start, field.name) for field in frees]) - low) / (high - low)
+    found = least_squares(errors_at, guess, bounds=(0, 1), loss="soft_l1", f_scale=robust_scale, x_scale="jac")
+    best = at(found.x)
+    rounded = {field.name: float(f"{getattr(best, field.name):.{DIGITS}g}") for field in frees}
+    return replace(best, **rounded)  # type: ignore[type-var]
