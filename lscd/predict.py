@@ -154,11 +154,10 @@ def _fastest(results: list[dict[str, Any]]) -> str:
     if exact and exact[0] != known[0]:
         words.append(f"with FP16 weights [bold]{exact[0]['kernel']}[/bold] ({exact[0]['speedup_vs_dense']:.2f}x)")
     limit_us = exact[0]["time_us"] if exact else math.inf
-    words += [
-        f"{row['kernel']}, never measured, might reach {row['speedup_vs_dense']:.2f}x"
-        for row in results
-        if not row["measured"] and row["time_us"] < limit_us
-    ]
+    guesses = [row for row in results if not row["measured"] and row["time_us"] < limit_us]
+    if guesses:
+        reach = ", ".join(f"{row['kernel']} {row['speedup_vs_dense']:.2f}x" for row in guesses)
+        words.append(f"never measured, but might reach: {reach}")
     return "; ".join(words) + "."
 
 

@@ -268,12 +268,21 @@ def remarks(plan: CheckpointPlan) -> list[str]:
         )
     measured = {kernel for kernel, times in plan.matrices[0].times.items() if times.measured}
     rounded = [k for k in plan.kernels if not KERNELS[k].format.lossless and k in measured]
-    rivals = [("For comparison, quantised", min(rounded, key=plan.total_us))] if rounded else []
-    rivals += [("Never measured", kernel) for kernel in plan.kernels if kernel not in measured]
-    for words, rival in rivals:
-        size = plan.total_bytes(KERNELS[rival].format_name) or 0
-        notes.append(f"{words}: {rival} takes {plan.total_us(rival):.4g} us and {size / 1e6:.4g} MB.")
-    return notes
+    rivals = {
+        "For comparison, quantised": [min(rounded, key=plan.total_us)] if rounded else [],
+        "Predicted, but never measured": [kernel for kernel in plan.kernels if kernel not in measured],
+    }
+    return [*notes, *(f"{words}: {_costs(plan, kernels)}." for words, kernels in rivals.items() if kernels)]
+
+
+def _costs(plan: CheckpointPlan, kernels: Sequence[str]) -> str:
+    """Time and bytes of all matrices on each kernel, in words."""
+    from perfmodel.kernels import KERNELS
+
+    sizes = {kernel: plan.total_bytes(KERNELS[kernel].format_name) or 0 for kernel in kernels}
+    return ", ".join(
+        f"{name} takes {plan.total_us(name):.4g} us and {size / 1e6:.4g} MB" for name, size in sizes.items()
+    )
 
 
 def _dense_kernel() -> str:

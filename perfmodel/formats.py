@@ -26,6 +26,7 @@ BytesOf = Callable[[Array, Array, Array], Array]
 TILE_M, TILE_K = 128, 64  # Tiled-CSL tile
 TILED_CSL_WORDS = 4  # every tile is padded to one 128-bit load
 CERTAIN_COUNT = 40.0  # powers of the roots of unity below are then smaller than exp(-40)
+TABLE_FROM = 1_000  # points below which a table of distinct values is not worth its making
 STRIP_M, STRIP_K, STRIP_UNIT_BYTES = 32, 64, 16  # lane-ordered bitmap: strips are padded to one asynchronous copy
 BITMAP_SIDE, GROUP_SIDE = 8, 64  # TCA-BME bitmap and group tile
 MACKO_MAX_GAP = 16  # a 4-bit delta reaches 16 columns
@@ -140,10 +141,27 @@ def expected_stored(elements: Array, sparsity: Array, unit: int) -> Array:
         return d * elements + (unit - 1) / 2  # so many that every remainder is equally likely
     if np.all(elements == 0):
         return np.zeros_like(d * elements)
+    return d * elements + _tabulated(_expected_padding, elements, sparsity, unit)
+
+
+def _expected_padding(elements: Array, sparsity: Array, unit: int) -> Array:
+    d = 1.0 - sparsity
     padding = (unit - 1) / 2 - 0.5 * (sparsity - d) ** elements
-    for root in np.exp(1j * angles):
-        padding = padding + 2 * (np.exp(elements * np.log(sparsity + d * root)) / (root - 1)).real
-    return d * elements + np.where(elements > 0, padding, 0.0)
+    for root in np.exp(2j * np.pi / unit * np.arange(1, unit // 2)):
+        mean, pole = sparsity + d * root, root - 1
+        turned = np.cos(elements * np.angle(mean) - np.angle(pole))  # real arithmetic is twice as fast
+        padding = padding + 2 / abs(pole) * np.exp(elements * np.log(np.abs(mean))) * turned
+    return np.where(elements > 0, padding, 0.0)
+
+
+def _tabulated(function: Callable[[Array, Array, int], Array], first: Array, second: Array, unit: int) -> Array:
+    """``function`` of two arrays, evaluated once for each pair of their values if that saves half of the work."""
+    if np.broadcast(first, second).size > TABLE_FROM:
+        (a, at_a), (b, at_b) = (np.unique(values, return_inverse=True) for values in (first, second))
+        if 2 * a.size * b.size < np.broadcast(first, second).size:
+            table = function(a[:, None], b, unit)
+            return table[at_a.reshape(first.shape), at_b.reshape(second.shape)]
+    return function(first, second, unit)
 
 
 def _stored_in_tiles(m: Array, k: Array, s: Array, tile: tuple[int, int], unit: int) -> Array:
@@ -175,6 +193,13 @@ def _lscd_bitmap(value_bits: int) -> BytesOf:
         return STRIP_M * STRIP_K / BITS_PER_BYTE * strips + 4 * (strips + 2) + values + scales
 
     return bytes_of
+
+
+def _lscd_bitmap_pairs(m: Array, k: Array, s: Array) -> Array:
+    """A bit for two neighbouring columns, 4 bytes if either is kept, padded to 16 bytes a strip; k is even."""
+    strips = np.ceil(m / STRIP_M) * np.ceil(k / STRIP_K)
+    pairs = _stored_in_tiles(m, np.ceil(k / 2), s**2, (STRIP_M, STRIP_K // 2), STRIP_UNIT_BYTES // 4)
+    return STRIP_M * STRIP_K / 2 / BITS_PER_BYTE * strips + 4 * (strips + 2) + 4 * pairs
 
 
 def _two_four(m: Array, k: Array, s: Array) -> Array:
@@ -244,6 +269,7 @@ _ALL = (
     WeightFormat("sparta", "SparTA (2:4 + CSR)", _sparta, True, True, f"Zheng et al., SparTA, OSDI 2022; {_SPINFER}"),
     WeightFormat("bitmap", "bitmap (TCA-BME)", _bitmap, True, True, _SPINFER),
     WeightFormat("lscd-bitmap", "bitmap, lane order (ours)", _lscd_bitmap(16), True, True, _OURS),
+    WeightFormat("lscd-bitmap-pairs", "bitmap of pairs (ours)", _lscd_bitmap_pairs, True, True, _OURS),
     WeightFormat("lscd-bitmap-8", "bitmap, 8-bit values (ours)", _lscd_bitmap(8), True, False, _OURS),
     WeightFormat("lscd-bitmap-4", "bitmap, 4-bit values (ours)", _lscd_bitmap(4), True, False, _OURS),
     WeightFormat("macko", "MACKO", _macko, True, True, "Macko and Boza, MACKO, arXiv 2511.13061"),
