@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.crossing import first_fraction
-from perfmodel.specs import Gpu
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
 
 Array = NDArray[np.float64]
@@ -297,12 +296,3 @@ def break_even_sparsity(sparse: WeightFormat, other: WeightFormat, m: float = 16
     """
     found = first_fraction(lambda sparsity: sparse.bytes(m, k, sparsity) <= other.bytes(m, k, sparsity))
     return None if np.isnan(found) else float(found)
-
-
-def memory_time_floor(
-    fmt: WeightFormat, gpu: Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
-) -> Array:
-    """Seconds below which no kernel can go: weights, inputs and outputs once over DRAM at the datasheet bandwidth."""
-    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
-    activations = FP16_BYTES * n_ * (m_ + k_)
-    return (fmt.bytes(m_, k_, sparsity) + activations) / gpu.dram.bandwidth_bytes_per_s

@@ -15,7 +15,7 @@ COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on 
 # Okabe and Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
-INDIGO = "#332288"  # from Tol's muted scheme; far from all of the above for colour-blind readers too
+INDIGO, WINE, PETROL, RUST = "#332288", "#882255", "#003B5C", "#8C3A00"  # dark, and far from all of the above for the colour-blind too
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
@@ -29,6 +29,9 @@ KERNEL_COLOURS = {
     "quant-llm-w5": "#B8A800",
     "int8": GREY,
     "lscd-bitmap": INDIGO,
+    "lscd-bitmap-pairs": WINE,
+    "lscd-bitmap-8": PETROL,
+    "lscd-bitmap-4": RUST,
 }
 KERNEL_MARKERS = {
     "cublas": "s",
@@ -42,6 +45,9 @@ KERNEL_MARKERS = {
     "quant-llm-w5": "h",
     "int8": "*",
     "lscd-bitmap": "<",
+    "lscd-bitmap-pairs": "H",
+    "lscd-bitmap-8": ">",
+    "lscd-bitmap-4": "d",
 }
 
 
