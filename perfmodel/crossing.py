@@ -34,12 +34,13 @@ def first_fraction(holds: Callable[[Array], NDArray[np.bool_]], shape: tuple[int
     0.5
     """
     low, span = np.zeros(shape), 1.0
-    at_once = never = np.zeros(shape, dtype=bool)
+    at_once: NDArray[np.bool_]
+    never: NDArray[np.bool_]
     for turn in range(PASSES):
         # The last point of a later grid may miss the point it repeats by a rounding.
         held = np.asarray(holds(np.minimum(low[..., None] + span * STEPS, 1.0)))
         if turn == 0:
-            at_once, never = held[..., 0], ~held.any(axis=-1)
+            at_once, never = np.asarray(held[..., 0]), np.asarray(~held.any(axis=-1))
         first = np.where(held.any(axis=-1), held.argmax(axis=-1), STEPS.size - 1)
         span /= STEPS.size - 1
         low = low + span * np.maximum(first - 1, 0)

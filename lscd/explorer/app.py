@@ -22,13 +22,8 @@ def _(mo, page):
     request = mo.app_meta().request
     start, link_error = page.asked(dict(request.query_params) if request else {})
     widgets = mo.ui.dictionary(page.widgets(start))
-    return link_error, widgets
-
-
-@app.cell
-def _(link_error, page, widgets):
-    page.controls(widgets, link_error)
-    return
+    page.controls(widgets, link_error)  # shown where they are made: a cell is not run again by its own widgets
+    return (widgets,)
 
 
 @app.cell
@@ -36,7 +31,19 @@ def _(mo, page, widgets):
     result, error = page.answer(widgets.value)
     if result is not None:
         page.share(result.state, mo.query_params())
-    page.show(result, error)
+    page.facts(result, error)
+    return (result,)
+
+
+@app.cell
+def _(page, result):
+    page.figures(result)
+    return
+
+
+@app.cell
+def _(page, result):
+    page.downloads(result)
     return
 
 

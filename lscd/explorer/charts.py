@@ -24,15 +24,18 @@ Spec = dict[str, Any]
 
 MIME = "application/vnd.vegalite.v5+json"
 MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PURPLE, "reserve": GREY}
-DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2])
+DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
+KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 KERNEL_SCALE = {"domain": list(KERNEL_COLOURS), "range": list(KERNEL_COLOURS.values())}
+PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
 SHAPES = (
     "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right",
-    "arrow", "wedge", "triangle", "stroke",
+    "arrow", "wedge", "triangle", "stroke", "M0-1L.3-.3L1,0L.3.3L0,1L-.3.3L-1,0L-.3-.3Z",
 )  # fmt: skip
 TOP_SPEEDUP = 3.5
 HEIGHT = 220  # pixels of a chart with two axes
+COLUMNS = {"expr": "width < 300 ? 1 : 2"}  # of a legend: one on a phone
 CUT = 2.0  # bars end at this multiple of the dense time; slower kernels are told by their label
 
 
@@ -69,7 +72,7 @@ def _chart(name: str, description: str, height: int, layers: list[Spec], **extra
                 "columnPadding": 4,
                 "orient": "bottom",
                 "title": None,
-                "columns": 2,
+                "columns": COLUMNS,
                 "labelLimit": 260,
             },
             "text": {"fontSize": 12},
@@ -97,35 +100,47 @@ def _log(field: str, title: str, domain: list[float]) -> Spec:
 
 def kernel_times(view: View) -> Chart:
     """Bars of predicted time with 90 % intervals, fastest on top; cut at `CUT` times the dense time."""
-    table = view.kernels
-    dense = float(table.loc[table["kernel"] == BASELINE, "time_us"].iloc[0])
-    top = CUT * dense
-    table = table.assign(
-        label=_padded_titles(table),
-        shown_us=table["time_us"].clip(upper=top),
-        from_us=table["lo_us"].clip(upper=top),
-        to_us=table["hi_us"].clip(upper=top),
-        note=[_time_note(row, top) for row in table.itertuples()],
-    )
+    dense = float(view.kernels.loc[view.kernels["kernel"] == BASELINE, "time_us"].iloc[0])
+    table = _cut_bars(view.kernels, CUT * dense)
     # Room for the labels right of the bars.
-    x = _axis("shown_us", "time [us], 90 % interval", scale={"domain": [0, 1.65 * table["to_us"].max()], "nice": False})
-    y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 150, "ticks": False}}
+    scale = {"domain": [0, 1.65 * table["to_us"].max()], "nice": False}
+    x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5})
+    y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
     colour = {"field": "kernel", "type": "nominal", "scale": KERNEL_SCALE, "legend": None}
     tip = [_tip("title", "kernel"), _tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
     tip += [_tip("hi_us", "to", ",.1f"), _tip("speedup_vs_dense", "x cuBLAS", ".2f"), _tip("bound", "bound by")]
     rule = {"type": "rule", "strokeWidth": 2, "color": BLACK}
-    text = {"type": "text", "align": "left", "dx": 6, "color": BLACK}
+    # Right of its bar, or at the end of a bar that is cut.
+    text = {
+        "type": "text",
+        "align": {"expr": "datum.cut ? 'right' : 'left'"},
+        "dx": {"expr": "datum.cut ? -4 : 6"},
+        "color": BLACK,
+    }
     layers = [
-        _layer({"type": "bar", "opacity": 0.75}, x=x, color=colour, tooltip=tip),
+        _layer("bar", x=x, color=colour, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
         _layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
         _layer(text, x={**x, "field": "to_us"}, text={"field": "note"}),
     ]
-    best = table.iloc[0]
+    best = table[table["measured"]].iloc[0]
     words = (
-        f"Fastest is {best['title']} with {best['time_us']:,.1f} us; cuBLAS takes {dense:,.1f} us. → bar cut. "
-        "* outside the evidence the kernel was fitted on."
+        f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us; cuBLAS takes "
+        f"{dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the kernel "
+        "was fitted on."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
+
+
+def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
+    """Where bars, intervals and labels stand if nothing may pass ``top`` [us]."""
+    return kernels.assign(
+        label=_padded_titles(kernels),
+        shown_us=kernels["time_us"].clip(upper=top),
+        from_us=kernels["lo_us"].clip(upper=top),
+        to_us=kernels["hi_us"].clip(upper=top),
+        cut=kernels["hi_us"] > top,
+        note=[_time_note(row, top) for row in kernels.itertuples()],
+    )
 
 
 def _padded_titles(table: pd.DataFrame) -> list[str]:
@@ -135,7 +150,7 @@ def _padded_titles(table: pd.DataFrame) -> list[str]:
 
 
 def _time_note(row: Any, top: float) -> str:
-    return f"{row.time_us:,.0f} us{' →' if row.hi_us > top else ''}{' *' if row.extrapolated else ''}"
+    return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{' *' if row.extrapolated else ''}"
 
 
 def roofline(view: View) -> Chart:
@@ -193,7 +208,8 @@ def throughput(view: View) -> Chart:
     dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])}, columns=1)
     x = _log("batch", "batch [sequences]", [1.0, float(table["batch"].max())])
     x["scale"]["base"] = 2
-    y = _axis("tokens_per_gpu_s", "tokens per GPU-second")
+    top = 1.05 * float(table["tokens_per_gpu_s"].max())
+    y = _axis("tokens_per_gpu_s", "tokens per GPU-second", scale={"domain": [0, top]})
     tip = [_tip("title", "system"), _tip("batch", "batch"), _tip("tokens_per_gpu_s", "tokens/GPU-s", ",.1f")]
     hollow = {"type": "point", "size": 60, "fill": "white", "opacity": 1}
     chosen = pd.DataFrame({"batch": [view.state.batch]})
@@ -247,13 +263,13 @@ def speedups(view: View) -> Chart:
     return _chart("speedups", words, HEIGHT, layers)
 
 
-def _layer(mark: Spec, table: pd.DataFrame | None = None, **encoding: Any) -> Spec:
+def _layer(mark: Spec | str, table: pd.DataFrame | None = None, **encoding: Any) -> Spec:
     """One layer; without a table of its own it draws the chart's."""
     data = {} if table is None else {"data": _values(table)}
     return {"mark": mark, "encoding": encoding, **data}
 
 
-def _named(field: str, scale: Spec, columns: int = 2) -> Spec:
+def _named(field: str, scale: Spec, columns: int | Spec = COLUMNS) -> Spec:
     """A nominal channel with a legend; channels of the same field and domain share one."""
     return {"field": field, "type": "nominal", "scale": scale, "sort": None, "legend": {"columns": columns}}
 

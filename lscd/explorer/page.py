@@ -93,17 +93,37 @@ def controls(inputs: Any, link_error: str) -> mo.Html:
     )
 
 
-def show(result: View | None, error: str) -> mo.Html:
-    """Facts, charts and downloads; or the message."""
+def facts(result: View | None, error: str) -> mo.Html:
+    """What was asked and the facts; or the message."""
     if result is None:
         return mo.Html(f'<p class="lscd-error" role="alert">{escape(error)}</p>')
     tiles = "".join(map(_tile, words.facts(result)))
-    figures = [_figure(name, title, draw(result)) for name, title, draw in FINDINGS]
-    figures.insert(1, _table(result))
     return mo.Html(
         f'<section class="lscd-answer" aria-live="polite"><p>{escape(words.question(result))}</p>'
         f'<dl class="lscd-tiles">{tiles}</dl></section>'
-        f'<div class="lscd-figures">{"".join(figures)}</div>{_downloads(result)}'
+    )
+
+
+def figures(result: View | None) -> mo.Html:
+    """Charts, and the table of kernel times."""
+    if result is None:
+        return mo.Html("")
+    found = [_figure(name, title, draw(result)) for name, title, draw in FINDINGS]
+    found.insert(1, _table(result))
+    return mo.Html(f'<div class="lscd-figures">{"".join(found)}</div>')
+
+
+def downloads(result: View | None) -> mo.Html:
+    """The tables as files."""
+    if result is None:
+        return mo.Html("")
+    buttons = "".join(
+        mo.download(table.to_csv(index=False).encode(), filename=name, mimetype="text/csv", label=name).text
+        for name, table in words.downloads(result).items()
+    )
+    return mo.Html(
+        f'<footer class="lscd-downloads"><p>Data: {buttons}</p><p>Pictures: the ⋯ button of a chart saves it as SVG or '
+        "PNG. The address of this page is the link to share.</p></footer>"
     )
 
 
@@ -142,15 +162,4 @@ def _table(result: View) -> str:
         f'<div class="lscd-scroll" tabindex="0" role="region" aria-label="table of kernel times">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
         f"<figcaption>* outside the evidence the kernel was fitted on.{refused}</figcaption></figure>"
-    )
-
-
-def _downloads(result: View) -> str:
-    buttons = "".join(
-        mo.download(table.to_csv(index=False).encode(), filename=name, mimetype="text/csv", label=name).text
-        for name, table in words.downloads(result).items()
-    )
-    return (
-        f'<footer class="lscd-downloads"><p>Data: {buttons}</p><p>Pictures: the ⋯ button of a chart saves it as SVG or '
-        "PNG. The address of this page is the link to share.</p></footer>"
     )

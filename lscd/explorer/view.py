@@ -13,6 +13,7 @@ import pandas as pd
 
 from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
+from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.feasibility import feasible_sparsity
 from perfmodel.kernels import KERNELS
@@ -40,7 +41,8 @@ class View:
         The chosen system, and FasterTransformer with dense weights, at the chosen batch.
     kernels : DataFrame
         One row per kernel that takes this N, perhaps padded: ``kernel, title, n, time_us, lo_us, hi_us,
-        speedup_vs_dense, bound, extrapolated, intensity, flops_per_s``; fastest first.
+        speedup_vs_dense, bound, extrapolated, measured, intensity, flops_per_s``; fastest first. Where nobody has
+        measured a kernel, anywhere, ``measured`` is False.
     refused : tuple of str
         Kernels that cannot take this N.
     roof : DataFrame
@@ -125,7 +127,7 @@ def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """`View.kernels` and `View.refused`."""
     gpu = load_gpu(state.gpu)
     m, k, n = product(state)
-    rows, refused = [], []
+    rows, refused, unmeasured = [], [], unmeasured_kernels()
     for name, model in KERNELS.items():
         padded = model.padded_n(n).item()
         if np.isnan(padded):
@@ -143,6 +145,7 @@ def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 "speedup_vs_dense": float(p.speedup_vs_dense),
                 "bound": str(p.bound.item()),
                 "extrapolated": bool(p.extrapolated),
+                "measured": name not in unmeasured,
                 "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, state.sparsity)),
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
