@@ -52,18 +52,27 @@ def formats(
     m: Annotated[int, typer.Option(min=1, help="Rows of the matrix.")] = 12288,
     k: Annotated[int, typer.Option(min=1, help="Columns of the matrix.")] = 12288,
     sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
+    gpu: Annotated[
+        str, typer.Option(help="Add the time that DRAM sets at least on this GPU: a name, or a TOML file.")
+    ] = "",
+    n: Annotated[int, typer.Option(min=1, help="Tokens of that product.")] = 8,
 ) -> None:
     """List the weight formats: size at a sparsity, and where each breaks even with dense FP16."""
+    from perfmodel.catalog import load_gpu
     from perfmodel.formats import FORMATS, break_even_sparsity
+    from perfmodel.roofline import memory_time_floor
 
+    card = load_gpu(gpu) if gpu else None
     rows = []
     for name, fmt in FORMATS.items():
         start = break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity else None
         even = "-" if start is None else f"{start:.3f}"
         bits = float(fmt.bits_per_weight(m, k, sparsity))
         size = float(fmt.bytes(m, k, sparsity)) / 1e6
-        rows.append((name, f"{bits:.2f}", f"{size:.1f}", even, "yes" if fmt.lossless else "no", fmt.title))
-    header = ("name", "bits/weight", "MB", "smaller than dense from", "FP16 kept", "format")
+        floor = () if card is None else (f"{float(memory_time_floor(fmt, card, m, k, n, sparsity)) * 1e6:.1f}",)
+        rows.append((name, f"{bits:.2f}", f"{size:.1f}", *floor, even, "yes" if fmt.lossless else "no", fmt.title))
+    at_least = () if card is None else (f"us at least, N = {n}",)
+    header = ("name", "bits/weight", "MB", *at_least, "smaller than dense from", "FP16 kept", "format")
     _print(header, rows)
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
+from perfmodel.formats import FORMATS, WeightFormat
 from perfmodel.specs import Bound, Gpu
 from perfmodel.units import FP16_BYTES
 
@@ -24,19 +24,6 @@ class MemoryLevel(StrEnum):
     DRAM = "dram"
     L2 = "l2"
     SHARED = "shared"
-
-
-def paper_intensity(m: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0) -> Array:
-    """Compute intensity as the Flash-LLM paper writes it, ``m n / ((1 - s) m + n)``, in FLOP per byte.
-
-    Counts 2 bytes for each kept weight and input, but neither index bytes nor the output.
-
-    References
-    ----------
-    Xia et al., "Flash-LLM", PVLDB 17(2), 2023, section 3.
-    """
-    m_, n_ = np.asarray(m, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    return m_ * n_ / ((1 - check_sparsity(sparsity)) * m_ + n_)
 
 
 def bytes_moved(
@@ -100,13 +87,22 @@ def attainable_flops_per_s(gpu: Gpu, at_intensity: ArrayLike, level: MemoryLevel
     return np.minimum(gpu.peak.fp16_tensor, np.asarray(at_intensity) * level_bandwidth(gpu, level))
 
 
+def memory_time_floor(
+    fmt: WeightFormat, gpu: Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
+) -> Array:
+    """Seconds below which no kernel can go: weights, inputs and outputs once over DRAM at the datasheet bandwidth.
+
+    A matrix that stays in the L2 cache from one launch to the next escapes it.
+    """
+    return bytes_moved(fmt, MemoryLevel.DRAM, m, k, n, sparsity) / gpu.dram.bandwidth_bytes_per_s
+
+
 def roofline_time(
     gpu: Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0, fmt: WeightFormat | None = None
 ) -> Array:
     """Seconds at the roof of DRAM and Tensor Cores: no kernel of this format can be faster."""
-    fmt = fmt or FORMATS["dense"]
     m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
-    memory_s = bytes_moved(fmt, MemoryLevel.DRAM, m_, k_, n_, sparsity) / gpu.dram.bandwidth_bytes_per_s
+    memory_s = memory_time_floor(fmt or FORMATS["dense"], gpu, m_, k_, n_, sparsity)
     return np.maximum(memory_s, 2 * m_ * k_ * n_ / gpu.peak.fp16_tensor)
 
 

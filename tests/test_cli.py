@@ -72,6 +72,15 @@ def test_lists_put_the_name_first(command: list[str], names: list[str]) -> None:
     assert set(names) <= set(first)
 
 
+def test_formats_give_the_time_that_dram_sets_at_least() -> None:
+    """12288 x 12288 FP16 weights, 8 columns in and out, at the 3.35 TB/s of an H100."""
+    lines = RUNNER.invoke(app, ["formats", "--gpu", "h100", "--n", "8"]).output.splitlines()
+    assert "us at least, N = 8" in lines[0]
+    dense = next(line.split() for line in lines if line.startswith("dense "))
+    assert float(dense[3]) == pytest.approx(2 * (12288**2 + 2 * 8 * 12288) / 3.35e12 * 1e6, abs=0.06)
+    assert "at least" not in RUNNER.invoke(app, ["formats"]).output
+
+
 def test_batch_adds_columns_and_keeps_order(tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text(f"{HEADER},tag\n{GOOD_ROW},x\nh100,4096,4096,16,0.5,sputnik,y\na100-80gb,7168,7168,8,0,cublas,z\n")

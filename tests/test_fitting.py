@@ -1,4 +1,4 @@
-"""The one least-squares search behind every fit: exact data give their parameters back; ranges and fixed fields hold."""
+"""The one least-squares search behind every fit: exact data give their parameters back; ranges hold."""
 
 from __future__ import annotations
 

@@ -7,15 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perfmodel.catalog import load_gpu
 from perfmodel.formats import (
     FORMATS,
     break_even_sparsity,
     check_sparsity,
-    memory_time_floor,
     two_four_residual_density,
 )
-from tests.comparison import assert_close
 
 SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]
 
@@ -111,13 +108,6 @@ def test_break_even_with_dense() -> None:
     assert break_even_sparsity(FORMATS["bitmap"], dense) == pytest.approx(0.0625, abs=1e-3)
     assert break_even_sparsity(FORMATS["int4"], dense) == 0.0
     assert break_even_sparsity(dense, FORMATS["int4"]) is None
-
-
-def test_memory_floor_of_a_known_product() -> None:
-    gpu = load_gpu("a100-80gb")
-    floor = memory_time_floor(FORMATS["dense"], gpu, 36864, 9216, 8)
-    bytes_ = 2 * (36864 * 9216 + 8 * (36864 + 9216))
-    assert_close(floor, bytes_ / gpu.dram.bandwidth_bytes_per_s, relative=1e-12)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan"), 80])
