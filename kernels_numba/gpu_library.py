@@ -1,15 +1,18 @@
-"""PyTorch or CuPy as the bench sees them: arrays, cuBLAS, cuSPARSE, and timing by events over graph replays.
+"""PyTorch or CuPy as the bench sees them: arrays, cuBLAS, cuSPARSE, and timing by events on a stream.
 
 How long does a kernel take, without what the host adds? All launches of one measurement are captured in one CUDA graph
-that touches different copies of the weights in turn; its replays are timed by events on the stream.
+that touches different copies of the weights in turn; its replays are timed by events. What cannot be captured is
+launched again and again instead: the host stays ahead of the GPU as long as a product takes longer than its launch.
 """
 
 from __future__ import annotations
 
+import logging
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,44 +21,115 @@ from kernels_numba import device
 from kernels_numba.formats import Csr
 from kernels_numba.launch import Launch
 
+logger = logging.getLogger(__name__)
+
 REPEATS = 9
-TARGET_MS = 15.0  # length of one timed stretch: long against the resolution of events
-WARM_UP_REPLAYS = 3
+STRETCH_MS = 8.0  # length of one timed stretch: long against the resolution of events, half a microsecond
+WARM_UP_MS = 60.0  # a GPU that waited for the host has lowered its clocks
+EXACT_ROWS = 2048  # rows that the float64 product takes at a time: 0.8 GB at k = 49,152
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median microseconds of one product, and half the interquartile range over the repeats."""
+    """Time of one product.
+
+    time_us, error_us : median microseconds, and half the interquartile range over the repeats.
+    replayed : whether graphs were replayed; else the host launched every product.
+    """
 
     time_us: float
     error_us: float
+    replayed: bool = True
 
 
-class Library(Protocol):
-    """What the bench needs from a GPU array library."""
+class Library(ABC):
+    """What the bench needs from a GPU array library; everything happens on its current GPU."""
 
     name: str
 
+    @abstractmethod
     def asarray(self, array: NDArray[Any]) -> Any:
-        """Copy to the GPU."""
+        """Copy to the GPU; unsigned integers may become signed ones of the same bits."""
 
+    @abstractmethod
+    def copy(self, array: Any) -> Any:
+        """Copy of an array, on the GPU."""
+
+    @abstractmethod
     def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
         """New array on the GPU."""
 
+    @abstractmethod
     def to_host(self, array: Any) -> NDArray[Any]:
         """Copy to the host, after all work is done."""
 
+    @abstractmethod
     def run(self, launch: Launch) -> None:
         """Put one of our launches on the current stream."""
 
-    def time(self, products: Sequence[Callable[[], None]]) -> Timing:
-        """Time of one of the products when all run one after the other, again and again."""
-
-    def dense(self, a: Any, x: Any, out: Any) -> Callable[[], None] | None:
+    @abstractmethod
+    def dense(self, a: Any, x: Any, out: Any) -> Run:
         """``out = a @ x`` by cuBLAS."""
 
-    def sparse(self, weights: Csr, x: Any) -> Callable[[], None] | None:
-        """``weights @ x`` by cuSPARSE, or None if the library has no fp16 product."""
+    @abstractmethod
+    def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
+        """``out = weights @ x`` by cuSPARSE, or None if the library has no fp16 product. Must not be captured."""
+
+    @abstractmethod
+    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
+        """``a @ x`` in float64, on the host."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until the GPU has done all its work."""
+
+    @abstractmethod
+    def on_own_stream(self) -> Any:
+        """Context in which the current stream is one of the bench's own: the default one cannot be captured."""
+
+    @abstractmethod
+    def capture(self, products: Sequence[Run]) -> Run:
+        """Capture the products, run before on this stream, in a graph; return what replays it.
+
+        Raises
+        ------
+        RuntimeError
+            If the library refuses; the stream is then as before.
+        """
+
+    @abstractmethod
+    def elapsed_ms(self, run: Run, count: int) -> float:
+        """Milliseconds between events before and after ``count`` runs."""
+
+    def time(self, products: Sequence[Run], *, replay: bool = True) -> Timing:
+        """Time of one of the products when all run one after the other, again and again.
+
+        ``replay=False`` does not even try to capture a graph.
+        """
+        self.synchronize()
+        with self.on_own_stream():
+            run = launch_all(products)
+            run()  # compiles, loads code and makes handles, none of which may happen in a capture
+            self.synchronize()
+            if replay:
+                try:
+                    run = self.capture(products)
+                except RuntimeError as error:
+                    logger.warning("not captured, launched one by one: %s", str(error).partition("\n")[0])
+                    replay = False
+            timing = time_stretches(lambda count: self.elapsed_ms(run, count), len(products))
+        return replace(timing, replayed=replay)
+
+
+def launch_all(products: Sequence[Run]) -> Run:
+    """Function that runs all products."""
+
+    def run() -> None:
+        for product in products:
+            product()
+
+    return run
 
 
 def summarise(samples_us: Sequence[float]) -> Timing:
@@ -64,23 +138,21 @@ def summarise(samples_us: Sequence[float]) -> Timing:
     return Timing(statistics.median(samples_us), (high - low) / 2)
 
 
-def time_replays(replay: Callable[[], None], stretch_ms: Callable[[int], float], products: int) -> Timing:
-    """Repeat stretches of replays, each long enough for the events' resolution.
+def time_stretches(elapsed_ms: Callable[[int], float], products: int) -> Timing:
+    """Time of one product from repeated stretches, each long enough for the events' resolution, after a warm-up.
 
     Parameters
     ----------
-    replay : runs all products once.
-    stretch_ms : milliseconds that a number of replays takes.
-    products : products in one replay.
+    elapsed_ms : milliseconds that a number of runs takes.
+    products : products in one run.
     """
-    for _ in range(WARM_UP_REPLAYS):
-        replay()
-    count = max(1, round(TARGET_MS / max(stretch_ms(1), 1e-3)))
-    return summarise([stretch_ms(count) * 1e3 / count / products for _ in range(REPEATS)])
+    warm_up = max(1, round(WARM_UP_MS / max(elapsed_ms(1), 1e-3)))
+    count = max(1, round(STRETCH_MS / max(elapsed_ms(warm_up) / warm_up, 1e-3)))
+    return summarise([elapsed_ms(count) * 1e3 / count / products for _ in range(REPEATS)])
 
 
-class Torch:
-    """PyTorch: cuBLAS through ``torch.mm``, cuSPARSE through sparse CSR tensors."""
+class Torch(Library):
+    """PyTorch: cuBLAS through ``torch.mm``, cuSPARSE through ``torch.addmm`` with a CSR tensor."""
 
     name = "torch"
 
@@ -88,13 +160,18 @@ class Torch:
         import torch
 
         self._torch = torch
+        self._stream = torch.cuda.Stream()
         # fp32 accumulation throughout, as in our kernels: cuBLAS may else add up split-K parts in fp16.
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
     def asarray(self, array: NDArray[Any]) -> Any:
         """Copy to the GPU; unsigned words travel as signed ones, which every PyTorch knows."""
-        signed = {"uint32": np.int32, "uint16": np.int16}.get(array.dtype.name, array.dtype)
+        signed = f"i{array.itemsize}" if array.dtype.kind == "u" and array.itemsize > 1 else array.dtype
         return self._torch.from_numpy(np.ascontiguousarray(array).view(signed)).cuda()
+
+    def copy(self, array: Any) -> Any:
+        """Copy of an array, on the GPU."""
+        return array.clone()
 
     def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
         """New array on the GPU."""
@@ -102,48 +179,63 @@ class Torch:
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """Copy to the host, after all work is done."""
-        self._torch.cuda.synchronize()
-        return array.cpu().numpy()
+        self.synchronize()
+        host: NDArray[Any] = array.cpu().numpy()
+        return host
 
     def run(self, launch: Launch) -> None:
         """Put one of our launches on the current stream."""
         device.run(launch, int(self._torch.cuda.current_stream().cuda_stream))
 
-    def time(self, products: Sequence[Callable[[], None]]) -> Timing:
-        """Time by graph replay."""
-        cuda = self._torch.cuda
-        for product in products:
-            product()
-        cuda.synchronize()
-        graph = cuda.CUDAGraph()
-        with cuda.graph(graph):
-            for product in products:
-                product()
-
-        def stretch_ms(count: int) -> float:
-            start, end = (cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            for _ in range(count):
-                graph.replay()
-            end.record()
-            end.synchronize()
-            return float(start.elapsed_time(end))
-
-        return time_replays(graph.replay, stretch_ms, len(products))
-
-    def dense(self, a: Any, x: Any, out: Any) -> Callable[[], None] | None:
+    def dense(self, a: Any, x: Any, out: Any) -> Run:
         """``out = a @ x`` by cuBLAS."""
         return lambda: self._torch.mm(a, x, out=out)
 
-    def sparse(self, weights: Csr, x: Any) -> Callable[[], None] | None:
-        """``weights @ x`` by cuSPARSE."""
+    def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
+        """``out = weights @ x`` by cuSPARSE: with beta = 0 and its own output as input, addmm launches nothing else."""
         parts = (self.asarray(buffer) for buffer in (weights.row_ptr, weights.col_idx, weights.values))
         matrix = self._torch.sparse_csr_tensor(*parts, size=weights.shape)
-        return lambda: self._torch.sparse.mm(matrix, x)
+        return lambda: self._torch.addmm(out, matrix, x, beta=0, alpha=1, out=out)
+
+    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
+        """``a @ x`` in float64, on the host."""
+        wide = x.double()
+        return np.concatenate([self.to_host(part.double() @ wide) for part in a.split(EXACT_ROWS)])
+
+    def synchronize(self) -> None:
+        """Wait until the GPU has done all its work."""
+        self._torch.cuda.synchronize()
+
+    def on_own_stream(self) -> Any:
+        """Context in which the current stream is the bench's own."""
+        return self._torch.cuda.stream(self._stream)
+
+    def capture(self, products: Sequence[Run]) -> Run:
+        """Capture the products in a graph; return what replays it."""
+        cuda = self._torch.cuda
+        graph = cuda.CUDAGraph()
+        try:
+            with cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+                launch_all(products)()
+        except BaseException:
+            cuda.set_stream(self._stream)  # a capture that breaks off may leave another one current
+            raise
+        replay: Run = graph.replay
+        return replay
+
+    def elapsed_ms(self, run: Run, count: int) -> float:
+        """Milliseconds between events before and after ``count`` runs."""
+        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(count):
+            run()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end))
 
 
-class Cupy:
-    """CuPy: cuBLAS through ``cupy.matmul``; its sparse matrices know no fp16."""
+class Cupy(Library):
+    """CuPy: cuBLAS through ``cupy.matmul``, which CuPy lets nobody capture; its sparse matrices know no fp16."""
 
     name = "cupy"
 
@@ -152,11 +244,14 @@ class Cupy:
 
         self._cupy = cupy
         self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._stream.use()
 
     def asarray(self, array: NDArray[Any]) -> Any:
         """Copy to the GPU."""
         return self._cupy.asarray(array)
+
+    def copy(self, array: Any) -> Any:
+        """Copy of an array, on the GPU."""
+        return array.copy()
 
     def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
         """New array on the GPU."""
@@ -164,44 +259,53 @@ class Cupy:
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """Copy to the host, after all work is done."""
-        self._stream.synchronize()
-        return self._cupy.asnumpy(array)
+        self.synchronize()
+        host: NDArray[Any] = self._cupy.asnumpy(array)
+        return host
 
     def run(self, launch: Launch) -> None:
         """Put one of our launches on the current stream."""
-        device.run(launch, int(self._stream.ptr))
+        device.run(launch, int(self._cupy.cuda.get_current_stream().ptr))
 
-    def time(self, products: Sequence[Callable[[], None]]) -> Timing:
-        """Time by graph replay."""
-        for product in products:
-            product()
-        self._stream.synchronize()
-        self._stream.begin_capture()
-        for product in products:
-            product()
-        graph = self._stream.end_capture()
-
-        def replay() -> None:
-            graph.launch(self._stream)
-
-        def stretch_ms(count: int) -> float:
-            start, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
-            start.record(self._stream)
-            for _ in range(count):
-                replay()
-            end.record(self._stream)
-            end.synchronize()
-            return float(self._cupy.cuda.get_elapsed_time(start, end))
-
-        return time_replays(replay, stretch_ms, len(products))
-
-    def dense(self, a: Any, x: Any, out: Any) -> Callable[[], None] | None:
+    def dense(self, a: Any, x: Any, out: Any) -> Run:
         """``out = a @ x`` by cuBLAS."""
         return lambda: self._cupy.matmul(a, x, out=out)
 
-    def sparse(self, weights: Csr, x: Any) -> Callable[[], None] | None:
+    def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
         """No fp16 product in CuPy's sparse matrices."""
         return None
+
+    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
+        """``a @ x`` in float64, on the host."""
+        wide, parts = x.astype(np.float64), range(0, a.shape[0], EXACT_ROWS)
+        return np.concatenate([self.to_host(a[i : i + EXACT_ROWS].astype(np.float64) @ wide) for i in parts])
+
+    def synchronize(self) -> None:
+        """Wait until the GPU has done all its work."""
+        self._cupy.cuda.Device().synchronize()
+
+    def on_own_stream(self) -> Any:
+        """Context in which the current stream is the bench's own."""
+        return self._stream
+
+    def capture(self, products: Sequence[Run]) -> Run:
+        """Capture the products in a graph; return what replays it."""
+        self._stream.begin_capture()
+        try:
+            launch_all(products)()
+        finally:  # a stream left in capture would refuse everything after
+            graph = self._stream.end_capture()
+        return lambda: graph.launch(self._stream)
+
+    def elapsed_ms(self, run: Run, count: int) -> float:
+        """Milliseconds between events before and after ``count`` runs."""
+        start, end = self._cupy.cuda.Event(), self._cupy.cuda.Event()
+        start.record(self._stream)
+        for _ in range(count):
+            run()
+        end.record(self._stream)
+        end.synchronize()
+        return float(self._cupy.cuda.get_elapsed_time(start, end))
 
 
 def open_library() -> Library:
@@ -213,12 +317,16 @@ def open_library() -> Library:
         If there is no GPU, or neither library; one sentence that says what is missing.
     """
     if not device.is_available():
-        raise RuntimeError("no NVIDIA GPU or driver found; `lscd kernels check` proves the kernels without one")
+        raise RuntimeError(
+            "no NVIDIA GPU, driver or compiler (libNVVM) found; `lscd kernels check` proves the kernels without a GPU"
+        )
+    reasons = []
     for make in (Torch, Cupy):
         try:
             library = make()
             library.full((1,), np.float16, 0.0)
-        except (ImportError, RuntimeError, AssertionError):
+        except (ImportError, OSError, RuntimeError, AssertionError) as error:
+            reasons.append(f"{make.name}: {str(error).strip().partition(chr(10))[0]}")
             continue
         return library
-    raise RuntimeError("neither PyTorch nor CuPy with CUDA found; install one of them beside numba-cuda")
+    raise RuntimeError(f"neither PyTorch nor CuPy sees the GPU ({'; '.join(reasons)}); install one beside numba-cuda")

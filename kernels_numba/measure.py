@@ -51,16 +51,17 @@ def time_on_gpu(weights: EncodedWeight, n: int, split_k: int | None) -> float:
     """Median microseconds of the GPU product, cold: replays rotate through copies beyond the L2 cache."""
     from numba import cuda
 
-    from kernels_numba import bench_gpu, device
+    from kernels_numba import device
     from kernels_numba.gpu_library import open_library
+    from kernels_numba.product import Gpu, Product, copies_beyond_l2, upload
 
-    l2_bytes = int(cuda.get_current_device().L2_CACHE_SIZE)
-    gpu = bench_gpu.Gpu("", device.current_arch(), device.sm_count(), l2_bytes)
-    x = np.random.default_rng(0).standard_normal((weights.shape[1], n)).astype(np.float16)
     library = open_library()
-    product = bench_gpu.Product(library, weights, x, gpu, split_k=split_k)
-    copies = range(bench_gpu.copies_beyond_l2(weights.nbytes, l2_bytes))
-    return library.time([product.runner(product.upload()) for _ in copies]).time_us
+    l2_bytes = int(cuda.get_current_device().L2_CACHE_SIZE)
+    gpu = Gpu("", device.current_arch(), device.sm_count(), l2_bytes)
+    x = np.random.default_rng(0).standard_normal((weights.shape[1], n)).astype(np.float16)
+    product = Product(library, weights, x, gpu, split_k=split_k)
+    copies = upload(library, product.weights, copies_beyond_l2(weights.nbytes, l2_bytes))
+    return library.time([product.runner(copy) for copy in copies]).time_us
 
 
 def device_identity(backend: str) -> str:
