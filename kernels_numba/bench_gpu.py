@@ -5,13 +5,14 @@
 into ``data/measured/<gpu>/`` after each matrix; ``--minutes`` limits it, ``--resume`` goes on where it ended. Needs
 numba-cuda and PyTorch or CuPy; a plain checkout is enough.
 
-Method: events around replays of a CUDA graph (note "graph") or around launches one by one (note "loop": what cannot be
-captured); 60 ms of warm-up, then the median of 9 stretches of about 8 ms. ``cold`` rotates through copies of the
+Method: events around replays of a CUDA graph (note "graph") or around launches one by one (note "loop": what cannot
+be captured); 60 ms of warm-up, then the median of 9 stretches of about 8 ms. ``cold`` rotates through copies of the
 weights that together exceed the L2 cache three times over, while x and the output, which are small, stay in it;
-``warm`` repeats one copy and is left out where that would be read from memory all the same. Weights are random in value
-and place. Every product is compared with a float64 product before and after its timing, in poisoned outputs; "error" is
-the larger relative error of the two, and a wrong product has no row. cuBLAS accumulates in float32. A device-to-device
-copy gives the ceiling of memory bandwidth. Clocks are left alone and reported.
+``warm`` repeats one copy and is left out where that would be read from memory all the same (cuSPARSE: warm only).
+Weights are random in value and place. Every product is compared with a float64 product before and after its timing,
+in poisoned outputs; "error" is the larger relative error of the two, and a wrong product has no row. cuBLAS
+accumulates in float32. A device-to-device copy gives the ceiling of memory bandwidth. Clocks are left alone and
+reported.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ Encoder = Callable[[NDArray[np.float16]], EncodedWeight]
 ENCODERS: dict[str, Encoder] = {
     "lscd-tiled-csl": encode_tiled_csl,
     "lscd-bitmap": encode_bitmap,
+    "lscd-bitmap-pairs": partial(encode_bitmap, width=2),
     "lscd-two-four": partial(encode_two_four, index_bits=16),
     "lscd-csr": partial(encode_csr, index_bits=16),
 }
@@ -115,8 +117,9 @@ class Bench:
         *,
         replay: bool = True,
     ) -> None:
-        """Check a product, time it cold and, if its weights may stay in the L2 cache, warm, and check it again.
+        """Check a product, time it and check it again.
 
+        Cold if there are copies to rotate through, and warm if not, or if the weights may stay in the L2 cache.
         ``nbytes`` are those of the weights and of everything the product must move. ``replay=False`` is for cuSPARSE,
         which is not captured, and which may multiply what was in its output by beta = 0: no NaN there.
         """
@@ -125,8 +128,8 @@ class Bench:
         runners[0]()
         errors = [accuracy(self.library.to_host(out)[:, :n], problem.expected)]
         out[...] = poison
-        timings = {"cold": self.library.time(runners, replay=replay)}
-        if nbytes[0] < WARM_L2_FACTOR * self.gpu.l2_bytes:
+        timings = {"cold": self.library.time(runners, replay=replay)} if len(runners) > 1 else {}
+        if not timings or nbytes[0] < WARM_L2_FACTOR * self.gpu.l2_bytes:
             timings["warm"] = self.library.time(runners[:1] * WARM_PRODUCTS, replay=replay)
         errors.append(accuracy(self.library.to_host(out)[:, :n], problem.expected))
         for cache, timing in timings.items():
@@ -170,7 +173,7 @@ class Bench:
             self.attempt(f"cublas {problem.shape}", partial(one, problem))
 
     def cusparse(self, a: NDArray[np.float16], problem: Problem) -> None:
-        """Measure the vendor's sparse product, if the library has it; one copy, for it is far from memory's speed."""
+        """Measure the vendor's sparse product, if the library has it, warm: it is far from memory's speed."""
         weights, (m, k, n) = encode_csr(a), problem.shape
         out = self.library.full((m, n), np.float16, 0.0)
         run = self.library.sparse(weights, self.library.asarray(problem.x), out)

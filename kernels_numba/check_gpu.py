@@ -30,7 +30,8 @@ def check_kernels(
             a = rng.standard_normal((m, k)).astype(np.float16)
             a[rng.random((m, k)) >= density] = 0
             x = rng.standard_normal((k, n)).astype(np.float16)
-            for weights in (encode(a) for encode in ENCODERS):
+            pairs = () if k % 2 else (partial(encode_bitmap, width=2),)
+            for weights in (encode(a) for encode in (*ENCODERS, *pairs)):
                 for split_k in (None,) if isinstance(weights, Csr) else (None, 1, 3):
                     what = f"{type(weights).__name__} {m} x {k} x {n} density {density} split_k {split_k}"
                     yield _check_one(library, gpu, weights, x, split_k, what)
