@@ -194,9 +194,10 @@ def speedups(context: Context) -> Exhibit:
 
 
 def storage(context: Context) -> Exhibit:
-    """Bits per weight of every format, break-even points and the feasible range."""
+    """Bits per weight of every published format, break-even points and the feasible range."""
     grid = np.round(np.linspace(0, 1, 101), 4)
     m = k = 12288
+    published = {name: fmt for name, fmt in FORMATS.items() if not name.startswith("lscd-")}
     sizes = pd.concat(
         [
             pd.DataFrame(
@@ -207,7 +208,7 @@ def storage(context: Context) -> Exhibit:
                     "depends_on_sparsity": fmt.depends_on_sparsity and name != "dense",
                 }
             )
-            for name, fmt in FORMATS.items()
+            for name, fmt in published.items()
         ],
         ignore_index=True,
     )

@@ -7,7 +7,12 @@ from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
 from perfmodel.kernels.dense import Dense
-from perfmodel.kernels.register_decode import RegisterDecode, RegisterDecodeInt4, RegisterDecodeInt8, RegisterDecodePairs
+from perfmodel.kernels.register_decode import (
+    RegisterDecode,
+    RegisterDecodeInt4,
+    RegisterDecodeInt8,
+    RegisterDecodePairs,
+)
 from perfmodel.kernels.sparta import Sparta
 from perfmodel.kernels.tiled_csl import TiledCsl
 from perfmodel.names import unknown_name

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from perfmodel.formats import STRIP_K, STRIP_M
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
+from perfmodel.kernels.decode import Bitmap
 from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, TiledCsl, split_k
 from perfmodel.specs import Bound
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
@@ -210,9 +211,10 @@ def capacity_index(sparsity: ArrayLike, positions: int = 1) -> Any:
 def speedups(
     gpus: Iterable[str], sparsities: Iterable[float], *, m: int = 36864, k: int = 9216, n: int = 16
 ) -> pd.DataFrame:
-    """Predicted speed-up over cuBLAS of this kernel and of Flash-LLM's, a row for each GPU and sparsity.
+    """Predicted speed-up over cuBLAS of this kernel and of two published ones, a row for each GPU and sparsity.
 
-    Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``flash_llm``, ``bound``, ``extrapolated``.
+    Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``flash_llm``, ``spinfer``, ``bound``,
+    ``extrapolated``.
     """
     import pandas as pd
 
@@ -220,9 +222,11 @@ def speedups(
 
     levels, tables = np.array(list(sparsities)), []
     for gpu in gpus:
-        ours, flash = (predict(kernel, gpu, m, k, n, levels) for kernel in (RegisterDecode.name, TiledCsl.name))
+        kernels = (RegisterDecode.name, TiledCsl.name, Bitmap.name)
+        ours, flash, spinfer = (predict(kernel, gpu, m, k, n, levels) for kernel in kernels)
         columns = {"speedup": ours.speedup_vs_dense, "low": ours.dense_s / ours.hi_s, "high": ours.dense_s / ours.lo_s}
-        columns |= {"flash_llm": flash.speedup_vs_dense, "bound": ours.bound.astype(str)}
+        columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
+        columns["bound"] = ours.bound.astype(str)
         tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
     return pd.concat(tables, ignore_index=True)
 

@@ -9,31 +9,34 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, ORANGE, VERMILION
+from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KERNEL_COLOURS, ORANGE, VERMILION, WINE
+
+OWN_LINES = {  # column -> colour, words
+    "speedup": (INDIGO, "our bitmap kernel, unmeasured (band: assumptions)"),
+    "flash_llm": (KERNEL_COLOURS["flash-llm"], "Flash-LLM"),
+    "spinfer": (KERNEL_COLOURS["bitmap"], "SpInfer"),
+}
 
 
 def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Predicted speed-up over cuBLAS against sparsity, a panel per GPU, the band what the assumptions span.
 
-    ``table``: ``gpu, sparsity, speedup, low, high, flash_llm``. All dashed: nothing of it is measured on these GPUs.
+    ``table``: ``gpu, sparsity, speedup, low, high, flash_llm, spinfer``. All dashed: an extrapolation, or close to one.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
     figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.9), sharey=True)
     for axes, gpu in zip(panels, gpus, strict=True):
         rows = table[table["gpu"] == gpu]
         at = rows["sparsity"] * 100
-        axes.fill_between(at, rows["low"], rows["high"], color=BLUE, alpha=0.18, lw=0)
-        axes.plot(at, rows["speedup"], "--", color=BLUE)
-        axes.plot(at, rows["flash_llm"], "--", color=VERMILION)
+        axes.fill_between(at, rows["low"], rows["high"], color=INDIGO, alpha=0.18, lw=0)
+        for column, (colour, _) in OWN_LINES.items():
+            axes.plot(at, rows[column], "--", color=colour)
         axes.axhline(1, color="k", lw=1)
         axes.set_title(titles[gpu], fontsize=8.5)
         axes.set_xlabel("sparsity [%]")
     panels[0].set(ylabel="speed-up over cuBLAS", ylim=(0, None))
-    handles = [
-        Line2D([], [], color=BLUE, ls="--", label="our bitmap kernel (band: assumptions)"),
-        Line2D([], [], color=VERMILION, ls="--", label="Flash-LLM"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    handles = [Line2D([], [], color=colour, ls="--", label=label) for colour, label in OWN_LINES.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
 
@@ -55,4 +58,32 @@ def accuracy_and_speed(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
     gain.axhline(1, color="k", lw=1)
     gain.set(xlabel="sparsity [%]", ylabel="speed-up over cuBLAS", title="predicted: best exact kernel", ylim=(0, None))
     gain.legend(loc="upper left")
+    return figure
+
+
+def simulated_kernels(
+    table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[str, str], aims: Mapping[str, Mapping[float, float]]
+) -> Figure:
+    """Simulated speed-ups over cuBLAS, a panel per GPU, a line per kernel of ``titles``; ``aims`` of a GPU as marks.
+
+    ``table``: ``gpu, kernel, sparsity, speedup``. Dashed: nothing of it is measured.
+    """
+    figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 3.0), sharey=True)
+    lines = dict(zip(titles, ((VERMILION, "o"), (INDIGO, "<"), (WINE, "H")), strict=True))
+    for axes, gpu in zip(panels, gpus, strict=True):
+        for kernel, (colour, marker) in lines.items():
+            rows = table[(table["gpu"] == gpu) & (table["kernel"] == kernel)]
+            axes.plot(
+                rows["sparsity"] * 100, rows["speedup"], "--", marker=marker, ms=4, color=colour, label=titles[kernel]
+            )
+        if gpu in aims:
+            axes.plot([100 * s for s in aims[gpu]], list(aims[gpu].values()), "+", color="k", ms=9, label="aim")
+        axes.axhline(1, color="k", lw=1)
+        axes.set_title(gpus[gpu], fontsize=8.5)
+        axes.set_xlabel("sparsity [%]")
+    panels[0].set(ylabel="speed-up over cuBLAS, simulated", ylim=(0, None))
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles=list(handles.values()), labels=list(handles), loc="outside lower center", ncols=4)
     return figure

@@ -15,7 +15,8 @@ COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on 
 # Okabe and Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
-INDIGO, WINE, PETROL, RUST = "#332288", "#882255", "#003B5C", "#8C3A00"  # dark, and far from all of the above for the colour-blind too
+# Dark, and far from all of the above for colour-blind readers too.
+INDIGO, WINE, PETROL, RUST = "#332288", "#882255", "#003B5C", "#8C3A00"
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
