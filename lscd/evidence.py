@@ -71,13 +71,13 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
 
 def _read_own(path: Path) -> pd.DataFrame:
-    """A user's measurements: the schema of the evidence, known GPUs and kernels."""
+    """A user's measurements: the schema of the evidence, known GPUs and kernels; without our kernels of no model."""
     from perfmodel.catalog import load_gpu, load_sources, read_kernel_times
     from perfmodel.kernels import kernel_model
     from perfmodel.prediction import check_tokens
 
     table = read_kernel_times(path)
-    table = table[table["status"] == "value"]
+    table = table[(table["status"] == "value") & ~table["kernel"].isin(WITHOUT_MODEL)]
     if table.empty or table["time_us"].isna().any():
         raise InputError(f"{path}: needs rows of status 'value', each with a time")
     published = set(table["source"]) & set(load_sources())
@@ -97,6 +97,8 @@ def _read_own(path: Path) -> pd.DataFrame:
     return table
 
 
+# What `kernels_numba.bench_gpu` measures beside the kernels that have a model.
+WITHOUT_MODEL = ("lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr")
 GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
 
 

@@ -27,6 +27,8 @@ from kernels_numba.product import MAX_COPIES, Gpu, Product, accuracy, copies_bey
 from kernels_numba.provenance import Row, code_version, gpu_key, gpu_state, read_table, write_table
 from kernels_numba.spmm import run_on_emulator
 from lscd.cli import app
+from lscd.evidence import WITHOUT_MODEL
+from perfmodel.kernels import KERNELS
 
 GPU = Gpu("h200", "sm_80", 132, 50 * 2**20, 4e12)
 COLUMNS = ["gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note"]
@@ -418,6 +420,16 @@ def test_bench_runs_once_on_every_worker_of_a_cluster(monkeypatch: pytest.Monkey
     # Two workers, one GPU model: one table.
     assert [path.name for path in sorted((tmp_path / "h200").iterdir())] == ["kernels_lscd.csv", "kernels_lscd.json"]
     assert json.loads((tmp_path / "h200" / "kernels_lscd.json").read_text())["seed"] == 3
+
+
+def test_the_models_take_the_table_of_a_run(one_gpu: Emulated, tmp_path: Path) -> None:
+    """`lscd validate --with`: every kernel has a model or is known to have none."""
+    bench_gpu.main(["--bench", "--output", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--with", str(tmp_path / "h200" / "kernels_lscd.csv")])
+    assert result.exit_code == 0, result.output
+    assert "lscd-bench-gpu" in result.output.replace("\n", "")
+    measured = {"cublas", "cusparse", "lscd-dense", *bench_gpu.ENCODERS}
+    assert measured <= {*KERNELS, *WITHOUT_MODEL}
 
 
 def test_bench_without_a_gpu_is_one_sentence(tmp_path: Path) -> None:
