@@ -178,6 +178,7 @@ def run(launch: Launch, stream: int = 0) -> None:
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     """Weights as the kernels want them and their buffers on the present GPU, kept there while ``weights`` lives."""
+    from cuda.bindings import driver
     from numba import cuda
 
     on_gpus = _uploaded.setdefault(weights, {})
@@ -185,6 +186,7 @@ def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     if ordinal not in on_gpus:
         aligned = with_aligned_rows(weights)
         buffers = {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
+        _succeed(driver.cuCtxSynchronize())  # streams that do not wait for the default one may read them next
         # None stands for the weights themselves: a value that held its own key would never be freed.
         on_gpus[ordinal] = None if aligned is weights else aligned, buffers
     kept, buffers = on_gpus[ordinal]

@@ -51,6 +51,7 @@ class FakeDriver:
             "cuCtxPopCurrent": lambda: (OK, self.contexts.pop()),
             "cuCtxGetDevice": lambda: (OK, self.contexts[-1]),
             "cuPointerGetAttribute": lambda attribute, pointer: (OK, x_ordinal),
+            "cuCtxSynchronize": lambda: (OK,),
             "cuMemsetD16Async": self.set,
             "cuMemcpy2DAsync": self.copy,
         }

@@ -231,6 +231,8 @@ def test_gpu_agrees_with_float64(encode: Any) -> None:
 def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
     monkeypatch.setattr(device, "current_ordinal", lambda: 0)
+    monkeypatch.setattr(device, "_succeed", lambda result: None)
+    monkeypatch.setattr("cuda.bindings.driver.cuCtxSynchronize", lambda: None)
     weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
     seen = weakref.ref(weights)
     assert device.upload(weights)[0] is weights
