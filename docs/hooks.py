@@ -11,6 +11,7 @@ import io
 import re
 import shlex
 import textwrap
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -18,7 +19,9 @@ import typer
 from typer.testing import CliRunner
 
 from lscd.cli import app
+from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_calibration
+from perfmodel.kernels import KERNELS, KernelModel
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
@@ -99,4 +102,15 @@ def fits_table() -> str:
     for name, fit in load_calibration().items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in fit.parameters.items())
         lines.append(f"| {name} | {values} | {fit.fitted_on} | {fit.rows} | {100 * fit.mean_absolute_error:.1f} % |")
+    lines += [
+        f"| {name} | {_assumed(KERNELS[name])} | nothing: assumed | 0 | unknown |" for name in unmeasured_kernels()
+    ]
     return "\n".join(lines)
+
+
+def _assumed(model: KernelModel) -> str:
+    """Assumed parameters of a kernel with their ranges."""
+    return ", ".join(
+        f"{f.name} {f.default:.4g} ({f.metadata['low']:.4g} to {f.metadata['high']:.4g})"
+        for f in fields(model.Parameters)
+    )

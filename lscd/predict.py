@@ -164,10 +164,9 @@ def _fastest(results: list[dict[str, Any]]) -> str:
 def _evidence_words(row: dict[str, Any], n: int) -> str:
     found = row["evidence"]
     padded = f"N padded to {row['n']}; " if row["n"] != n else ""
-    if not row["measured"]:
-        return padded + "none at all: parameters assumed, the interval is their range"
     if found is None:
-        return padded + "none for this kernel on this GPU"
+        missing = "for this kernel on this GPU" if row["measured"] else "at all: parameters and interval are assumed"
+        return f"{padded}none {missing}"
     words = f"{found['time_us']:.1f} us, {found['error']:+.1%} {'fitted' if found['fitted'] else 'held out'}"
     if not found["exact"]:
         words += f" at {found['m']} x {found['k']}, N {found['n']}, {found['sparsity']:.0%}"

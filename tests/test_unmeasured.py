@@ -57,6 +57,8 @@ def test_nothing_is_stored_for_them() -> None:
     assert OURS in unmeasured_kernels()
     assert set(load_calibration()) == set(fitted_kernels(load_kernel_times()))
     assert all(entry.rows >= 1 for entry in load_calibration().values())
+    # Once there are rows, a rule of `perfmodel.calibration` must name them, or these kernels are no longer unmeasured.
+    assert not set(unmeasured_kernels()) & set(load_kernel_times()["kernel"])
 
 
 @pytest.mark.parametrize("kernel", unmeasured_kernels())
@@ -173,7 +175,7 @@ def test_commands_name_them_and_say_so() -> None:
     answer = run("predict", *question)
     assert f"never measured, but might reach: {OURS} " in answer
     assert f"{OURS} is the fastest" not in answer
-    assert "parameters assumed" in answer
+    assert "none at all" in answer
     assert f"no evidence: {', '.join(unmeasured_kernels())}" in run("validate")
     assert OURS in run("kernels", "list")
     listed = run("formats")
