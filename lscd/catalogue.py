@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+LARGEST = 2**40  # as perfmodel.specs.LARGEST_SIZE, which is not imported just to show help
+
 kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
 
 
@@ -49,13 +51,13 @@ def models() -> None:
 
 
 def formats(
-    m: Annotated[int, typer.Option(min=1, help="Rows of the matrix.")] = 12288,
-    k: Annotated[int, typer.Option(min=1, help="Columns of the matrix.")] = 12288,
+    m: Annotated[int, typer.Option(min=1, max=LARGEST, help="Rows of the matrix.")] = 12288,
+    k: Annotated[int, typer.Option(min=1, max=LARGEST, help="Columns of the matrix.")] = 12288,
     sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
     gpu: Annotated[
         str, typer.Option(help="Add the time that DRAM sets at least on this GPU: a name, or a TOML file.")
     ] = "",
-    n: Annotated[int, typer.Option(min=1, help="Tokens of that product.")] = 8,
+    n: Annotated[int, typer.Option(min=1, max=LARGEST, help="Tokens of that product.")] = 8,
 ) -> None:
     """List the weight formats: size at a sparsity, and where each breaks even with dense FP16."""
     from perfmodel.catalog import load_gpu

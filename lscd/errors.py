@@ -35,8 +35,15 @@ def explained() -> Iterator[None]:
     except (ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
-        print(f"lscd: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"lscd: {_sentence(error)}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong, on one line; of a file its name and the system's words, without the number."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
 
 
 def _flush() -> None:
@@ -52,13 +59,7 @@ def _flush() -> None:
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place only if the block succeeds."""
-    target = Path(path).resolve()
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: no such directory {target.parent}")
-    if target.is_dir():
-        raise InputError(f"{target} is a directory; give a file name")
-    if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
-        raise InputError(f"{target} is no file that can be written")
+    target = writable(path)
     with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix, delete=False) as file:
         partial = Path(file.name)
     try:
@@ -67,6 +68,24 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def writable(path: str | Path) -> Path:
+    """``path``, resolved, refused if no file can be written there: worth asking before long work."""
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: no such directory {target.parent}")
+    if target.is_dir():
+        raise InputError(f"{target} is a directory; give a file name")
+    if target.exists() and not (target.is_file() and os.access(target, os.W_OK)):
+        raise InputError(f"{target} is no file that can be written")
+    return target
+
+
+def refuse_overwriting(source: Path, target: Path) -> None:
+    """Refuse an output of another kind that would replace the very file it is made from."""
+    if source.exists() and target.exists() and source.samefile(target):
+        raise InputError(f"{target} is the input itself; write to another file")
 
 
 def refuse_beside_input(context: typer.Context, allowed: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lscd.errors import InputError, written_whole
+from lscd.errors import InputError, refuse_overwriting, writable, written_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,8 @@ def calibrate(
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
+    if own is not None and out is not None:
+        refuse_overwriting(own, writable(out))
     mine = None if own is None else _read_own(own)
     fitted = fit_all(mine)
     fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)), mine)
@@ -113,11 +115,11 @@ def validate(
     from perfmodel.calibration import unmeasured_kernels
     from perfmodel.validation import error_statistics, join_predictions
 
+    groups = [name.strip() for name in by.split(",")]
+    if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
+        raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
     joined = join_predictions(None if own is None else _read_own(own))
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
-    groups = by.split(",")
-    if not set(groups) <= set(GROUPS):
-        raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
     groups.append("rows of")
     statistics = error_statistics(joined, groups)
     table = Table(box=None, pad_edge=False, header_style="bold")

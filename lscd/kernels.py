@@ -15,7 +15,9 @@ WIDTH = 150  # columns; one variant a column is easier to compare than wrapped n
 
 Kernel = Annotated[
     str,
-    typer.Argument(help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4."),
+    typer.Argument(
+        help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4."
+    ),
 ]
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
 
@@ -28,7 +30,7 @@ def _fail(error: Exception) -> typer.Exit:
 @app.command()
 def check(
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the random problems; a new one each time if absent.")
+        int | None, typer.Option(min=0, help="Seed of the random problems; a new one each time if absent.")
     ] = None,
     problems: Annotated[int, typer.Option(min=1, help="Random problems to run on the emulator.")] = 24,
     arch: Annotated[list[str] | None, typer.Option(help="Architectures to compile for; all by default.")] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,9 @@ GANTT_STEPS = (6, 9)  # past the start of the pipeline
 
 
 def simulate(
-    kernel: Annotated[str, typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), numba-tiled-csl, numba-bitmap or numba-dense.")],
+    kernel: Annotated[
+        str, typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), numba-tiled-csl, numba-bitmap or numba-dense.")
+    ],
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")],
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")],
     k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")],
@@ -44,6 +47,8 @@ def simulate(
     from perfmodel.pipeline import Submission, WhatIf
     from perfmodel.pipeline import simulate as run
 
+    if trace is not None and trace == gantt:
+        raise InputError(f"--trace and --gantt are both {trace}; give two files")
     if gantt is not None and gantt.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--gantt is {gantt}, allowed are files ending in .png, .svg or .pdf")
     what_if = WhatIf(
@@ -52,10 +57,7 @@ def simulate(
     )  # fmt: skip
     submission = Submission.GRAPH if graph else Submission.STREAM
     result = run(kernel, gpu, m, k, n, sparsity, split_k=split_k, what_if=what_if, seed=seed, submission=submission)
-    if trace is not None:
-        _write_trace(result, trace)
-    if gantt is not None:
-        _draw_gantt(result, gantt, f"{kernel}, {m} x {k}, N = {n}, sparsity {sparsity:g}, {result.machine.gpu.name}")
+    _write(result, trace, gantt, f"{kernel}, {m} x {k}, N = {n}, sparsity {sparsity:g}, {result.machine.gpu.name}")
     summary = _summary(result)
     if as_json:
         question = {"kernel": kernel, "gpu": result.machine.gpu.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
@@ -97,11 +99,20 @@ def _print(summary: dict[str, Any]) -> None:
         console.print(table)
 
 
+def _write(result: Simulation, trace: Path | None, gantt: Path | None, title: str) -> None:
+    """Write both files or none."""
+    with ExitStack() as files:
+        trace_part, gantt_part = (path and files.enter_context(written_whole(path)) for path in (trace, gantt))
+        if trace_part is not None:
+            _write_trace(result, trace_part)
+        if gantt_part is not None:
+            _draw_gantt(result, gantt_part, title)
+
+
 def _write_trace(result: Simulation, path: Path) -> None:
     from perfmodel.pipeline.timeline import perfetto_trace
 
-    with written_whole(path) as partial:
-        partial.write_text(json.dumps(perfetto_trace(result)), encoding="utf-8")
+    path.write_text(json.dumps(perfetto_trace(result)), encoding="utf-8")
 
 
 def _draw_gantt(result: Simulation, path: Path, title: str) -> None:
@@ -109,5 +120,5 @@ def _draw_gantt(result: Simulation, path: Path, title: str) -> None:
     from perfmodel.plotting.pipeline import gantt
     from perfmodel.plotting.style import house_style
 
-    with written_whole(path) as partial, house_style():
-        gantt(timeline(result), title, GANTT_STEPS, result.machine.clock_hz).savefig(partial)
+    with house_style():
+        gantt(timeline(result), title, GANTT_STEPS, result.machine.clock_hz).savefig(path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, written_whole
+from lscd.errors import InputError, refuse_overwriting, written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -67,6 +67,8 @@ def query(
     """Ask a sweep file a question in SQL (DuckDB)."""
     import pandas as pd
 
+    if output is not None:
+        refuse_overwriting(results, output)
     answer = _answer(results, sql)
     if output is not None:
         with written_whole(output) as partial:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lscd.errors import InputError
+from perfmodel.specs import LARGEST_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HEADER_LINES = 1
-LARGEST_SIZE = 2**40
 MISSPELT = 0.8  # similarity from which a column was meant to be another
 
 

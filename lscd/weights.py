@@ -78,7 +78,7 @@ def prune(
     norms: Annotated[
         Path | None, typer.Option(help="wanda: safetensors with the norm of each input, named as the weights.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="random: another seed, other zeros.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="random: another seed, other zeros.")] = 0,
     include: Include = None,
     exclude: Exclude = None,
     as_json: AsJson = False,

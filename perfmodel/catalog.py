@@ -266,7 +266,7 @@ def _find(name_or_path: str | Path, kind: str, folder: str) -> Path:
     known = data_directory() / folder / f"{name}.toml"
     if known.name == f"{name}.toml" and known.is_file():
         return known
-    if path.suffix in (".toml", ".json") or path.is_dir():
+    if name and (path.suffix in (".toml", ".json") or path.is_dir()):
         return path
     raise ValueError(unknown_name(kind, str(name_or_path), _stems(folder)))
 

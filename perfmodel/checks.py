@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from perfmodel.specs import FittedKernel
+from perfmodel.specs import LARGEST_SIZE, FittedKernel
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,6 @@ KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
 NAME_COLUMNS = ("gpu", "kernel", "status", "source")
-LARGEST_SIZE = 2**40
 FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": ("inside", "range", "gpu")}
 _SIZES = ("m", "k", "n")
 

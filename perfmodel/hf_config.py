@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perfmodel.specs import Layers, Norm
+from perfmodel.specs import LARGEST_SIZE, Layers, Norm
 
 Config = Mapping[str, Any]
 
-LARGEST_SIZE = 2**40
 # Keys that betray what `Layers` cannot describe, so that the refusal can say why.
 _UNMODELLED = {
     "kv_lora_rank": "multi-head latent attention",

@@ -161,6 +161,7 @@ def plan(
     """
     record, card, _ = resolve(model, gpu, "flash-llm")
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
+    evaluate(record, card, "flash-llm", batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
     counts = splits(record, max_gpus)
     options = [
         option

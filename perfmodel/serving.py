@@ -22,7 +22,7 @@ from perfmodel.collectives import CALIBRATION_FILE, all_reduce_time, point_to_po
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, Machine, Shape
 from perfmodel.memory import Memory, memory
-from perfmodel.specs import Gpu, LanguageModel
+from perfmodel.specs import LARGEST_SIZE, Gpu, LanguageModel
 from perfmodel.systems import CALIBRATION_NAME, System, SystemParameters, calibrated_systems, dense_time, load_system
 from perfmodel.transformer import (
     ALL_REDUCES_PER_LAYER,
@@ -316,6 +316,8 @@ def _whole(name: str, value: ArrayLike) -> Array:
     wrong = ~(array >= 1) | (np.floor(array) != array) | (array == np.inf)
     if np.any(wrong):
         raise ValueError(f"{name} must be a whole number of at least 1, got {float(array[wrong].flat[0]):g}")
+    if np.any(array > LARGEST_SIZE):
+        raise ValueError(f"{name} must be at most 2**40, got {float(np.max(array)):g}")
     return array
 
 

@@ -19,6 +19,8 @@ from perfmodel import predict
 RUNNER = CliRunner()
 ONE = ["predict", "--gpu", "a100-80gb", "--m", "36864", "--k", "9216", "--n", "8", "--sparsity", "0.8"]
 HEADER = "gpu,m,k,n,sparsity,kernel"
+HUGE = str(10**30)
+SIMULATE = ["simulate", "flash-llm", "--gpu", "h100", "--m", "64", "--k", "64", "--n", "8"]
 GOOD_ROW = "a100-80gb,36864,9216,8,0.8,flash-llm"
 
 
@@ -154,6 +156,18 @@ def test_batch_refuses_broken_files(
         (["predict", "--input", "a.csv", "--output", "b.csv", "--sparsity", "7", "--json"], "drop --sparsity, --json"),
         (["e2e", "--input", "a.csv", "--output", "b.csv", "--gpus", "4"], "drop --gpus"),
         (["predict", "--gpu", "h100", "--m", "1" * 400, "--k", "8", "--n", "8"], "too large"),
+        (["predict", "--gpu", "h100", "--m", HUGE, "--k", "8", "--n", "8"], "m must be at most 2**40, got 1e+30"),
+        (["e2e", "--model", "opt-13b", "--gpu", "h100", "--batch", HUGE], "batch must be at most 2**40"),
+        (["choose", "--model", "opt-13b", "--gpu", "h100", "--batch", HUGE], "n must be at most 2**40"),
+        (["plan", "--model", "opt-13b", "--gpu", "h100", "--output-len", HUGE], "output_len must be at most 2**40"),
+        (["plan", "--model", "opt-13b", "--gpu", "h100", "--output-len", "4096"], "opt-13b knows 2048 positions"),
+        (["plan", "--model", "opt-13b", "--gpu", ""], "unknown GPU ''"),
+        ([*SIMULATE, "--bandwidth-scale", "1e-300"], "bandwidth_scale is 1e-300, allowed is 1e-6 to 1e6"),
+        ([*SIMULATE, "--tile-k", HUGE], "allowed are multiples of 16 up to 4096"),
+        ([*SIMULATE, "--trace", "a.json", "--gantt", "none/b.png"], "no such directory"),
+        ([*SIMULATE, "--trace", "a.png", "--gantt", "a.png"], "are both a.png"),
+        (["validate", "--by", "kernel,kernel"], "--by is 'kernel,kernel'"),
+        (["sweep", "none.toml", "--out", "o.parquet"], "lscd: none.toml: No such file or directory"),
     ],
 )
 def test_bad_options_exit_2_with_one_sentence(
@@ -213,7 +227,7 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("reader", "code", "message"),
-    [("closed", 1, ""), ("/dev/full", 2, "lscd: [Errno 28] No space left on device\n")],
+    [("closed", 1, ""), ("/dev/full", 2, "lscd: No space left on device\n")],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_ends_without_a_traceback(
@@ -317,6 +331,18 @@ def test_own_measurements_must_be_sound(
         assert "own.csv: " in stderr
         assert message in stderr
     assert list(tmp_path.iterdir()) == [own]
+
+
+def test_a_fit_never_replaces_the_measurements_it_is_made_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(OWN_HEADER + OWN_ROW)
+    for out, message in ((own, "is the input itself"), (tmp_path, "is a directory"), (own / "x", "no such directory")):
+        code, stdout, stderr = run(monkeypatch, capsys, "calibrate", "--with", str(own), "--out", str(out))
+        assert (code, stdout) == (2, "")
+        assert message in stderr
+    assert own.read_text() == OWN_HEADER + OWN_ROW
 
 
 def test_own_measurements_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
-from perfmodel.specs import Bound, Gpu
+from perfmodel.specs import LARGEST_SIZE, Bound, Gpu
 
 Array = NDArray[np.float64]
 Number = float | Array
@@ -107,6 +107,8 @@ class Shape:
             size = np.asarray(value, dtype=np.float64)
             if np.any(~((size >= 1) & (size < np.inf))):
                 raise ValueError(f"{letter} must be at least 1, got {float(np.min(size)):g}")
+            if np.any(size > LARGEST_SIZE):
+                raise ValueError(f"{letter} must be at most 2**40, got {float(np.max(size)):g}")
             sizes.append(size)
         m_, k_, n_ = sizes
         return cls(m_, k_, n_, check_sparsity(sparsity))

@@ -27,6 +27,8 @@ DECODE_INSTRUCTIONS = 14  # per 8 x 8 bitmap and warp: two bit tests, masks, pop
 # (CUDA C++ Programming Guide, throughput of arithmetic instructions, 7.x to 9.0): 8 issue slots each.
 POPULATION_COUNT_SLOTS = 4 * (8 - 1)
 MASK_BYTES = 1 / 8  # a bitmap holds one bit per weight
+SMALLEST_SCALE = 1e-6  # of bandwidth or shared memory; its inverse is the largest
+DEEPEST_TILE = 4096  # more than any shared memory holds
 KERNEL_CHANGES = ("reorder", "double_buffer", "register_decode", "tile_k")  # the others change the GPU
 
 
@@ -58,10 +60,10 @@ class WhatIf:
     def __post_init__(self) -> None:
         """Refuse scales and tiles that mean nothing."""
         for name in ("bandwidth_scale", "shared_scale"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name):g}, allowed is a finite number above 0")
-        if self.tile_k is not None and (self.tile_k < MMA_K or self.tile_k % MMA_K):
-            raise ValueError(f"tile_k is {self.tile_k}, allowed are multiples of {MMA_K}")
+            if not SMALLEST_SCALE <= getattr(self, name) <= 1 / SMALLEST_SCALE:
+                raise ValueError(f"{name} is {getattr(self, name):g}, allowed is 1e-6 to 1e6")
+        if self.tile_k is not None and not (MMA_K <= self.tile_k <= DEEPEST_TILE and self.tile_k % MMA_K == 0):
+            raise ValueError(f"tile_k is {self.tile_k}, allowed are multiples of {MMA_K} up to {DEEPEST_TILE}")
 
     def check_for(self, kernel: str, *possible: str) -> None:
         """Refuse changes of the kernel other than the ``possible`` ones, which would do nothing; names them."""
