@@ -34,7 +34,7 @@ from kernels_numba.check_gpu import check_kernels
 from kernels_numba.encoded import EncodedWeight
 from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.formats_bitmap import encode_bitmap
-from kernels_numba.gpu_library import Library, Run, Timing, open_library
+from kernels_numba.gpu_library import Library, Run, Timing, launch_all, open_library
 from kernels_numba.launch import with_aligned_rows
 from kernels_numba.product import Gpu, Product, accuracy, copies_beyond_l2, random_weights, upload
 from kernels_numba.provenance import Row, describe_gpu, gpu_state, read_table, write_table
@@ -93,11 +93,19 @@ class Bench:
         self.rows: list[Row] = []
         self.steps: list[dict[str, Any]] = []
         self.failures: list[str] = []
+        self.load: Run | None = None  # what keeps the GPU busy: the last product
 
     def left_out(self) -> list[Step]:
         """Matrices that are not measured yet, in order."""
         done = {(step["m"], step["k"], step["sparsity"]) for step in self.steps}
         return [step for step in steps() if step not in done]
+
+    def state_under_load(self) -> dict[str, str] | None:
+        """Clocks, power and throttle reasons of the GPU while it repeats the last product."""
+        found: list[dict[str, str] | None] = [None]
+        self.attempt("state under load", lambda: found.insert(0, gpu_state(self.uuid, self.load)))
+        self.load = None  # frees its weights
+        return found[0]
 
     def attempt(self, what: str, work: Callable[[], None]) -> None:
         """Do some work; whatever goes wrong is reported and kept, so that one kernel cannot cost the others."""
@@ -132,6 +140,7 @@ class Bench:
         if not timings or nbytes[0] < WARM_L2_FACTOR * self.gpu.l2_bytes:
             timings["warm"] = self.library.time(runners[:1] * WARM_PRODUCTS, replay=replay)
         errors.append(accuracy(self.library.to_host(out)[:, :n], problem.expected))
+        self.load = launch_all([*runners, self.library.synchronize])
         for cache, timing in timings.items():
             self.keep(kernel, problem, cache, timing, nbytes[1], max(errors))
 
@@ -221,7 +230,7 @@ def run_bench(bench: Bench, minutes: float, seed: int, keep: Callable[[], object
             break
         if rows:
             fields = {"m": m, "k": k, "sparsity": sparsity, "rows": rows, "seconds": round(seconds, 1)}
-            bench.steps.append(fields | {"state_after": gpu_state(bench.uuid)})
+            bench.steps.append(fields | {"state_under_load": bench.state_under_load()})
         keep()
 
 

@@ -13,6 +13,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,7 @@ from kernels_numba.product import Gpu
 
 TABLE = "kernels_lscd.csv"
 COPY_BYTES = 2**31
+COMMAND_S = 20  # patience with nvidia-smi and git
 PACKAGES = (
     "numpy",
     "numba",
@@ -126,10 +128,15 @@ def copy_rate(library: Library) -> float:
     return 2 * COPY_BYTES / timing.time_us * 1e6
 
 
-def gpu_state(uuid: str) -> dict[str, str] | None:
-    """Driver, clocks, power, temperature and throttle reasons as ``nvidia-smi`` reports them; None if it does not."""
+def gpu_state(uuid: str, meanwhile: Callable[[], object] | None = None) -> dict[str, str] | None:
+    """Driver, clocks, power, temperature and throttle reasons as ``nvidia-smi`` reports them; None if it does not.
+
+    ``meanwhile`` is repeated until it has answered: what the GPU does while it is looked at.
+    """
     for names in ((*STATE, REASONS[0]), (*STATE, REASONS[1]), STATE):
-        text = _output("nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader")
+        text = _output(
+            "nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader", meanwhile=meanwhile
+        )
         values = [value.strip() for value in text.split(",")] if text else []
         if len(values) == len(names):
             return dict(zip(names, values, strict=True))
@@ -148,12 +155,20 @@ def code_version() -> dict[str, str | bool | None]:
     return {"sources_sha256": digest.hexdigest(), "git_commit": commit, "git_changed": changed}
 
 
-def _output(*command: str) -> str | None:
-    """What a command prints, None if it fails or prints nothing."""
+def _output(*command: str, meanwhile: Callable[[], object] | None = None) -> str | None:
+    """What a command prints, None if it fails or prints nothing; ``meanwhile`` is repeated until it ends."""
+    end = time.monotonic() + COMMAND_S
     try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip() or None
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            try:
+                while meanwhile is not None and process.poll() is None and time.monotonic() < end:
+                    meanwhile()
+                text, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
+            finally:
+                process.kill()
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
+    return text.strip() or None if process.returncode == 0 else None
 
 
 def _version(package: str) -> str | None:

@@ -193,7 +193,12 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> Emulated:
     monkeypatch.setattr(bench_gpu, "open_library", lambda: library)
     described = {"gpu": "NVIDIA H200", "uuid": "GPU-0", **code_version()}
     monkeypatch.setattr(bench_gpu, "describe_gpu", lambda library, method: (GPU, described | {"method": method}))
-    monkeypatch.setattr(bench_gpu, "gpu_state", lambda uuid: {"clocks.sm": "1980 MHz"})
+
+    def state(uuid: str, meanwhile: Run) -> dict[str, str]:
+        meanwhile()
+        return {"clocks.sm": "1980 MHz"}
+
+    monkeypatch.setattr(bench_gpu, "gpu_state", state)
     return library
 
 
@@ -223,7 +228,7 @@ def test_a_run_from_end_to_end(one_gpu: Emulated, tmp_path: Path, capsys: pytest
     assert [(step["m"], step["k"], step["sparsity"]) for step in story["steps"]] == [
         (64, 64, 0.0), (64, 64, 0.8), (32, 128, 0.0), (32, 128, 0.8),
     ]  # fmt: skip
-    assert story["steps"][0]["state_after"] == {"clocks.sm": "1980 MHz"}
+    assert story["steps"][0]["state_under_load"] == {"clocks.sm": "1980 MHz"}
     assert (story["left_out"], story["failures"], story["seed"]) == ([], [], 0)
     assert "cold" in story["method"]
     assert f"wrote {len(rows)} rows" in capsys.readouterr().out
@@ -328,7 +333,7 @@ def test_state_of_the_gpu_with_old_and_new_drivers(monkeypatch: pytest.MonkeyPat
     """A driver refuses the whole question if it does not know one name in it."""
     known = {*provenance.STATE, "clocks_throttle_reasons.active"}
 
-    def smi(*command: str) -> str | None:
+    def smi(*command: str, meanwhile: Run | None) -> str | None:
         assert command[:2] == ("nvidia-smi", "--id=GPU-7")
         names = command[2].removeprefix("--query-gpu=").split(",")
         return ", ".join(f"<{name}>" for name in names) if set(names) <= known else None
@@ -340,8 +345,19 @@ def test_state_of_the_gpu_with_old_and_new_drivers(monkeypatch: pytest.MonkeyPat
     assert list(state) == [*provenance.STATE, "clocks_throttle_reasons.active"]
     known.remove("clocks_throttle_reasons.active")
     assert gpu_state("GPU-7") == {name: f"<{name}>" for name in provenance.STATE}
-    monkeypatch.setattr(provenance, "_output", lambda *command: None)
+    monkeypatch.setattr(provenance, "_output", lambda *command, meanwhile: None)
     assert gpu_state("GPU-7") is None
+
+
+def test_the_gpu_works_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks: list[int] = []
+    script = "import time; time.sleep(0.1); print(' done ')"
+    assert provenance._output(sys.executable, "-c", script, meanwhile=lambda: ticks.append(1)) == "done"
+    assert ticks
+    assert provenance._output("no-such-command", meanwhile=lambda: ticks.append(1)) is None
+    assert provenance._output(sys.executable, "-c", "print(1); raise SystemExit(3)") is None
+    monkeypatch.setattr(provenance, "COMMAND_S", 0.05)
+    assert provenance._output(sys.executable, "-c", "import time; time.sleep(60)", meanwhile=lambda: None) is None
 
 
 def test_the_gpu_and_the_code_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
