@@ -34,7 +34,9 @@ LAUNCHES = 2  # product and split-K reduction
 CALIBRATED_BLOCKS_PER_SM = 2  # residency on the A100, where the cycle counts below were fitted
 RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block
 # Registers allow two blocks of 128 threads: 246 a thread are known at 128 tokens, and up to 32 tokens twice as many
-# hold sparse words. At 64 tokens half of both is needed, and three blocks fit, as many as shared memory lets in.
+# hold sparse words. At 64 tokens half of both is needed, and three blocks fit, as many as shared memory lets in. So the
+# sparsity from which the kernel pays dips a little at 64 tokens. Runs say the same: with two blocks there, published
+# throughputs of OPT-30B and OPT-66B at batch 64 are missed by 20 and 17 %, with three by 5 and 7 %.
 BLOCKS_BY_REGISTERS, BLOCKS_BY_REGISTERS_AT_64 = 2, 3
 
 
@@ -102,7 +104,9 @@ class TiledCsl(KernelModel):
 
     Up to about 70 % sparsity DRAM bounds it on an A100; above, the on-chip floor of computing dense: clearing and
     reading a 16 KB tile costs the same however few weights it holds, so even an empty matrix takes 0.136 ms at
-    36864 x 9216. At 128 tokens and more the sparse tile is loaded and expanded once per 128 columns.
+    36864 x 9216. At 128 tokens and more the sparse tile is loaded and expanded once per 128 columns; its bytes come
+    from DRAM once, because the grid puts the blocks that share rows side by side (columns are its fastest axis in the
+    released code), where all but the first find them in L2.
     """
 
     name = "flash-llm"
