@@ -11,12 +11,12 @@ from typing import Annotated
 
 import msgspec
 
+LARGEST_SIZE = 2**40  # of a matrix, a batch, a model: far beyond any, and products of three stay finite
 # The upper limit is beyond any quantity here; it keeps out the `inf` that TOML allows.
 Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
-PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
-Natural = Annotated[int, msgspec.Meta(ge=0)]
+PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=LARGEST_SIZE)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SIZE)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
-LARGEST_SIZE = 2**40  # of a matrix, a batch, a model: far beyond any, and products of three stay finite
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

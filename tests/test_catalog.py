@@ -301,6 +301,7 @@ def test_files_that_are_no_toml_or_json(tmp_path: Path) -> None:
         ('architecture = "ampere"', 'architecture = "fermi"', "x.toml: architecture: Invalid enum value 'fermi'"),
         ("l1_cycles = 33", "l1_cycles = 333", "x.toml: latency: l1_cycles is 333, allowed is at most 205"),
         ("shared_memory_per_block_bytes = 166_912", "shared_memory_per_block_bytes = 200_000", "x.toml: sm: shared_"),
+        ("sm_count = 108", f"sm_count = {10**30}", "x.toml: clock.sm_count: Expected 'int' <= 1099511627776"),
         ("low_usd_per_hour = 0.80", "low_usd_per_hour = 8.0", "x.toml: price: low_usd_per_hour is 8, allowed is at"),
         ('name = "NVIDIA', 'key = "a"\nname = "NVIDIA', "x.toml: unknown key 'key'"),
     ],
