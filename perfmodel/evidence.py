@@ -61,6 +61,12 @@ def launched_by_graph(rows: pd.DataFrame) -> NDArray[np.bool_]:
     return rows["source"].isin(graph).to_numpy()
 
 
+def boxplot_shapes() -> pd.DataFrame:
+    """The shapes ``m, k`` whose speed-ups the quartiles of `BOXPLOT_TABLE` sum up."""
+    times = load_kernel_times("measured/rtx-3090/*")
+    return times.loc[times["source"] == BOXPLOT_SHAPES_SOURCE, ["m", "k"]].drop_duplicates()
+
+
 def boxplot_speedups(model: KernelModel, parameters: Any, dense_parameters: Any) -> pd.DataFrame:
     """Published quartiles of the speed-up over cuBLAS on an A100, 31 shapes, beside the model's.
 
@@ -73,8 +79,7 @@ def boxplot_speedups(model: KernelModel, parameters: Any, dense_parameters: Any)
 
     table = load_table(BOXPLOT_TABLE)
     table = table[table["kernel"].replace(BOXPLOT_NAMES) == model.name]
-    times = load_kernel_times("measured/rtx-3090/*")
-    shapes = times.loc[times["source"] == BOXPLOT_SHAPES_SOURCE, ["m", "k"]].drop_duplicates()
+    shapes = boxplot_shapes()
     n, sparsity = (table[name].to_numpy()[:, None] for name in ("n", "sparsity"))
     machine = Machine.of(load_gpu("a100-40gb"))
     shape = Shape.of(shapes["m"].to_numpy()[None, :], shapes["k"].to_numpy()[None, :], n, sparsity)
