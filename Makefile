@@ -6,10 +6,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report test check format readme calibrate bench bench-sweep gpu-check gpu-bench notebooks docs clean
+.PHONY: help install report explore explorer-test lab test check format readme calibrate bench bench-sweep gpu-check gpu-bench \
+	notebooks docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 .venv/pip: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -21,6 +22,14 @@ help: ## show this list
 	$(PIP) -e '.[gpu,cluster,dev]'
 	@touch $@
 
+.venv/explore: .venv/pip
+	$(PIP) -e '.[explore]'
+	@touch $@
+
+.venv/lab: .venv/pip
+	$(PIP) -e '.[gpu]' jupyterlab
+	@touch $@
+
 .venv/bench: .venv/dev
 	$(PIP) -e '.[bench]'
 	@touch $@
@@ -30,8 +39,18 @@ install: .venv/dev ## set up .venv with everything to develop and test
 report: .venv/pip ## the main job: build reports/index.html from the built-in evidence
 	$(BIN)/lscd report
 
+explore: .venv/explore ## the interactive page, in your browser
+	$(BIN)/lscd explore
+
+lab: .venv/lab ## the notebooks in JupyterLab, in your browser
+	$(BIN)/jupyter lab notebooks
+
 test: .venv/dev ## all tests; no GPU needed
 	$(BIN)/python -m pytest -n 2
+
+explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
+	$(PIP) playwright
+	$(BIN)/python -m pytest tests/test_explorer.py
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

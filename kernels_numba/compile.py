@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from typing import Any
 
 from kernels_numba.sass import Instruction, main_loop, parse
@@ -140,6 +141,8 @@ def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
     from numba import cuda
 
+    if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
+        raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
     digits = check_arch(arch).removeprefix("sm_")
     to_ptx: Any = cuda.compile_ptx  # mypy finds the older one inside numba, without launch_bounds
     ptx, _ = to_ptx(

@@ -64,6 +64,12 @@ def test_missing_instructions_are_found() -> None:
     assert {"no STS.U16", "no LDG.E.NA.128"} <= set(faults)
 
 
+def test_without_numba_cuda_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels_numba.compile.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs numba-cuda: pip install 'lscd-lab\[gpu\]'"):
+        compile_ptx.__wrapped__(variants.dense(8), "sm_80")
+
+
 def test_occupancy_by_hand() -> None:
     """34,816 + 1,024 bytes a block: 4 blocks in 164 KiB, 6 in 228 KiB, 2 in 100 KiB."""
     variant = variants.tiled_csl(8, 4)

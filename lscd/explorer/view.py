@@ -6,7 +6,7 @@ Nothing here knows about the browser: the tables can be used from a notebook or 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
@@ -31,74 +31,86 @@ INTENSITIES = np.geomspace(0.3, 2000.0, 100)
 
 @dataclass(frozen=True)
 class View:
-    """Everything the page shows.
-
-    Attributes
-    ----------
-    state : State
-        What was asked.
-    run, dense : Serving
-        The chosen system, and FasterTransformer with dense weights, at the chosen batch.
-    kernels : DataFrame
-        One row per kernel that takes this N, perhaps padded: ``kernel, title, n, time_us, lo_us, hi_us,
-        speedup_vs_dense, bound, extrapolated, measured, intensity, flops_per_s``; fastest first. Where nobody has
-        measured a kernel, anywhere, ``measured`` is False.
-    refused : tuple of str
-        Kernels that cannot take this N.
-    roof : DataFrame
-        ``intensity`` [FLOP/B], ``flops_per_s``.
-    ridge : float
-        Intensity of the roof's corner [FLOP/B].
-    memory : DataFrame
-        ``part, gigabytes`` on each GPU.
-    throughput : DataFrame
-        ``system, title, batch, tokens_per_gpu_s, fits``.
-    speedups : DataFrame
-        ``kernel, title, sparsity, speedup`` of one decoder layer over cuBLAS.
-    crossover : float or None
-        Sparsity from which the system's kernel wins on a layer: NaN if it never does, None if it has no kernel model.
-    feasible : tuple of float
-        Highest sparsity that published pruning supports: in one shot, with retraining.
-    """
+    """Everything the page shows for a state, computed when first asked for: facts need not wait for charts."""
 
     state: State
-    run: Serving
-    dense: Serving
-    kernels: pd.DataFrame
-    refused: tuple[str, ...]
-    roof: pd.DataFrame
-    ridge: float
-    memory: pd.DataFrame
-    throughput: pd.DataFrame
-    speedups: pd.DataFrame
-    crossover: float | None
-    feasible: tuple[float, float]
+
+    @cached_property
+    def run(self) -> Serving:
+        """The chosen system at the chosen batch."""
+        return serve(self.state, self.state.system, self.state.batch)
+
+    @cached_property
+    def dense(self) -> Serving:
+        """FasterTransformer with dense weights at the chosen batch."""
+        return serve(self.state, HOST, self.state.batch)
+
+    @cached_property
+    def crossover(self) -> float | None:
+        """Sparsity from which the system's kernel wins on a layer: NaN if it never does, None without such a kernel."""
+        kernel = load_system(self.state.system).kernel
+        if kernel is None or not KERNELS[kernel].format.depends_on_sparsity:
+            return None
+        return float(crossover_sparsity(kernel, self.state.gpu, self.state.model, self.state.batch))
+
+    @cached_property
+    def feasible(self) -> tuple[float, float]:
+        """Highest sparsity that published pruning supports: in one shot, with retraining."""
+        return _feasible()
+
+    @cached_property
+    def kernels(self) -> pd.DataFrame:
+        """One row per kernel that takes this N, perhaps padded; fastest first.
+
+        Columns ``kernel, title, n, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured, intensity,
+        flops_per_s``. Where nobody has measured a kernel, anywhere, ``measured`` is False.
+        """
+        return kernel_table(self.state)
+
+    @cached_property
+    def refused(self) -> tuple[str, ...]:
+        """Kernels that cannot take this N."""
+        return tuple(name for name in KERNELS if name not in set(self.kernels["kernel"]))
+
+    @cached_property
+    def roof(self) -> pd.DataFrame:
+        """The DRAM roofline of the GPU, with its corner: ``intensity`` [FLOP/B], ``flops_per_s``."""
+        gpu = load_gpu(self.state.gpu)
+        at = np.sort(np.append(INTENSITIES, self.ridge))
+        return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(gpu, at)})
+
+    @cached_property
+    def ridge(self) -> float:
+        """Intensity of the roof's corner [FLOP/B]."""
+        return ridge_point(load_gpu(self.state.gpu))
+
+    @cached_property
+    def memory(self) -> pd.DataFrame:
+        """What each GPU holds: ``part, gigabytes``."""
+        return memory_table(self.run)
+
+    @cached_property
+    def throughput(self) -> pd.DataFrame:
+        """``system, title, batch, tokens_per_gpu_s, fits``."""
+        return throughput_table(self.state)
+
+    @cached_property
+    def speedups(self) -> pd.DataFrame:
+        """``kernel, title, sparsity, speedup`` of one decoder layer over cuBLAS."""
+        return speedup_table(self.state)
 
 
 def view(state: State) -> View:
-    """Ask the models everything the page shows.
+    """Ask the models what the page shows.
 
     Raises
     ------
     ValueError
         As `perfmodel.serving.evaluate`: a number out of range, a model that so many GPUs cannot share.
     """
-    run = serve(state, state.system, state.batch)
-    kernels, refused = kernel_table(state)
-    return View(
-        state=state,
-        run=run,
-        dense=serve(state, HOST, state.batch),
-        kernels=kernels,
-        refused=refused,
-        roof=roof_table(state),
-        ridge=ridge_point(load_gpu(state.gpu)),
-        memory=memory_table(run),
-        throughput=throughput_table(state),
-        speedups=speedup_table(state),
-        crossover=crossover(state),
-        feasible=_feasible(),
-    )
+    found = View(state)
+    _ = found.run  # checks the state
+    return found
 
 
 def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
@@ -123,15 +135,14 @@ def product(state: State) -> tuple[int, int, int]:
     return int(matrix.m), int(matrix.k), int(tokens)
 
 
-def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """`View.kernels` and `View.refused`."""
+def kernel_table(state: State) -> pd.DataFrame:
+    """`View.kernels`."""
     gpu = load_gpu(state.gpu)
     m, k, n = product(state)
-    rows, refused, unmeasured = [], [], unmeasured_kernels()
+    rows, unmeasured = [], unmeasured_kernels()
     for name, model in KERNELS.items():
         padded = model.padded_n(n).item()
         if np.isnan(padded):
-            refused.append(name)
             continue
         p = predict(name, gpu, m, k, padded, state.sparsity)
         rows.append(
@@ -150,19 +161,12 @@ def kernel_table(state: State) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
         )
-    return pd.DataFrame(rows).sort_values("time_us", ignore_index=True), tuple(refused)
+    return pd.DataFrame(rows).sort_values("time_us", ignore_index=True)
 
 
 def short_title(kernel: str) -> str:
     """Title of a kernel without what stands in brackets, so that it fits a phone."""
     return KERNELS[kernel].title.split(" (")[0]
-
-
-def roof_table(state: State) -> pd.DataFrame:
-    """`View.roof`: the DRAM roofline of the GPU, with its corner."""
-    gpu = load_gpu(state.gpu)
-    at = np.sort(np.append(INTENSITIES, ridge_point(gpu)))
-    return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(gpu, at)})
 
 
 def memory_table(run: Serving) -> pd.DataFrame:
@@ -207,11 +211,3 @@ def speedup_table(state: State) -> pd.DataFrame:
 def _feasible() -> tuple[float, float]:
     """Reads the evidence once."""
     return feasible_sparsity(retrained=False), feasible_sparsity(retrained=True)
-
-
-def crossover(state: State) -> float | None:
-    """`View.crossover`, from which the system's kernel wins."""
-    kernel = load_system(state.system).kernel
-    if kernel is None or not KERNELS[kernel].format.depends_on_sparsity:
-        return None
-    return float(crossover_sparsity(kernel, state.gpu, state.model, state.batch))
