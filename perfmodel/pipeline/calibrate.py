@@ -8,13 +8,10 @@ other row and GPU is held out.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -146,11 +143,6 @@ def fit_all(evidence: pd.DataFrame) -> dict[str, FittedKernel]:
     for plan in FITS:
         _, found[plan.name] = fit(plan, evidence, _stacked(plan.name, found, plan.after))
     return found
-
-
-def save(found: dict[str, FittedKernel], path: Path) -> None:
-    """Write fitted parameters as JSON."""
-    path.write_text(json.dumps(msgspec.to_builtins(found), indent=2) + "\n", encoding="utf-8")
 
 
 def load_parameters(kernel: str, submission: Submission = Submission.STREAM) -> PipelineParameters:
