@@ -145,6 +145,14 @@ def test_weights_far_beyond_the_l2_cache_are_not_timed_warm() -> None:
     assert [row.cache for row in one.rows] == ["cold"]
 
 
+def test_a_time_that_launching_may_have_set_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, a = Emulated(), np.ones((8, 64), np.float16)
+    one = bench(library)
+    for host_bound in (False, True):
+        one.keep("cublas", problem(a), "cold", Timing(10.0, 0.5, False, host_bound), nbytes=1000, error=2e-4)
+    assert [row.status for row in one.rows] == ["value", "upper_bound"]
+
+
 def test_random_weights_have_the_sparsity_asked_for() -> None:
     a = random_weights(512, 512, 0.8, np.random.default_rng(0))
     assert abs(np.mean(a == 0) - 0.8) < 0.01

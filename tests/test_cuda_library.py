@@ -18,7 +18,7 @@ from kernels_numba.gpu_library import Cupy, Timing, Torch, open_library, summari
 RNG = np.random.default_rng(2)
 A = RNG.standard_normal((40, 64)).astype(np.float16)
 X = RNG.standard_normal((64, 8)).astype(np.float16)
-PRODUCT_US = 20.0
+PRODUCT_US = 5000.0  # far longer than the stand-ins take
 
 
 class Array(np.ndarray):
@@ -46,8 +46,8 @@ class Array(np.ndarray):
 class Machine:
     """A GPU with a clock: products launched advance it; products captured do so when their graph is replayed."""
 
-    def __init__(self, refuses: bool = False) -> None:
-        self.refuses, self.clock_us, self.captured = refuses, 0.0, None
+    def __init__(self, refuses: bool = False, product_us: float = PRODUCT_US) -> None:
+        self.product_us, self.refuses, self.clock_us, self.captured = product_us, refuses, 0.0, None
         self.launches = self.captures_ended = 0
 
     def launch(self, work: Callable[[], object]) -> None:
@@ -58,7 +58,7 @@ class Machine:
             return
         work()
         self.launches += 1
-        self.clock_us += PRODUCT_US
+        self.clock_us += self.product_us
 
     def begin(self) -> None:
         assert self.captured is None
@@ -214,6 +214,19 @@ def test_what_cannot_be_captured_is_launched_one_by_one(make: Callable[[Machine]
     # The stream is usable afterwards, and nothing is captured that should not be.
     assert library.time(runs[:1], replay=False).replayed is False
     assert machine.captures_ended == 1
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_a_product_shorter_than_its_launch_is_an_upper_bound(
+    make: Callable[[Machine], Any], monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    """The stand-in's product takes a hundred nanoseconds by its own clock, its launch more by ours."""
+    monkeypatch.setattr(gpu_library, "WARM_UP_MS", 0.1)
+    monkeypatch.setattr(gpu_library, "STRETCH_MS", 0.1)
+    library = make(Machine(refuses, product_us=0.1))
+    out = library.full((40, 8), np.float16, np.nan)
+    timing = library.time([library.dense(library.asarray(A), library.asarray(X), out)] * 4)
+    assert (timing.replayed, timing.host_bound) == (not refuses, refuses)
 
 
 def test_our_launches_go_to_the_stream_that_is_captured(
