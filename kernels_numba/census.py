@@ -96,9 +96,9 @@ class Census:
     def format_bytes(self) -> dict[str, int]:
         """Exact bytes by format name; a format that cannot hold the matrix is absent.
 
-        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap`` (``-pairs``), ``sparta`` and ``dense`` equal ``nbytes`` of the
-        encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is there if nothing
-        spills. ``bitmap`` is SpInfer's, ``lscd-bitmap`` our own.
+        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap`` (``-pairs``), ``sparta`` and ``dense`` equal
+        ``nbytes`` of the encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is
+        there if nothing spills. ``bitmap`` is SpInfer's, ``lscd-bitmap`` our own.
         """
         m, k = self.shape
         pointers = 4 * (m + 1)
@@ -114,13 +114,11 @@ class Census:
             "sparta": pattern + 6 * self.spilled + pointers,
             "bitmap": 4 * (groups + 1) + 8 * groups * (GROUP_SIDE // BITMAP_SIDE) ** 2 + 2 * self.nnz,
             "lscd-bitmap": self._strip_bytes(16),
+            "lscd-bitmap-pairs": 4 * _padded_sum(self.strip_pairs, 4) + 132 * self.strip_pairs.size + 8,
             "macko": 2 * stored + _ceil_div(stored, 2) + pointers,
         }
         if k <= UINT16_COLUMNS:
             found["sputnik-csr"] = 4 * self.nnz + pointers
-        if k % 2 == 0:
-            strips = self.strip_pairs.size
-            found["lscd-bitmap-pairs"] = 4 * _padded_sum(self.strip_pairs, 4) + 128 * strips + 4 * (strips + 2)
         if not self.spilled:
             found["2:4"] = pattern
         return found

@@ -114,9 +114,9 @@ def _encode(a: np.ndarray, i: int) -> EncodedWeight:
     if i % 4 == 2:
         # Few rows: the emulated residual runs a block for every four.
         return Dense(a) if i % 8 == 2 else encode_two_four(a[: min(140, len(a))].copy())
-    if i % 8 == 5 and a.shape[1] % 2 == 0:
-        return encode_bitmap(a, width=2)
-    return encode_bitmap(a) if i % 8 in (0, 5) else encode_tiled_csl(a, reorder=i % 8 < 2)
+    if i % 8 in (0, 5):
+        return encode_bitmap(a, width=2 if i % 8 else 1)
+    return encode_tiled_csl(a, reorder=i % 8 < 2)
 
 
 def _check_one(name: str, weights: EncodedWeight, x: np.ndarray, split_k: int | None, out_dtype: type) -> Outcome:

@@ -25,6 +25,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from kernels_numba.checkpoint import check_target
 from kernels_numba.encoded import Element, EncodedWeight, bits_of, check
 from kernels_numba.float_values import DTYPE_NAMES, ELEMENTS, Rounding, as_float16
 from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
+from kernels_numba.formats_bitmap import MASK_DTYPES, Bitmap, encode_bitmap
 from kernels_numba.safetensors_io import Checkpoint, TensorInfo, open_checkpoint, parse_json
 from kernels_numba.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
 
@@ -46,9 +47,15 @@ BUFFERS = {
     "csr": ("row_ptr", "col_idx", "values"),
     "two-four": ("values", "metadata", "residual_row_ptr", "residual_col_idx", "residual_values"),
     "bitmap": ("masks", "values", "offsets"),
+    "bitmap-pairs": ("masks", "values", "offsets"),
     "dense": ("values",),
 }
-FLOAT16_ONLY = ("tiled-csl", "bitmap")
+FLOAT16_ENCODERS: dict[str, Callable[[NDArray[Any]], EncodedWeight]] = {
+    "tiled-csl": encode_tiled_csl,
+    "bitmap": encode_bitmap,
+    "bitmap-pairs": partial(encode_bitmap, width=2),
+}
+BITMAP_MASKS = {"bitmap": np.dtype(MASK_DTYPES[1]), "bitmap-pairs": np.dtype(MASK_DTYPES[2])}
 _DTYPES = {np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
 _DIGEST = "lscd_header_sha256"
 
@@ -106,7 +113,7 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
 
     Parameters
     ----------
-    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and ``bitmap`` take F16 only.
+    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and bitmaps take F16 only.
 
     Raises
     ------
@@ -120,9 +127,9 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
         element = Element.FLOAT16
         remedy = "magnitudes up to 65504; keep the dtype or exclude the tensor"
         check(not rounding.overflowed, "float16", f"overflows at {rounding.overflowed} values", remedy)
-    if format_name in FLOAT16_ONLY:
+    if format_name in FLOAT16_ENCODERS:
         check(element is Element.FLOAT16, "dtype", dtype, f"F16, or conversion to float16, for {format_name}")
-        return (encode_bitmap if format_name == "bitmap" else encode_tiled_csl)(values), rounding
+        return FLOAT16_ENCODERS[format_name](values), rounding
     if format_name == "dense":
         return Dense(values, element), rounding
     encoder = encode_csr if format_name == "csr" else encode_two_four
@@ -277,7 +284,11 @@ def _decode_fields(entry: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> E
     if entry["format"] == "two-four":
         part = {field.name: buffers.pop(f"residual_{field.name}") for field in fields(Csr) if field.name not in common}
         return TwoFour.from_buffers(**common, **buffers, residual=Csr.from_buffers(**common, **part))
-    kinds: dict[str, type[EncodedWeight]] = {"tiled-csl": TiledCsl, "csr": Csr, "bitmap": Bitmap}
+    if entry["format"] in BITMAP_MASKS:
+        masks, wanted = buffers["masks"].dtype, BITMAP_MASKS[entry["format"]]
+        check(masks == wanted, "masks", masks, str(wanted))
+        return Bitmap.from_buffers(**common, **buffers)
+    kinds: dict[str, type[EncodedWeight]] = {"tiled-csl": TiledCsl, "csr": Csr}
     return kinds[entry["format"]].from_buffers(**common, **buffers)
 
 

@@ -78,8 +78,10 @@ class Bitmap(EncodedWeight):
 
     @property
     def nnz(self) -> int:
-        """Stored positions: the non-zeros, and with pairs their zero partners; padding not counted."""
-        return self.width * int(np.bitwise_count(self.masks).sum())
+        """Stored non-zeros; padding and zero partners not counted."""
+        if self.width == 2:
+            return int(np.count_nonzero(bits_of(self.values) & np.uint16(0x7FFF)))
+        return int(np.bitwise_count(self.masks).sum())
 
     @property
     def most_values(self) -> int:
@@ -88,6 +90,10 @@ class Bitmap(EncodedWeight):
 
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k)."""
+        return np.ascontiguousarray(self._whole_pairs()[:, : self.shape[1]])
+
+    def _whole_pairs(self) -> NDArray[np.float16]:
+        """Dense matrix with, for pairs and odd k, the column beyond."""
         elements = bits_of(self.values).view(ELEMENT_DTYPES[self.width])
         return expand(self.shape, self.masks, elements, self.offsets).view(np.float16)
 
@@ -97,9 +103,9 @@ class Bitmap(EncodedWeight):
         check_vector(self.values, "values", np.float16)
         known = isinstance(self.masks, np.ndarray) and self.masks.dtype in MASK_DTYPES.values()
         width = self.width if known else 1
-        if width == 2:
-            check_even(check_shape(self.shape)[1])
         check_strips(self.shape, self.masks, self.offsets, self.values.size // width, 16 * width)
+        if self.shape[1] % width:
+            check(not self._whole_pairs()[:, -1].any(), "values", "a weight beyond the last column", "zero there")
         return self
 
 
@@ -167,22 +173,16 @@ def encode_bitmap(a: NDArray[np.float16], width: int = 1) -> Bitmap:
     Raises
     ------
     ValueError
-        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets; if ``width`` is
-        neither 1 nor 2, or 2 for an odd number of columns.
+        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets, or ``width`` is
+        neither 1 nor 2.
     """
     check(width in MASK_DTYPES, "width", width, "1 or 2")
     bits = bits_of(as_matrix(a, Element.FLOAT16))
     shape = bits.shape
-    if width == 2:
-        check_even(shape[1])
-    elements = np.where(bits & np.uint16(0x7FFF), bits, np.uint16(0)).view(ELEMENT_DTYPES[width])
+    bits = np.where(bits & np.uint16(0x7FFF), bits, np.uint16(0))
+    elements = np.pad(bits, ((0, 0), (0, shape[1] % width))).view(ELEMENT_DTYPES[width])
     masks, values, offsets = pack(elements, elements != 0, 16 * width)
     return Bitmap(shape, masks, values.view(np.float16), offsets)
-
-
-def check_even(k: int) -> None:
-    """Refuse an odd number of columns, which pairs would reach beyond."""
-    check(k % 2 == 0, "k", k, "an even number of columns, for pairs")
 
 
 def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:
@@ -264,7 +264,7 @@ def _to_flags(masks: Masks) -> NDArray[np.bool_]:
 
 
 def pack(elements: NDArray[Any], kept: NDArray[np.bool_], bits: int) -> tuple[Masks, NDArray[Any], NDArray[np.int32]]:
-    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k), or of pairs (m, k / 2).
+    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k), or of pairs (m, ceil(k / 2)).
 
     Parameters
     ----------
@@ -304,11 +304,11 @@ def _places(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.
 
 
 def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets: NDArray[np.int32]) -> NDArray[Any]:
-    """Dense (m, k), or (m, k / 2) of pairs, of what `pack` made; ``elements`` padded as the offsets say."""
+    """Dense (m, k), or (m, ceil(k / 2)) of pairs, of what `pack` made; ``elements`` padded as the offsets say."""
     grid = strip_grid(shape)
     width = 2 if masks.dtype == np.uint32 else 1
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
-    out = np.zeros((shape[0], shape[1] // width), elements.dtype)
+    out = np.zeros((shape[0], -(-shape[1] // width)), elements.dtype)
     for begin, end in row_blocks(grid):
         strips = slice(begin * grid[1], end * grid[1])
         flags = _to_flags(masks[strips])

@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,16 @@ ENCODERS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {
     "dense": Dense,
     "tiled-csl": encode_tiled_csl,
     "bitmap": encode_bitmap,
+    "bitmap-pairs": partial(encode_bitmap, width=2),
     "two-four": encode_two_four,
     "csr": encode_csr,
     "panel-csr": encode_panel_csr,
 }
-TYPES = {
-    "dense": Dense, "tiled-csl": TiledCsl, "bitmap": Bitmap, "two-four": TwoFour, "csr": Csr, "panel-csr": PanelCsr,
+NAMES: dict[type[EncodedWeight], str] = {
+    Dense: "dense", TiledCsl: "tiled-csl", Bitmap: "bitmap", TwoFour: "two-four", Csr: "csr", PanelCsr: "panel-csr",
 }  # fmt: skip
 FORMATS = {
-    "cuda": ("dense", "tiled-csl", "bitmap", "two-four", "csr"),
+    "cuda": ("dense", "tiled-csl", "bitmap", "bitmap-pairs", "two-four", "csr"),
     "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr"),
 }
 MEASURED = 4  # candidates that are tried, best predicted first
@@ -124,7 +126,7 @@ def plan(
         weights = Dense(as_matrix(weights, Element.FLOAT16))
         own = None
     else:
-        own = next((name for name, kind in TYPES.items() if type(weights) is kind), None)
+        own = format_name(weights)
         check(own and weights.element == Element.FLOAT16, "weights", type(weights).__name__, "a float16 weight")
     backend = _backend(backend)
     ordered, source = _ordered(weights, _allowed(candidates, backend, own))
@@ -152,10 +154,17 @@ def _backend(name: str) -> str:
     return ("cuda" if device.is_supported() else "cpu") if name == "auto" else name
 
 
+def format_name(weights: EncodedWeight) -> str | None:
+    """Key of `ENCODERS` for the format ``weights`` have; None if it is not among them."""
+    if isinstance(weights, Bitmap) and weights.width == 2:
+        return "bitmap-pairs"
+    return NAMES.get(type(weights))
+
+
 def _allowed(candidates: Iterable[Candidate] | None, backend: str, own: str | None) -> list[Candidate]:
     """Candidates the backend has kernels for; only those of format ``own`` if that is given."""
     given = [Candidate(name) for name in FORMATS[backend]] if candidates is None else [_checked(c) for c in candidates]
-    allowed = FORMATS[backend] if own is None else tuple(name for name in FORMATS[backend] if name == own)
+    allowed = [name for name in FORMATS[backend] if own in (None, name)]
     kept = [candidate for candidate in given if candidate.format in allowed]
     names = ", ".join(candidate.format for candidate in given) or "none"
     check(kept, "candidates", names, f"some of {', '.join(allowed) or 'another format than ' + str(own)} on {backend}")
@@ -186,6 +195,7 @@ def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
         "dense": 2.0 * size,
         "tiled-csl": 4.0 * nnz,
         "bitmap": 2.0 * nnz + size / 8,
+        "bitmap-pairs": 2.0 * size * (1 - (1 - density) ** 2) + size / 16,
         "two-four": 1.125 * size + 6 * spilled + 4 * (rows + 1),
         "csr": 6.0 * nnz + 4 * (rows + 1),
         "panel-csr": 3.0 * nnz,
@@ -209,7 +219,7 @@ def _measure(
     """
     a, tried = None, {}
     for candidate in candidates:
-        if type(weights) is TYPES[candidate.format]:
+        if format_name(weights) == candidate.format:
             encoded = weights
         else:
             a = weights.decode() if a is None else a

@@ -24,6 +24,7 @@ OUR_FORMATS = {
     "sparta": "two-four",
     "sputnik-csr": "csr",
     "lscd-bitmap": "bitmap",
+    "lscd-bitmap-pairs": "bitmap-pairs",
 }
 
 

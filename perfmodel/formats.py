@@ -195,7 +195,7 @@ def _lscd_bitmap(value_bits: int) -> BytesOf:
 
 
 def _lscd_bitmap_pairs(m: Array, k: Array, s: Array) -> Array:
-    """A bit for two neighbouring columns, 4 bytes if either is kept, padded to 16 bytes a strip; k is even."""
+    """A bit for two neighbouring columns, 4 bytes if either is kept, padded to 16 bytes a strip."""
     strips = np.ceil(m / STRIP_M) * np.ceil(k / STRIP_K)
     pairs = _stored_in_tiles(m, np.ceil(k / 2), s**2, (STRIP_M, STRIP_K // 2), STRIP_UNIT_BYTES // 4)
     return STRIP_M * STRIP_K / 2 / BITS_PER_BYTE * strips + 4 * (strips + 2) + 4 * pairs

@@ -362,4 +362,6 @@ def test_table_of_the_design_note() -> None:
         line = next(line for line in text.splitlines() if line.startswith(f"| {gpu} |"))
         cells = line.split("|")[2:-1]
         shown = np.array([[float(number) for number in re.findall(r"\d+\.\d+", cell)] for cell in cells])
-        np.testing.assert_allclose(shown, rows[["speedup", "low", "high", "pairs", "flash_llm"]], rtol=0.05, err_msg=str(gpu))
+        np.testing.assert_allclose(
+            shown, rows[["speedup", "low", "high", "pairs", "flash_llm"]], rtol=0.05, err_msg=str(gpu)
+        )

@@ -15,9 +15,9 @@ import pytest
 
 from kernels_numba import device, gpu_library, measure
 from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import encode_csr, encode_tiled_csl
+from kernels_numba.formats import Csr, encode_csr, encode_tiled_csl
 from kernels_numba.launch import make_plan
-from kernels_numba.plan import ENCODERS, FORMATS, TYPES, Candidate, estimated_bytes, plan
+from kernels_numba.plan import ENCODERS, FORMATS, Candidate, estimated_bytes, format_name, plan
 from kernels_numba.spmm import spmm
 from kernels_numba.tuning import Entry, TuningCache, TuningCacheWarning, cache_directory
 from lscd.choose import OUR_FORMATS, measurable
@@ -41,7 +41,7 @@ class Stopwatch:
         self.asked: list[tuple[str, int, int | None]] = []
 
     def __call__(self, weights: EncodedWeight, n: int, split_k: int | None) -> float:
-        name = next(name for name, kind in TYPES.items() if type(weights) is kind)
+        name = format_name(weights)
         self.asked.append((name, n, split_k))
         return self.times[name] + (split_k or 0)
 
@@ -115,7 +115,7 @@ def test_an_encoded_weight_keeps_its_format(cache: TuningCache) -> None:
 
 def test_a_candidate_that_fails_is_left_out(cache: TuningCache) -> None:
     def broken(weights: EncodedWeight, n: int, split_k: int | None) -> float:
-        if isinstance(weights, TYPES["csr"]):
+        if isinstance(weights, Csr):
             return 9.0
         raise RuntimeError("out of memory")
 
@@ -279,3 +279,11 @@ def test_a_writer_that_dies_holding_the_lock_blocks_nobody(cache: TuningCache) -
     holder.communicate()
     assert cache.put("after", Entry("csr", None, 2.0))
     assert cache.get("before") == Entry("csr", None, 1.0)
+
+
+def test_both_bitmaps_are_formats_of_their_own() -> None:
+    for name in ("bitmap", "bitmap-pairs"):
+        choice = plan(A, 8, [Candidate(name)], measure=False, backend="cuda")
+        encoded = choice.encode(A)
+        assert format_name(encoded) == choice.format == name
+        assert plan(encoded, 8, measure=False, backend="cuda").format == name
