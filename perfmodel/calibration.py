@@ -148,10 +148,14 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: 
         gpus=sorted(rows["gpu"].unique()),
         rows=len(rows),
         mean_absolute_error=_rounded(np.mean(np.abs(np.expm1(error)))),
-        evidence_range={
-            column: (float(rows[column].min()), float(rows[column].max())) for column in ("m", "k", "n", "sparsity")
-        },
+        evidence_range=_evidence_range(model, rows),
     )
+
+
+def _evidence_range(model: KernelModel, rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Smallest and largest m, k, n and sparsity; any sparsity for a dense or quantised kernel."""
+    found = {column: (float(rows[column].min()), float(rows[column].max())) for column in ("m", "k", "n", "sparsity")}
+    return found if model.format.depends_on_sparsity else found | {"sparsity": (0.0, 1.0)}
 
 
 def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Any:
@@ -265,16 +269,12 @@ def unmeasured_kernels(calibration: Mapping[str, FittedKernel] | None = None) ->
 def outside_range(
     fitted: FittedKernel, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike
 ) -> NDArray[np.bool_]:
-    """True where sizes, tokens or sparsity leave the range of the evidence the kernel was fitted on.
-
-    Sparsity means nothing to a kernel that was fitted at one sparsity only: a dense or a quantised one.
-    """
+    """True where sizes, tokens or sparsity leave the range of the evidence the kernel was fitted on."""
     outside = np.asarray(False)
     for column, value in zip(("m", "k", "n", "sparsity"), (m, k, n, sparsity), strict=True):
         low, high = fitted.evidence_range[column]
-        if column != "sparsity" or low < high:
-            array = np.asarray(value, dtype=np.float64)
-            outside = outside | (array < low) | (array > high)
+        array = np.asarray(value, dtype=np.float64)
+        outside = outside | (array < low) | (array > high)
     return outside
 
 

@@ -145,6 +145,15 @@ def test_rows_of_a_user_make_it_a_kernel_like_any_other(
     assert join_predictions(own)["fitted"].all()
 
 
+def test_rows_at_one_sparsity_say_nothing_about_another(own: pd.DataFrame) -> None:
+    """Unlike those of a dense or a quantised kernel, which any sparsity leaves as it is."""
+    rows = own[own["sparsity"] == 0.7]
+    found = fit(OURS, rows, rules=rules_with(rows))
+    assert list(extrapolated(found, "h100", 9216, 36864, 16, [0.6, 0.7, 0.8])) == [True, False, True]
+    dense = load_calibration()[BASELINE]
+    assert not extrapolated(dense, "a100-80gb", 36864, 9216, 8, [0.0, 0.8]).any()
+
+
 def test_rows_of_a_user_without_a_fit_are_held_out(own: pd.DataFrame) -> None:
     joined = join_predictions(own)
     assert not joined["fitted"].any()
