@@ -17,6 +17,7 @@ from perfmodel.kernels import KERNELS, Machine, Shape, kernel_model
 from perfmodel.kernels.base import imbalance, overlap
 from perfmodel.kernels.sparta import RESIDUAL
 from perfmodel.kernels.tiled_csl import blocks_per_sm, padded_tokens, split_k
+from perfmodel.plotting.style import KERNEL_COLOURS, KERNEL_MARKERS
 from perfmodel.prediction import predict_table
 from perfmodel.specs import Bound
 from perfmodel.validation import error_statistics, join_predictions, nearest_evidence
@@ -59,6 +60,12 @@ def test_dense_rows_of_unseen_gpus_are_near(joined: pd.DataFrame) -> None:
 def test_no_model_has_more_than_five_free_parameters() -> None:
     for model in KERNELS.values():
         assert len(calibrated(model.name).__dataclass_fields__) <= 5
+
+
+def test_every_kernel_has_a_colour_and_a_marker_of_its_own() -> None:
+    for looks in (KERNEL_COLOURS, KERNEL_MARKERS):
+        assert set(looks) == set(KERNELS)
+        assert len(set(looks.values())) == len(looks)
 
 
 def test_fit_and_report_are_disjoint(joined: pd.DataFrame) -> None:

@@ -15,8 +15,8 @@ COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on 
 # Okabe and Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
-# Dark, and far from all of the above for colour-blind readers too.
-INDIGO, WINE, PETROL, RUST = "#332288", "#882255", "#003B5C", "#8C3A00"
+# Further ones that stay apart from those above, and from each other, for colour-blind readers too.
+INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#CCCC77"
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
@@ -27,11 +27,11 @@ KERNEL_COLOURS = {
     "bitmap": ORANGE,
     "macko": SKY,
     "quant-llm-w6": YELLOW,
-    "quant-llm-w5": "#B8A800",
+    "quant-llm-w5": SAND,
     "int8": GREY,
     "lscd-bitmap": INDIGO,
     "lscd-bitmap-pairs": WINE,
-    "lscd-bitmap-8": PETROL,
+    "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
 }
 KERNEL_MARKERS = {
