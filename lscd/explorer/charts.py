@@ -104,7 +104,7 @@ def kernel_times(view: View) -> Chart:
     table = _cut_bars(view.kernels, CUT * dense)
     # Room for the labels right of the bars.
     scale = {"domain": [0, 1.65 * table["to_us"].max()], "nice": False}
-    x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5})
+    x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True})
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
     colour = {"field": "kernel", "type": "nominal", "scale": KERNEL_SCALE, "legend": None}
     tip = [_tip("title", "kernel"), _tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
@@ -138,7 +138,7 @@ def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
         shown_us=kernels["time_us"].clip(upper=top),
         from_us=kernels["lo_us"].clip(upper=top),
         to_us=kernels["hi_us"].clip(upper=top),
-        cut=kernels["hi_us"] > top,
+        cut=kernels["time_us"] > top,
         note=[_time_note(row, top) for row in kernels.itertuples()],
     )
 
