@@ -17,7 +17,6 @@ zero. That takes half the masks, more values, and half the work of decoding, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -35,17 +34,24 @@ from kernels_numba.encoded import (
     check_shape,
     check_vector,
 )
+from kernels_numba.formats_bitmap_njit import (
+    CHUNKS,
+    LANES,
+    STRIP_K,
+    STRIP_M,
+    fill_masks,
+    fill_values,
+    scatter_values,
+)
+from kernels_numba.formats_njit import MAGNITUDE_16
 
-STRIP_M, STRIP_K = 32, 64
 STRIP_SIZE = STRIP_M * STRIP_K
-CHUNKS, LANES, SLOTS = 8, 32, 8
+SLOTS = 8
 MASK_DTYPES = {1: np.uint64, 2: np.uint32}  # a lane's bits of a strip, by the positions that a bit stands for
-ELEMENT_DTYPES = {1: np.uint16, 2: np.uint32}  # what a bit stands for
 Masks = NDArray[np.uint64] | NDArray[np.uint32]
 UNIT_BYTES = 16  # strips begin at multiples of this: what one asynchronous copy moves
 VALUE_BITS = (4, 8)
 SCALE_GROUP = 128  # columns of a row that share a scale
-STRIPS_AT_ONCE = 4096  # strips an encoder or decoder holds unpacked: 16 MB of fp16
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +80,7 @@ class Bitmap(EncodedWeight):
     @property
     def width(self) -> int:
         """Positions that a bit stands for: 1, or 2 for pairs."""
-        return 2 if self.masks.dtype == np.uint32 else 1
+        return _width(self.masks)
 
     @property
     def nnz(self) -> int:
@@ -90,22 +96,17 @@ class Bitmap(EncodedWeight):
 
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k)."""
-        return np.ascontiguousarray(self._whole_pairs()[:, : self.shape[1]])
-
-    def _whole_pairs(self) -> NDArray[np.float16]:
-        """Dense matrix with, for pairs and odd k, the column beyond."""
-        elements = bits_of(self.values).view(ELEMENT_DTYPES[self.width])
-        return expand(self.shape, self.masks, elements, self.offsets).view(np.float16)
+        return expand(self.shape, self.masks, bits_of(self.values), self.offsets).view(np.float16)
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
         check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
         check_vector(self.values, "values", np.float16)
         known = isinstance(self.masks, np.ndarray) and self.masks.dtype in MASK_DTYPES.values()
-        width = self.width if known else 1
-        check_strips(self.shape, self.masks, self.offsets, self.values.size // width, 16 * width)
-        if self.shape[1] % width:
-            check(not self._whole_pairs()[:, -1].any(), "values", "a weight beyond the last column", "zero there")
+        check_strips(self.shape, self.masks, self.offsets, self.values.size, 16, self.width if known else 1)
+        if self.shape[1] % self.width:
+            beyond = expand((self.shape[0], self.shape[1] + 1), self.masks, bits_of(self.values), self.offsets)[:, -1]
+            check(not beyond.any(), "values", "a weight beyond the last column", "zero there")
         return self
 
 
@@ -158,6 +159,11 @@ class QuantisedBitmap(EncodedWeight):
         return self
 
 
+def _width(masks: Masks) -> int:
+    """Positions that a bit of ``masks`` stands for."""
+    return 2 if masks.dtype == np.uint32 else 1
+
+
 def strip_grid(shape: tuple[int, int]) -> tuple[int, int]:
     """Number of strips along m and k that cover a matrix."""
     return -(-shape[0] // STRIP_M), -(-shape[1] // STRIP_K)
@@ -178,11 +184,8 @@ def encode_bitmap(a: NDArray[np.float16], width: int = 1) -> Bitmap:
     """
     check(width in MASK_DTYPES, "width", width, "1 or 2")
     bits = bits_of(as_matrix(a, Element.FLOAT16))
-    shape = bits.shape
-    bits = np.where(bits & np.uint16(0x7FFF), bits, np.uint16(0))
-    elements = np.pad(bits, ((0, 0), (0, shape[1] % width))).view(ELEMENT_DTYPES[width])
-    masks, values, offsets = pack(elements, elements != 0, 16 * width)
-    return Bitmap(shape, masks, values.view(np.float16), offsets)
+    masks, values, offsets = pack(bits, bits, 16, width)
+    return Bitmap(bits.shape, masks, values.view(np.float16), offsets)
 
 
 def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:
@@ -206,7 +209,7 @@ def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> Quantise
     scales[(scales == 0) & grouped.any(axis=2)] = np.finfo(np.float16).smallest_subnormal
     steps = np.maximum(scales.astype(np.float32), np.finfo(np.float32).tiny)[:, :, None]
     codes = np.clip(np.rint(grouped / steps), -largest, largest).astype(np.int8).reshape(m, -1)[:, :k]
-    masks, packed, offsets = pack(np.ascontiguousarray(codes).view(np.uint8), matrix != 0, value_bits)
+    masks, packed, offsets = pack(np.ascontiguousarray(codes).view(np.uint8), bits_of(matrix), value_bits)
     return QuantisedBitmap(matrix.shape, masks, pack_codes(packed, value_bits), offsets, scales, value_bits)
 
 
@@ -223,13 +226,6 @@ def unpack_codes(packed: NDArray[np.uint8], value_bits: int) -> NDArray[np.int8]
     return halves.view(np.int8) >> np.int8(4)
 
 
-def row_blocks(grid: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Ranges of strip rows small enough to be held unpacked."""
-    step = max(1, STRIPS_AT_ONCE // grid[1])
-    for begin in range(0, grid[0], step):
-        yield begin, min(begin + step, grid[0])
-
-
 def by_lane(rows: NDArray[Any], width: int = 1) -> NDArray[Any]:
     """Rows of a matrix, padded to whole strips, as (strips, chunks, lanes, slots); with pairs, a slot is a register.
 
@@ -242,12 +238,6 @@ def by_lane(rows: NDArray[Any], width: int = 1) -> NDArray[Any]:
     return axes.transpose(0, 4, 5, 1, 3, 7, 6, 2, 8).reshape(n_rows * n_tiles, CHUNKS, LANES, SLOTS // width)
 
 
-def by_row(strips: NDArray[Any], n_tiles: int, width: int = 1) -> NDArray[Any]:
-    """Inverse of `by_lane`."""
-    axes = strips.reshape(-1, n_tiles, 4, 2, 8, 4, 2, 2, 2 // width)
-    return axes.transpose(0, 3, 7, 4, 1, 2, 6, 5, 8).reshape(-1, n_tiles * STRIP_K // width)
-
-
 def _to_masks(flags: NDArray[np.bool_]) -> Masks:
     """(strips, lanes) words of flags (strips, chunks, lanes, slots)."""
     by_word = flags.transpose(0, 2, 1, 3).reshape(len(flags), LANES, -1)
@@ -255,85 +245,54 @@ def _to_masks(flags: NDArray[np.bool_]) -> Masks:
     return masks
 
 
-def _to_flags(masks: Masks) -> NDArray[np.bool_]:
-    """Inverse of `_to_masks`."""
-    flags = np.unpackbits(
-        np.ascontiguousarray(masks).view(np.uint8).reshape(len(masks), LANES, -1), axis=2, bitorder="little"
-    )
-    return flags.view(np.bool_).reshape(len(masks), LANES, CHUNKS, -1).transpose(0, 2, 1, 3)
-
-
-def pack(elements: NDArray[Any], kept: NDArray[np.bool_], bits: int) -> tuple[Masks, NDArray[Any], NDArray[np.int32]]:
-    """Masks, padded elements and offsets of a matrix of unsigned integers (m, k), or of pairs (m, ceil(k / 2)).
+def pack(
+    elements: NDArray[Any], kept: NDArray[np.uint16], bits: int, width: int = 1
+) -> tuple[Masks, NDArray[Any], NDArray[np.int32]]:
+    """Masks, stored elements and offsets of a matrix (m, k) of unsigned integers.
 
     Parameters
     ----------
-    kept : of the shape of ``elements``: which to store.
-    bits : stored bits per element, 32 for pairs; decides how many fill a unit of 16 bytes.
+    kept : (m, k) bit patterns of float16; what is not zero there is stored.
+    bits : stored bits per element; decides how many fill a unit of 16 bytes.
     """
-    width = 2 if bits == 32 else 1
-    grid = strip_grid((elements.shape[0], elements.shape[1] * width))
+    grid = strip_grid(elements.shape)
     per_unit = UNIT_BYTES * 8 // bits
-    masks, parts, units = [], [], []
-    for begin, end in row_blocks(grid):
-        rows = slice(begin * STRIP_M, end * STRIP_M)
-        shape = ((end - begin) * STRIP_M, grid[1] * STRIP_K // width)
-        flags, body = (by_lane(_padded(array[rows], shape), width) for array in (kept, elements))
-        masks.append(_to_masks(flags))
-        counts = np.count_nonzero(flags, axis=(1, 2, 3))
-        strip_units = -(-counts // per_unit)
-        ends = np.cumsum(strip_units) * per_unit
-        part = np.zeros(int(ends[-1]), elements.dtype)
-        part[_places(ends - strip_units * per_unit, counts)] = body[flags]
-        parts.append(part)
-        units.append(strip_units)
-    total = np.cumsum(np.concatenate((*units, [0])))
-    check(total[-1] <= INT32_MAX, "units of 16 bytes", int(total[-1]), f"at most {INT32_MAX}")
-    words = np.concatenate(masks).view(MASK_DTYPES[width])
-    return words, np.concatenate(parts), np.concatenate(([0], total)).astype(np.int32)
-
-
-def _padded(rows: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    return np.pad(rows, ((0, shape[0] - rows.shape[0]), (0, shape[1] - rows.shape[1])))
-
-
-def _places(begins: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices ``begin, begin + 1, ...`` of every strip's elements, ``counts`` of them, one after the other."""
-    before = np.cumsum(counts) - counts
-    return np.repeat(begins - before, counts) + np.arange(counts.sum())
+    masks = np.empty((*grid, LANES), MASK_DTYPES[width])
+    counts = np.empty(grid, np.int64)
+    fill_masks(kept, MAGNITUDE_16, width, masks, counts)
+    units = -(-counts // per_unit)
+    ends = np.cumsum(units).reshape(grid)
+    check(ends[-1, -1] <= INT32_MAX, "units of 16 bytes", int(ends[-1, -1]), f"at most {INT32_MAX}")
+    values = np.zeros(int(ends[-1, -1]) * per_unit, elements.dtype)
+    fill_values(elements, MAGNITUDE_16, width, masks, (ends - units) * per_unit, values)
+    offsets = np.concatenate(([0], ends.reshape(-1), ends[-1, -1:])).astype(np.int32)
+    return masks.reshape(-1, LANES), values, offsets
 
 
 def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets: NDArray[np.int32]) -> NDArray[Any]:
-    """Dense (m, k), or (m, ceil(k / 2)) of pairs, of what `pack` made; ``elements`` padded as the offsets say."""
+    """Dense (m, k) of what `pack` made, for masks and offsets that `check_strips` let through."""
     grid = strip_grid(shape)
-    width = 2 if masks.dtype == np.uint32 else 1
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
-    out = np.zeros((shape[0], -(-shape[1] // width)), elements.dtype)
-    for begin, end in row_blocks(grid):
-        strips = slice(begin * grid[1], end * grid[1])
-        flags = _to_flags(masks[strips])
-        body = np.zeros(flags.shape, elements.dtype)
-        begins = offsets[:-2][strips].astype(np.int64) * per_unit
-        body[flags] = elements[_places(begins, np.count_nonzero(flags, axis=(1, 2, 3)))]
-        rows = slice(begin * STRIP_M, min(end * STRIP_M, shape[0]))
-        out[rows] = by_row(body, grid[1], width)[: rows.stop - rows.start, : out.shape[1]]
+    out = np.zeros(shape, elements.dtype)
+    begins = offsets[:-2].reshape(grid).astype(np.int64) * per_unit
+    scatter_values(masks.reshape(*grid, LANES), _width(masks), begins, elements, out)
     return out
 
 
-def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: int) -> None:
+def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: int, width: int = 1) -> None:
     """Refuse masks and offsets that do not describe ``n_elements`` stored elements of a matrix of this shape."""
     m, k = check_shape(shape)
     grid = strip_grid((m, k))
     strips = grid[0] * grid[1]
     kind = f"{getattr(masks, 'dtype', type(masks))} {getattr(masks, 'shape', None)}"
-    wanted = f"{np.dtype(MASK_DTYPES[2 if bits == 32 else 1])} {(strips, LANES)}"
+    wanted = f"{np.dtype(MASK_DTYPES[width])} {(strips, LANES)}"
     good = isinstance(masks, np.ndarray) and masks.flags.c_contiguous and kind == wanted
     check(good, "masks", kind, f"row-major {wanted}")
     check_vector(offsets, "offsets", np.int32, size=strips + 2)
     per_unit = UNIT_BYTES * 8 // bits
     check_pointers(offsets, "offsets", n_elements / per_unit)
     check(offsets[-1] == offsets[-2], "extra strip", "not empty", "an empty last strip")
-    units = -(-np.bitwise_count(masks).sum(axis=1, dtype=np.int64) // per_unit)
+    units = -(-width * np.bitwise_count(masks).sum(axis=1, dtype=np.int64) // per_unit)
     wrong = np.flatnonzero(units != np.diff(offsets[:-1]))
     check(wrong.size == 0, "offsets", f"strip {wrong[:1]} of another size than its mask", "ceil(bits set / unit)")
     check(not _bits_outside(m, k, grid, masks), "masks", "a bit beyond the matrix", "bits inside only")
@@ -341,7 +300,7 @@ def check_strips(shape: Any, masks: Any, offsets: Any, n_elements: int, bits: in
 
 def _bits_outside(m: int, k: int, grid: tuple[int, int], masks: Masks) -> bool:
     """Whether any mask of the last strip row or column marks a position beyond the matrix."""
-    width = 2 if masks.dtype == np.uint32 else 1
+    width = _width(masks)
     by_strip = masks.reshape(*grid, LANES)
     columns = np.arange(0, STRIP_K, width)
     rows = np.arange(STRIP_M)[:, None]

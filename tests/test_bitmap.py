@@ -19,7 +19,6 @@ from kernels_numba.formats_bitmap import (
     Bitmap,
     QuantisedBitmap,
     by_lane,
-    by_row,
     encode_bitmap,
     encode_quantised_bitmap,
 )
@@ -61,9 +60,20 @@ def test_layout_by_hand() -> None:
     np.testing.assert_array_equal(weights.offsets, [0, 1, 1])
 
 
-def test_lane_order_has_an_inverse() -> None:
-    matrix = np.arange(64 * 128).reshape(64, 128)
-    np.testing.assert_array_equal(by_row(by_lane(matrix), 2), matrix)
+@pytest.mark.parametrize("width", [1, 2])
+def test_compiled_encoder_follows_the_definition(width: int) -> None:
+    """`by_lane` states the layout in NumPy; a lane's mask and the stored elements are read off it."""
+    a = random_matrix(96, 128, 0.3)
+    weights = encode_bitmap(a, width)
+    pairs = a.view(np.uint16).reshape(96, -1, width)
+    flags = by_lane(pairs.any(axis=2), width)
+    positions = by_lane(np.arange(pairs.shape[0] * pairs.shape[1]).reshape(96, -1), width)
+    for strip in range(len(flags)):
+        words = [int("".join("01"[int(bit)] for bit in flags[strip, :, lane].ravel()[::-1]), 2) for lane in range(32)]
+        assert weights.masks[strip].tolist() == words
+        stored = pairs.reshape(-1, width)[positions[strip][flags[strip]]].ravel()
+        begin = 8 * int(weights.offsets[strip])
+        np.testing.assert_array_equal(weights.values.view(np.uint16)[begin : begin + stored.size], stored)
 
 
 @settings(max_examples=40, deadline=None)

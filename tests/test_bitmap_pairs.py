@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kernels_numba import gpu_bitmap, trace, variants
 from kernels_numba.check import machine_code_faults
 from kernels_numba.compile import compile_kernel
-from kernels_numba.formats_bitmap import Bitmap, by_lane, by_row, encode_bitmap
+from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import emulate, spmm
 from perfmodel.formats import FORMATS
@@ -47,11 +47,6 @@ def test_layout_by_hand() -> None:
     np.testing.assert_array_equal(weights.values, [1, 0, 3, 0, 0, 2, 5, 6, 0, 4, 0, 0, 0, 0, 0, 0])
     np.testing.assert_array_equal(weights.offsets, [0, 2, 2])
     assert (weights.width, weights.nnz, weights.most_values) == (2, 6, 16)
-
-
-def test_lane_order_has_an_inverse() -> None:
-    pairs = np.arange(64 * 64).reshape(64, 64)
-    np.testing.assert_array_equal(by_row(by_lane(pairs, 2), 2, 2), pairs)
 
 
 @settings(max_examples=40, deadline=None)

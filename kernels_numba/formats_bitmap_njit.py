@@ -1,0 +1,114 @@
+"""Compiled loops behind ``formats_bitmap.py``: masks, values and back, strip by strip.
+
+A *register* is two neighbouring columns of a row. Register r of lane ``4 g + t`` in chunk c lies in the strip at row
+``16 (c % 2) + 8 (r % 2) + g`` and column ``16 (c // 2) + 8 (r // 2) + 2 t``. Rows of strips run in parallel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from kernels_numba.jit import inlined, parallel
+
+STRIP_M, STRIP_K = 32, 64
+LANES, CHUNKS, REGISTERS = 32, 8, 4
+
+
+@inlined
+def register_row(chunk: int, lane: int, register: int) -> int:
+    """Row of a register in its strip."""
+    return 16 * (chunk & 1) + 8 * (register & 1) + (lane >> 2)
+
+
+@inlined
+def register_column(chunk: int, lane: int, register: int) -> int:
+    """First column of a register in its strip."""
+    return 16 * (chunk >> 1) + 8 * (register >> 1) + 2 * (lane & 3)
+
+
+@inlined
+def bits_of_register(word: Any, chunk: int, register: int, width: int) -> Any:
+    """Which of a register's two halves are stored, as two bits; with pairs both or none."""
+    index = np.uint64(CHUNKS // 2 * chunk + register)
+    if width == 2:
+        return np.uint64(3) * ((word >> index) & np.uint64(1))
+    return (word >> (index << np.uint64(1))) & np.uint64(3)
+
+
+@parallel
+def fill_masks(kept: NDArray[Any], magnitude: Any, width: int, masks: Any, counts: Any) -> None:
+    """Mark the elements of ``kept`` (m, k) that are not zero under ``magnitude``, and count what will be stored.
+
+    masks : (strips_m, strips_k, 32) uint64 or uint32; counts : (strips_m, strips_k) int64, elements of each strip.
+    """
+    m, k = kept.shape
+    for row in prange(masks.shape[0]):
+        for column in range(masks.shape[1]):
+            stored = 0
+            for lane in range(LANES):
+                word = np.uint64(0)
+                for chunk in range(CHUNKS):
+                    for register in range(REGISTERS):
+                        i = row * STRIP_M + register_row(chunk, lane, register)
+                        j = column * STRIP_K + register_column(chunk, lane, register)
+                        low = i < m and j < k and (kept[i, j] & magnitude) != 0
+                        high = i < m and j + 1 < k and (kept[i, j + 1] & magnitude) != 0
+                        index = np.uint64(CHUNKS // 2 * chunk + register)
+                        if width == 2:
+                            word |= np.uint64(low or high) << index
+                            stored += 2 * (low or high)
+                        else:
+                            word |= (np.uint64(low) | (np.uint64(high) << np.uint64(1))) << (index << np.uint64(1))
+                            stored += low + high
+                masks[row, column, lane] = word
+            counts[row, column] = stored
+
+
+@parallel
+def fill_values(elements: NDArray[Any], magnitude: Any, width: int, masks: Any, begins: Any, values: Any) -> None:
+    """Write the marked elements of ``elements`` (m, k) by chunk, lane, register into ``values`` from ``begins`` on.
+
+    A partner beyond the matrix, or zero but for its sign, is written as zero.
+    """
+    m, k = elements.shape
+    for row in prange(masks.shape[0]):
+        for column in range(masks.shape[1]):
+            at = begins[row, column]
+            for chunk in range(CHUNKS):
+                for lane in range(LANES):
+                    word = np.uint64(masks[row, column, lane])
+                    for register in range(REGISTERS):
+                        marked = bits_of_register(word, chunk, register, width)
+                        i = row * STRIP_M + register_row(chunk, lane, register)
+                        j = column * STRIP_K + register_column(chunk, lane, register)
+                        for half in range(2):
+                            if marked >> np.uint64(half) & np.uint64(1):
+                                inside = i < m and j + half < k
+                                if width == 1 or (inside and (elements[i, j + half] & magnitude) != 0):
+                                    values[at] = elements[i, j + half]
+                                at += 1
+
+
+@parallel
+def scatter_values(masks: Any, width: int, begins: Any, values: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write every stored element to its place in ``out`` (m, k), which holds zeros; what lies beyond is left out."""
+    m, k = out.shape
+    for row in prange(masks.shape[0]):
+        for column in range(masks.shape[1]):
+            at = begins[row, column]
+            for chunk in range(CHUNKS):
+                for lane in range(LANES):
+                    word = np.uint64(masks[row, column, lane])
+                    for register in range(REGISTERS):
+                        marked = bits_of_register(word, chunk, register, width)
+                        i = row * STRIP_M + register_row(chunk, lane, register)
+                        j = column * STRIP_K + register_column(chunk, lane, register)
+                        for half in range(2):
+                            if marked >> np.uint64(half) & np.uint64(1):
+                                if i < m and j + half < k:
+                                    out[i, j + half] = values[at]
+                                at += 1
