@@ -130,7 +130,9 @@ def test_rows_of_a_user_make_it_a_kernel_like_any_other(
     found = fit(OURS, own, rules=rules_with(own))
     assert found.parameters == pytest.approx(TRUTH, rel=1e-3)
     assert found.rows == len(own)
-    fitted = with_spread({**stored, OURS: found}, load_kernel_times(), own)
+    fitted = stored | with_spread(
+        {"flash-llm": stored["flash-llm"], "macko": stored["macko"], OURS: found}, load_kernel_times(), own
+    )
     assert 0 < fitted[OURS].spread["inside"] < 0.05
     path = tmp_path / "own.json"
     path.write_bytes(msgspec.json.encode(fitted))
