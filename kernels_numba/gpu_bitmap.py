@@ -171,7 +171,7 @@ def multiply_strip_of_pairs(accumulators, x_tile, buffer, lane, tile_n):  # type
 def make_bitmap_kernel(tile_n: int, capacity: int, width: int) -> Any:
     """Kernel for ``tile_n`` output columns per block, strips of at most ``capacity`` values, ``width`` values a bit.
 
-    Equivalent to `reference.spmm`. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``, block 128 threads; partial sums
+    Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads; partial sums
     as for `gpu_tiled_csl.make_tiled_csl_kernel`. The host has checked: n a multiple of 8, pointers 16-byte aligned, no
     split without a tile, no strip above ``capacity``.
     """
@@ -187,8 +187,8 @@ def make_bitmap_kernel(tile_n: int, capacity: int, width: int) -> Any:
         warp = int32(thread >> 5)
         lane = int32(thread & 31)
         split = int32(cuda.blockIdx.z)
-        first_column = int32(cuda.blockIdx.y * tile_n)
-        first_row = int32(cuda.blockIdx.x * TILE_M + warp * ROWS_PER_WARP)
+        first_column = int32(cuda.blockIdx.x * tile_n)
+        first_row = int32(cuda.blockIdx.y * TILE_M + warp * ROWS_PER_WARP)
         k_tiles = int32((k + TILE_K - 1) >> 6)
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), k_tiles)

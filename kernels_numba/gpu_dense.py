@@ -55,7 +55,7 @@ def fetch_weights(a_tile, a, tile, first_row, m, k, thread):  # type: ignore[no-
 def make_dense_kernel(tile_n: int) -> Any:
     """Kernel for ``tile_n`` output columns per block.
 
-    Equivalent to `reference.spmm`. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``, block 128 threads; partial
+    Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads; partial
     sums and host checks as for `gpu_tiled_csl.make_tiled_csl_kernel`, and k a multiple of 8.
     """
     activation_bytes = activation_tile_bytes(tile_n)
@@ -67,8 +67,8 @@ def make_dense_kernel(tile_n: int) -> Any:
         warp = int32(thread >> 5)
         lane = int32(thread & 31)
         split = int32(cuda.blockIdx.z)
-        first_row = int32(cuda.blockIdx.x * TILE_M)
-        first_column = int32(cuda.blockIdx.y * tile_n)
+        first_row = int32(cuda.blockIdx.y * TILE_M)
+        first_column = int32(cuda.blockIdx.x * tile_n)
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), int32((k + TILE_K - 1) >> 6))
         ring = int32(ptx.dynamic_shared())

@@ -96,7 +96,7 @@ def multiply_two_four(accumulators, a_tile, x_tile, warp, lane, tile_n):  # type
 def make_two_four_kernel(tile_n: int) -> Any:
     """Kernel of the 2:4 part for ``tile_n`` output columns per block.
 
-    Equivalent to `reference.spmm` of a weight without residual. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``,
+    Equivalent to `reference.spmm` of a weight without residual. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``,
     block 128 threads; partial sums and host checks as for `gpu_tiled_csl.make_tiled_csl_kernel`.
     """
     stage_bytes = TILE_BYTES + activation_tile_bytes(tile_n)
@@ -107,11 +107,11 @@ def make_two_four_kernel(tile_n: int) -> Any:
         warp = int32(thread >> 5)
         lane = int32(thread & 31)
         split = int32(cuda.blockIdx.z)
-        first_column = int32(cuda.blockIdx.y * tile_n)
+        first_column = int32(cuda.blockIdx.x * tile_n)
         k_tiles = int32((k + TILE_K - 1) >> 6)
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), k_tiles)
-        source = tiles + (int64(cuda.blockIdx.x) * k_tiles + first) * TILE_BYTES
+        source = tiles + (int64(cuda.blockIdx.y) * k_tiles + first) * TILE_BYTES
         ring = int32(ptx.dynamic_shared())
         ring_end = int32(ring + STAGES * stage_bytes)
 
@@ -142,7 +142,7 @@ def make_two_four_kernel(tile_n: int) -> Any:
                 next_stage = ring
 
         partial = out + int64(split) * m * n * 4
-        first_row = int32(cuda.blockIdx.x * TILE_M + warp * ROWS_PER_WARP)
+        first_row = int32(cuda.blockIdx.y * TILE_M + warp * ROWS_PER_WARP)
         store_tile(partial, accumulators, first_row, first_column, m, n, lane, tile_n, as_fp32)
 
     return two_four_kernel

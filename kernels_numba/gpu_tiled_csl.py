@@ -104,7 +104,7 @@ def scatter_overflow(a_tile, words, begin, count, thread, vectors):  # type: ign
 def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
     """Kernel for ``tile_n`` output columns per block and ``vectors`` held vectors of 4 words per thread.
 
-    Equivalent to `reference.spmm`. Grid ``(ceil(m / 128), ceil(n / tile_n), split_k)``, block 128 threads. With
+    Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads. With
     ``split_k > 1`` block z writes its partial sums at ``out + z * m * n`` (as_fp32 = 1) for `gpu_reduce` to add up.
     The host has checked: n a multiple of 8, pointers 16-byte aligned, no split without a tile.
     """
@@ -118,11 +118,11 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
         warp = int32(thread >> 5)
         lane = int32(thread & 31)
         split = int32(cuda.blockIdx.z)
-        first_column = int32(cuda.blockIdx.y * tile_n)
+        first_column = int32(cuda.blockIdx.x * tile_n)
         k_tiles = int32((k + TILE_K - 1) >> 6)
         first = int32(split * k_tiles_per_split)
         last = min(int32(first + k_tiles_per_split), k_tiles)
-        offsets = tile_offsets + int64(cuda.blockIdx.x) * k_tiles * 4
+        offsets = tile_offsets + int64(cuda.blockIdx.y) * k_tiles * 4
         # Two buffers of an A tile followed by an X tile. They swap by name: an address computed from the tile's number
         # would be recomputed at every use, on sm_90 from a slow special register.
         next_buffer = int32(ptx.dynamic_shared())
@@ -162,7 +162,7 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
             this_buffer, next_buffer = next_buffer, this_buffer
 
         partial = out + int64(split) * m * n * 4
-        first_row = int32(cuda.blockIdx.x * TILE_M + warp * ROWS_PER_WARP)
+        first_row = int32(cuda.blockIdx.y * TILE_M + warp * ROWS_PER_WARP)
         store_tile(partial, accumulators, first_row, first_column, m, n, lane, tile_n, as_fp32)
 
     return tiled_csl_kernel

@@ -53,9 +53,15 @@ class Plan:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Blocks along rows, columns and splits."""
-        rows = gpu_csr.ROWS_PER_BLOCK if self.variant.name.startswith("csr") else TILE_M
-        return ceil_div(self.m, rows), ceil_div(self.n_padded, self.variant.tile_n), self.split_k
+        """Blocks along x, y, z: columns, rows and splits, so that blocks that share weights start together.
+
+        Then L2 serves all but the first of them, and the weights cross device memory once however many columns there
+        are. CSR has far more blocks of rows than may stand along y, and puts them first.
+        """
+        columns = ceil_div(self.n_padded, self.variant.tile_n)
+        if self.variant.name.startswith("csr"):
+            return ceil_div(self.m, gpu_csr.ROWS_PER_BLOCK), columns, 1
+        return columns, ceil_div(self.m, TILE_M), self.split_k
 
     @property
     def outputs(self) -> int:
@@ -179,12 +185,13 @@ def make_plan(
     check(k * n_padded <= MAX_INT32, "k * n", k * n_padded, f"at most {MAX_INT32}")
     check(m * n_padded <= MAX_INT32, "m * n", m * n_padded, f"at most {MAX_INT32}")
     variant = choose_variant(weights, n_padded)
-    columns = MAX_GRID_Y * max(variant.tile_n, COLUMN_UNIT)
+    columns = MAX_GRID_Y * variant.tile_n
     check(n_padded <= columns, "n", n, f"at most {columns}")
     k_tiles = ceil_div(k, TILE_K)
     if isinstance(weights, Csr):
         check(split_k in (None, 1), "split_k", split_k, "1 for CSR, whose rows are not split")
         return Plan(variant, m, k, n_padded, 1, k_tiles)
+    check(m <= MAX_GRID_Y * TILE_M, "m", m, f"at most {MAX_GRID_Y * TILE_M}")
     if split_k is None:
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
         tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)

@@ -199,7 +199,7 @@ def test_choice_of_tile_and_registers() -> None:
 def test_grid_and_arguments_follow_the_plan() -> None:
     plan = make_plan(empty_weights(300, 500, 400), 70, split_k=2)
     assert plan.n_padded == 72
-    assert plan.grid == (3, 2, 2)
+    assert plan.grid == (2, 3, 2)
     assert plan.workspace_shape == (2, 300, 72)
     buffers = {"words": "W", "tile_offsets": "T"}
     first, second = launches(plan, buffers, "X", "OUT", "WORK", as_fp32=False)
@@ -248,3 +248,12 @@ def test_element_given_as_text_is_understood() -> None:
     assert again.element is Element.BFLOAT16
     with pytest.raises(ValueError, match="element: float17"):
         type(bits).from_buffers(**(fields | {"element": "float17"}))
+
+
+@pytest.mark.parametrize("encode", [encode_tiled_csl, Dense])
+def test_blocks_that_share_weights_start_together(encode) -> None:
+    """Neighbouring blocks differ in columns, so that L2 serves the weights to all but the first of them."""
+    plan = make_plan(encode(A), 128, split_k=1)
+    rows, columns = -(-A.shape[0] // 128), 128 // plan.variant.tile_n
+    assert columns > 1
+    assert plan.grid == (columns, rows, 1)

@@ -139,8 +139,10 @@ class RegisterDecode(KernelModel):
 
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         partial_bytes = np.where(split > 1, 2 * FP32_BYTES * split * shape.m * n, 0.0)
-        dram_bytes = weight_bytes * columns + FP16_BYTES * n * (shape.m + shape.k) + partial_bytes
-        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        dram_bytes = weight_bytes + FP16_BYTES * n * (shape.m + shape.k) + partial_bytes
+        # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
+        l2_s = weight_bytes * columns / machine.l2_bytes_per_s
+        memory_s = np.maximum(dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s), l2_s)
         tiles = ceil_div(shape.m, TILE_M) * ceil_div(shape.k, TILE_K) * columns
         cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
         decode_s = (c.issue_cycles[at] + self.dequantise_cycles(p)) / p.issue_efficiency * cycles_to_s

@@ -114,6 +114,17 @@ def from_memory(constant: float, per_nonzero: float = 0.0) -> dict[Resource, Wor
     return dict.fromkeys((Resource.DRAM, Resource.L2, Resource.PORT), Work(constant, per_nonzero))
 
 
+def weights_from_memory(
+    product: Product, tile: Tile, constant: float, per_nonzero: float = 0.0
+) -> dict[Resource, Work]:
+    """Work of a block's weights: of blocks that differ in columns only, which start together, one reads them from DRAM.
+
+    The others find them in L2.
+    """
+    sharing = math.ceil(product.n / tile.columns)
+    return from_memory(constant, per_nonzero) | {Resource.DRAM: Work(constant / sharing, per_nonzero / sharing)}
+
+
 def start_stage(machine: Machine) -> Stage:
     """A new block is set up before its first instruction."""
     cycles = machine.parameters.block_cycles
@@ -211,7 +222,7 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
         latency_cycles=LDMATRIX_CYCLES, skip_last=skip, parts=4,
     )  # fmt: skip
     words = Stage(
-        "load words", "load", from_memory(0.0, WORD_BYTES), tests, after=(("offsets", 0),),
+        "load words", "load", weights_from_memory(product, tile, 0.0, WORD_BYTES), tests, after=(("offsets", 0),),
         latency_cycles=machine.dram_cycles, skip_last=skip,
     )  # fmt: skip
     scatter = Stage(
@@ -248,7 +259,8 @@ def _decoding(name: str, machine: Machine, product: Product, what_if: WhatIf, ti
     vectors = ACCESS_INSTRUCTIONS / (VECTOR_BYTES * THREADS)
     load = Stage(
         "load A", "load",
-        from_memory(masks, FP16_BYTES) | {Resource.SHARED: Work(masks * fill, FP16_BYTES * fill)},
+        weights_from_memory(product, tile, masks, FP16_BYTES)
+        | {Resource.SHARED: Work(masks * fill, FP16_BYTES * fill)},
         Work(masks * vectors, FP16_BYTES * vectors), after=(("offsets", 0),),
         latency_cycles=machine.dram_cycles, skip_last=buffers - 1,
     )  # fmt: skip
@@ -300,7 +312,9 @@ def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     a_bytes = FP16_BYTES * tile.rows * tile.depth
     lag = buffers - 1
     load = Stage(
-        "load A", "load", from_memory(covered(product, tile) * a_bytes) | {Resource.SHARED: Work(wavefronts(a_bytes))},
+        "load A", "load",
+        weights_from_memory(product, tile, covered(product, tile) * a_bytes)
+        | {Resource.SHARED: Work(wavefronts(a_bytes))},
         Work(accesses(a_bytes)), latency_cycles=machine.dram_cycles, skip_last=lag,
     )  # fmt: skip
     stages = in_order(

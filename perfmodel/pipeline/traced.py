@@ -26,10 +26,10 @@ from perfmodel.pipeline.programs import (
     barrier,
     copy_stage,
     covered,
-    from_memory,
     offsets_stage,
     start_stage,
     store_stage,
+    weights_from_memory,
 )
 from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
@@ -110,7 +110,7 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
         start_stage(machine),
         offsets_stage(machine),
         Stage(
-            "load words", "load", from_memory(0.0, WORD_BYTES), Work(each * loop["global_load"]),
+            "load words", "load", weights_from_memory(product, tile, 0.0, WORD_BYTES), Work(each * loop["global_load"]),
             after=(("offsets", 0),), latency_cycles=machine.dram_cycles, skip_last=1,
         ),
         Stage(
@@ -144,7 +144,7 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     buffers = trace["shared_bytes"] // (a_bytes + FP16_BYTES * tile.columns * tile.depth)
     lag, each = buffers - 1, _per_access(trace, loop)
     n_copies = math.ceil(a_bytes / 16 / trace["threads"])
-    load = from_memory(covered(product, tile) * a_bytes)
+    load = weights_from_memory(product, tile, covered(product, tile) * a_bytes)
     load[Resource.SHARED] = Work(counts["shared_wavefronts.copy_weights"]["tile"])
     stages = (
         start_stage(machine),
@@ -182,7 +182,7 @@ def _bitmap(name: str, width: int, machine: Machine, product: Product, what_if: 
     copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
     masks = counts["global_bytes.masks.load"]["tile"] * covered(product, tile)
     stored = sum(product.sparsity**i for i in range(width))  # positions for each non-zero
-    load = from_memory(masks, FP16_BYTES * stored)
+    load = weights_from_memory(product, tile, masks, FP16_BYTES * stored)
     load[Resource.SHARED] = Work(
         counts["shared_wavefronts.copy_masks"]["tile"], counts["shared_wavefronts.copy_values"]["value"] * stored
     )
