@@ -31,7 +31,7 @@ def across_gpus(context: Context) -> Exhibit:
         finding=f"Mean error on GPUs whose rows no parameter was fitted on: {listed}.",
         evidence=(
             f"Every kernel but cuSPARSE, at most {THIN} rows of one source and GPU drawn. On the RTX 3090 MACKO was "
-            "fitted, and Sputnik for a single token; the RTX 2080 SUPER and H100 took part in nothing."
+            "fitted, and Sputnik for a single token; the RTX 4090, RTX 2080 SUPER and H100 took part in nothing."
         ),
         sources=tuple(sorted(joined["source"].unique())),
         table=drawn[["gpu", "kernel", "source", "m", "k", "n", "sparsity", "time_us", "predicted_us", "fitted"]],

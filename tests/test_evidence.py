@@ -104,7 +104,7 @@ def test_kernel_times_are_unique(times: pd.DataFrame) -> None:
 
 def test_dense_kernels_read_no_faster_than_dram(times: pd.DataFrame) -> None:
     # Cold or far larger than the L2: weights come from DRAM, so the datasheet's rate (GB/s) bounds them.
-    peak = {"a100-80gb": 2039, "a100-40gb": 1555, "rtx-3090": 936, "rtx-2080-super": 496}
+    peak = {"a100-80gb": 2039, "a100-40gb": 1555, "rtx-3090": 936, "rtx-4090": 1008, "rtx-2080-super": 496}
     dense = times[(times.kernel == "cublas") & (times.m * times.k > 30e6) & (times.source != "aiconfigurator-gemm")]
     rate = 2 * dense.m * dense.k / dense.time_us / 1e3
     assert set(dense.gpu) == set(peak)
