@@ -46,8 +46,9 @@ def speedup_maps(context: Context) -> Exhibit:
         name="speedup_maps",
         title="Where Flash-LLM beats dense",
         finding=(
-            f"At 16 tokens it wins from a sparsity of: {listed}. At 80 % sparsity the largest N on the map at which it "
-            f"still wins is: {ends}. Faster memory moves the border to the right, because the on-chip floor stays."
+            f"At 16 tokens Flash-LLM beats dense from these sparsities on: {listed}. At 80 % sparsity it does so up to "
+            f"this many tokens on the map: {ends}. Faster memory moves the border to the right, for the work on the "
+            "chip stays."
         ),
         evidence=(
             "Geometric mean over the 12 OPT shapes of Fig 9. Only the A100 at N = 8 to 32 is within the evidence; the "

@@ -92,7 +92,7 @@ def _exhibit(pdf: FPDF, exhibit: Exhibit, sources: Mapping[str, Source], figures
         _table(pdf, exhibit)
     numbers = {key: number for number, key in enumerate(sources, start=1)}
     cited = " ".join(f"[{numbers[key]}]" for key in exhibit.sources)
-    _paragraph(pdf, f"{exhibit.evidence} Sources: {cited}", size=8, colour=SOFT)
+    _paragraph(pdf, f"{exhibit.evidence} Sources: {cited}" if cited else exhibit.evidence, size=8, colour=SOFT)
 
 
 def _picture_height(pdf: FPDF, picture: Path) -> float:

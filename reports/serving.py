@@ -217,7 +217,7 @@ def errors(context: Context) -> Exhibit:
     met = [("met" if means[key] <= goal else "missed") for key, goal in GOALS.items()]
     return Exhibit(
         name="end_to_end_errors",
-        title="How wrong is it?",
+        title="How wrong is that?",
         finding=(
             f"OPT-66B: {percent(means[True])} mean error (goal {percent(GOALS[True])}, {met[0]}); OPT-30B, held out: "
             f"{percent(means[False])} (goal {percent(GOALS[False])}, {met[1]})."
