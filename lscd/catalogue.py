@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+
+from lscd.printing import print_table
 
 LARGEST = 2**40  # as perfmodel.specs.LARGEST_SIZE, which is not imported just to show help
 
@@ -33,7 +34,7 @@ def gpus() -> None:
                 f"{ridge_point(gpu):.0f}",
             )
         )
-    _print(header, rows)
+    print_table(header, rows, text=("name",))
 
 
 def models() -> None:
@@ -47,7 +48,9 @@ def models() -> None:
         s = model.shape
         sizes = (s.layers, s.hidden_size, s.heads, s.kv_heads, s.ffn_size, s.vocab_size)
         rows.append((name, f"{model.parameters / 1e9:.2f} B", *map(str, sizes)))
-    _print(header, sorted(rows, key=lambda row: (row[0].rsplit("-", 1)[0], float(row[1].split()[0]))))
+    print_table(
+        header, sorted(rows, key=lambda row: (row[0].rsplit("-", 1)[0], float(row[1].split()[0]))), text=("name",)
+    )
 
 
 def formats(
@@ -75,7 +78,7 @@ def formats(
         rows.append((name, f"{bits:.2f}", f"{size:.1f}", *floor, even, "yes" if fmt.lossless else "no", fmt.title))
     at_least = () if card is None else (f"us at least, N = {n}",)
     header = ("name", "bits/weight", "MB", *at_least, "smaller than dense from", "FP16 kept", "format")
-    _print(header, rows)
+    print_table(header, rows, text=("name", "FP16 kept", "format"))
 
 
 @kernels.command("list")
@@ -84,17 +87,4 @@ def list_kernels() -> None:
     from perfmodel.kernels import KERNELS
 
     rows = [(name, model.format_name, model.supported_n, model.title) for name, model in KERNELS.items()]
-    _print(("kernel", "format", "tokens N", "published as"), rows, show_header=False)
-
-
-def _print(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], show_header: bool = True) -> None:
-    """Columns aligned by spaces: easy to read and to cut in a script."""
-    numeric = [all(cell[:1].isdigit() or cell == "-" for cell in column) for column in zip(*rows, strict=True)]
-    lines = [header, *rows] if show_header else rows
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for line in lines:
-        cells = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        )
-        print("  ".join(cells).rstrip())
+    print_table((), rows)

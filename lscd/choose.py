@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError
+from lscd.printing import digits, headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 
 if TYPE_CHECKING:
     from kernels_numba.plan import Candidate as MeasurableCandidate
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
 
-WIDTH = 160  # columns; a narrower terminal wraps whole lines, which is easier to read than cut cells
 MILLI, GIGA = 1e-3, 1e9
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
@@ -68,20 +68,21 @@ def choose(
 
 def answer(choice: Choice) -> str:
     """One sentence: what to take, what it gains, and what else it could be."""
+    return _answer(choice, f" of {choice.model} on {choice.gpus} x {choice.gpu} at batch {choice.batch}")
+
+
+def _answer(choice: Choice, where: str) -> str:
     from perfmodel.kernels import BASELINE
 
     counts = Counter(matrix.fastest.kernel for matrix in choice.free)
-    where, total = f"on {choice.gpus} x {choice.gpu} at batch {choice.batch}", len(choice.free)
+    total = len(choice.free)
     rivals = [_plain(name) for name in choice.rivals]
     doubt = f"; the interval overlaps with {_listed(rivals)}" if rivals else "; no other kernel's interval reaches it"
     if set(counts) == {BASELINE}:
-        return f"dense for all {total} matrices of {choice.model} {where}: no candidate is predicted faster{doubt}."
+        return f"dense for all {total} matrices{where}: no candidate is predicted faster{doubt}."
     parts = [f"{_plain(kernel)} for {count} of {total}" for kernel, count in counts.most_common()]
     ratio, low, high = choice.fastest[0].speedup_over(choice.dense[0])
-    return (
-        f"{', '.join(parts)} matrices of {choice.model} {where}: {ratio:.2f}x dense, within "
-        f"[{low:.2f}, {high:.2f}]{doubt}."
-    )
+    return f"{', '.join(parts)} matrices{where}: {ratio:.2f}x dense, within [{low:.2f}, {high:.2f}]{doubt}."
 
 
 def measurable(matrix: MatrixChoice) -> list[MeasurableCandidate]:
@@ -112,13 +113,17 @@ def remarks(choice: Choice) -> list[str]:
     rounded = sorted({candidate.kernel for candidate in fastest if not candidate.lossless})
     if rounded:
         exact = choice.lossless
-        without = f" Without rounding: {answer(exact)}" if exact else ""
+        without = f" Without rounding: {_answer(exact, '')}" if exact else ""
         notes.append(f"{_listed(rounded)} round{'s' if len(rounded) == 1 else ''} the weights.{without}")
     padded = sorted({(c.kernel, c.n) for m, c in zip(choice.free, fastest, strict=True) if c.n != m.tokens})
     notes += [f"{kernel} computes N = {n}: the tokens are padded." for kernel, n in padded]
     far = sum(candidate.extrapolated for candidate in fastest)
     if far:
         notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
+    for name, (_, weight_bytes) in {"all dense": choice.dense, "fastest of each": choice.fastest}.items():
+        if weight_bytes > choice.capacity_bytes:
+            need, there = (f"{size / GIGA:.1f} GB" for size in (weight_bytes, choice.capacity_bytes))
+            notes.append(f"Does not fit: {name} takes {need} a GPU, one {choice.gpu} has {there}; see --gpus.")
     guessed = sorted({candidate.kernel for candidate in fastest if not candidate.measured})
     if guessed:
         notes.append(f"Nobody has measured {_listed(guessed)} on a GPU: the interval is the range of what is assumed.")
@@ -162,43 +167,33 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 
 
 def _print(choice: Choice) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.width = max(console.width, WIDTH)
-    console.print(answer(choice), soft_wrap=True)
+    headline(answer(choice))
     for note in remarks(choice):
-        console.print(note, soft_wrap=True)
-    console.print(_matrix_table(choice))
-    console.print(_total_table(choice))
+        say(note)
+    _print_matrices(choice)
+    _print_totals(choice)
 
 
-def _matrix_table(choice: Choice) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for title in ("matrix", "best by", "kernel", "format"):
-        table.add_column(title, no_wrap=True)
-    for title in ("m x k", "N", "ms a step", "90 % interval", "vs dense", "GB", "tile", "split-K"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("bound by", no_wrap=True)
+def _print_matrices(choice: Choice) -> None:
+    words = ("matrix", "best by", "kernel", "format", "bound by")
+    numbers = ("m x k", "N", "ms a step", "90 % interval", "vs dense", "GB", "tile", "split-K")
+    rows = []
     for matrix in choice.matrices:
         same = matrix.fastest == matrix.smallest
         picks = {"time, memory": matrix.fastest} if same else {"time": matrix.fastest, "memory": matrix.smallest}
         for by, candidate in ({"stays dense": matrix.dense} if not matrix.prunable else picks).items():
-            table.add_row(matrix.name, by, *_cells(matrix, candidate))
-    return table
+            rows.append((matrix.name, by, *_cells(matrix, candidate)))
+    print_table((*words[:-1], *numbers, words[-1]), rows, text=words)
 
 
 def _cells(matrix: MatrixChoice, candidate: Candidate) -> tuple[str, ...]:
-    span = candidate.span
     return (
         candidate.kernel,
         candidate.format,
         f"{matrix.m} x {matrix.k}",
         str(candidate.n),
-        *_times(span, matrix.dense.span),
-        f"{candidate.weight_bytes / GIGA:.3g}",
+        *_times(candidate.span, matrix.dense.span),
+        digits(candidate.weight_bytes / GIGA),
         f"{candidate.tile[0]} x {candidate.tile[1]}" if candidate.tile else "-",
         str(candidate.split_k or "-"),
         candidate.bound,
@@ -206,21 +201,17 @@ def _cells(matrix: MatrixChoice, candidate: Candidate) -> tuple[str, ...]:
 
 
 def _times(span: Span, dense: Span) -> tuple[str, str, str]:
-    interval = f"{span.lo_s / MILLI:.3g} - {span.hi_s / MILLI:.3g}"
-    return f"{span.time_s / MILLI:.3g}", interval, f"{dense.time_s / span.time_s:.2f}x"
+    interval = f"{digits(span.lo_s / MILLI)} - {digits(span.hi_s / MILLI)}"
+    return digits(span.time_s / MILLI), interval, f"{dense.time_s / span.time_s:.2f}x"
 
 
-def _total_table(choice: Choice) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("all matrices, on one GPU", no_wrap=True)
-    for title in ("ms a step", "90 % interval", "vs dense", "GB", "of dense"):
-        table.add_column(title, justify="right", no_wrap=True)
+def _print_totals(choice: Choice) -> None:
     dense, dense_bytes = choice.dense
-    rows = {"all dense": choice.dense, "fastest of each": choice.fastest, "smallest of each": choice.smallest}
+    totals = {"all dense": choice.dense, "fastest of each": choice.fastest, "smallest of each": choice.smallest}
     alone = {f"{kernel} alone": total for kernel, total in choice.uniform.items() if _plain(kernel) != "dense"}
-    for name, (span, weight_bytes) in (rows | alone).items():
-        share = f"{weight_bytes / dense_bytes:.0%}"
-        table.add_row(name, *_times(span, dense), f"{weight_bytes / GIGA:.4g}", share)
-    return table
+    rows = [
+        (name, *_times(span, dense), digits(weight_bytes / GIGA, 4), f"{weight_bytes / dense_bytes:.0%}")
+        for name, (span, weight_bytes) in (totals | alone).items()
+    ]
+    title = "all matrices, on one GPU"
+    print_table((title, "ms a step", "90 % interval", "vs dense", "GB", "of dense"), rows, text=(title,))

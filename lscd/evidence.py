@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lscd.errors import InputError, refuse_overwriting, writable, written_whole
+from lscd.printing import print_table, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,9 +111,6 @@ def validate(
     by: Annotated[str, typer.Option(help=f"Groups of rows, of {','.join(GROUPS)}.")] = "kernel,source,gpu",
 ) -> None:
     """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs, or your own rows."""
-    from rich.console import Console
-    from rich.table import Table
-
     from perfmodel.calibration import unmeasured_kernels
     from perfmodel.validation import error_statistics, join_predictions
 
@@ -122,13 +121,19 @@ def validate(
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
     groups.append("rows of")
     statistics = error_statistics(joined, groups)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in groups:
-        table.add_column(column)
-    for column in ("rows", "mean", "median", "worst", "bias", "rank"):
-        table.add_column(column, justify="right")
-    for row in statistics.itertuples(index=False):
-        numbers = (f"{row.mean:.1%}", f"{row.median:.1%}", f"{row.worst:+.1%}", f"{row.bias:+.1%}", f"{row.rank:.3f}")
-        table.add_row(*map(str, row[: len(groups)]), str(row.rows), *numbers)
-    Console(width=140).print(table)
+    say("Error of the predicted time, predicted / measured - 1; mean and median of its size, bias of its sign.")
+    numbers = ("rows", "mean", "median", "worst", "bias", "rank")
+    rows = [
+        (
+            *map(str, row[: len(groups)]),
+            str(row.rows),
+            f"{row.mean:.1%}",
+            f"{row.median:.1%}",
+            f"{row.worst:+.1%}",
+            f"{row.bias:+.1%}",
+            "-" if math.isnan(row.rank) else f"{row.rank:.3f}",
+        )
+        for row in statistics.sort_values(groups, kind="stable").itertuples(index=False)
+    ]
+    print_table((*groups, *numbers), rows, text=groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])

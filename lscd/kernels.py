@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,10 @@ import typer
 
 from lscd.catalogue import kernels as app
 from lscd.errors import BAD_INPUT, written_whole
+from lscd.printing import print_table
 
-WIDTH = 150  # columns; one variant a column is easier to compare than wrapped names
+RESOURCES = ("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
+SHOWN_OPCODES = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
 
 Kernel = Annotated[
     str,
@@ -39,7 +42,6 @@ def check(
     import secrets
 
     from rich.console import Console
-    from rich.table import Table
 
     from kernels_numba.check import check_machine_code, check_results
     from kernels_numba.compile import ARCHITECTURES, check_arch
@@ -49,18 +51,17 @@ def check(
     except ValueError as error:
         raise _fail(error) from None
     seed = secrets.randbelow(2**31) if seed is None else seed
-    console, outcomes = Console(width=WIDTH), []
-    with console.status("running the kernels") as status:
+    outcomes = []
+    with Console().status("running the kernels") as status:
         for checks in (check_results(seed, problems), check_machine_code(archs)):
             for outcome in checks:
                 outcomes.append(outcome)
                 status.update(f"{len(outcomes)} checked, last {outcome.name}")
-    table = Table("check", "result", "detail")
-    for outcome in outcomes:
-        table.add_row(outcome.name, "ok" if outcome.passed else "FAILED", outcome.detail)
-    console.print(table)
+    rows = [(outcome.name, "ok" if outcome.passed else "FAILED", outcome.detail) for outcome in outcomes]
+    header = ("check", "result", "detail")
+    print_table(header, rows, text=header)
     failed = sum(not outcome.passed for outcome in outcomes)
-    console.print(f"{len(outcomes) - failed} of {len(outcomes)} checks passed (seed {seed})")
+    print(f"{len(outcomes) - failed} of {len(outcomes)} checks passed (seed {seed})")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -71,9 +72,6 @@ def inspect(
     sass: Annotated[bool, typer.Option("--sass", help="Print the machine code of the main loop too.")] = False,
 ) -> None:
     """Show what the compiler made of a kernel: registers, occupancy, and the instructions of its main loop."""
-    from rich.console import Console
-    from rich.table import Table
-
     from kernels_numba.compile import check_arch, compile_kernel
     from kernels_numba.sass import main_loop
     from kernels_numba.variants import find_variants
@@ -82,30 +80,28 @@ def inspect(
         compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     except ValueError as error:
         raise _fail(error) from None
-    console = Console(width=WIDTH)
-    resources = Table(
-        "variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy", box=None
-    )
+    rows = []
     for x in compiled:
         v = x.variant
         numbers = (x.registers, x.spill_bytes, v.shared_bytes, v.threads, x.blocks_per_sm, f"{x.occupancy:.3f}")
-        resources.add_row(v.name, *map(str, numbers))
-    console.print(resources)
-    kinds = sorted({kind for x in compiled for kind in x.main_loop})
-    loop = Table(f"main loop on {arch}", *(x.variant.name for x in compiled), box=None)
-    for kind in kinds:
-        loop.add_row(kind, *(str(x.main_loop[kind]) for x in compiled))
-    loop.add_row("total", *(str(sum(x.main_loop.values())) for x in compiled))
-    console.print(loop)
-    opcodes = Table("opcode, whole kernel", *(x.variant.name for x in compiled), box=None)
-    shown = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
-    for opcode in sorted({o for x in compiled for o in x.opcodes if o.startswith(shown)}):
-        opcodes.add_row(opcode, *(str(x.opcodes[opcode]) for x in compiled))
-    console.print(opcodes)
+        rows.append((v.name, *map(str, numbers)))
+    print_table(RESOURCES, rows, text=RESOURCES[:1])
+    names = [x.variant.name for x in compiled]
+    _print_counts([f"main loop on {arch}", *names], [x.main_loop for x in compiled], total=True)
+    shown = [{o: count for o, count in x.opcodes.items() if o.startswith(SHOWN_OPCODES)} for x in compiled]
+    _print_counts(["opcode, whole kernel", *names], shown)
     if sass:
         for x in compiled:
             for instruction in main_loop(x.instructions):
                 typer.echo(f"{x.variant.name}  {instruction.kind:18}  {instruction.opcode} {instruction.operands}")
+
+
+def _print_counts(header: list[str], counts: Sequence[Mapping[str, int]], total: bool = False) -> None:
+    """One row for each thing counted, one column for each kernel."""
+    rows = [(key, *(str(count.get(key, 0)) for count in counts)) for key in sorted({key for c in counts for key in c})]
+    if total:
+        rows.append(("total", *(str(sum(count.values())) for count in counts)))
+    print_table(header, rows, text=header[:1])
 
 
 @app.command()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError, refuse_beside_input, written_whole
-
-TABLE_WIDTH = 140  # columns; narrower terminals wrap whole lines, which is easier to read than wrapped cells
+from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +71,7 @@ def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str,
         question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
         print(json.dumps({**question, "kernels": results}, indent=2))
     else:
-        _print_table(record.name, m, k, n, sparsity, results)
+        _print(record.name, m, k, n, sparsity, results)
 
 
 def _row(
@@ -120,28 +119,31 @@ def _evidence(
     }
 
 
-def _print_table(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(f"{_fastest(results)}  {m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("kernel", r"time \[us]", "90 % interval", "vs dense", "DRAM [MB]", "bound by"):
-        table.add_column(title, justify="left" if title in ("kernel", "bound by") else "right", no_wrap=True)
-    table.add_column("nearest evidence and the model's error there")
-    for row in results:
-        table.add_row(
+def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict[str, Any]]) -> None:
+    headline(_fastest(results))
+    say(f"{m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
+    header = (
+        "kernel",
+        "time [us]",
+        "90 % interval",
+        "vs dense",
+        "DRAM [MB]",
+        "bound by",
+        "nearest evidence: our error",
+    )
+    rows = [
+        (
             row["kernel"],
             f"{row['time_us']:.1f}",
             f"{row['lo_us']:.0f} - {row['hi_us']:.0f}",
             f"{row['speedup_vs_dense']:.2f}x",
             f"{row['dram_bytes'] / 1e6:.1f}",
             row["bound"],
-            _evidence_words(row, n),
+            _evidence_words(row, m, k, n, sparsity),
         )
-    console.print(table)
+        for row in results
+    ]
+    print_table(header, rows, text=("kernel", "bound by", header[-1]))
 
 
 def _fastest(results: list[dict[str, Any]]) -> str:
@@ -150,9 +152,9 @@ def _fastest(results: list[dict[str, Any]]) -> str:
 
     known = sorted((row for row in results if row["measured"]), key=lambda row: row["time_us"])
     exact = [row for row in known if KERNELS[row["kernel"]].format.lossless]
-    words = [f"[bold]{row['kernel']}[/bold] is the fastest ({row['speedup_vs_dense']:.2f}x dense)" for row in known[:1]]
+    words = [f"{row['kernel']} is the fastest ({row['speedup_vs_dense']:.2f}x dense)" for row in known[:1]]
     if exact and exact[0] != known[0]:
-        words.append(f"with FP16 weights [bold]{exact[0]['kernel']}[/bold] ({exact[0]['speedup_vs_dense']:.2f}x)")
+        words.append(f"with FP16 weights {exact[0]['kernel']} ({exact[0]['speedup_vs_dense']:.2f}x)")
     limit_us = exact[0]["time_us"] if exact else math.inf
     guesses = [row for row in results if not row["measured"] and row["time_us"] < limit_us]
     if guesses:
@@ -161,16 +163,24 @@ def _fastest(results: list[dict[str, Any]]) -> str:
     return "; ".join(words) + "."
 
 
-def _evidence_words(row: dict[str, Any], n: int) -> str:
+def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float) -> str:
+    """Measured time and our error there, and in what that row differs from the question."""
+    from perfmodel.kernels import KERNELS
+
     found = row["evidence"]
     padded = f"N padded to {row['n']}; " if row["n"] != n else ""
     if found is None:
-        missing = "for this kernel on this GPU" if row["measured"] else "at all: parameters and interval are assumed"
-        return f"{padded}none {missing}"
-    words = f"{found['time_us']:.1f} us, {found['error']:+.1%} {'fitted' if found['fitted'] else 'held out'}"
-    if not found["exact"]:
-        words += f" at {found['m']} x {found['k']}, N {found['n']}, {found['sparsity']:.0%}"
-    return padded + words
+        return padded + ("none on this GPU" if row["measured"] else "none at all: parameters assumed")
+    words = f"{found['time_us']:.1f} us: {found['error']:+.1%}, {'fitted' if found['fitted'] else 'held out'}"
+    if found["exact"]:
+        return padded + words
+    other = {
+        f"{found['m']} x {found['k']}": (found["m"], found["k"]) != (m, k),
+        f"N = {found['n']}": found["n"] != row["n"],
+        f"sparsity {found['sparsity']:g}": found["sparsity"] != sparsity
+        and KERNELS[row["kernel"]].format.depends_on_sparsity,
+    }
+    return f"{padded}{words}, at {', '.join(part for part, differs in other.items() if differs)}"
 
 
 def _predict_table(input_csv: Path, output_csv: Path) -> None:

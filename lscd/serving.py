@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError, refuse_beside_input, written_whole
+from lscd.printing import headline, print_table, say, side_by_side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
 SYSTEM_HELP = "flash-llm, fastertransformer, deepspeed, or fastertransformer+FORMAT (`lscd formats`)."
 JSON_HELP = "Print JSON instead of a table."
+LEVEL = 0.05  # throughputs nearer than this are less apart than the models of whole systems can tell
 
 
 def e2e(
@@ -115,68 +117,58 @@ def _number(value: Any) -> float | None:
 
 
 def _print_run(question: str, run: Serving) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=120, highlight=False)
     fields = _run_fields(run)
-    if run.memory.fits:
-        mark = "  (extrapolated)" if fields["extrapolated"] else ""
-        console.print(f"[bold]{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second[/bold]{mark}  {question}")
-        tpot = "" if fields["tpot_ms"] is None else f", then a token every {fields['tpot_ms']:.2f} ms"
-        console.print(f"first token after {fields['ttft_ms']:.0f} ms{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
-        if fields["usd_per_million_tokens"]:
-            low, high = fields["usd_per_million_tokens"]
-            console.print(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
-        if fields["joules_per_token_at_most"]:
-            console.print(f"at most {fields['joules_per_token_at_most']:.2f} J per token (boards at their power limit)")
+    memory = {name.replace("_", " "): f"{size / 1e9:.1f}" for name, size in fields["memory_bytes"].items()}
+    shares: dict[str, str] = {}
+    if fields["fits"]:
+        mark = " (extrapolated)" if fields["extrapolated"] else ""
+        headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{mark}")
+        say(question)
+        _say_latency_and_cost(fields)
+        shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
     else:
-        console.print(f"[bold]out of memory[/bold] by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU  {question}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (
-        ("memory per GPU", "left"),
-        ("GB", "right"),
-        ("time of the run", "left"),
-        ("share", "right"),
-    ):
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    memory = fields["memory_bytes"]
-    left = [(name.replace("_", " "), f"{memory[name] / 1e9:.1f}") for name in memory]
-    shares = [(str(part), f"{float(seconds / run.total_s):.1%}") for part, seconds in run.parts.items()]
-    right = [*shares, *[("", "")] * (len(left) - len(shares))] if fields["fits"] else [("", "")] * len(left)
-    for a, b in zip(left, right, strict=True):
-        table.add_row(*a, *b)
-    console.print(table)
+        headline(f"out of memory by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU")
+        say(question)
+    header = ("memory per GPU", "GB", "time of the run", "share")[: 4 if shares else 2]
+    rows = side_by_side(memory, shares) if shares else list(memory.items())
+    print_table(header, rows, text=("memory per GPU", "time of the run"))
+
+
+def _say_latency_and_cost(fields: dict[str, Any]) -> None:
+    tpot = "" if fields["tpot_ms"] is None else f", then a token every {fields['tpot_ms']:.2f} ms"
+    say(f"first token after {fields['ttft_ms']:.0f} ms{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
+    if fields["usd_per_million_tokens"]:
+        low, high = fields["usd_per_million_tokens"]
+        say(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
+    if fields["joules_per_token_at_most"]:
+        say(f"at most {fields['joules_per_token_at_most']:.2f} J per token (boards at their power limit)")
 
 
 def _print_plan(question: str, found: Plan) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(width=120, highlight=False)
     if not found.options:
-        console.print(f"[bold]out of memory[/bold] on every number of GPUs tried  {question}")
+        headline("out of memory on every number of GPUs tried")
+        say(question)
         return
-    top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
-    console.print(f"[bold]{top.system} on {_cards(top.gpus)}[/bold] is the cheapest, batch {top.batch}: {question}")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "system",
-        "GPUs",
-        "best batch",
-        "largest",
-        "tokens/GPU-s",
-        r"TTFT \[ms]",
-        r"TPOT \[ms]",
-        "$/M tokens",
-        "",
-    ):
-        table.add_column(title, justify="left" if title in ("system", "") else "right", no_wrap=True)
-    for option in found.options:
-        table.add_row(*_option_cells(option), "extrapolated" if option.extrapolated else "")
-    console.print(table)
+    headline(_cheapest_words(found))
+    fewest = {option.system: found.fewest_gpus(option.system) for option in found.options}
+    say(f"Fewest GPUs: {', '.join(f'{system} {gpus}' for system, gpus in fewest.items())}; {question}")
+    numbers = ("GPUs", "best batch", "largest", "tokens/GPU-s", "TTFT [ms]", "TPOT [ms]", "$/M tokens")
+    rows = [(*_option_cells(option), "extrapolated" if option.extrapolated else "") for option in found.options]
+    print_table(("system", *numbers, ""), rows, text=("system", ""))
     for line in _break_even_words(found):
-        console.print(line)
+        say(line)
+
+
+def _cheapest_words(found: Plan) -> str:
+    """The cheapest option, and the one on the fewest GPUs where that is another."""
+    top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
+    words = f"{top.system} on {_cards(top.gpus)} is the cheapest, batch {top.batch}"
+    level = [other for other in found.options if other.tokens_per_gpu_s > (1 - LEVEL) * top.tokens_per_gpu_s]
+    fewest = min(level, key=lambda option: option.gpus)
+    if fewest.gpus < top.gpus:
+        loss = 1 - fewest.tokens_per_gpu_s / top.tokens_per_gpu_s
+        words += f"; {fewest.system} on {_cards(fewest.gpus)}, batch {fewest.batch}, is within {loss:.1%} of it"
+    return f"{words}."
 
 
 def _option_cells(option: Option) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError, written_whole
+from lscd.printing import headline, print_table, side_by_side
 
 if TYPE_CHECKING:
     from perfmodel.pipeline import Simulation
@@ -19,7 +20,8 @@ GANTT_STEPS = (6, 9)  # past the start of the pipeline
 
 def simulate(
     kernel: Annotated[
-        str, typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), numba-tiled-csl, numba-bitmap or numba-dense.")
+        str,
+        typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), or numba-tiled-csl, -bitmap, -bitmap-pairs, -dense."),
     ],
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")],
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")],
@@ -81,22 +83,13 @@ def _summary(result: Simulation) -> dict[str, Any]:
 
 
 def _print(summary: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=not Console().is_terminal)
-    console.print(
-        f"[bold]{summary['time_us']:.1f} us[/bold], {summary['dram_bytes'] / 1e6:.1f} MB over DRAM; "
+    headline(
+        f"{summary['time_us']:.1f} us, {summary['dram_bytes'] / 1e6:.1f} MB over DRAM; "
         f"{summary['blocks']} blocks (split-K {summary['split_k']}), "
         f"{summary['resident_blocks_per_sm']} resident per SM, {summary['waves']:.2f} waves"
     )
-    for title, key in (("waited for", "stalls"), ("busy", "utilisation")):
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column(title, no_wrap=True, min_width=18)
-        table.add_column("share", justify="right")
-        for name, share in summary[key].items():
-            table.add_row(name, f"{share:.1%}")
-        console.print(table)
+    waited, busy = ({name: f"{share:.1%}" for name, share in summary[key].items()} for key in ("stalls", "utilisation"))
+    print_table(("waited for", "share", "busy", "share"), side_by_side(waited, busy), text=("waited for", "busy"))
 
 
 def _write(result: Simulation, trace: Path | None, gantt: Path | None, title: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kernels_numba.census import Census
+from lscd.printing import digits
 
 DENSE_FORMAT = "dense"
 HARDLY_PRUNED = 0.01  # zeros a matrix has without anyone's doing
@@ -52,11 +53,6 @@ class MatrixPlan:
     times: dict[str, KernelTimes]
     best_format: str
     best_kernel: str | None
-
-    @property
-    def best_bytes(self) -> int:
-        """Bytes in the chosen format."""
-        return self.format_bytes[self.best_format]
 
     @property
     def surely_faster(self) -> bool:
@@ -222,7 +218,7 @@ def answer(plan: CheckpointPlan) -> str:
     if plan.sparsity < HARDLY_PRUNED:
         return f"Not pruned: {zeros}, so no sparse format can gain anything; `lscd weights prune` makes zeros."
     dense_bytes, plan_bytes = plan.total_bytes(DENSE_FORMAT) or 0, plan.total_bytes() or 0
-    sizes = f"{plan_bytes / 1e6:.4g} MB instead of {dense_bytes / 1e6:.4g} MB dense FP16"
+    sizes = f"{digits(plan_bytes / 1e6, 4)} MB instead of {digits(dense_bytes / 1e6, 4)} MB dense FP16"
     if plan.gpu is None:
         if not plan.sparse_matrices:
             return f"Pruned, yet no gain: {zeros}, too few for any sparse format to be smaller than dense FP16."
@@ -234,8 +230,8 @@ def answer(plan: CheckpointPlan) -> str:
     sure = sum(matrix.surely_faster for matrix in plan.sparse_matrices)
     pay = "pay" if sure else "may pay, within the models' error,"
     return (
-        f"The zeros {pay} for {len(plan.sparse_matrices)} of {count} matrices {where}: {plan_us:.4g} us instead of "
-        f"{dense_us:.4g} us dense ({dense_us / plan_us:.2f}x), {sizes}; {zeros}."
+        f"The zeros {pay} for {len(plan.sparse_matrices)} of {count} matrices {where}: {digits(plan_us, 4)} us "
+        f"instead of {digits(dense_us, 4)} us dense ({dense_us / plan_us:.2f}x), {sizes}; {zeros}."
     )
 
 
@@ -281,7 +277,8 @@ def _costs(plan: CheckpointPlan, kernels: Sequence[str]) -> str:
 
     sizes = {kernel: plan.total_bytes(KERNELS[kernel].format_name) or 0 for kernel in kernels}
     return ", ".join(
-        f"{name} takes {plan.total_us(name):.4g} us and {size / 1e6:.4g} MB" for name, size in sizes.items()
+        f"{name} takes {digits(plan.total_us(name), 4)} us and {digits(size / 1e6, 4)} MB"
+        for name, size in sizes.items()
     )
 
 

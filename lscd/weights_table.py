@@ -4,50 +4,30 @@ from __future__ import annotations
 
 import re
 
+from lscd.printing import digits, headline, print_table, say
 from lscd.weights_plan import CheckpointPlan, MatrixPlan, answer, remarks
 
-WIDEST = 400  # columns; a line that a terminal wraps is easier to read than cut cells
+HEADER = (
+    "matrices", "count", "m x k", "type", "zeros", "tile spread", "fullest tile", "dense MB", "smallest", "MB",
+)  # fmt: skip
+TIMED_HEADER = ("fastest exact", "us", "dense us")
 
 
 def print_plan(plan: CheckpointPlan, every: bool) -> None:
     """Print ``plan``; one row a matrix if ``every``, otherwise layers of equal shape together."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.measure import Measurement
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(answer(plan))}[/bold]", soft_wrap=True)
+    headline(answer(plan))
     for remark in remarks(plan):
-        console.print(escape(remark), soft_wrap=True)
+        say(remark)
     timed = plan.gpu is not None
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    titles = [
-        "matrices",
-        "count",
-        "m x k",
-        "type",
-        "zeros",
-        "tile spread",
-        "fullest tile",
-        "dense MB",
-        "smallest",
-        "MB",
-    ]
-    for title in titles + (["fastest exact", "us", "dense us"] if timed else []):
-        words = title in ("matrices", "m x k", "type", "smallest", "fastest exact")
-        table.add_column(title, justify="left" if words else "right", no_wrap=True)
-    for label, group in _groups(plan.matrices, every):
-        table.add_row(escape(label), *_row(group, timed))
-    wide = console.options.update_width(WIDEST)
-    console.width = max(console.width, Measurement.get(console, wide, table).maximum)
-    console.print(table)
-    console.print(
+    header = (*HEADER, *(TIMED_HEADER if timed else ()))
+    rows = [(label, *_row(group, timed)) for label, group in _groups(plan.matrices, every)]
+    print_table(header, rows, text=("matrices", "m x k", "type", "smallest", "fastest exact"))
+    say(
         "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
-        f"Other tensors: {plan.other_bytes / 1e6:.4g} MB as they are.",
-        soft_wrap=True,
+        f"Other tensors: {digits(plan.other_bytes / 1e6, 4)} MB as they are."
     )
-    console.print(escape(_totals(plan)), soft_wrap=True)
+    for line in _totals(plan):
+        say(line)
 
 
 def _groups(matrices: list[MatrixPlan], every: bool) -> list[tuple[str, list[MatrixPlan]]]:
@@ -95,12 +75,12 @@ def _range(low: float, high: float, form: str) -> str:
     return first if first == last else f"{first}-{last}"
 
 
-def _totals(plan: CheckpointPlan) -> str:
+def _totals(plan: CheckpointPlan) -> list[str]:
     """All matrices in one format, and on one kernel."""
     totals = plan.as_json()["total"]
-    sizes = ", ".join(f"{name} {size / 1e6:.4g}" for name, size in totals["bytes_by_format"].items())
-    words = f"All matrices in one format [MB]: {sizes}."
+    sizes = ", ".join(f"{name} {digits(size / 1e6, 4)}" for name, size in totals["bytes_by_format"].items())
+    words = [f"All matrices in one format [MB]: {sizes}."]
     if plan.gpu is not None:
-        times = ", ".join(f"{name} {time_us:.4g}" for name, time_us in totals["us_by_kernel"].items())
-        words += f"\nAll matrices on one kernel, one after the other, in us: {times}."
+        times = ", ".join(f"{name} {digits(time_us, 4)}" for name, time_us in totals["us_by_kernel"].items())
+        words.append(f"All matrices on one kernel, one after the other [us]: {times}.")
     return words

@@ -131,13 +131,14 @@ Pick = Callable[[MatrixChoice], Candidate]
 
 @dataclass(frozen=True)
 class Choice:
-    """Answer for a whole model."""
+    """Answer for a whole model; ``capacity_bytes`` is the device memory of one GPU."""
 
     model: str
     gpu: str
     gpus: int
     batch: int
     sparsity: float
+    capacity_bytes: float
     matrices: tuple[MatrixChoice, ...]
 
     @property
@@ -239,7 +240,7 @@ def choose(
     matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
     found = _all_candidates(kernels, card, matrices, batch, share)
-    return Choice(record.key, card.key, gpus, batch, share, found)
+    return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
 
 
 def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> list[KernelModel]:

@@ -134,8 +134,7 @@ class Plan:
 
     def best(self, system: str) -> Option | None:
         """Option of ``system`` with the most tokens per GPU-second; None if none fits."""
-        mine = [option for option in self.options if option.system == system]
-        return max(mine, key=lambda option: option.tokens_per_gpu_s, default=None)
+        return _best(self.options, system)
 
     def fewest_gpus(self, system: str) -> int | None:
         """Fewest GPUs ``system`` needs; None if even the largest number tried is too few."""
@@ -198,15 +197,15 @@ def _best_batch(
     )
 
 
-def _dense_best(options: Sequence[Option]) -> Option | None:
-    dense = [option for option in options if option.system == "fastertransformer"]
-    return max(dense, key=lambda option: option.tokens_per_gpu_s, default=None)
+def _best(options: Sequence[Option], system: str) -> Option | None:
+    mine = [option for option in options if option.system == system]
+    return max(mine, key=lambda option: option.tokens_per_gpu_s, default=None)
 
 
 def _break_even_sparsity(
     model: LanguageModel, gpu: Gpu, counts: Sequence[int], lengths: dict[str, Any], options: Sequence[Option]
 ) -> float | None:
-    dense = _dense_best(options)
+    dense = _best(options, "fastertransformer")
     if dense is None:
         return None
 
@@ -220,7 +219,7 @@ def _break_even_sparsity(
 def _faster_loads(
     model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, Any], options: Sequence[Option]
 ) -> tuple[dict[int, bool], dict[int, bool]]:
-    dense = _dense_best(options)
+    dense = _best(options, "fastertransformer")
     if dense is None:
         return {}, {}
 
