@@ -15,11 +15,13 @@ from matplotlib.patches import Patch
 from perfmodel.plotting.style import (
     BLUE,
     COLUMN_WIDTH,
+    FORMAT_COLOURS,
     GREY,
     KERNEL_COLOURS,
     KERNEL_MARKERS,
     ORANGE,
     VERMILION,
+    WINE,
 )
 
 TOKEN_MARKERS = {8: "o", 16: "^", 32: "s", 64: "D"}
@@ -164,12 +166,17 @@ def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[
     ``sizes``: ``format, sparsity, bits, depends_on_sparsity``; formats that do not depend on sparsity are dashed.
     ``feasible``: highest sparsity that keeps accuracy in one shot, and with retraining.
     """
-    palette = plt.get_cmap("tab10")
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 5.0))
     mark_feasible(axes, *feasible)
     for order, (name, group) in enumerate(sizes[sizes["depends_on_sparsity"]].groupby("format", sort=False)):
         dash = (0, (6, 2)) if order % 3 == 0 else "-"  # so that lines that coincide stay visible
-        axes.plot(group["sparsity"] * 100, group["bits"], ls=dash, color=palette(order), label=titles[str(name)])
+        axes.plot(
+            group["sparsity"] * 100,
+            group["bits"],
+            ls=dash,
+            color=FORMAT_COLOURS.get(str(name), WINE),
+            label=titles[str(name)],
+        )
     flat = sizes[~sizes["depends_on_sparsity"]].drop_duplicates("format").sort_values("bits")
     _label_levels(axes, flat, titles)
     axes.set(xlabel="sparsity [%]", ylabel="bits per weight", ylim=(0, 21), xlim=(0, 100))

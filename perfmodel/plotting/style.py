@@ -34,6 +34,18 @@ KERNEL_COLOURS = {
     "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
 }
+FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
+    "dense": BLACK,
+    "csr": PURPLE,
+    "sputnik-csr": GREEN,
+    "coo": INDIGO,
+    "tiled-csl": VERMILION,
+    "sparta": BLUE,
+    "bitmap": ORANGE,
+    "macko": SKY,
+    "int8": GREY,
+    "int4": RUST,
+}
 KERNEL_MARKERS = {
     "cublas": "s",
     "flash-llm": "o",

@@ -12,16 +12,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from perfmodel.plotting.style import BLACK, BLUE, COLUMN_WIDTH, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, VERMILION
+from perfmodel.plotting.style import (
+    BLACK,
+    BLUE,
+    COLUMN_WIDTH,
+    GREEN,
+    GREY,
+    KERNEL_COLOURS,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+)
 
 GPU_COLOURS = {
     "a100-80gb": BLACK,
     "a100-40gb": PURPLE,
     "h100": BLUE,
     "rtx-3090": ORANGE,
+    "rtx-4090": SKY,
     "rtx-2080-super": GREEN,
 }
 OTHER_GPU = VERMILION
+GPU_MARKERS = {"a100-80gb": "o", "rtx-3090": "^", "rtx-4090": "D"}
+OTHER_MARKER = "s"
 BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
 
 
@@ -73,7 +87,7 @@ def residuals_by_sparsity(joined: pd.DataFrame, titles: Mapping[str, str]) -> Fi
     for axes in panels[:, 0]:
         axes.set_ylabel("error [%]")
     handles = [
-        Line2D([], [], color=GPU_COLOURS[g], marker="o", label=g) for g in GPU_COLOURS if g in set(joined["gpu"])
+        Line2D([], [], color=GPU_COLOURS.get(gpu, OTHER_GPU), marker="o", label=gpu) for gpu in joined["gpu"].unique()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
@@ -106,7 +120,7 @@ def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.plot(
             rows["measured"] * 100,
             rows["predicted"] * 100,
-            "o" if gpu == "a100-80gb" else "^" if gpu == "rtx-3090" else "s",
+            GPU_MARKERS.get(str(gpu), OTHER_MARKER),
             color=KERNEL_COLOURS[kernel],
             mfc="none",
             ms=5,
