@@ -87,41 +87,49 @@ def _read_own(path: Path) -> pd.DataFrame:
     published = set(table["source"]) & set(load_sources())
     if published:
         raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
-    for column, check in (("gpu", load_gpu), ("kernel", kernel_model)):
-        for name in table[column].unique():
-            try:
-                check(name)
-            except ValueError as error:
-                raise InputError(f"{path}: {error}") from None
-    for kernel, rows in table.groupby("kernel"):
-        try:
+    try:
+        for gpu in table["gpu"].unique():
+            load_gpu(gpu)
+        for kernel, rows in table.groupby("kernel"):
             check_tokens(kernel_model(str(kernel)), rows["n"])
-        except ValueError as error:
-            raise InputError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     return table
 
 
 # What `kernels_numba.bench_gpu` measures beside the kernels that have a model.
 WITHOUT_MODEL = ("lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr")
 GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
+RUN_GROUPS = ("source", "model", "gpus", "system")
 
 
 def validate(
     own: Own = None,
     by: Annotated[str, typer.Option(help=f"Groups of rows, of {','.join(GROUPS)}.")] = "kernel,source,gpu",
 ) -> None:
-    """Print the error of every kernel model: rows it was fitted on, rows held out, other GPUs, or your own rows."""
+    """Print the error of every model of kernels and of whole runs: fitted rows, rows held out, or your own rows."""
     from perfmodel.calibration import unmeasured_kernels
-    from perfmodel.validation import error_statistics, join_predictions
+    from perfmodel.validation import join_predictions
 
     groups = [name.strip() for name in by.split(",")]
     if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
         raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
     joined = join_predictions(None if own is None else _read_own(own))
-    joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
-    groups.append("rows of")
-    statistics = error_statistics(joined, groups)
     say("Error of the predicted time, predicted / measured - 1; mean and median of its size, bias of its sign.")
+    _print_errors(joined, groups)
+    _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
+    if own is None:
+        from perfmodel.serving_calibration import joined_runs
+
+        say("Whole models: error of the time per token.")
+        _print_errors(joined_runs(), list(RUN_GROUPS))
+
+
+def _print_errors(joined: pd.DataFrame, groups: list[str]) -> None:
+    from perfmodel.validation import error_statistics
+
+    groups = [*groups, "rows of"]
+    joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
     numbers = ("rows", "mean", "median", "worst", "bias", "rank")
     rows = [
         (
@@ -133,7 +141,6 @@ def validate(
             f"{row.bias:+.1%}",
             "-" if math.isnan(row.rank) else f"{row.rank:.3f}",
         )
-        for row in statistics.sort_values(groups, kind="stable").itertuples(index=False)
+        for row in error_statistics(joined, groups).sort_values(groups, kind="stable").itertuples(index=False)
     ]
     print_table((*groups, *numbers), rows, text=groups)
-    _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.formats import check_sparsity
-from perfmodel.specs import Gpu, LanguageModel
+from perfmodel.specs import Gpu, LanguageModel, Layers
 from perfmodel.systems import System
 from perfmodel.transformer import head_matrices, kv_bytes_per_token, layer_matrices, vector_parameters
 from perfmodel.units import FP16_BYTES, FP32_BYTES, MEGA
@@ -22,7 +22,11 @@ Array = NDArray[np.float64]
 
 WORKSPACE_BYTES = 134 * MEGA  # split-K partial sums and cuBLAS scratch; the released Flash-LLM allocates this much
 FRAMEWORK_RESERVE_BYTES = 1500 * MEGA  # CUDA context and loaded kernels, NCCL buffers, allocator slack
-HIDDEN_BUFFERS = 4  # input, output, residual and normalised hidden states of the prompt
+# Buffers that FasterTransformer's decoder, context decoder and attention layer hold at once for a prompt (sources under
+# models/multi_gpu_gpt and layers/attention_layers). Attention scores are left out: fused attention never stores them.
+HIDDEN_BUFFERS = 6  # whole hidden states: prompt, its output, and of a layer normalised, attention's, residual, output
+QKV_BUFFERS = 2  # this GPU's queries, keys and values: as the product writes them, and sorted by head
+CONTEXT_BUFFERS = 2  # this GPU's attention output: sorted by head, and by token
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,7 @@ def memory(
     weights = weight_bytes(model, system, sparsity, p, pp)
     kv = b * (prompt + new) * kv_bytes_per_token(shape, p) * np.ceil(shape.layers / pp) / shape.layers
     in_flight = np.ceil(b / pp)
-    qkv, _, mlp_in, *_ = layer_matrices(shape, p)
-    per_token = FP16_BYTES * (HIDDEN_BUFFERS * shape.hidden_size + qkv.m + mlp_in.m * shape.experts_per_token)
-    activations = in_flight * (prompt * per_token + FP32_BYTES * shape.vocab_size)
+    activations = in_flight * (prompt * _prompt_token_bytes(shape, p) + FP32_BYTES * shape.vocab_size)
     full = np.broadcast_shapes(weights.shape, kv.shape, activations.shape)
     return Memory(
         weights=np.broadcast_to(weights, full),
@@ -115,6 +117,13 @@ def memory(
         reserve=np.full(full, FRAMEWORK_RESERVE_BYTES),
         capacity=gpu.dram.size_bytes,
     )
+
+
+def _prompt_token_bytes(shape: Layers, p: Array) -> Array:
+    """Bytes of activations that one token of a prompt needs while one of ``p`` GPUs works on a layer."""
+    qkv, output, mlp_in, *_ = layer_matrices(shape, p)
+    attention = QKV_BUFFERS * qkv.m + CONTEXT_BUFFERS * output.k
+    return FP16_BYTES * (HIDDEN_BUFFERS * shape.hidden_size + attention + mlp_in.m * shape.experts_per_token)
 
 
 def largest_batch(

@@ -47,6 +47,30 @@ def published_runs() -> pd.DataFrame:
     return runs
 
 
+def outside_runs() -> pd.DataFrame:
+    """Published runs of other systems, which no fit has seen: `data/published/e2e_outside.csv`."""
+    return load_table("published/e2e_outside.csv").assign(fitted=False)
+
+
+def joined_runs() -> pd.DataFrame:
+    """All published runs that fitted into memory, with their prediction beside them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns of the tables, ``fitted``, and GPU-microseconds per output token, prefill included: ``time_us`` as
+        published, ``predicted_us``, ``error`` (predicted / published - 1, signed).
+    """
+    import pandas as pd
+
+    runs = pd.concat([published_runs(), outside_runs()], ignore_index=True)
+    runs = runs[runs["fits"]].reset_index(drop=True)
+    runs["time_us"] = 1 / (runs["tokens_per_gpu_s"] * MICRO)
+    runs["predicted_us"] = 1 / (predict_runs(runs) * MICRO)
+    runs["error"] = runs["predicted_us"] / runs["time_us"] - 1
+    return runs
+
+
 def measured_all_reduces(gpu: str = FIT_GPU) -> pd.DataFrame:
     """All-reduce times of one GPU's machine: ``library, gpus, message_bytes, time_us``."""
     table = load_table(f"measured/{gpu}/collectives.csv")
