@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError
+from lscd.errors import refuse_missing
 from lscd.printing import digits, headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 
@@ -44,9 +44,7 @@ def choose(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Choose format and kernel for each weight matrix of a model, by predicted time and by memory."""
-    missing = [f"--{name}" for name, value in (("model", model), ("gpu", gpu), ("batch", batch)) if not value]
-    if missing:
-        raise InputError(f"missing {', '.join(missing)}; for example --model opt-66b --gpu h100 --batch 16")
+    refuse_missing("--model opt-66b --gpu h100 --batch 16", model=model, gpu=gpu, batch=batch)
 
     from perfmodel.choice import choose as choose_kernels
 

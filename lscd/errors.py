@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -88,18 +88,33 @@ def refuse_overwriting(source: Path, target: Path) -> None:
         raise InputError(f"{target} is the input itself; write to another file")
 
 
-def refuse_beside_input(context: typer.Context, allowed: Collection[str]) -> None:
-    """Refuse options that ``--input`` would silently ignore, because the file says it all."""
+def batch_files(context: typer.Context, source: Path | None, target: Path | None) -> tuple[Path, Path] | None:
+    """The files of ``--input`` and ``--output``, None if neither is given; refuses one alone, and options beside them.
+
+    The input file says it all: any other option would be ignored without a word.
+    """
+    if source is None and target is None:
+        return None
+    if source is None or target is None:
+        raise InputError("--input and --output belong together: give both, or neither")
     given = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name not in allowed
+        if parameter.opts[0] not in ("--input", "--output")
         and parameter.name is not None
-        and (source := context.get_parameter_source(parameter.name)) is not None
-        and source.name == "COMMANDLINE"
+        and (origin := context.get_parameter_source(parameter.name)) is not None
+        and origin.name == "COMMANDLINE"
     ]
     if given:
         raise InputError(f"--input takes everything from the file; drop {', '.join(given)}")
+    return source, target
+
+
+def refuse_missing(example: str, **options: str | int) -> None:
+    """Refuse options that were not given; the message names them and shows an ``example``."""
+    missing = [f"--{name}" for name, value in options.items() if not value]
+    if missing:
+        raise InputError(f"missing {', '.join(missing)}; for example {example}")
 
 
 def _umask() -> int:

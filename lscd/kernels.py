@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lscd.catalogue import kernels as app
-from lscd.errors import BAD_INPUT, written_whole
+from lscd.errors import BAD_INPUT, InputError, written_whole
 from lscd.printing import print_table
 
 RESOURCES = ("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
@@ -23,11 +23,6 @@ Kernel = Annotated[
     ),
 ]
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
-
-
-def _fail(error: Exception) -> typer.Exit:
-    typer.echo(f"lscd: {error}", err=True)
-    return typer.Exit(BAD_INPUT)
 
 
 @app.command()
@@ -46,10 +41,7 @@ def check(
     from kernels_numba.check import check_machine_code, check_results
     from kernels_numba.compile import ARCHITECTURES, check_arch
 
-    try:
-        archs = tuple(check_arch(name) for name in arch or ARCHITECTURES)
-    except ValueError as error:
-        raise _fail(error) from None
+    archs = tuple(check_arch(name) for name in arch or ARCHITECTURES)
     seed = secrets.randbelow(2**31) if seed is None else seed
     outcomes = []
     with Console().status("running the kernels") as status:
@@ -76,10 +68,7 @@ def inspect(
     from kernels_numba.sass import main_loop
     from kernels_numba.variants import find_variants
 
-    try:
-        compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
-    except ValueError as error:
-        raise _fail(error) from None
+    compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     rows = []
     for x in compiled:
         v = x.variant
@@ -115,13 +104,10 @@ def trace(
     from kernels_numba.trace import trace as count
     from kernels_numba.variants import find_variants
 
-    try:
-        families = ("tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce")
-        chosen = [v for name in kernel or families for v in find_variants(name)]
-        if not output.is_dir():
-            raise ValueError(f"--output {output} is no directory; make it, or run in the project's root")
-    except ValueError as error:
-        raise _fail(error) from None
+    families = ("tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce")
+    chosen = [v for name in kernel or families for v in find_variants(name)]
+    if not output.is_dir():
+        raise InputError(f"--output {output} is no directory; make it, or run in the project's root")
     for variant in track(chosen, "counting"):
         with written_whole(output / f"{variant.name}.json") as path:
             path.write_text(json.dumps(count(variant), indent=1) + "\n")
@@ -147,7 +133,8 @@ def bench(
             with cluster_client(cluster) as client:
                 measured = on_every_worker(client, bench_gpu.measure_here, minutes, seed)
     except (RuntimeError, ValueError) as error:
-        raise _fail(error) from None
+        typer.echo(f"lscd: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
     for worker, (gpu, rows, provenance) in one_of_each_gpu(measured).items():
         path = bench_gpu.write_table(rows, provenance | {"worker": worker}, out / gpu)
         typer.echo(f"{gpu}: wrote {len(rows)} rows to {path}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, refuse_beside_input, written_whole
+from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
@@ -33,15 +33,11 @@ def predict(
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
 ) -> None:
     """Predict the time of C[m,n] = A[m,k] @ B[k,n] with sparse weights A, beside the evidence."""
-    if (input_csv is None) != (output_csv is None):
-        raise InputError("--input and --output belong together: give both, or neither")
-    if input_csv is not None and output_csv is not None:
-        refuse_beside_input(context, allowed=("input_csv", "output_csv"))
-        _predict_table(input_csv, output_csv)
+    files = batch_files(context, input_csv, output_csv)
+    if files is not None:
+        _predict_table(*files)
         return
-    missing = [f"--{name}" for name, value in (("gpu", gpu), ("m", m), ("k", k), ("n", n)) if not value]
-    if missing:
-        raise InputError(f"missing {', '.join(missing)}; for example --gpu a100-80gb --m 36864 --k 9216 --n 8")
+    refuse_missing("--gpu a100-80gb --m 36864 --k 9216 --n 8", gpu=gpu, m=m, k=k, n=n)
     _predict_one(gpu, m, k, n, sparsity, kernel, as_json)
 
 

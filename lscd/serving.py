@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, refuse_beside_input, written_whole
+from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say, side_by_side
 
 if TYPE_CHECKING:
@@ -46,15 +46,11 @@ def e2e(
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
 ) -> None:
     """Predict tokens per GPU-second, latency, memory and cost of generating with a whole model."""
-    if (input_csv is None) != (output_csv is None):
-        raise InputError("--input and --output belong together: give both, or neither")
-    if input_csv is not None and output_csv is not None:
-        refuse_beside_input(context, allowed=("input_csv", "output_csv"))
-        _evaluate_table(input_csv, output_csv)
+    files = batch_files(context, input_csv, output_csv)
+    if files is not None:
+        _evaluate_table(*files)
         return
-    missing = [f"--{name}" for name, value in (("model", model), ("gpu", gpu), ("batch", batch)) if not value]
-    if missing:
-        raise InputError(f"missing {', '.join(missing)}; for example --model opt-66b --gpu a100-80gb --batch 64")
+    refuse_missing("--model opt-66b --gpu a100-80gb --batch 64", model=model, gpu=gpu, batch=batch)
 
     from perfmodel.serving import evaluate
 

@@ -178,7 +178,7 @@ def _verify(source: Checkpoint, out: Path) -> None:
     container = open_encoded(out)
     with _progress("verifying", len(source.tensors)) as step:
         count = verify(source, container, step)
-    print(f"Verified: all {count} tensors of {out} decode to the source's values, bit for bit.")
+    print(f"Verified: all {count} tensors of {out} decode to the values encoded, bit for bit.")
 
 
 @contextmanager
