@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report explore explorer-test lab test check format readme calibrate bench bench-sweep gpu-check gpu-bench \
+.PHONY: help install report explore explorer-test lab test check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench \
 	notebooks docs clean
 
 help: ## show this list
@@ -67,11 +67,15 @@ readme: .venv/pip ## write the measured tables of README.md again
 calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration
 	$(BIN)/lscd calibrate
 
-bench: .venv/bench bench-sweep ## speed of the CPU kernels and of the models against their goals
+bench: .venv/bench bench-sweep bench-explorer ## speed of the CPU kernels and of the models against their goals
 	$(BIN)/python -m kernels_numba.bench_cpu
 
 bench-sweep: .venv/dev ## points per second, memory and scaling of sweeps
 	$(BIN)/python -m perfmodel.sweep.bench
+
+bench-explorer: .venv/dev ## how long the explorer's server takes to answer
+	$(PIP) -e '.[explore]'
+	$(BIN)/python -m lscd.explorer.bench
 
 gpu-check: ## on an NVIDIA GPU: is every kernel right?
 	$(GPU_PYTHON) -m kernels_numba.bench_gpu --check

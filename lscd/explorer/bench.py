@@ -1,0 +1,68 @@
+"""How fast does the explorer answer, on the server's side? Random changes of one setting, each timed (`make bench`)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from lscd.explorer import page, words
+from lscd.explorer.state import MATRICES, State, system_names
+from lscd.explorer.view import view
+from perfmodel.catalog import gpu_names, model_names
+
+CHANGES, GOAL_MS = 240, 200
+
+
+def random_change(state: State, rng: np.random.Generator) -> State:
+    """``state`` with one setting changed; it may be one that the models refuse."""
+    choices = {
+        "model": model_names(),
+        "gpu": gpu_names(),
+        "gpus": [1, 2, 4, 8],
+        "system": system_names(),
+        "sparsity": np.round(np.arange(0, 1.001, 0.01), 2).tolist(),
+        "batch": [1, 4, 8, 16, 32, 64, 128],
+        "input_len": [64, 512, 2048],
+        "output_len": [64, 512, 2048],
+        "matrix": MATRICES,
+    }
+    name = str(rng.choice(list(choices)))
+    options = choices[name]
+    return replace(state, **{name: options[rng.integers(len(options))]})
+
+
+def answer_times_ms(changes: int = CHANGES, seed: int = 0) -> np.ndarray:
+    """Milliseconds to the facts, and to facts, charts and files, of each change: (changes, 2)."""
+    rng, state = np.random.default_rng(seed), State()
+    rows: list[tuple[float, float]] = []
+    while len(rows) < changes:
+        changed = random_change(state, rng)
+        start = time.perf_counter()
+        try:
+            found = view(changed)
+        except ValueError:  # a model that so many GPUs cannot share
+            continue
+        page.facts(found, "")
+        facts = time.perf_counter()
+        page.figures(found)
+        words.downloads(found)
+        rows.append((1e3 * (facts - start), 1e3 * (time.perf_counter() - start)))
+        state = changed
+    return np.array(rows)
+
+
+def main() -> None:
+    """Print median and worst beside the goal."""
+    answer_times_ms(5)  # compiles, reads the catalogue
+    times = answer_times_ms()
+    for name, column in zip(("facts", "facts, charts and files"), times.T, strict=True):
+        slow = f"{np.mean(column > GOAL_MS):.0%} above {GOAL_MS} ms"
+        times_ms = f"median {np.median(column):.0f} ms, worst {column.max():.0f} ms"
+        sys.stdout.write(f"explorer, {name}: {times_ms} of {len(column)} changes, {slow}\n")
+
+
+if __name__ == "__main__":
+    main()
