@@ -44,15 +44,17 @@ def predict(
 def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
     import numpy as np
 
-    from perfmodel.calibration import unmeasured_kernels
-    from perfmodel.catalog import load_calibration, load_gpu
-    from perfmodel.kernels import KERNELS, kernel_model
+    from perfmodel.calibration import calibrated, unmeasured_kernels
+    from perfmodel.catalog import load_gpu
+    from perfmodel.evidence import kernel_evidence
+    from perfmodel.kernels import BASELINE, KERNELS, kernel_model
     from perfmodel.prediction import predict as predict_kernel
     from perfmodel.validation import join_predictions
 
     record = load_gpu(gpu)
     names = [kernel_model(kernel).name] if kernel else list(KERNELS)
-    joined = join_predictions(calibration=load_calibration())
+    evidence = kernel_evidence(calibrated(BASELINE))
+    joined = join_predictions(evidence[(evidence["gpu"] == record.key) & evidence["kernel"].isin(names)])
     unmeasured = unmeasured_kernels()
     results: list[dict[str, Any]] = []
     for name in names:

@@ -149,7 +149,6 @@ def plan(
     input_len: int = 64,
     output_len: int = 512,
     systems: Sequence[str] = tuple(SYSTEMS),
-    max_gpus: int = GPUS_PER_MACHINE,
 ) -> Plan:
     """Compare systems for one model on one kind of GPU.
 
@@ -161,7 +160,7 @@ def plan(
     record, card, _ = resolve(model, gpu, "flash-llm")
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
     evaluate(record, card, "flash-llm", batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
-    counts = splits(record, max_gpus)
+    counts = splits(record, GPUS_PER_MACHINE)
     options = [
         option
         for system in systems

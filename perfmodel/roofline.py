@@ -17,6 +17,8 @@ from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
 
+TILE_M, TILE_N = 128, 256  # output tile of a block in a large dense GEMM
+
 
 class MemoryLevel(StrEnum):
     """Where bytes are counted."""
@@ -33,9 +35,6 @@ def bytes_moved(
     k: ArrayLike,
     n: ArrayLike,
     sparsity: ArrayLike = 0.0,
-    *,
-    tile_m: int = 128,
-    tile_n: int = 256,
 ) -> Array:
     """Bytes that cross ``level`` for ``C[m, n] = A[m, k] @ B[k, n]`` in FP16.
 
@@ -46,10 +45,10 @@ def bytes_moved(
     weights, inputs, outputs = fmt.bytes(m_, k_, sparsity), FP16_BYTES * k_ * n_, FP16_BYTES * m_ * n_
     if level is MemoryLevel.DRAM:
         return weights + inputs + outputs
-    rows, columns = np.ceil(m_ / tile_m), np.ceil(n_ / tile_n)
+    rows, columns = np.ceil(m_ / TILE_M), np.ceil(n_ / TILE_N)
     if level is MemoryLevel.L2:
         return weights * columns + inputs * rows + outputs
-    dense_tiles = rows * columns * k_ * FP16_BYTES * (tile_m + np.minimum(tile_n, n_))
+    dense_tiles = rows * columns * k_ * FP16_BYTES * (TILE_M + np.minimum(TILE_N, n_))
     return 2 * dense_tiles + outputs
 
 

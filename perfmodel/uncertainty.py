@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.9
 SHAPE_FOLDS = 4
+SAMPLE = 300  # rows of a GPU that count, so that each GPU counts alike
 SMALLEST = 0.02  # no interval is narrower: published times themselves are read off pictures to about 1 %
 OUTLIERS = ("cusparse",)  # not pooled: its error on another GPU says nothing about the other kernels
 
@@ -105,14 +106,14 @@ def quantile(errors: Array) -> float:
     return float(np.quantile(np.abs(errors), level))
 
 
-def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame, sample: int = 300) -> list[Array]:
-    """Log errors on each GPU no parameter saw; groups are thinned to ``sample`` rows so that each counts alike."""
+def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> list[Array]:
+    """Log errors on each GPU no parameter saw; of each at most `SAMPLE` rows."""
     rows = evidence[(evidence["kernel"] == name) & evidence["status"].isin(["value", "assumed-gpu", "derived"])]
     rows = rows[~rows["gpu"].isin(fit.gpus)]
     model, parameters = kernel_model(name), kernel_parameters(fit, name)
     found = []
     for _, group in rows.groupby("gpu"):
-        thinned = group.sample(min(sample, len(group)), random_state=0)
+        thinned = group.sample(min(SAMPLE, len(group)), random_state=0)
         found.append(residuals(predict_rows(model, thinned, parameters), thinned))
     return found
 
@@ -178,6 +179,6 @@ def _width_without(kernel: str, gpu: str, joined: pd.DataFrame, fit: FittedKerne
     own = foreign[foreign["kernel"] == kernel]
     chosen = own if len(own) else foreign[~foreign["fitted"]]
     per_gpu = [
-        np.log1p(group["error"]).sample(min(300, len(group)), random_state=0) for _, group in chosen.groupby("gpu")
+        np.log1p(group["error"]).sample(min(SAMPLE, len(group)), random_state=0) for _, group in chosen.groupby("gpu")
     ]
     return quantile(np.concatenate(per_gpu))

@@ -1,13 +1,10 @@
 """Named constants, so that no formula carries a bare power of ten."""
 
-KILO = 1e3
 MEGA = 1e6
 GIGA = 1e9
 TERA = 1e12
 MICRO = 1e-6
 MILLI = 1e-3
-
-GIB = 2**30
 
 FP16_BYTES = 2
 FP32_BYTES = 4

@@ -51,9 +51,10 @@ def join_predictions(
 
 def _own_rows(rows: pd.DataFrame, calibration: Mapping[str, FittedKernel]) -> NDArray[np.bool_]:
     """Rows of a user's own measurements that the calibration in use was fitted on."""
-    cases = list(zip(rows["kernel"], rows["source"], rows["gpu"], strict=True))
-    fitted = {case: case[0] in calibration and is_own_fit(calibration[case[0]], *case[1:]) for case in set(cases)}
-    return np.array([fitted[case] for case in cases], dtype=bool)
+    own = np.zeros(len(rows), dtype=bool)
+    for (kernel, source, gpu), positions in rows.groupby(["kernel", "source", "gpu"]).indices.items():
+        own[positions] = kernel in calibration and is_own_fit(calibration[kernel], source, gpu)
+    return own
 
 
 def error_statistics(joined: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -100,7 +101,7 @@ def nearest_evidence(
     return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
 
 
-def crossovers(joined: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+def crossovers(joined: pd.DataFrame) -> pd.DataFrame:
     """Sparsity from which a sparse kernel beats the dense one, as measured and as predicted.
 
     One row per kernel, GPU, source, shape and N whose measured sparsities enclose the crossing, or whose times never
@@ -114,9 +115,9 @@ def crossovers(joined: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
     import pandas as pd
 
     case = ["gpu", "m", "k", "n"]
-    dense = joined[joined["kernel"] == baseline].groupby(case)[["time_us", "predicted_us"]].median()
+    dense = joined[joined["kernel"] == BASELINE].groupby(case)[["time_us", "predicted_us"]].median()
     found = []
-    for (kernel, source, *key), rows in joined[joined["kernel"] != baseline].groupby(["kernel", "source", *case]):
+    for (kernel, source, *key), rows in joined[joined["kernel"] != BASELINE].groupby(["kernel", "source", *case]):
         if tuple(key) not in dense.index or rows["sparsity"].nunique() < MIN_CROSSING_POINTS:
             continue
         rows = rows.sort_values("sparsity")

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
 from perfmodel.specs import LARGEST_SIZE, Bound, Gpu
+from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
 Number = float | Array
@@ -117,6 +118,11 @@ class Shape:
     def weights(self) -> Array:
         """Elements of A, zeros included."""
         return self.m * self.k
+
+    @property
+    def activation_bytes(self) -> Array:
+        """Bytes of B and C in FP16, each moved once."""
+        return FP16_BYTES * self.n * (self.m + self.k)
 
     @property
     def nnz(self) -> Array:

@@ -68,8 +68,7 @@ class Sputnik(KernelModel):
     def time(self, machine: Machine, shape: Shape, p: CsrParameters) -> KernelTime:
         """Seconds of one SpMM."""
         issue_s, l2_s = csr_time(machine, shape, shape.nnz, p)
-        activations = FP16_BYTES * shape.n * (shape.m + shape.k)
-        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + activations
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + shape.activation_bytes
         memory_s = dram_bytes / (DRAM_EFFICIENCY * machine.dram_bytes_per_s)
         time_s = LAUNCH_S + overlap(issue_s + l2_s, memory_s, 2)
         latency_s = np.full_like(time_s, LAUNCH_S)

@@ -9,7 +9,6 @@ import numpy as np
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, free, overlap
 from perfmodel.kernels.csr import DRAM_EFFICIENCY, LAUNCH_S
 from perfmodel.specs import Bound
-from perfmodel.units import FP16_BYTES
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Cusparse(KernelModel):
         growth = np.where(one, p.vector_cycles_per_row_nonzero, p.cycles_per_row_nonzero)
         cycles = short + growth * shape.nnz / shape.m
         issue_s = cycles * shape.nnz / machine.sm_cycles_per_s
-        activations = FP16_BYTES * shape.n * (shape.m + shape.k)
-        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + activations
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + shape.activation_bytes
         memory_s = dram_bytes / (DRAM_EFFICIENCY * machine.dram_bytes_per_s)
         time_s = LAUNCH_S + overlap(issue_s, memory_s, 2)
         latency_s = np.full_like(time_s, LAUNCH_S)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from perfmodel.formats import MACKO_VALUE_BYTES
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
 from perfmodel.specs import Bound
-from perfmodel.units import FP16_BYTES, FP32_BYTES
+from perfmodel.units import FP32_BYTES
 
 OVERLAP_SHARPNESS = 2
 MMA_TOKENS = 8  # columns of the smallest Tensor-Core tile
@@ -53,7 +53,7 @@ class DecodeKernel(KernelModel):
     def time(self, machine: Machine, shape: Shape, p: DecodeParameters) -> KernelTime:
         """Seconds of one product."""
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
-        dram_bytes = weight_bytes + FP16_BYTES * shape.n * (shape.m + shape.k)
+        dram_bytes = weight_bytes + shape.activation_bytes
         memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
         cycles = p.cycles_per_weight + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s

@@ -10,7 +10,6 @@ from perfmodel.formats import two_four_residual_density
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance
 from perfmodel.kernels.csr import CsrParameters, csr_time
 from perfmodel.specs import Bound
-from perfmodel.units import FP16_BYTES
 
 TILE_M = 128
 PATTERN_BYTES_PER_WEIGHT = 1.125  # half of the FP16 values and 2 bits for each kept one
@@ -42,8 +41,7 @@ class Sparta(KernelModel):
 
     def time(self, machine: Machine, shape: Shape, p: SpartaParameters) -> KernelTime:
         """Seconds of both kernels."""
-        activations = FP16_BYTES * shape.n * (shape.m + shape.k)
-        pattern_bytes = PATTERN_BYTES_PER_WEIGHT * shape.weights + activations
+        pattern_bytes = PATTERN_BYTES_PER_WEIGHT * shape.weights + shape.activation_bytes
         blocks = ceil_div(shape.m, TILE_M)
         blocks = np.maximum(blocks, blocks * np.ceil(machine.sm_count / blocks))
         idle = imbalance(blocks, machine.sm_count) - 1
@@ -53,7 +51,7 @@ class Sparta(KernelModel):
         issue_s, l2_s = csr_time(machine, shape, residual_nnz, RESIDUAL)
         residual_s = p.residual_factor * (issue_s + l2_s)
         time_s = p.latency_s + np.maximum(memory_s, compute_s) + residual_s
-        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + 2 * activations
+        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + 2 * shape.activation_bytes
         terms = {
             Bound.MEMORY: memory_s,
             Bound.COMPUTE: np.maximum(residual_s, compute_s),

@@ -21,8 +21,8 @@ CONNECT_TIMEOUT = "10s"
 
 
 @contextmanager
-def cluster_client(address: str, workers: int = LOCAL_WORKERS) -> Iterator[Any]:
-    """Connect to a scheduler at ``tcp://HOST:PORT``, or start ``workers`` single-thread processes for ``"local"``.
+def cluster_client(address: str) -> Iterator[Any]:
+    """Connect to a scheduler at ``tcp://HOST:PORT``, or start `LOCAL_WORKERS` single-thread processes for ``"local"``.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def cluster_client(address: str, workers: int = LOCAL_WORKERS) -> Iterator[Any]:
         raise ValueError(f"the cluster is {address!r}, allowed are {LOCAL!r} or an address such as tcp://HOST:8786")
     with config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS}):
         if address == LOCAL:
-            options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            options = {"n_workers": LOCAL_WORKERS, "threads_per_worker": 1, "dashboard_address": None}
             with LocalCluster(**options) as cluster, Client(cluster) as client:
                 yield client
             return
