@@ -45,7 +45,7 @@ def relative_error(ptx):
     k_tiles = -(-K // 64)
     launch(
         ptx,
-        grid=(-(-M // 128), 1, 1),
+        grid=(1, -(-M // 128), 1),
         block=128,
         args=[weights.words, weights.tile_offsets, x, out, M, K, N, k_tiles, 1],
         dynamic_shared_bytes=variants.tiled_csl(TILE_N, VECTORS).shared_bytes,
