@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError, refuse_overwriting, written_whole
+from lscd.printing import digits
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +57,7 @@ def sweep(
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
         raise InputError(f"{error}; {_resume_hint(*chunks)}") from error
-    print(f"{out}: {rows:,} rows of {plan.spec.grid.points:,} points, {out.stat().st_size / 1e6:.1f} MB")
+    print(f"{out}: {rows:,} rows of {plan.spec.grid.points:,} points, {digits(out.stat().st_size / 1e6, 1)} MB")
 
 
 def query(
