@@ -72,7 +72,7 @@ def test_fit_and_report_are_disjoint(joined: pd.DataFrame) -> None:
     fitted = joined[joined["fitted"]]
     assert 16 not in set(fitted["n"])
     assert set(fitted["source"]) == {rule.source for rule in FIT_RULES}
-    assert {"rtx-2080-super", "rtx-4090", "h100", "a100-40gb"}.isdisjoint(fitted["gpu"])
+    assert {"rtx-2080-super", "rtx-4090", "rtx-a6000", "h100", "a100-40gb"}.isdisjoint(fitted["gpu"])
 
 
 def test_stored_calibration_is_what_the_evidence_gives() -> None:
