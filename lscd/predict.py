@@ -42,29 +42,23 @@ def predict(
 
 
 def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
-    import numpy as np
-
-    from perfmodel.calibration import calibrated, unmeasured_kernels
+    from perfmodel.calibration import calibrated
     from perfmodel.catalog import load_gpu
     from perfmodel.evidence import kernel_evidence
-    from perfmodel.kernels import BASELINE, KERNELS, kernel_model
+    from perfmodel.kernels import BASELINE
     from perfmodel.prediction import predict as predict_kernel
+    from perfmodel.prediction import predict_all
     from perfmodel.validation import join_predictions
 
     record = load_gpu(gpu)
-    names = [kernel_model(kernel).name] if kernel else list(KERNELS)
+    # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
+    if kernel:
+        found = [(n, predict_kernel(kernel, record, m, k, n, sparsity))]
+    else:
+        found = list(predict_all(record, m, k, n, sparsity))
     evidence = kernel_evidence(calibrated(BASELINE))
-    joined = join_predictions(evidence[(evidence["gpu"] == record.key) & evidence["kernel"].isin(names)])
-    unmeasured = unmeasured_kernels()
-    results: list[dict[str, Any]] = []
-    for name in names:
-        # One kernel that cannot take this N must not hide the others; asked for alone, it is an error.
-        padded = n if kernel else KERNELS[name].padded_n(n).item()
-        if np.isnan(padded):
-            continue
-        padded = int(padded)
-        prediction = predict_kernel(name, record, m, k, padded, sparsity)
-        results.append(_row(name, padded, prediction, joined, m, k, sparsity) | {"measured": name not in unmeasured})
+    joined = join_predictions(evidence[evidence["gpu"] == record.key])
+    results = [_row(tokens, prediction, joined, m, k, sparsity) for tokens, prediction in found]
     if as_json:
         question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
         print(json.dumps({**question, "kernels": results}, indent=2))
@@ -72,11 +66,9 @@ def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str,
         _print(record.name, m, k, n, sparsity, results)
 
 
-def _row(
-    name: str, n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, sparsity: float
-) -> dict[str, Any]:
+def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, sparsity: float) -> dict[str, Any]:
     return {
-        "kernel": name,
+        "kernel": prediction.kernel,
         "n": n,
         "time_us": float(prediction.time_s) * 1e6,
         "lo_us": float(prediction.lo_s) * 1e6,
@@ -85,7 +77,8 @@ def _row(
         "dram_bytes": float(prediction.dram_bytes),
         "bound": str(prediction.bound.item()),
         "extrapolated": bool(prediction.extrapolated),
-        "evidence": _evidence(joined, name, prediction.gpu, m, k, n, sparsity),
+        "evidence": _evidence(joined, prediction.kernel, prediction.gpu, m, k, n, sparsity),
+        "measured": prediction.measured,
     }
 
 
@@ -120,6 +113,9 @@ def _evidence(
 def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict[str, Any]]) -> None:
     headline(_fastest(results))
     say(f"{m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
+    far = [row["kernel"] for row in results if row["measured"] and row["extrapolated"]]
+    if far:
+        say(f"Extrapolated, outside what their models were fitted on: {', '.join(far)}.")
     header = (
         "kernel",
         "time [us]",

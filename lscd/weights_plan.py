@@ -188,9 +188,7 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
     """Predicted times of every matrix on every kernel that takes so many tokens."""
     import numpy as np
 
-    from perfmodel.calibration import unmeasured_kernels
-    from perfmodel.kernels import KERNELS
-    from perfmodel.prediction import predict
+    from perfmodel.prediction import predict_all
 
     if tokens < 1:
         raise ValueError(f"batch must be at least 1, got {tokens}")
@@ -198,17 +196,11 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
     # Rounding may leave -1e-17 for a full matrix.
     sparsity = np.clip([census.sparsity for census in found], 0, 1)
     result: list[dict[str, KernelTimes]] = [{} for _ in found]
-    for kernel, model in KERNELS.items():
-        padded = float(model.padded_n(tokens))
-        if np.isnan(padded):
-            continue
-        p = predict(kernel, gpu, m, k, padded, sparsity)
-        columns = (p.time_s * 1e6, p.lo_s * 1e6, p.hi_s * 1e6)
-        measured = kernel not in unmeasured_kernels()
+    for padded, p in predict_all(gpu, m, k, tokens, sparsity):
         for i, times in enumerate(result):
-            time_us, lo_us, hi_us = (float(column[i]) for column in columns)
-            about = (str(p.bound[i]), bool(p.extrapolated[i]), measured)
-            times[kernel] = KernelTimes(int(padded), time_us, lo_us, hi_us, *about)
+            time_us, lo_us, hi_us = (float(column[i]) * 1e6 for column in (p.time_s, p.lo_s, p.hi_s))
+            about = (str(p.bound[i]), bool(p.extrapolated[i]), p.measured)
+            times[p.kernel] = KernelTimes(padded, time_us, lo_us, hi_us, *about)
     return result
 
 

@@ -299,7 +299,6 @@ def _candidates(
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
     p = predict(model.name, gpu, m, k, n, sparsity)
-    measured = model.name not in unmeasured_kernels()
     weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(sparsity)), m.shape) * copies
     tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
     found: list[Candidate | None] = []
@@ -307,7 +306,7 @@ def _candidates(
         span = Span(float(p.time_s[i]), float(p.lo_s[i]), float(p.hi_s[i])).scaled(float(products[i]))
         candidate = Candidate(
             model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(p.bound[i]),
-            tiles[i], splits[i], model.format.lossless, bool(p.extrapolated[i]), measured,
+            tiles[i], splits[i], model.format.lossless, bool(p.extrapolated[i]), p.measured,
         )  # fmt: skip
         found.append(None if np.isnan(padded[i]) else candidate)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.calibration import calibrated, extrapolated
 from perfmodel.catalog import load_calibration, load_gpu
-from perfmodel.kernels import BASELINE, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.specs import Gpu
 from perfmodel.uncertainty import interval
 
@@ -42,6 +43,8 @@ class Prediction:
         90 % interval of ``time_s``, wider outside the evidence; without any, what the kernel's assumptions span.
     extrapolated : ndarray of bool
         True outside the evidence the kernel was fitted on, so everywhere if it was not.
+    measured : bool
+        False for a kernel without a fit, whose parameters are assumed.
     """
 
     kernel: str
@@ -55,6 +58,7 @@ class Prediction:
     lo_s: Array
     hi_s: Array
     extrapolated: NDArray[np.bool_]
+    measured: bool
 
     @property
     def speedup_vs_dense(self) -> Array:
@@ -135,7 +139,36 @@ def predict(
         lo_s=np.broadcast_to(lo_s, full),
         hi_s=np.broadcast_to(hi_s, full),
         extrapolated=np.broadcast_to(outside, full),
+        measured=fit is not None,
     )
+
+
+def predict_all(
+    gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0
+) -> Iterator[tuple[int, Prediction]]:
+    """Predict one product on every kernel that takes ``n`` tokens, padded where it must be.
+
+    Parameters
+    ----------
+    gpu, m, k, sparsity
+        As `predict`.
+    n : int
+        Tokens in flight; at least 1.
+
+    Yields
+    ------
+    tuple of int and Prediction
+        The tokens the kernel computes, and its prediction for them; kernels that take no such N are passed over.
+
+    Raises
+    ------
+    ValueError
+        As `predict`.
+    """
+    for name, model in KERNELS.items():
+        padded = float(model.padded_n(n))
+        if not np.isnan(padded):
+            yield int(padded), predict(name, gpu, m, k, padded, sparsity)
 
 
 def predict_table(rows: pd.DataFrame) -> pd.DataFrame:

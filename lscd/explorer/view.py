@@ -13,12 +13,11 @@ import pandas as pd
 
 from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
-from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.feasibility import feasible_sparsity
 from perfmodel.kernels import KERNELS
 from perfmodel.planning import BATCHES
-from perfmodel.prediction import predict
+from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
 from perfmodel.serving import Serving, evaluate
 from perfmodel.systems import HOST, load_system
@@ -139,25 +138,22 @@ def kernel_table(state: State) -> pd.DataFrame:
     """`View.kernels`."""
     gpu = load_gpu(state.gpu)
     m, k, n = product(state)
-    rows, unmeasured = [], unmeasured_kernels()
-    for name, model in KERNELS.items():
-        padded = model.padded_n(n).item()
-        if np.isnan(padded):
-            continue
-        p = predict(name, gpu, m, k, padded, state.sparsity)
+    rows = []
+    for padded, p in predict_all(gpu, m, k, n, state.sparsity):
+        stored = KERNELS[p.kernel].format
         rows.append(
             {
-                "kernel": name,
-                "title": short_title(name),
-                "n": int(padded),
+                "kernel": p.kernel,
+                "title": short_title(p.kernel),
+                "n": padded,
                 "time_us": float(p.time_s) / MICRO,
                 "lo_us": float(p.lo_s) / MICRO,
                 "hi_us": float(p.hi_s) / MICRO,
                 "speedup_vs_dense": float(p.speedup_vs_dense),
                 "bound": str(p.bound.item()),
                 "extrapolated": bool(p.extrapolated),
-                "measured": name not in unmeasured,
-                "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, state.sparsity)),
+                "measured": p.measured,
+                "intensity": float(intensity(stored, MemoryLevel.DRAM, m, k, n, state.sparsity)),
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
         )
