@@ -115,7 +115,8 @@ def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict
     say(f"{m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
     far = [row["kernel"] for row in results if row["measured"] and row["extrapolated"]]
     if far:
-        say(f"Extrapolated, outside what their models were fitted on: {', '.join(far)}.")
+        which = ", ".join(far) if len(far) < sum(row["measured"] for row in results) else "all measured kernels"
+        say(f"Extrapolated, outside what their models were fitted on: {which}.")
     header = (
         "kernel",
         "time [us]",

@@ -67,6 +67,8 @@ def e2e(
         print(json.dumps({**asked, **_run_fields(run)}, indent=2))
     else:
         _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
+        if run.memory.fits:
+            say(_error_words([system]))
 
 
 def plan(
@@ -151,7 +153,7 @@ def _print_plan(question: str, found: Plan) -> None:
     numbers = ("GPUs", "best batch", "largest", "tokens/GPU-s", "TTFT [ms]", "TPOT [ms]", "$/M tokens")
     rows = [(*_option_cells(option), "extrapolated" if option.extrapolated else "") for option in found.options]
     print_table(("system", *numbers, ""), rows, text=("system", ""))
-    for line in _break_even_words(found):
+    for line in [*_break_even_words(found), _error_words(list(fewest))]:
         say(line)
 
 
@@ -165,6 +167,21 @@ def _cheapest_words(found: Plan) -> str:
         loss = 1 - fewest.tokens_per_gpu_s / top.tokens_per_gpu_s
         words += f"; {fewest.system} on {_cards(fewest.gpus)}, batch {fewest.batch}, is within {loss:.1%} of it"
     return f"{words}."
+
+
+def _error_words(systems: list[str]) -> str:
+    """How far predictions of these systems are from published runs, which say how sure they are."""
+    from perfmodel.serving_calibration import joined_runs
+
+    runs = joined_runs()
+    runs = runs[runs["system"].isin(systems)]
+    if runs.empty:
+        return f"No published run of {', '.join(systems)} shows how far this is off."
+    means = [
+        f"{error.abs().mean():.1%} over {len(error)} {'fitted' if fitted else 'held-out'} runs"
+        for fitted, error in runs.groupby("fitted")["error"]
+    ]
+    return f"Mean error against published runs, all on {' and '.join(runs['gpu'].unique())}: {', '.join(means)}."
 
 
 def _option_cells(option: Option) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,19 @@ def test_predict_json_has_time_bound_and_evidence() -> None:
     assert kernel["bound"] == "shared-memory"
     assert kernel["evidence"]["exact"] is True
     assert kernel["extrapolated"] is False
+
+
+def test_answers_say_how_far_to_trust_them() -> None:
+    assert "Extrapolated, outside what their models were fitted on: bitmap." in RUNNER.invoke(app, ONE).output
+    run = ["e2e", "--model", "opt-66b", "--gpu", "a100-80gb", "--gpus", "2", "--batch", "8", "--system"]
+    known, unknown, too_big = (
+        RUNNER.invoke(app, [*run, system, *more]).output
+        for system, *more in (["flash-llm"], ["fastertransformer+bitmap"], ["flash-llm", "--batch", "900"])
+    )
+    assert re.search(r"Mean error against published runs, all on a100-80gb: \d\.\d% over 4 held-out runs", known)
+    assert "No published run of fastertransformer+bitmap shows how far this is off." in unknown
+    assert too_big.startswith("out of memory by ")
+    assert "published" not in too_big
 
 
 def test_all_kernels_at_an_awkward_n_pad_where_needed() -> None:
