@@ -84,6 +84,11 @@ def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup:
     -------
     ndarray
         Shape of ``n``: 0 where it wins even without zeros, NaN where it never does. Exact to 1e-9.
+
+    Raises
+    ------
+    ValueError
+        If ``speedup`` is not above 0, or a name is unknown; names the value.
     """
     if not speedup > 0:
         raise ValueError(f"speedup must be above 0, got {speedup:g}")
@@ -280,7 +285,13 @@ def value_where(
 
 
 def sparsity_for_speedup(kernel: str, gpu: str, speedup: float, *, m: int, k: int, n: int) -> float | None:
-    """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None."""
+    """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown or the kernel takes no N that holds ``n`` tokens; names kernel and value.
+    """
 
     def gain(sparsity: float) -> float:
         return _speedup(kernel, gpu, Shape.of(m, k, n, sparsity), 1.0)
@@ -294,6 +305,11 @@ def bandwidth_for_speedup(
     """DRAM bandwidth in bytes/s at which ``kernel`` is ``speedup`` times as fast as dense, the GPU else unchanged.
 
     Looked for between 1 % and 100 times the GPU's own, from below. None if no such bandwidth gives it.
+
+    Raises
+    ------
+    ValueError
+        As `sparsity_for_speedup`.
     """
     own = load_gpu(gpu).dram.bandwidth_bytes_per_s
 

@@ -82,7 +82,13 @@ class WeightFormat:
 
 
 def check_sparsity(sparsity: ArrayLike) -> Array:
-    """``sparsity`` as a float array, refused outside [0, 1]."""
+    """``sparsity`` as a float array.
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside [0, 1]; names it, and the fraction that a percentage may have meant.
+    """
     values = np.asarray(sparsity, dtype=np.float64)
     wrong = ~((values >= 0) & (values <= 1))
     if np.any(wrong):

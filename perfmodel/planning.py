@@ -152,6 +152,22 @@ def plan(
 ) -> Plan:
     """Compare systems for one model on one kind of GPU.
 
+    Parameters
+    ----------
+    model, gpu
+        Catalogue names, paths, or records.
+    sparsity : float
+        Fraction of zeros in the pruned matrices, 0 to 1.
+    input_len, output_len : int
+        Tokens of each prompt, tokens generated for it; together at most what the model knows.
+    systems : sequence of str
+        Names of `perfmodel.systems.load_system`.
+
+    Returns
+    -------
+    Plan
+        Every system on 1, 2, 4 and 8 GPUs, where it fits and the heads can be shared.
+
     Raises
     ------
     ValueError

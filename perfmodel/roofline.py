@@ -40,6 +40,25 @@ def bytes_moved(
 
     DRAM: each operand once. L2: weights once per column of tiles, inputs once per row of tiles. Shared memory: both
     operands of every tile are written once and read once **dense**, because the Tensor Cores compute dense.
+
+    Parameters
+    ----------
+    fmt
+        Format of A.
+    m, k, n : array_like
+        Rows, columns of the weights; tokens in flight. At least 1.
+    sparsity : array_like
+        Fraction of zero weights, 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Bytes, of the broadcast shape; so in the functions below.
+
+    Raises
+    ------
+    ValueError
+        As `WeightFormat.bytes`.
     """
     m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
     weights, inputs, outputs = fmt.bytes(m_, k_, sparsity), FP16_BYTES * k_ * n_, FP16_BYTES * m_ * n_

@@ -91,6 +91,15 @@ def nearest_evidence(
     """The evidence row of this kernel and GPU that lies nearest, or None if there is none.
 
     Distance is Euclidean in log m, log k, log n and in sparsity, where 0.1 of sparsity counts like a factor of two.
+
+    Parameters
+    ----------
+    joined : DataFrame
+        As `join_predictions` gives it.
+    kernel, gpu : str
+        Names, as in the evidence.
+    m, k, n, sparsity : float
+        The product asked for.
     """
     rows = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu)]
     if rows.empty:
