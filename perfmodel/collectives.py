@@ -10,7 +10,11 @@ ring, low latency  ``2 (p - 1)``          ``2 (p - 1) / p S``  NCCL, small messa
 ring               ``2 (p - 1)``          ``2 (p - 1) / p S``  NCCL, large messages
 tree               ``2 ceil(log2 p)``     ``2 S``              NCCL across machines; here for comparison
 one-shot           1, to ``p - 1`` peers  ``(p - 1) S``        custom kernels (TensorRT-LLM, vLLM)
+in switch          2                      ``(1 + 1 / p) S``    NCCL, large messages, from Hopper on
 =================  =====================  ===================  =====================================
+
+In the switch: it reads every GPU's ``S`` bytes and sums them on the way to whom each block belongs, then copies the
+owner's ``S / p`` to all. On eight GPUs that is two thirds of a ring's traffic, on two GPUs half as much again.
 
 Start and hop are waits of threads that poll memory, so they are stated in SM clock cycles: cycles fitted on an A100
 give the small messages of an H100, whose clock is 40 % faster, without a further parameter. Bandwidth is a fitted
@@ -36,6 +40,7 @@ CALIBRATION_NAME = "all-reduce"
 # NCCL leaves the low-latency protocol once a GPU's chunk S / p takes longer than this to cross the bare link: the
 # geometric middle of the step in the A100's measured times, between 256 and 512 KiB per GPU.
 LOW_LATENCY_CHUNK_S = 1.24e-6
+FIRST_SUMMING_SWITCH = 9.0  # compute capability of the GPUs that the third generation of NVSwitch came with
 
 
 class Algorithm(StrEnum):
@@ -45,6 +50,7 @@ class Algorithm(StrEnum):
     RING = "ring"
     TREE = "tree"
     ONE_SHOT = "one-shot"
+    IN_SWITCH = "in-switch"
     NCCL = "nccl"
     CUSTOM = "custom"
 
@@ -66,6 +72,11 @@ class CollectiveParameters:
 def one_way_bytes_per_s(gpu: Gpu) -> float:
     """Datasheet bytes/s out of one GPU: half of NVLink's printed figure, or of PCIe's where there is no NVLink."""
     return (gpu.link.nvlink_bytes_per_s or gpu.link.pcie_bytes_per_s) / 2
+
+
+def switch_reduces(gpu: Gpu) -> bool:
+    """Whether NVLink switches sum on the way: those of Hopper and later."""
+    return gpu.link.nvlink_bytes_per_s is not None and float(gpu.compute_capability) >= FIRST_SUMMING_SWITCH
 
 
 def calibrated_collectives() -> CollectiveParameters:
@@ -103,7 +114,8 @@ def all_reduce_time(
     ----------
     Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", JPDC 69(2), 2009
     (ring); Sanders, Speck, Träff, "Two-tree algorithms for full bandwidth broadcast, reduction and scan", Parallel
-    Computing 35(12), 2009 (tree).
+    Computing 35(12), 2009 (tree); Klenk, Jiang, Thorson, Dennison, "An in-network architecture for accelerating
+    shared-memory multiprocessor collectives", ISCA 2020 (in switch).
     """
     p, size = np.asarray(gpus, dtype=np.float64), np.asarray(message_bytes, dtype=np.float64)
     if np.any(~(p >= 1)):
@@ -149,9 +161,17 @@ def _one_shot(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array
     return _seconds(gpu, cycles, (p - 1) * size, c.one_shot_efficiency)
 
 
+def _in_switch(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
+    crossing = (1 + 1 / p) * size
+    return _seconds(gpu, c.bulk_start_cycles + 2 * c.hop_cycles, crossing, c.link_efficiency)
+
+
 def _nccl(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     small = size / p <= LOW_LATENCY_CHUNK_S * one_way_bytes_per_s(gpu)
-    return np.where(small, _ring_low_latency(gpu, p, size, c), _ring(gpu, p, size, c))
+    large = _ring(gpu, p, size, c)
+    if switch_reduces(gpu):
+        large = np.minimum(large, _in_switch(gpu, p, size, c))
+    return np.where(small, _ring_low_latency(gpu, p, size, c), large)
 
 
 def _custom(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
@@ -163,6 +183,7 @@ _TIMES = {
     Algorithm.RING: _ring,
     Algorithm.TREE: _tree,
     Algorithm.ONE_SHOT: _one_shot,
+    Algorithm.IN_SWITCH: _in_switch,
     Algorithm.NCCL: _nccl,
     Algorithm.CUSTOM: _custom,
 }

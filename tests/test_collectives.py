@@ -11,10 +11,11 @@ from perfmodel.collectives import (
     calibrated_collectives,
     one_way_bytes_per_s,
     point_to_point_time,
+    switch_reduces,
 )
 from perfmodel.serving_calibration import measured_all_reduces, predict_all_reduces
 
-A100 = load_gpu("a100-80gb")
+A100, H100 = load_gpu("a100-80gb"), load_gpu("h100")
 ALGORITHMS = list(Algorithm)
 
 
@@ -37,6 +38,28 @@ def test_tree_has_fewer_hops_and_more_bytes_than_a_ring():
     assert large[0] > large[1]
 
 
+def test_sum_in_the_switch_by_hand():
+    c = CollectiveParameters(bulk_start_cycles=1.98e4, hop_cycles=1.98e3, link_efficiency=0.5)
+    # 2 hops of 1 us after a start of 10 us; 1.125 x 400 MB over half of 450 GB/s.
+    seconds = all_reduce_time(H100, 8, 400e6, Algorithm.IN_SWITCH, c)
+    assert float(seconds) == pytest.approx(12e-6 + 1.125 * 400e6 / 225e9)
+
+
+def test_nccl_sums_in_the_switch_on_hopper_with_more_than_two_gpus():
+    def chosen(gpu, gpus):
+        return float(all_reduce_time(gpu, gpus, 1e9))
+
+    for gpu, gpus, algorithm in (
+        (A100, 8, Algorithm.RING),
+        (H100, 2, Algorithm.RING),
+        (H100, 4, Algorithm.IN_SWITCH),
+        (H100, 8, Algorithm.IN_SWITCH),
+        (load_gpu("b200"), 8, Algorithm.IN_SWITCH),
+    ):
+        assert chosen(gpu, gpus) == float(all_reduce_time(gpu, gpus, 1e9, algorithm)), (gpu.key, gpus)
+    assert not switch_reduces(load_gpu("l40s"))
+
+
 def test_one_shot_wins_small_messages_only():
     sizes = np.array([4e3, 1e9])
     small, large = all_reduce_time(A100, 8, sizes, Algorithm.ONE_SHOT) < all_reduce_time(A100, 8, sizes)
@@ -49,7 +72,8 @@ def test_monotone_in_size_and_gpus(algorithm):
     sizes = np.geomspace(1, 1e9, 200)
     times = np.stack([all_reduce_time(A100, p, sizes, algorithm) for p in (2, 4, 8)])
     assert np.all(np.diff(times, axis=1) >= 0)
-    if algorithm not in (Algorithm.NCCL, Algorithm.CUSTOM):  # these change protocol later with more GPUs
+    # NCCL and custom change protocol later with more GPUs; a switch has less to send back to each of them.
+    if algorithm not in (Algorithm.NCCL, Algorithm.CUSTOM, Algorithm.IN_SWITCH):
         assert np.all(np.diff(times, axis=0) >= 0)
 
 
@@ -69,7 +93,15 @@ def test_error_on_fitted_rows(gpu, library, mean):
 
 
 def test_h100_follows_from_clock_and_datasheet_link():
-    assert mean_error("h100", "nccl") <= 0.15
+    assert mean_error("h100", "nccl") <= 0.11
+
+
+def test_h100_prompt_messages_on_eight_gpus():
+    # Rings alone would be 40 to 50 % too slow: no parameter was fitted to an H100, the bytes through the switch decide.
+    rows = measured_all_reduces("h100").query("gpus == 8 and message_bytes >= 2**26").reset_index(drop=True)
+    errors = predict_all_reduces(rows) / (rows["time_us"] * 1e-6) - 1
+    assert len(rows) >= 8
+    assert np.abs(errors).max() <= 0.15
 
 
 def test_h100_decode_messages():
