@@ -31,7 +31,7 @@ OUR_FORMATS = {
 def choose(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
-    batch: Annotated[int, typer.Option(help="Sequences decoded together, one token each.")] = 0,
+    batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together, one token each.")] = 0,
     sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
     gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
     formats: Annotated[

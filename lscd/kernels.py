@@ -102,10 +102,9 @@ def trace(
     from rich.progress import track
 
     from kernels_numba.trace import trace as count
-    from kernels_numba.variants import find_variants
+    from kernels_numba.variants import all_variants, find_variants
 
-    families = ("tiled_csl", "bitmap", "dense", "two_four", "csr", "reduce")
-    chosen = [v for name in kernel or families for v in find_variants(name)]
+    chosen = [v for name in kernel for v in find_variants(name)] if kernel else list(all_variants().values())
     if not output.is_dir():
         raise InputError(f"--output {output} is no directory; make it, or run in the project's root")
     for variant in track(chosen, "counting"):

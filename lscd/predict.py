@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def predict(
     context: typer.Context,
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")] = "",
-    m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")] = 0,
-    k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")] = 0,
-    n: Annotated[int, typer.Option(help="Tokens in flight: batch x tokens per step.")] = 0,
+    m: Annotated[int, typer.Option(show_default=False, help="Rows of the weight matrix (output features).")] = 0,
+    k: Annotated[int, typer.Option(show_default=False, help="Columns of the weight matrix (input features).")] = 0,
+    n: Annotated[int, typer.Option(show_default=False, help="Tokens in flight: batch x tokens per step.")] = 0,
     sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
     kernel: Annotated[str, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     input_csv: Annotated[
-        Path | None, typer.Option("--input", help="CSV with columns gpu,m,k,n,sparsity,kernel.")
+        Path | None, typer.Option("--input", help="CSV with columns gpu, m, k, n, sparsity, kernel.")
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
 ) -> None:

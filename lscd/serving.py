@@ -32,7 +32,7 @@ def e2e(
     gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
     system: Annotated[str, typer.Option(help=SYSTEM_HELP)] = "flash-llm",
     sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
-    batch: Annotated[int, typer.Option(help="Sequences decoded together.")] = 0,
+    batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together.")] = 0,
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
@@ -40,7 +40,9 @@ def e2e(
     input_csv: Annotated[
         Path | None,
         typer.Option(
-            "--input", help="CSV: model,gpu,gpus,system,sparsity,batch,input_len,output_len[,pipeline_parallel]."
+            "--input",
+            help="CSV with columns model, gpu, gpus, system, sparsity, batch, input_len, output_len and, where wanted, "
+            "pipeline_parallel.",
         ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,

@@ -97,8 +97,8 @@ def _answer(results: Path, sql: str) -> pa.Table:
                 raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql!r}")
             return connection.sql(sql).to_arrow_table()
         except duckdb.Error as error:
-            columns = ", ".join(facts["columns"])
-            raise InputError(f"{str(error).splitlines()[0]}; the table {TABLE_NAME} has {columns}") from None
+            wrong, columns = str(error).splitlines()[0].rstrip("!"), ", ".join(facts["columns"])
+            raise InputError(f"{wrong}; the table {TABLE_NAME} has {columns}") from None
 
 
 def _parsed(path: Path) -> dict[str, Any]:
