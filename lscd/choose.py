@@ -11,12 +11,12 @@ import typer
 from lscd.errors import refuse_missing
 from lscd.printing import digits, headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+from perfmodel.units import GIGA, MILLI
 
 if TYPE_CHECKING:
     from kernels_numba.plan import Candidate as MeasurableCandidate
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
 
-MILLI, GIGA = 1e-3, 1e9
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
     "dense": "dense",
