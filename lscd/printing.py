@@ -50,7 +50,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], text: Coll
     for number, line in enumerate(lines):
         cells = zip(line, widths, left, strict=True)
         padded = "  ".join(cell.ljust(width) if words else cell.rjust(width) for cell, width, words in cells)
-        typer.secho(padded.rstrip(), bold=True if header and number == 0 else None)
+        typer.echo(typer.style(padded.rstrip(), bold=True) if header and number == 0 else padded.rstrip())
 
 
 def side_by_side(left: Mapping[str, str], right: Mapping[str, str]) -> list[tuple[str, ...]]:
