@@ -50,12 +50,16 @@ class DecodeKernel(KernelModel):
         """Positions that pass through the decoder: all weights."""
         return shape.weights
 
+    def passes(self, n: Array) -> Array:
+        """How often each position is decoded: once, however many tokens there are."""
+        return np.ones_like(n)
+
     def time(self, machine: Machine, shape: Shape, p: DecodeParameters) -> KernelTime:
         """Seconds of one product."""
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         dram_bytes = weight_bytes + shape.activation_bytes
         memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
-        cycles = p.cycles_per_weight + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
+        cycles = p.cycles_per_weight * self.passes(shape.n) + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
         compute_s = 2 * shape.weights * shape.n / machine.tensor_flops_per_s
         time_s = p.latency_s + overlap(memory_s, np.maximum(decode_s, compute_s), OVERLAP_SHARPNESS)
@@ -70,7 +74,9 @@ class DecodeKernel(KernelModel):
 class Bitmap(DecodeKernel):
     """SpInfer: 8 x 8 bitmaps decoded by popcount into Tensor-Core operands (Fan et al., EuroSys 2025).
 
-    Decodes about five positions per cycle and SM, so it is bound by decoding on an A100 and by DRAM on GDDR cards.
+    A block holds at most 64 columns, so every 64 tokens decode the weights again (HPMLL/SpInfer_EuroSys25, commit
+    2410ef7); their bytes come from L2 then. Decodes about five positions per cycle and SM, so it is bound by decoding
+    on an A100 and by DRAM on GDDR cards.
     """
 
     name = "bitmap"
@@ -84,6 +90,10 @@ class Bitmap(DecodeKernel):
         tokens = np.asarray(n, dtype=np.float64)
         small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
         return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
+
+    def passes(self, n: Array) -> Array:
+        """Once for every 64 tokens."""
+        return np.ceil(n / 64)
 
 
 class Macko(DecodeKernel):
