@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from lscd.explorer import bench, charts, words
+from lscd.explorer import charts, words
 from lscd.explorer.state import MATRICES, PRESETS, State, preset, system_names
 from lscd.explorer.view import View, view
 from perfmodel import predict
@@ -225,6 +225,9 @@ def test_downloads_repeat_the_question(shown: View) -> None:
 
 def test_bench_times_every_change_it_makes() -> None:
     """The goal itself is for `make bench`: a shared machine may be slow."""
+    pytest.importorskip("marimo")
+    from lscd.explorer import bench
+
     times_ms = bench.answer_times_ms(changes=3)
     assert times_ms.shape == (3, 2)
     assert (times_ms[:, 0] > 0).all()
