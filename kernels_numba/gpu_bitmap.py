@@ -35,6 +35,7 @@ from kernels_numba.gpu_stages import (
     device_function,
     fetch_activations,
     load_activation_fragments,
+    multiply_operand,
     store_tile,
 )
 
@@ -103,21 +104,6 @@ def counts_of_lanes_below(counts):  # type: ignore[no-untyped-def]
     for distance in range(5):
         total = uint32(ptx.add_from_lane_below(total, 1 << distance))
     return uint32(total - counts)
-
-
-@device_function
-def multiply_operand(accumulators, a, fragments, half, tile_n):  # type: ignore[no-untyped-def]
-    """Add (16 x 16 operand ``a``) @ (16 x tile_n of X) to the accumulators of the upper or lower 16 rows."""
-    for group in range(tile_n // 8):
-        i = (half * (tile_n // 8) + group) * 4
-        d = ptx.mma_m16n8k16(
-            a[0], a[1], a[2], a[3], fragments[2 * group], fragments[2 * group + 1],
-            accumulators[i], accumulators[i + 1], accumulators[i + 2], accumulators[i + 3],
-        )  # fmt: skip
-        accumulators[i] = d[0]
-        accumulators[i + 1] = d[1]
-        accumulators[i + 2] = d[2]
-        accumulators[i + 3] = d[3]
 
 
 @device_function

@@ -100,6 +100,21 @@ def load_activation_fragments(fragments, x_tile, step, lane, tile_n):  # type: i
 
 
 @device_function
+def multiply_operand(accumulators, a, fragments, half, tile_n):  # type: ignore[no-untyped-def]
+    """Add (16 x 16 operand ``a``) @ (16 x tile_n of X) to the accumulators of the upper or lower 16 rows."""
+    for group in range(tile_n // 8):
+        i = (half * (tile_n // 8) + group) * 4
+        d = ptx.mma_m16n8k16(
+            a[0], a[1], a[2], a[3], fragments[2 * group], fragments[2 * group + 1],
+            accumulators[i], accumulators[i + 1], accumulators[i + 2], accumulators[i + 3],
+        )  # fmt: skip
+        accumulators[i] = d[0]
+        accumulators[i + 1] = d[1]
+        accumulators[i + 2] = d[2]
+        accumulators[i + 3] = d[3]
+
+
+@device_function
 def multiply_tile(accumulators, a_tile, x_tile, warp, lane, tile_n):  # type: ignore[no-untyped-def]
     """Add (32 rows of the A tile) @ (X tile) to this warp's accumulators on the Tensor Cores.
 
@@ -113,16 +128,7 @@ def multiply_tile(accumulators, a_tile, x_tile, warp, lane, tile_n):  # type: ig
         place = int32(((step * 2 + (lane >> 4)) ^ (row & 7)) * 16)
         for half in range(2):
             a = ptx.ldmatrix_x4(a_row + half * (16 * A_ROW_BYTES) + place)
-            for group in range(tile_n // 8):
-                i = (half * (tile_n // 8) + group) * 4
-                d = ptx.mma_m16n8k16(
-                    a[0], a[1], a[2], a[3], fragments[2 * group], fragments[2 * group + 1],
-                    accumulators[i], accumulators[i + 1], accumulators[i + 2], accumulators[i + 3],
-                )  # fmt: skip
-                accumulators[i] = d[0]
-                accumulators[i + 1] = d[1]
-                accumulators[i + 2] = d[2]
-                accumulators[i + 3] = d[3]
+            multiply_operand(accumulators, a, fragments, half, tile_n)
 
 
 @device_function

@@ -7,6 +7,7 @@ import re
 from lscd.cli import app
 from reports.exhibit import Context
 from reports.readme import README, rewritten
+from tests.test_ptx_emulator_mutations import BUGS
 
 TEXT = README.read_text(encoding="utf-8")
 
@@ -15,8 +16,12 @@ def test_computed_tables_are_up_to_date() -> None:
     assert rewritten(TEXT, Context()) == TEXT, "run `make readme`"
 
 
-def test_first_commands_are_the_four_that_matter() -> None:
-    assert re.findall(r"^make (\w+)", TEXT, flags=re.MULTILINE) == ["report", "explore", "lab", "test"]
+def test_first_commands_are_the_two_that_matter() -> None:
+    assert re.findall(r"^make (\w+)", TEXT, flags=re.MULTILINE) == ["report", "test", "explore", "lab", "help"]
+
+
+def test_planted_bugs_are_counted() -> None:
+    assert f"{len(BUGS)} planted bugs are all caught" in TEXT
 
 
 def test_named_commands_exist() -> None:
