@@ -13,6 +13,7 @@ from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KE
 
 OWN_LINES = {  # column -> colour, words
     "speedup": (INDIGO, "our bitmap kernel, unmeasured (band: assumptions)"),
+    "pairs": (WINE, "a bit a pair, unmeasured"),
     "flash_llm": (KERNEL_COLOURS["flash-llm"], "Flash-LLM"),
     "spinfer": (KERNEL_COLOURS["bitmap"], "SpInfer"),
 }
@@ -21,7 +22,8 @@ OWN_LINES = {  # column -> colour, words
 def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """Predicted speed-up over cuBLAS against sparsity, a panel per GPU, the band what the assumptions span.
 
-    ``table``: ``gpu, sparsity, speedup, low, high, flash_llm, spinfer``. All dashed: an extrapolation, or close to one.
+    ``table``: ``gpu, sparsity, speedup, low, high, pairs, flash_llm, spinfer``. All dashed: an extrapolation, or close
+    to one.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
     figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.9), sharey=True)
@@ -36,7 +38,7 @@ def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.set_xlabel("sparsity [%]")
     panels[0].set(ylabel="speed-up over cuBLAS", ylim=(0, None))
     handles = [Line2D([], [], color=colour, ls="--", label=label) for colour, label in OWN_LINES.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 
 
