@@ -27,7 +27,7 @@ help: ## show this list
 	@touch $@
 
 .venv/lab: .venv/pip
-	$(PIP) -e '.[gpu]' jupyterlab
+	$(PIP) -e '.[gpu,explore]' jupyterlab
 	@touch $@
 
 .venv/bench: .venv/dev

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lscd.explorer.frame import start
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-START_S = 60
 
 
 def missing() -> str:
@@ -33,29 +29,12 @@ def missing() -> str:
 @contextmanager
 def explorer() -> Iterator[str]:
     """Address of a running `lscd explore`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "lscd", "explore", "--port", str(port), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
-        address = f"http://localhost:{port}/"
+    server, address = start()
+    with server:
         try:
-            _wait(address, server)
             yield address
         finally:
             server.terminate()
-
-
-def _wait(address: str, server: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + START_S
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(address, timeout=5).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    server.kill()
-    raise RuntimeError(f"the explorer did not start: {server.communicate()[0]}")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from lscd.explorer import charts, words
+from lscd.explorer import charts, frame, words
 from lscd.explorer.state import MATRICES, PRESETS, State, preset, system_names
 from lscd.explorer.view import View, view
 from perfmodel import predict
@@ -234,6 +234,11 @@ def test_bench_times_every_change_it_makes() -> None:
     assert (times_ms[:, 0] <= times_ms[:, 1]).all()
 
 
+def test_a_frame_refuses_an_unknown_preset() -> None:
+    with pytest.raises(ValueError, match="did you mean opt-66b-two-gpus"):
+        frame.show("opt-66b-two-gpu")
+
+
 # Command
 
 
@@ -408,6 +413,23 @@ def test_page_answers_every_key_press(page: Page) -> None:
         page.tab.keyboard.press("ArrowLeft")
         assert page.tab.evaluate("answered") > 0  # milliseconds until the question on the page has changed
     page.wait_for(State(sparsity=0.72))
+
+
+def test_the_same_page_opens_in_a_notebooks_frame(page: Page) -> None:
+    tab = page.tab.context.new_page()
+    tab.set_content(frame.show("gpu=h100&batch=32")._repr_html_())
+    framed = tab.frame_locator("iframe")
+    framed.locator(".lscd-answer > p", has_text="H100").wait_for()
+    assert (
+        framed.locator("[data-fact=throughput] strong").inner_text()
+        == facts(State(gpu="h100", batch=32))["throughput"].value
+    )
+    framed.get_by_role("slider").focus()
+    tab.keyboard.press("ArrowLeft")
+    framed.locator(
+        "[data-fact=throughput] strong", has_text=facts(State(gpu="h100", batch=32, sparsity=0.79))["throughput"].value
+    ).wait_for()
+    tab.close()
 
 
 def test_page_never_complained_and_asked_no_other_machine(page: Page) -> None:
