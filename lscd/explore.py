@@ -22,6 +22,10 @@ def explore(
     from lscd.explorer.state import preset as preset_state
 
     state = preset_state(preset) if preset else next(iter(PRESETS.values()))
+    if preset:
+        from lscd.explorer.view import view
+
+        view(state)  # refuses numbers out of range before a page shows them
     serve(port, f"http://localhost:{port}/?{state.to_query()}", browser)
 
 

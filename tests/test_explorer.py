@@ -245,6 +245,8 @@ def test_a_frame_refuses_an_unknown_preset() -> None:
 def test_bad_presets_and_taken_ports_are_explained() -> None:
     result = CliRunner().invoke(app, ["explore", "--preset", "gpu=h10"])
     assert "did you mean h100" in str(result.exception)
+    result = CliRunner().invoke(app, ["explore", "--preset", "sparsity=nan"])
+    assert "sparsity must lie in [0, 1], got nan" in str(result.exception)
     pytest.importorskip("marimo", reason="marimo is not installed; see make explorer-test")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
