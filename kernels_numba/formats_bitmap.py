@@ -40,8 +40,7 @@ from kernels_numba.formats_bitmap_njit import (
     STRIP_K,
     STRIP_M,
     fill_masks,
-    fill_values,
-    scatter_values,
+    move_values,
 )
 from kernels_numba.formats_njit import MAGNITUDE_16
 
@@ -264,7 +263,7 @@ def pack(
     ends = np.cumsum(units).reshape(grid)
     check(ends[-1, -1] <= INT32_MAX, "units of 16 bytes", int(ends[-1, -1]), f"at most {INT32_MAX}")
     values = np.zeros(int(ends[-1, -1]) * per_unit, elements.dtype)
-    fill_values(elements, MAGNITUDE_16, width, masks, (ends - units) * per_unit, values)
+    move_values(elements, MAGNITUDE_16, width, masks, (ends - units) * per_unit, values, True)
     offsets = np.concatenate(([0], ends.reshape(-1), ends[-1, -1:])).astype(np.int32)
     return masks.reshape(-1, LANES), values, offsets
 
@@ -275,7 +274,7 @@ def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
     out = np.zeros(shape, elements.dtype)
     begins = offsets[:-2].reshape(grid).astype(np.int64) * per_unit
-    scatter_values(masks.reshape(*grid, LANES), _width(masks), begins, elements, out)
+    move_values(out, MAGNITUDE_16, _width(masks), masks.reshape(*grid, LANES), begins, elements, False)
     return out
 
 

@@ -69,34 +69,15 @@ def fill_masks(kept: NDArray[Any], magnitude: Any, width: int, masks: Any, count
 
 
 @parallel
-def fill_values(elements: NDArray[Any], magnitude: Any, width: int, masks: Any, begins: Any, values: Any) -> None:
-    """Write the marked elements of ``elements`` (m, k) by chunk, lane, register into ``values`` from ``begins`` on.
+def move_values(
+    dense: NDArray[Any], magnitude: Any, width: int, masks: Any, begins: Any, values: Any, pack: bool
+) -> None:
+    """Carry the marked elements between ``dense`` (m, k) and ``values``, by chunk, lane, register from ``begins`` on.
 
-    A partner beyond the matrix, or zero but for its sign, is written as zero.
+    Both targets hold zeros. Packing leaves out a partner that lies beyond the matrix or is zero but for its sign;
+    unpacking what lies beyond.
     """
-    m, k = elements.shape
-    for row in prange(masks.shape[0]):
-        for column in range(masks.shape[1]):
-            at = begins[row, column]
-            for chunk in range(CHUNKS):
-                for lane in range(LANES):
-                    word = np.uint64(masks[row, column, lane])
-                    for register in range(REGISTERS):
-                        marked = bits_of_register(word, chunk, register, width)
-                        i = row * STRIP_M + register_row(chunk, lane, register)
-                        j = column * STRIP_K + register_column(chunk, lane, register)
-                        for half in range(2):
-                            if marked >> np.uint64(half) & np.uint64(1):
-                                inside = i < m and j + half < k
-                                if width == 1 or (inside and (elements[i, j + half] & magnitude) != 0):
-                                    values[at] = elements[i, j + half]
-                                at += 1
-
-
-@parallel
-def scatter_values(masks: Any, width: int, begins: Any, values: NDArray[Any], out: NDArray[Any]) -> None:
-    """Write every stored element to its place in ``out`` (m, k), which holds zeros; what lies beyond is left out."""
-    m, k = out.shape
+    m, k = dense.shape
     for row in prange(masks.shape[0]):
         for column in range(masks.shape[1]):
             at = begins[row, column]
@@ -110,5 +91,8 @@ def scatter_values(masks: Any, width: int, begins: Any, values: NDArray[Any], ou
                         for half in range(2):
                             if marked >> np.uint64(half) & np.uint64(1):
                                 if i < m and j + half < k:
-                                    out[i, j + half] = values[at]
+                                    if not pack:
+                                        dense[i, j + half] = values[at]
+                                    elif (dense[i, j + half] & magnitude) != 0:
+                                        values[at] = dense[i, j + half]
                                 at += 1

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel import load_gpu
 from perfmodel.kernels.register_decode import speedups
 from perfmodel.plotting import beyond as draw
-from reports.exhibit import Chapter, Context, Exhibit, percent
-from reports.own_kernels import own_kernels
+from reports.exhibit import Chapter, Context, Exhibit, gpu_title, percent
+from reports.own_kernels import GPUS, own_kernels
 from reports.pruning_table import DEFAULT_GPUS, LARGE_MATRIX, TOKENS, trade_off
 
-GPUS = ("a100-80gb", "h100", "h200", "rtx-4090")
 SPARSITIES = np.round(np.arange(0.3, 0.9501, 0.05), 4)
 LEVEL = 0.6
 SOURCES = {"own": ("flash-llm-fig9",), "study": ("minilm-pruning",)}
-
-
-def _title(gpu: str) -> str:
-    return load_gpu(gpu).name.removeprefix("NVIDIA ").removeprefix("GeForce ").split("-SXM")[0].split(" SXM")[0]
 
 
 def own_kernel(context: Context) -> Exhibit:
@@ -26,7 +20,7 @@ def own_kernel(context: Context) -> Exhibit:
     table = speedups(GPUS, SPARSITIES)
     at = table[np.isclose(table["sparsity"], LEVEL)].set_index("gpu")
     listed = ", ".join(
-        f"{_title(gpu)} {row['speedup']:.1f}x ({row['low']:.1f} to {row['high']:.1f})" for gpu, row in at.iterrows()
+        f"{gpu_title(gpu)} {row['speedup']:.1f}x ({row['low']:.1f} to {row['high']:.1f})" for gpu, row in at.iterrows()
     )
     return Exhibit(
         name="own_bitmap_kernel",
@@ -42,7 +36,7 @@ def own_kernel(context: Context) -> Exhibit:
         ),
         sources=SOURCES["own"],
         table=table,
-        figure=draw.own_kernel(table, {gpu: _title(gpu) for gpu in GPUS}),
+        figure=draw.own_kernel(table, {gpu: gpu_title(gpu) for gpu in GPUS}),
     )
 
 
@@ -51,7 +45,7 @@ def accuracy_beside_speed(context: Context) -> Exhibit:
     table = trade_off(DEFAULT_GPUS)
     row = table[np.isclose(table["sparsity"], LEVEL)].iloc[0]
     kept = row["top1_wanda"] / table["top1_wanda"].iloc[0]
-    bought = ", ".join(f"{row[f'speedup_{gpu}']:.1f}x on {_title(gpu)}" for gpu in DEFAULT_GPUS)
+    bought = ", ".join(f"{row[f'speedup_{gpu}']:.1f}x on {gpu_title(gpu)}" for gpu in DEFAULT_GPUS)
     m, k = LARGE_MATRIX
     return Exhibit(
         name="accuracy_and_speed",
@@ -66,7 +60,7 @@ def accuracy_beside_speed(context: Context) -> Exhibit:
         ),
         sources=SOURCES["study"],
         table=table,
-        figure=draw.accuracy_and_speed(table, {gpu: _title(gpu) for gpu in DEFAULT_GPUS}),
+        figure=draw.accuracy_and_speed(table, {gpu: gpu_title(gpu) for gpu in DEFAULT_GPUS}),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from perfmodel.catalog import load_calibration, load_kernel_times, load_sources
+from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times, load_sources
 from perfmodel.validation import join_predictions
 
 if TYPE_CHECKING:
@@ -109,3 +109,8 @@ class Chapter:
 def percent(value: float, digits: int = 1) -> str:
     """A fraction in percent, for prose: ``2.3 %``."""
     return f"{100 * value:.{digits}f} %"
+
+
+def gpu_title(gpu: str) -> str:
+    """Short name of a catalogue GPU, for a panel or a sentence: ``A100``, ``RTX 4090``."""
+    return load_gpu(gpu).name.removeprefix("NVIDIA ").removeprefix("GeForce ").split("-SXM")[0].split(" SXM")[0]

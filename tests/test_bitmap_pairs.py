@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from kernels_numba import gpu_bitmap, trace, variants
 from kernels_numba.check import machine_code_faults
@@ -16,13 +15,7 @@ from kernels_numba.reference import check_product
 from kernels_numba.spmm import emulate, spmm
 from perfmodel.formats import FORMATS
 from perfmodel.pipeline import simulate
-
-
-def random_matrix(m: int, k: int, density: float, seed: int = 0) -> NDArray[np.float16]:
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((m, k)).astype(np.float16)
-    a[rng.random((m, k)) >= density] = 0
-    return a
+from tests.test_bitmap import random_matrix
 
 
 def check(m: int, k: int, n: int, density: float, **options) -> None:
