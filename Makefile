@@ -62,13 +62,13 @@ format: .venv/dev ## rewrite the code in the house format
 	$(BIN)/ruff format .
 
 readme: .venv/pip ## write the measured tables of README.md again
-	$(BIN)/python -m reports.readme
+	$(BIN)/python -m lscd.report.readme
 
 calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration
 	$(BIN)/lscd calibrate
 
 bench: .venv/bench bench-sweep bench-explorer ## speed of the CPU kernels and of the models against their goals
-	$(BIN)/python -m kernels_numba.bench_cpu
+	$(BIN)/python -m kernels_numba.bench.cpu
 
 bench-sweep: .venv/dev ## points per second, memory and scaling of sweeps
 	$(BIN)/python -m perfmodel.sweep.bench
@@ -78,10 +78,10 @@ bench-explorer: .venv/dev ## how long the explorer's server takes to answer
 	$(BIN)/python -m lscd.explorer.bench
 
 gpu-check: ## on an NVIDIA GPU: is every kernel right?
-	$(GPU_PYTHON) -m kernels_numba.bench_gpu --check
+	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check
 
 gpu-bench: ## on an NVIDIA GPU: how fast is every kernel? writes data/measured/<gpu>/
-	$(GPU_PYTHON) -m kernels_numba.bench_gpu --bench
+	$(GPU_PYTHON) -m kernels_numba.bench.gpu --bench
 
 notebooks: .venv/dev ## run the notebooks and store their outputs
 	$(BIN)/jupyter execute --inplace --kernel_name=python3 notebooks/*.ipynb

@@ -19,9 +19,8 @@ import typer
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from perfmodel.calibration import unmeasured_kernels
-from perfmodel.catalog import load_calibration
 from perfmodel.kernels import KERNELS, KernelModel
+from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
@@ -99,7 +98,7 @@ def _describe(command: Any, path: str) -> list[str]:
 def fits_table() -> str:
     """Fitted parameters of the kernel models, with what they were fitted on, as Markdown."""
     lines = ["| kernel | parameters | fitted on | rows | mean error there |", "| --- | --- | --- | --- | --- |"]
-    for name, fit in load_calibration().items():
+    for name, fit in kernel_fits().items():
         values = ", ".join(f"{key} {value:.4g}" for key, value in fit.parameters.items())
         lines.append(f"| {name} | {values} | {fit.fitted_on} | {fit.rows} | {100 * fit.mean_absolute_error:.1f} % |")
     lines += [

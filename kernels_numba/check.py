@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kernels_numba.compile import ARCHITECTURES, CompiledKernel, compile_kernel
-from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import encode_bitmap
+from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, compile_kernel
+from kernels_numba.gpu.emulate import emulate
+from kernels_numba.gpu.variants import all_variants
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import emulate
-from kernels_numba.variants import all_variants
 
 # Opcodes that make the kernels what they are: Tensor Cores, matrix loads (plain and transposed), asynchronous copies
 # past L1, 16-byte loads that leave L1 alone.
@@ -56,12 +54,13 @@ class Outcome:
 def machine_code_faults(kernel: CompiledKernel) -> list[str]:
     """What is wrong with the compiled code, in words; empty if nothing is."""
     variant, faults = kernel.variant, []
-    family = next(name for name in REQUIRED if variant.name.startswith(name))
-    for wanted in REQUIRED[family]:
+    for wanted in REQUIRED[variant.kernel]:
         if not any(_matches(opcode, wanted) for opcode in kernel.opcodes):
             faults.append(f"no {wanted}")
     faults += [
-        f"has {opcode}" for opcode in kernel.opcodes if opcode.startswith(FORBIDDEN.get(family, ALWAYS_FORBIDDEN))
+        f"has {opcode}"
+        for opcode in kernel.opcodes
+        if opcode.startswith(FORBIDDEN.get(variant.kernel, ALWAYS_FORBIDDEN))
     ]
     if kernel.spill_bytes:
         faults.append(f"{kernel.spill_bytes} bytes of spills")

@@ -22,13 +22,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import Element, EncodedWeight, as_matrix, check
-from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
-from kernels_numba.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
-from kernels_numba.measure import Measure, device_identity, timer
-from kernels_numba.panel_csr import PanelCsr, encode_panel_csr
-from kernels_numba.tuning import Entry, TuningCache
+from kernels_numba.bench.measure import Measure, device_identity, timer
+from kernels_numba.bench.tuning import Entry, TuningCache
+from kernels_numba.cpu.panel_csr import PanelCsr, encode_panel_csr
+from kernels_numba.formats import (
+    Bitmap,
+    Csr,
+    Dense,
+    Element,
+    EncodedWeight,
+    TiledCsl,
+    TwoFour,
+    encode_bitmap,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
+from kernels_numba.formats.encoded import as_matrix, check
+from kernels_numba.gpu.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +159,7 @@ def plan(
 
 
 def _backend(name: str) -> str:
-    from kernels_numba import device
+    from kernels_numba.gpu import device
 
     check(name in ("auto", *FORMATS), "backend", repr(name), ", ".join(("auto", *FORMATS)))
     return ("cuda" if device.is_supported() else "cpu") if name == "auto" else name
@@ -236,7 +247,7 @@ def _splits(encoded: EncodedWeight, n: int, asked: int | None, backend: str) -> 
     """Splits of K to try: the one asked for; else the launcher's own, half and twice as many blocks."""
     if asked is not None or backend == "cpu" or isinstance(encoded, Csr):
         return [asked if backend == "cuda" and not isinstance(encoded, Csr) else None]
-    from kernels_numba import device
+    from kernels_numba.gpu import device
 
     ready = with_aligned_rows(encoded)
     place: dict[str, Any] = {"arch": device.current_arch(), "sm_count": device.sm_count()}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import Element, EncodedWeight
+from kernels_numba.formats import Element, EncodedWeight
 
 
 def widened(values: NDArray[Any], element: Element = Element.FLOAT16) -> NDArray[np.float64]:

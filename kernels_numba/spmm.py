@@ -13,19 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.compile import Variant, compile_ptx
-from kernels_numba.encoded import Element, EncodedWeight, check
-from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour
-from kernels_numba.formats_bitmap import Bitmap
-from kernels_numba.launch import (
-    DEFAULT_ARCH,
-    DEFAULT_SM_COUNT,
-    MAX_GRID_Y,
-    launches,
-    make_plan,
-    whole_number,
-    with_aligned_rows,
-)
+from kernels_numba.formats import Bitmap, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats.encoded import check
+from kernels_numba.gpu.emulate import emulate
+from kernels_numba.gpu.launch import MAX_GRID_Y, whole_number
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +82,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
     """
     if is_on_gpu(x):
         return "cuda"
-    from kernels_numba import device
+    from kernels_numba.gpu import device
 
     fits = isinstance(weights, TiledCsl | Bitmap | Csr | TwoFour | Dense) and weights.element == Element.FLOAT16
     return "cuda" if fits and x.dtype == np.float16 and device.is_supported() else "cpu"
@@ -135,7 +126,7 @@ def _run_reference(weights: EncodedWeight, x: Any, split_k: int | None, dtype: n
 
 
 def _run_cpu(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> NDArray[Any]:
-    from kernels_numba import cpu
+    from kernels_numba.cpu import kernels as cpu
 
     return np.ascontiguousarray(cpu.spmm(weights, x), dtype)
 
@@ -144,55 +135,10 @@ def _run_emulator(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np
     return emulate(weights, x, split_k=split_k, out_dtype=dtype)[0]
 
 
-def emulate(
-    weights: EncodedWeight,
-    x: NDArray[np.float16],
-    *,
-    split_k: int | None = None,
-    out_dtype: Any = np.float16,
-    arch: str = DEFAULT_ARCH,
-    sm_count: int = DEFAULT_SM_COUNT,
-) -> tuple[NDArray[Any], list[Any]]:
-    """Run the GPU kernels' PTX on the CPU.
-
-    Returns
-    -------
-    (m, n) array, and the emulator's ``LaunchResult`` of every launch with its exact counters.
-    """
-    check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
-    weights = with_aligned_rows(weights)
-    plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count)
-    n = x.shape[1]
-    x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
-    # NaN marks outputs that no block wrote.
-    out = np.full((plan.m, plan.n_padded), np.nan, np.dtype(out_dtype))
-    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.partials > 1 else None
-    buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
-    results = []
-    for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):
-        results.append(run_on_emulator(launch.variant, launch.grid, launch.arguments, arch))
-    return np.ascontiguousarray(out[:, :n]), results
-
-
-def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
-    """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
-    from kernels_numba import ptx_emulator
-
-    ptx, entry = compile_ptx(variant, arch)
-    return ptx_emulator.launch(
-        ptx,
-        kernel=entry,
-        grid=grid,
-        block=variant.threads,
-        args=arguments,
-        dynamic_shared_bytes=variant.shared_bytes,
-    )
-
-
 def _run_cuda(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> Any:
     from numba import cuda
 
-    from kernels_numba import device
+    from kernels_numba.gpu import device
 
     check(device.is_available(), "backend", "cuda", f"{', '.join(BACKENDS[1:])} (no NVIDIA GPU or driver found)")
     if is_on_gpu(x):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, choose, evidence, explore, kernels, predict, report, serving, simulate, sweep, weights
+from lscd import catalogue, choose, evidence, explore, kernels, predict, serving, simulate, sweep, weights
 from lscd.errors import explained
+from lscd.report.command import report
 
 app = typer.Typer(
     name="lscd",
@@ -19,7 +20,7 @@ app.command()(simulate.simulate)
 app.command()(serving.e2e)
 app.command()(serving.plan)
 app.command()(choose.choose)
-app.command()(report.report)
+app.command()(report)
 app.command()(explore.explore)
 app.command()(sweep.sweep)
 app.command()(sweep.query)

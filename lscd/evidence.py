@@ -15,7 +15,7 @@ from lscd.printing import print_table, say
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfmodel.specs import FittedKernel
+    from perfmodel.catalog.specs import FittedKernel
 
 Own = Annotated[
     Path | None,
@@ -29,34 +29,35 @@ def calibrate(
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
     """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
-    from perfmodel.calibration import calibrated, fit_all, unmeasured_kernels
     from perfmodel.catalog import CALIBRATION_FILE, data_directory
-    from perfmodel.evidence import kernel_evidence
-    from perfmodel.kernels import BASELINE
-    from perfmodel.uncertainty import with_spread
+    from perfmodel.evidence.kernel_fit import fit_all
+    from perfmodel.evidence.uncertainty import with_spread
+    from perfmodel.kernels.fits import unmeasured_kernels
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
     if own is not None and out is not None:
         refuse_overwriting(own, writable(out))
     mine = None if own is None else _read_own(own)
-    fitted = fit_all(mine)
-    fitted = with_spread(fitted, kernel_evidence(calibrated(BASELINE, fitted)), mine)
+    fitted, published = fit_all(mine)
+    fitted = with_spread(fitted, published, mine)
     _store(fitted, out or data_directory() / CALIBRATION_FILE)
     _name_without_evidence(unmeasured_kernels(fitted))
     if out is not None:
         print(f"use it with LSCD_CALIBRATION={out}")
         return
 
-    from perfmodel import collectives, serving_calibration
+    from perfmodel.evidence import systems_fit as serving_calibration
+    from perfmodel.serving import collectives
 
     # Whole systems stand on the kernels just stored, so they come after them.
     _store(serving_calibration.fit(), data_directory() / collectives.CALIBRATION_FILE)
     if simulator:
         from perfmodel.catalog import load_kernel_times
-        from perfmodel.pipeline import calibrate as pipeline
+        from perfmodel.evidence import pipeline_fit as pipeline
+        from perfmodel.pipeline.parameters import PIPELINE_FILE
 
-        _store(pipeline.fit_all(load_kernel_times()), data_directory() / pipeline.PIPELINE_FILE)
+        _store(pipeline.fit_all(load_kernel_times()), data_directory() / PIPELINE_FILE)
 
 
 def _name_without_evidence(kernels: Sequence[str]) -> None:
@@ -108,8 +109,8 @@ def validate(
     by: Annotated[str, typer.Option(help=f"Groups of rows, of {','.join(GROUPS)}.")] = "kernel,source,gpu",
 ) -> None:
     """Print the error of every model of kernels and of whole runs: fitted rows, rows held out, or your own rows."""
-    from perfmodel.calibration import unmeasured_kernels
-    from perfmodel.validation import join_predictions
+    from perfmodel.evidence.validation import join_predictions
+    from perfmodel.kernels.fits import unmeasured_kernels
 
     groups = [name.strip() for name in by.split(",")]
     if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
@@ -119,14 +120,14 @@ def validate(
     _print_errors(joined, groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
     if own is None:
-        from perfmodel.serving_calibration import joined_runs
+        from perfmodel.evidence.systems_fit import joined_runs
 
         say("Whole models: error of the time per token.")
         _print_errors(joined_runs(), list(RUN_GROUPS))
 
 
 def _print_errors(joined: pd.DataFrame, groups: list[str]) -> None:
-    from perfmodel.validation import error_statistics
+    from perfmodel.evidence.validation import error_statistics
 
     groups = [*groups, "rows of"]
     joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})

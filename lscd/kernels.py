@@ -42,7 +42,7 @@ def check(
     from rich.console import Console
 
     from kernels_numba.check import check_machine_code, check_results
-    from kernels_numba.compile import check_arch
+    from kernels_numba.gpu.compile import check_arch
 
     archs = tuple(check_arch(name) for name in arch or CHECKED_ARCHITECTURES)
     seed = secrets.randbelow(2**31) if seed is None else seed
@@ -67,9 +67,9 @@ def inspect(
     sass: Annotated[bool, typer.Option("--sass", help="Print the machine code of the main loop too.")] = False,
 ) -> None:
     """Show what the compiler made of a kernel: registers, occupancy, and the instructions of its main loop."""
-    from kernels_numba.compile import check_arch, compile_kernel
-    from kernels_numba.sass import main_loop
-    from kernels_numba.variants import find_variants
+    from kernels_numba.gpu.compile import check_arch, compile_kernel
+    from kernels_numba.gpu.sass import main_loop
+    from kernels_numba.gpu.variants import find_variants
 
     compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     rows = []
@@ -104,8 +104,8 @@ def trace(
     """Count what the kernels do, and write it as JSON, one file a variant, for the performance model."""
     from rich.progress import track
 
-    from kernels_numba.trace import trace as count
-    from kernels_numba.variants import all_variants, find_variants
+    from kernels_numba.gpu.trace import trace as count
+    from kernels_numba.gpu.variants import all_variants, find_variants
 
     chosen = [v for name in kernel for v in find_variants(name)] if kernel else list(all_variants().values())
     if not output.is_dir():
@@ -124,7 +124,7 @@ def bench(
     cluster: Annotated[str, typer.Option(help="Dask scheduler, tcp://HOST:PORT: one worker for each GPU.")] = "",
 ) -> None:
     """Time every kernel on a GPU against cuBLAS and cuSPARSE; here, or on every worker of a cluster at once."""
-    from kernels_numba import bench_gpu
+    from kernels_numba.bench import gpu as bench_gpu
 
     try:
         if not cluster:

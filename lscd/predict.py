@@ -42,13 +42,13 @@ def predict(
 
 
 def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
-    from perfmodel.calibration import calibrated
     from perfmodel.catalog import load_gpu
-    from perfmodel.evidence import kernel_evidence
+    from perfmodel.evidence.rows import kernel_evidence
+    from perfmodel.evidence.validation import join_predictions
     from perfmodel.kernels import BASELINE
+    from perfmodel.kernels.fits import calibrated
     from perfmodel.prediction import predict as predict_kernel
     from perfmodel.prediction import predict_all
-    from perfmodel.validation import join_predictions
 
     record = load_gpu(gpu)
     # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
@@ -86,8 +86,8 @@ def _evidence(
     joined: pd.DataFrame, kernel: str, gpu: str, m: int, k: int, n: int, sparsity: float
 ) -> dict[str, Any] | None:
     """The nearest published row, and the model's mean error on rows of this kernel it was not fitted on."""
+    from perfmodel.evidence.validation import nearest_evidence
     from perfmodel.kernels import KERNELS
-    from perfmodel.validation import nearest_evidence
 
     row = nearest_evidence(joined, kernel, gpu, m, k, n, sparsity)
     if row is None:

@@ -15,8 +15,8 @@ from lscd.printing import headline, print_table, say, side_by_side
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfmodel.planning import Option, Plan
-    from perfmodel.serving import Serving
+    from perfmodel.serving.planning import Option, Plan
+    from perfmodel.serving.run import Serving
 
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
@@ -54,7 +54,7 @@ def e2e(
         return
     refuse_missing("--model opt-66b --gpu a100-80gb --batch 64", model=model, gpu=gpu, batch=batch)
 
-    from perfmodel.serving import evaluate
+    from perfmodel.serving.run import evaluate
 
     question: dict[str, Any] = {
         "batch": batch,
@@ -82,7 +82,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Find the fewest GPUs, the best batch and the cheapest system for a model, and where sparse stops paying."""
-    from perfmodel.planning import plan as make_plan
+    from perfmodel.serving.planning import plan as make_plan
 
     found = make_plan(model, gpu, sparsity=sparsity, input_len=input_len, output_len=output_len)
     if as_json:
@@ -95,7 +95,7 @@ def plan(
 
 def _run_fields(run: Serving) -> dict[str, Any]:
     """One run as JSON shows it: the columns of the batch form and more; null instead of a time that cannot be."""
-    from perfmodel.planning import result_columns
+    from perfmodel.serving.planning import result_columns
 
     fits = bool(run.memory.fits)
     fields = {name: _number(value) for name, value in result_columns(run).items()}
@@ -173,7 +173,7 @@ def _cheapest_words(found: Plan) -> str:
 
 def _error_words(systems: list[str]) -> str:
     """How far predictions of these systems are from published runs, which say how sure they are."""
-    from perfmodel.serving_calibration import joined_runs
+    from perfmodel.evidence.systems_fit import joined_runs
 
     runs = joined_runs()
     runs = runs[runs["system"].isin(systems)]
@@ -234,8 +234,8 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
 
     from lscd.tables import FRACTION, SIZE, read_rows
     from perfmodel.catalog import load_gpu, load_model
-    from perfmodel.planning import evaluate_rows
-    from perfmodel.systems import load_system
+    from perfmodel.serving.planning import evaluate_rows
+    from perfmodel.serving.systems import load_system
 
     sizes = dict.fromkeys(("gpus", "batch", "input_len", "output_len"), SIZE)
     rows = read_rows(
@@ -257,7 +257,7 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
 
 def _explain_row(path: Path, rows: pd.DataFrame) -> None:
     """Raise the error of the first run that cannot be, with its line."""
-    from perfmodel.planning import evaluate_rows
+    from perfmodel.serving.planning import evaluate_rows
 
     for i in range(len(rows)):
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lscd.errors import InputError
-from perfmodel.specs import LARGEST_SIZE
+from perfmodel.catalog.specs import LARGEST_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd

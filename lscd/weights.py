@@ -13,10 +13,10 @@ import typer
 from lscd.errors import InputError
 
 if TYPE_CHECKING:
-    from kernels_numba.checkpoint import Pruned
-    from kernels_numba.container import Converted
-    from kernels_numba.pruning import PruningRule
-    from kernels_numba.safetensors_io import Checkpoint
+    from kernels_numba.checkpoints.checkpoint import Pruned
+    from kernels_numba.checkpoints.container import Converted
+    from kernels_numba.checkpoints.pruning import PruningRule
+    from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 
 app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
 
@@ -41,8 +41,8 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what a checkpoint's zeros are worth: in bytes of every format, and in predicted time."""
-    from kernels_numba.census import TILE_M, take_census
-    from kernels_numba.checkpoint import weight_matrices
+    from kernels_numba.checkpoints.census import TILE_M, take_census
+    from kernels_numba.checkpoints.checkpoint import weight_matrices
     from lscd.weights_plan import CheckpointPlan, plan_matrices
     from lscd.weights_table import print_plan
     from perfmodel.catalog import load_gpu
@@ -84,8 +84,8 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Zero weights of a checkpoint; embeddings, norms, heads and biases stay as they are."""
-    from kernels_numba.checkpoint import prune_checkpoint, weight_matrices
-    from kernels_numba.safetensors_io import open_checkpoint
+    from kernels_numba.checkpoints.checkpoint import prune_checkpoint, weight_matrices
+    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 
     rule = _rule(method, sparsity, n, m, seed)
     source = _plain_checkpoint(path)
@@ -111,8 +111,8 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Encode a checkpoint's matrices in a sparse format, or decode them again."""
-    from kernels_numba.checkpoint import weight_matrices
-    from kernels_numba.container import convert_checkpoint
+    from kernels_numba.checkpoints.checkpoint import weight_matrices
+    from kernels_numba.checkpoints.container import convert_checkpoint
 
     if decode:
         _decode(path, out, check)
@@ -131,8 +131,8 @@ def convert(
 
 def _plain_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint, refusing one that is encoded already."""
-    from kernels_numba.container import is_encoded
-    from kernels_numba.safetensors_io import open_checkpoint
+    from kernels_numba.checkpoints.container import is_encoded
+    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 
     source = open_checkpoint(path)
     if is_encoded(source):
@@ -142,8 +142,8 @@ def _plain_checkpoint(path: Path) -> Checkpoint:
 
 def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int) -> PruningRule:
     """Pruning rule of the options; errors name the option."""
-    from kernels_numba.pruning import Method, PruningRule
-    from perfmodel.names import unknown_name
+    from kernels_numba.checkpoints.pruning import Method, PruningRule
+    from perfmodel.catalog.names import unknown_name
 
     if method not in tuple(Method):
         raise InputError(unknown_name("method", method, list(Method)))
@@ -161,8 +161,8 @@ def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, see
 
 
 def _decode(path: Path, out: Path, check: bool) -> None:
-    from kernels_numba.container import decode_checkpoint, open_encoded, verify
-    from kernels_numba.safetensors_io import open_checkpoint
+    from kernels_numba.checkpoints.container import decode_checkpoint, open_encoded, verify
+    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 
     container = open_encoded(path)
     with _progress("decoding", len(container.weights) + len(container.plain)) as step:
@@ -173,7 +173,7 @@ def _decode(path: Path, out: Path, check: bool) -> None:
 
 
 def _verify(source: Checkpoint, out: Path) -> None:
-    from kernels_numba.container import open_encoded, verify
+    from kernels_numba.checkpoints.container import open_encoded, verify
 
     container = open_encoded(out)
     with _progress("verifying", len(source.tensors)) as step:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kernels_numba.census import Census
+from kernels_numba.checkpoints.census import Census
 from lscd.printing import digits
 
 DENSE_FORMAT = "dense"
@@ -229,8 +229,8 @@ def answer(plan: CheckpointPlan) -> str:
 
 def remarks(plan: CheckpointPlan) -> list[str]:
     """Sentences on how far to trust the answer, and on what else there is."""
+    from perfmodel.catalog.specs import Bound
     from perfmodel.kernels import KERNELS
-    from perfmodel.specs import Bound
 
     notes = []
     fullest = sum(matrix.census.tile_spread.over_half for matrix in plan.sparse_matrices)

@@ -8,11 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from perfmodel.moved import keep_old_names
+
 if TYPE_CHECKING:
     from perfmodel.catalog import load_gpu, load_model
     from perfmodel.prediction import Prediction, predict
 
 __all__ = ["Prediction", "load_gpu", "load_model", "predict"]
+keep_old_names()
 _HOME = {
     "load_gpu": "perfmodel.catalog",
     "load_model": "perfmodel.catalog",

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.calibration import calibrated
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.names import unknown_name
 from perfmodel.crossing import first_fraction
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape, kernel_model
-from perfmodel.names import unknown_name
+from perfmodel.kernels.fits import calibrated
+from perfmodel.serving.transformer import layer_matrices
 from perfmodel.sweep.evaluate import scaled_machine
 from perfmodel.sweep.spec import SCALES
-from perfmodel.transformer import layer_matrices
 
 if TYPE_CHECKING:
     import pandas as pd

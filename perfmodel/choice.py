@@ -17,16 +17,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.formats import FORMATS, check_sparsity
 from perfmodel.kernels import BASELINE, KERNELS, Machine
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.names import unknown_name
+from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.prediction import predict
-from perfmodel.specs import Gpu, LanguageModel
-from perfmodel.transformer import Matrix, check_split, head_matrices, layer_matrices
+from perfmodel.serving.transformer import Matrix, check_split, head_matrices, layer_matrices
 
 Array = NDArray[np.float64]
 

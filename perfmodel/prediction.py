@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.calibration import calibrated, extrapolated
-from perfmodel.catalog import load_calibration, load_gpu
+from perfmodel.catalog import load_gpu
+from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
-from perfmodel.specs import Gpu
-from perfmodel.uncertainty import interval
+from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,7 +118,7 @@ def predict(
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     shape = Shape.of(m, k, n, sparsity)
     check_tokens(model, shape.n)
-    calibration = load_calibration()
+    calibration = kernel_fits()
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration))
     dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))

@@ -11,8 +11,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.specs import Bound, Gpu
 from perfmodel.formats import FORMATS, WeightFormat
-from perfmodel.specs import Bound, Gpu
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]

@@ -20,10 +20,10 @@ from perfmodel.analysis import (
     value_where,
 )
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.specs import Gpu
 from perfmodel.crossing import first_fraction
 from perfmodel.prediction import predict
-from perfmodel.specs import Gpu
-from perfmodel.transformer import layer_matrices
+from perfmodel.serving.transformer import layer_matrices
 from tests.comparison import assert_close
 
 LARGE = {"m": 36864, "k": 9216, "n": 8}

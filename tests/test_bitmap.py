@@ -11,19 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kernels_numba import gpu_bitmap, ptx_emulator, trace, variants
+from kernels_numba import ptx_emulator
 from kernels_numba.check import machine_code_faults
-from kernels_numba.compile import compile_kernel
-from kernels_numba.formats_bitmap import (
-    STRIP_SIZE,
-    Bitmap,
-    QuantisedBitmap,
-    by_lane,
-    encode_bitmap,
-    encode_quantised_bitmap,
-)
+from kernels_numba.formats import Bitmap, QuantisedBitmap, encode_bitmap, encode_quantised_bitmap
+from kernels_numba.formats.bitmap import by_lane
+from kernels_numba.formats.layout import STRIP_SIZE
+from kernels_numba.gpu import bitmap as gpu_bitmap
+from kernels_numba.gpu import trace, variants
+from kernels_numba.gpu.compile import compile_kernel
+from kernels_numba.gpu.emulate import emulate
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import emulate, spmm
+from kernels_numba.spmm import spmm
 from perfmodel.catalog import load_gpu, load_trace
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import Machine, Shape, register_decode

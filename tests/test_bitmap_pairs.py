@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels_numba import gpu_bitmap, trace, variants
 from kernels_numba.check import machine_code_faults
-from kernels_numba.compile import compile_kernel
-from kernels_numba.formats_bitmap import Bitmap, encode_bitmap
+from kernels_numba.formats import Bitmap, encode_bitmap
+from kernels_numba.gpu import bitmap as gpu_bitmap
+from kernels_numba.gpu import trace, variants
+from kernels_numba.gpu.compile import compile_kernel
+from kernels_numba.gpu.emulate import emulate
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import emulate, spmm
+from kernels_numba.spmm import spmm
 from perfmodel.formats import FORMATS
 from perfmodel.pipeline import simulate
 from tests.test_bitmap import random_matrix

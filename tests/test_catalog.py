@@ -20,8 +20,8 @@ from perfmodel.catalog import (
     model_names,
     read_kernel_times,
 )
-from perfmodel.checks import KERNEL_TIME_COLUMNS
-from perfmodel.specs import Layers
+from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
+from perfmodel.catalog.specs import Layers
 
 # Streaming multiprocessors, DRAM GB/s, TFLOP/s of dense FP16 Tensor Cores with FP32 accumulation, as NVIDIA prints
 # them: A100 and H100 whitepapers table 1-2, H200/L40S/A5000/V100 datasheets, DGX B200 datasheet / 8, Ada and GA102

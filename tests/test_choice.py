@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from lscd import choose as command
 from lscd.cli import app
-from perfmodel.catalog import load_calibration, load_gpu, load_model
+from perfmodel.catalog import load_gpu, load_model
 from perfmodel.choice import Choice, Span, choose
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels import tiled_csl as flash
+from perfmodel.kernels.fits import kernel_fits
 from perfmodel.prediction import predict
 
 QUESTION = {"batch": 16, "sparsity": 0.8, "gpus": 2}
@@ -39,7 +40,7 @@ def test_every_matrix_is_the_local_share(opt66: Choice) -> None:
 def test_candidates_are_the_predictions_of_each_layer(opt66: Choice) -> None:
     """64 layers, each one product; times, interval and bytes as `predict` gives them for one."""
     for matrix in opt66.free:
-        taking = [name for name in load_calibration() if not np.isnan(KERNELS[name].padded_n(16))]
+        taking = [name for name in kernel_fits() if not np.isnan(KERNELS[name].padded_n(16))]
         assert [candidate.kernel for candidate in matrix.candidates] == taking
         for candidate in matrix.candidates:
             p = predict(candidate.kernel, "a100-80gb", matrix.m, matrix.k, 16, 0.8)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_gpu
-from perfmodel.collectives import (
+from perfmodel.evidence.systems_fit import measured_all_reduces, predict_all_reduces
+from perfmodel.serving.collectives import (
     Algorithm,
     CollectiveParameters,
     all_reduce_time,
@@ -13,7 +14,6 @@ from perfmodel.collectives import (
     point_to_point_time,
     switch_reduces,
 )
-from perfmodel.serving_calibration import measured_all_reduces, predict_all_reduces
 
 A100, H100 = load_gpu("a100-80gb"), load_gpu("h100")
 ALGORITHMS = list(Algorithm)

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from kernels_numba import variants
 from kernels_numba.check import machine_code_faults
-from kernels_numba.compile import ARCHITECTURES, check_arch, compile_kernel, compile_ptx
-from kernels_numba.gpu_stages import STEPS, TILE_K
-from kernels_numba.sass import loops, main_loop, parse
+from kernels_numba.gpu import variants
+from kernels_numba.gpu.compile import ARCHITECTURES, check_arch, compile_kernel, compile_ptx
+from kernels_numba.gpu.sass import loops, main_loop, parse
+from kernels_numba.gpu.stages import STEPS, TILE_K
 
 # Every variant on the paper's GPU, the sparse ones on Hopper too; elsewhere those that need most registers.
 EVERYWHERE = ["tiled_csl_n64_v8", "dense_n64"]

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from kernels_numba import bench_cpu, cpu, simd
-from kernels_numba.encoded import Element
-from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.bench import cpu as bench_cpu
+from kernels_numba.cpu import kernels as cpu
+from kernels_numba.cpu import simd
+from kernels_numba.cpu.panel_csr import encode_panel_csr
+from kernels_numba.formats import Dense, Element, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.jit import serial
-from kernels_numba.panel_csr import encode_panel_csr
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (131, 257), (3, 600)]
 DENSITIES = [0, 1e-3, 0.1, 0.3, 0.5, 0.51, 0.9, 1]
@@ -143,7 +144,6 @@ def test_bad_input_is_named(weights, x, path, message):
 BOUNDS_SCRIPT = """
 import numpy as np
 from kernels_numba import cpu, cpu_njit
-from kernels_numba.formats import encode_tiled_csl
 from kernels_numba.panel_csr import encode_panel_csr
 rng = np.random.default_rng(0)
 a = rng.standard_normal((131, 65)).astype(np.float16)

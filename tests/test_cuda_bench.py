@@ -17,15 +17,17 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from kernels_numba import bench_gpu, check_gpu, device, measure, provenance
-from kernels_numba.bench_gpu import Bench, Problem
-from kernels_numba.check_gpu import check_kernels, check_twice
+from kernels_numba.bench import check_gpu, measure, provenance
+from kernels_numba.bench import gpu as bench_gpu
+from kernels_numba.bench.check_gpu import check_kernels, check_twice
+from kernels_numba.bench.gpu import Bench, Problem
+from kernels_numba.bench.library import Library, Run, Timing
+from kernels_numba.bench.product import MAX_COPIES, Gpu, Product, accuracy, copies_beyond_l2, random_weights
+from kernels_numba.bench.provenance import Row, code_version, gpu_key, gpu_state, read_table, write_table
 from kernels_numba.formats import Csr, encode_tiled_csl
-from kernels_numba.gpu_library import Library, Run, Timing
-from kernels_numba.launch import Launch
-from kernels_numba.product import MAX_COPIES, Gpu, Product, accuracy, copies_beyond_l2, random_weights
-from kernels_numba.provenance import Row, code_version, gpu_key, gpu_state, read_table, write_table
-from kernels_numba.spmm import run_on_emulator
+from kernels_numba.gpu import device
+from kernels_numba.gpu.emulate import run_on_emulator
+from kernels_numba.gpu.launch import Launch
 from lscd.cli import app
 from lscd.evidence import WITHOUT_MODEL
 from perfmodel.kernels import KERNELS
@@ -410,7 +412,7 @@ def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch
     """What `device.run` hands to the driver, with the driver replaced."""
     from cuda.bindings import driver
 
-    from kernels_numba import variants
+    from kernels_numba.gpu import variants
 
     class Array:
         def __init__(self) -> None:

@@ -10,11 +10,12 @@ import pytest
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from kernels_numba import device, variants
 from kernels_numba.formats import Dense, TiledCsl, encode_tiled_csl
-from kernels_numba.launch import Launch
+from kernels_numba.gpu import device, variants
+from kernels_numba.gpu.emulate import run_on_emulator
+from kernels_numba.gpu.launch import Launch
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import run_on_emulator, spmm
+from kernels_numba.spmm import spmm
 
 OK = driver.CUresult.CUDA_SUCCESS
 RNG = np.random.default_rng(5)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels_numba import gpu_stages, trace, variants
 from kernels_numba.check import check_results
 from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl
+from kernels_numba.gpu import stages as gpu_stages
+from kernels_numba.gpu import trace, variants
+from kernels_numba.gpu.emulate import emulate
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import emulate
 
 ENCODERS = {"tiled_csl": encode_tiled_csl, "dense": Dense, "csr": encode_csr}
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (257, 193)]
@@ -86,7 +87,7 @@ def test_boundary_between_registers_and_overflow(vectors: int, words_per_thread_
     weights = encode_tiled_csl(a)
     x = rng.standard_normal((128, 8)).astype(np.float16)
     arguments = (weights.words, weights.tile_offsets, x, out := np.full((128, 8), np.nan, np.float32))
-    from kernels_numba.spmm import run_on_emulator
+    from kernels_numba.gpu.emulate import run_on_emulator
 
     run_on_emulator(variants.tiled_csl(8, vectors), (1, 1, 1), (*arguments, 128, 128, 8, 2, 1), "sm_80")
     check_product(out, weights, x)

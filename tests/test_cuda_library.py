@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels_numba import device, gpu_library
+from kernels_numba.bench import library as gpu_library
+from kernels_numba.bench.library import Cupy, Timing, Torch, open_library, summarise, time_stretches
 from kernels_numba.formats import encode_csr
-from kernels_numba.gpu_library import Cupy, Timing, Torch, open_library, summarise, time_stretches
+from kernels_numba.gpu import device
 
 RNG = np.random.default_rng(2)
 A = RNG.standard_normal((40, 64)).astype(np.float16)

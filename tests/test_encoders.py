@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels_numba.encoded import Element
-from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr, encode_panel_csr
+from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr, encode_panel_csr
+from kernels_numba.formats import Csr, Dense, Element, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
 
 SHAPES = [(1, 1), (1, 64), (127, 63), (128, 64), (129, 65), (200, 301), (257, 256)]
 DENSITIES = [0, 1e-3, 0.1, 0.3, 0.5, 0.51, 0.9, 1]

@@ -8,7 +8,7 @@ import pytest
 
 from perfmodel import predict
 from perfmodel.catalog import load_kernel_times, load_sources, load_table
-from perfmodel.checks import KERNEL_TIME_COLUMNS
+from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TABLES = sorted(

@@ -27,8 +27,8 @@ from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
 from perfmodel.kernels import KERNELS
-from perfmodel.serving import evaluate
-from perfmodel.transformer import layer_matrices
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.transformer import layer_matrices
 from tests import explorer_browser
 
 DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)

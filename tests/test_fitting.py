@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from perfmodel.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import least_squares_parameters
 
 X = np.arange(1.0, 9.0)
 

@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.calibration import FIT_RULES, calibrated, extrapolated, fit_all
-from perfmodel.catalog import CALIBRATION_FILE, data_directory, gpu_names, load_calibration, load_gpu
+from perfmodel.catalog import CALIBRATION_FILE, data_directory, gpu_names, load_gpu
+from perfmodel.catalog.specs import Bound
+from perfmodel.evidence.kernel_fit import FIT_RULES, fit_all
+from perfmodel.evidence.validation import error_statistics, join_predictions, nearest_evidence
 from perfmodel.kernels import KERNELS, Machine, Shape, kernel_model
 from perfmodel.kernels.base import imbalance, overlap
+from perfmodel.kernels.fits import calibrated, extrapolated, kernel_fits
 from perfmodel.kernels.sparta import RESIDUAL
 from perfmodel.kernels.tiled_csl import blocks_per_sm, padded_tokens, split_k
 from perfmodel.plotting.style import KERNEL_COLOURS, KERNEL_MARKERS
 from perfmodel.prediction import predict_table
-from perfmodel.specs import Bound
-from perfmodel.validation import error_statistics, join_predictions, nearest_evidence
 from tests.comparison import assert_close
 
 CASE = {"m": 36864, "k": 9216, "n": 8}
@@ -76,7 +77,7 @@ def test_fit_and_report_are_disjoint(joined: pd.DataFrame) -> None:
 
 
 def test_stored_calibration_is_what_the_evidence_gives() -> None:
-    again = json.loads(msgspec.json.encode(fit_all()))
+    again = json.loads(msgspec.json.encode(fit_all()[0]))
     stored = json.loads((data_directory() / CALIBRATION_FILE).read_text())
     assert again.keys() == stored.keys()
     for kernel, fit in again.items():
@@ -150,7 +151,7 @@ def test_unsplit_products_pay_for_no_reduction() -> None:
 
 
 def test_sparta_residual_is_the_calibrated_sputnik() -> None:
-    stored = load_calibration()["sputnik"].parameters
+    stored = kernel_fits()["sputnik"].parameters
     assert asdict(RESIDUAL) == pytest.approx(stored, rel=5e-3)
 
 
@@ -218,7 +219,7 @@ def test_table_keeps_the_order_of_its_rows() -> None:
 
 
 def test_extrapolation_is_marked() -> None:
-    fit = load_calibration()["flash-llm"]
+    fit = kernel_fits()["flash-llm"]
     inside = extrapolated(fit, "a100-80gb", 36864, 9216, 8, 0.8)
     assert not inside
     for gpu, m, k, n, sparsity in (
@@ -228,7 +229,7 @@ def test_extrapolation_is_marked() -> None:
         ("a100-80gb", 36864, 9216, 8, 0.3),
     ):
         assert extrapolated(fit, gpu, m, k, n, sparsity)
-    assert not extrapolated(load_calibration()["cublas"], "a100-80gb", 36864, 9216, 8, 0.8)
+    assert not extrapolated(kernel_fits()["cublas"], "a100-80gb", 36864, 9216, 8, 0.8)
 
 
 def test_nearest_evidence_finds_the_row_itself(joined: pd.DataFrame) -> None:

@@ -12,6 +12,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from perfmodel.catalog import load_gpu, load_kernel_times
+from perfmodel.evidence.pipeline_fit import FITS, fit, predicted_us
 from perfmodel.pipeline import (
     PROGRAMS,
     PipelineParameters,
@@ -26,7 +27,6 @@ from perfmodel.pipeline import (
     load_parameters,
     simulate,
 )
-from perfmodel.pipeline.calibrate import FITS, fit, predicted_us
 from perfmodel.pipeline.conflicts import expected_wavefronts
 from perfmodel.pipeline.grid import Grid, TileCounts, choose_split_k, deal, representatives
 from perfmodel.pipeline.machine import Machine

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_numba import device, gpu_library, measure
-from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import Csr, encode_csr, encode_tiled_csl
-from kernels_numba.launch import make_plan
+from kernels_numba.bench import library as gpu_library
+from kernels_numba.bench import measure
+from kernels_numba.bench.tuning import Entry, TuningCache, TuningCacheWarning, cache_directory
+from kernels_numba.formats import Csr, EncodedWeight, encode_csr, encode_tiled_csl
+from kernels_numba.gpu import device
+from kernels_numba.gpu.launch import make_plan
 from kernels_numba.plan import ENCODERS, FORMATS, Candidate, estimated_bytes, format_name, plan
 from kernels_numba.spmm import spmm
-from kernels_numba.tuning import Entry, TuningCache, TuningCacheWarning, cache_directory
 from lscd.choose import OUR_FORMATS, measurable
 from perfmodel.choice import choose
 

@@ -33,7 +33,7 @@ def problem():
 
 @cache
 def kernel_ptx():
-    from kernels_numba.compile import compile_ptx
+    from kernels_numba.gpu.compile import compile_ptx
 
     return compile_ptx(variants.tiled_csl(TILE_N, VECTORS), "sm_80")[0]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from lscd.cli import app
-from reports.exhibit import Context
-from reports.readme import README, rewritten
+from lscd.report.exhibit import Context
+from lscd.report.readme import README, rewritten
 from tests.test_ptx_emulator_mutations import BUGS
 
 TEXT = README.read_text(encoding="utf-8")

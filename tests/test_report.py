@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from perfmodel.feasibility import feasible_sparsity, pruning_results
-from reports.build import CHAPTERS, build
-from reports.exhibit import Chapter, Context, Exhibit
+from lscd.report.build import CHAPTERS, build
+from lscd.report.exhibit import Chapter, Context, Exhibit
+from perfmodel.evidence.feasibility import feasible_sparsity, pruning_results
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import gpu_names, load_gpu
+from perfmodel.catalog.specs import Bound
 from perfmodel.formats import FORMATS
 from perfmodel.roofline import (
     MemoryLevel,
@@ -17,7 +18,6 @@ from perfmodel.roofline import (
     ridge_point,
     roofline_time,
 )
-from perfmodel.specs import Bound
 
 DENSE = FORMATS["dense"]
 

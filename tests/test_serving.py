@@ -13,10 +13,7 @@ from lscd import serving as commands
 from lscd.cli import app
 from lscd.errors import explained
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.memory import largest_batch, memory, weight_bytes
-from perfmodel.planning import RESULT_COLUMNS, evaluate_rows, plan
-from perfmodel.serving import evaluate
-from perfmodel.serving_calibration import (
+from perfmodel.evidence.systems_fit import (
     _fit_serving,
     all_reduce_wait_s,
     joined_runs,
@@ -24,8 +21,11 @@ from perfmodel.serving_calibration import (
     predict_runs,
     published_runs,
 )
-from perfmodel.systems import SYSTEMS, calibrated_systems, load_system
-from perfmodel.transformer import Part
+from perfmodel.serving.memory import largest_batch, memory, weight_bytes
+from perfmodel.serving.planning import RESULT_COLUMNS, evaluate_rows, plan
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import SYSTEMS, calibrated_systems, load_system
+from perfmodel.serving.transformer import Part
 
 A100 = load_gpu("a100-80gb")
 FT, FLASH = load_system("fastertransformer"), load_system("flash-llm")

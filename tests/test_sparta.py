@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels_numba import trace, variants
 from kernels_numba.check import machine_code_faults
-from kernels_numba.compile import ARCHITECTURES, compile_kernel
-from kernels_numba.encoded import Element
-from kernels_numba.formats import TwoFour, encode_two_four
-from kernels_numba.formats_two_four import TILE_BYTES, TILE_K, TILE_M, pack, unpack
-from kernels_numba.gpu_stages import TILE_N_CHOICES
-from kernels_numba.launch import launches, make_plan
+from kernels_numba.formats import Element, TwoFour, encode_two_four
+from kernels_numba.formats.two_four_tiles import TILE_BYTES, TILE_K, TILE_M, pack, unpack
+from kernels_numba.gpu import trace, variants
+from kernels_numba.gpu.compile import ARCHITECTURES, compile_kernel
+from kernels_numba.gpu.emulate import emulate
+from kernels_numba.gpu.launch import launches, make_plan
+from kernels_numba.gpu.stages import TILE_N_CHOICES
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import emulate, spmm
+from kernels_numba.spmm import spmm
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (201, 131)]
 MMA_SP = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32"

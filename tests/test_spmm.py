@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels_numba import device
-from kernels_numba.encoded import Element
-from kernels_numba.formats import Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.launch import Launch, choose_split_k, launches, make_plan
-from kernels_numba.panel_csr import encode_panel_csr
+from kernels_numba.cpu.panel_csr import encode_panel_csr
+from kernels_numba.formats import Dense, Element, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.gpu import device
+from kernels_numba.gpu.launch import Launch, choose_split_k, launches, make_plan
+from kernels_numba.gpu.variants import tile_n_for, vectors_for
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import choose_backend, spmm
-from kernels_numba.variants import tile_n_for, vectors_for
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((130, 70)).astype(np.float16)

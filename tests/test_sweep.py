@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from perfmodel.kernels import KERNELS
 from perfmodel.prediction import predict_table
-from perfmodel.serving import evaluate
+from perfmodel.serving.run import evaluate
 from perfmodel.sweep import Plan, grid, read_facts, run
 from perfmodel.sweep.cluster import cluster_client, cluster_map
 from perfmodel.sweep.grid import Dimension, Grid

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_model, model_names
-from perfmodel.transformer import (
+from perfmodel.serving.transformer import (
     activation_bytes_per_layer,
     attention_flops_per_layer,
     check_split,

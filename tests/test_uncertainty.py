@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.calibration import BOXPLOT_TOKENS, calibrated
-from perfmodel.catalog import load_calibration
-from perfmodel.evidence import boxplot_speedups, launched_by_graph
+from perfmodel.evidence.kernel_fit import BOXPLOT_TOKENS
+from perfmodel.evidence.rows import boxplot_speedups, launched_by_graph
+from perfmodel.evidence.uncertainty import coverage, quantile
+from perfmodel.evidence.validation import join_predictions
 from perfmodel.kernels import KERNELS
-from perfmodel.uncertainty import coverage, quantile
-from perfmodel.validation import join_predictions
+from perfmodel.kernels.fits import calibrated, kernel_fits
 
 CASE = {"m": 36864, "k": 9216, "n": 8}
 
@@ -23,17 +23,17 @@ def joined() -> pd.DataFrame:
 
 
 def test_ninety_percent_intervals_cover_about_ninety_percent(joined: pd.DataFrame) -> None:
-    table = coverage(joined, load_calibration())
+    table = coverage(joined, kernel_fits())
     by_group = table.groupby("where")["covered"].mean()
     assert by_group.between(0.85, 0.95).all(), by_group
     overall = (table["covered"] * table["rows"]).sum() / table["rows"].sum()
     assert 0.85 <= overall <= 0.95
 
 
-@pytest.mark.parametrize("kernel", list(load_calibration()))
+@pytest.mark.parametrize("kernel", list(kernel_fits()))
 def test_intervals_hold_the_prediction_and_widen_outside(kernel: str) -> None:
     n = 1 if kernel == "macko" else 8
-    home = load_calibration()[kernel].gpus[0]
+    home = kernel_fits()[kernel].gpus[0]
     sparsity = 0.6 if kernel == "bitmap" else 0.8
     inside = predict(kernel, home, m=36864, k=9216, n=n, sparsity=sparsity)
     outside = predict(kernel, home, m=32, k=32, n=n, sparsity=sparsity)

@@ -13,20 +13,14 @@ from typer.testing import CliRunner
 
 from lscd.cli import app
 from perfmodel import predict
-from perfmodel.calibration import (
-    calibrated,
-    extrapolated,
-    fit,
-    fitted_kernels,
-    rules_with,
-    unmeasured_kernels,
-)
-from perfmodel.catalog import gpu_names, load_calibration, load_gpu, load_kernel_times
+from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times
+from perfmodel.evidence.kernel_fit import fit, fitted_kernels, rules_with
+from perfmodel.evidence.uncertainty import coverage, with_spread
+from perfmodel.evidence.validation import join_predictions
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
-from perfmodel.serving import evaluate
+from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits, unmeasured_kernels
+from perfmodel.serving.run import evaluate
 from perfmodel.sweep.table import Plan, chunk_table
-from perfmodel.uncertainty import coverage, interval, with_spread
-from perfmodel.validation import join_predictions
 
 OURS = "lscd-bitmap"
 SIZES = ((36864, 9216), (9216, 36864), (12288, 12288), (4096, 4096))
@@ -55,8 +49,8 @@ def own() -> pd.DataFrame:
 def test_nothing_is_stored_for_them() -> None:
     assert set(unmeasured_kernels()) == {name for name, model in KERNELS.items() if model.assumed}
     assert OURS in unmeasured_kernels()
-    assert set(load_calibration()) == set(fitted_kernels(load_kernel_times()))
-    assert all(entry.rows >= 1 for entry in load_calibration().values())
+    assert set(kernel_fits()) == set(fitted_kernels(load_kernel_times()))
+    assert all(entry.rows >= 1 for entry in kernel_fits().values())
     # Once there are rows, a rule of `perfmodel.calibration` must name them, or these kernels are no longer unmeasured.
     assert not set(unmeasured_kernels()) & set(load_kernel_times()["kernel"])
 
@@ -126,7 +120,7 @@ def test_whole_models_on_them_are_extrapolations() -> None:
 def test_rows_of_a_user_make_it_a_kernel_like_any_other(
     own: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = load_calibration()
+    stored = kernel_fits()
     found = fit(OURS, own, rules=rules_with(own))
     assert found.parameters == pytest.approx(TRUTH, rel=1e-3)
     assert found.rows == len(own)
@@ -152,7 +146,7 @@ def test_rows_at_one_sparsity_say_nothing_about_another(own: pd.DataFrame) -> No
     rows = own[own["sparsity"] == 0.7]
     found = fit(OURS, rows, rules=rules_with(rows))
     assert list(extrapolated(found, "h100", 9216, 36864, 16, [0.6, 0.7, 0.8])) == [True, False, True]
-    dense = load_calibration()[BASELINE]
+    dense = kernel_fits()[BASELINE]
     assert not extrapolated(dense, "a100-80gb", 36864, 9216, 8, [0.0, 0.8]).any()
 
 
@@ -160,7 +154,7 @@ def test_rows_of_a_user_without_a_fit_are_held_out(own: pd.DataFrame) -> None:
     joined = join_predictions(own)
     assert not joined["fitted"].any()
     assert 0.01 < joined["error"].abs().mean() < 0.2
-    assert coverage(joined, load_calibration()).empty
+    assert coverage(joined, kernel_fits()).empty
 
 
 def test_interval_and_mark_need_no_fit() -> None:
@@ -173,7 +167,7 @@ def test_interval_and_mark_need_no_fit() -> None:
 
 
 def test_a_calibration_that_lacks_a_measured_kernel_is_refused() -> None:
-    incomplete = {name: entry for name, entry in load_calibration().items() if name != "flash-llm"}
+    incomplete = {name: entry for name, entry in kernel_fits().items() if name != "flash-llm"}
     with pytest.raises(ValueError, match="no kernel 'flash-llm'"):
         calibrated("flash-llm", incomplete)
 

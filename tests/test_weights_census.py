@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels_numba.census import MACKO_MAX_GAP, take_census
-from kernels_numba.float_values import as_float16, as_float32
-from kernels_numba.formats import encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import encode_bitmap, encode_quantised_bitmap
+from kernels_numba.checkpoints.census import MACKO_MAX_GAP, take_census
+from kernels_numba.checkpoints.float_values import as_float16, as_float32
+from kernels_numba.formats import encode_bitmap, encode_csr, encode_quantised_bitmap, encode_tiled_csl, encode_two_four
 from perfmodel.formats import FORMATS
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_numba.container import convert_checkpoint
-from kernels_numba.safetensors_io import open_checkpoint
+from kernels_numba.checkpoints.container import convert_checkpoint
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from lscd.cli import main
 from perfmodel.formats import FORMATS
 from perfmodel.prediction import predict

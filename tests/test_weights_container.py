@@ -10,13 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels_numba import container
-from kernels_numba.container import BUFFERS, convert_checkpoint, decode_checkpoint, open_encoded, verify
-from kernels_numba.encoded import Element
-from kernels_numba.float_values import Rounding
-from kernels_numba.formats import Dense
+from kernels_numba.checkpoints import container
+from kernels_numba.checkpoints.container import BUFFERS, convert_checkpoint, decode_checkpoint, open_encoded, verify
+from kernels_numba.checkpoints.float_values import Rounding
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
+from kernels_numba.formats import Dense, Element
 from kernels_numba.reference import check_product
-from kernels_numba.safetensors_io import open_checkpoint
 from kernels_numba.spmm import spmm
 from tests.test_encoders import random_bits, without_minus_zero
 from tests.test_weights_io import save, write_raw

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kernels_numba.safetensors_io import MAX_HEADER_BYTES, STORAGE, open_checkpoint
-from kernels_numba.safetensors_writer import aligned_order, header_room, written
+from kernels_numba.checkpoints.safetensors_reader import MAX_HEADER_BYTES, STORAGE, open_checkpoint
+from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
 
 PAIR = {
     "a": {"dtype": "F16", "shape": [2, 3], "data_offsets": [0, 12]},

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels_numba.checkpoint import Method
-from kernels_numba.pruning import PruningRule
+from kernels_numba.checkpoints.checkpoint import Method
+from kernels_numba.checkpoints.pruning import PruningRule
+from lscd.report.pruning_table import LARGE_MATRIX, markdown, trade_off
+from lscd.study import pruning as pruning_study
+from lscd.study.minilm import HEADS, MiniLm, WordPiece
+from lscd.study.pruning import Embeddings, quality
 from perfmodel.catalog import load_table
 from perfmodel.prediction import predict
-from reports import pruning_study
-from reports.minilm import HEADS, MiniLm, WordPiece
-from reports.pruning_study import Embeddings, quality
-from reports.pruning_table import LARGE_MATRIX, markdown, trade_off
 from tests.comparison import assert_close
 from tests.test_weights_io import save
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from kernels_numba.checkpoint import prune_checkpoint, weight_matrices
-from kernels_numba.pruning import (
+from kernels_numba.checkpoints.checkpoint import prune_checkpoint, weight_matrices
+from kernels_numba.checkpoints.pruning import (
     Method,
     PruningRule,
     below_threshold,
@@ -21,7 +21,7 @@ from kernels_numba.pruning import (
     smallest,
     smallest_of_rows,
 )
-from kernels_numba.safetensors_io import open_checkpoint
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from tests.test_weights_io import save
 
 SHAPES = {"layers.0.up.weight": (96, 64), "layers.0.down.weight": (64, 96), "layers.1.up.weight": (200, 8)}

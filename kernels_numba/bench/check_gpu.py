@@ -8,11 +8,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import Csr, Dense, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import encode_bitmap
-from kernels_numba.gpu_library import Library
-from kernels_numba.product import Gpu, Product, upload
+from kernels_numba.bench.library import Library
+from kernels_numba.bench.product import Gpu, Product, upload
+from kernels_numba.formats import (
+    Csr,
+    Dense,
+    EncodedWeight,
+    encode_bitmap,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
 from kernels_numba.reference import check_product
 
 ENCODERS = (encode_tiled_csl, encode_bitmap, encode_two_four, Dense, encode_csr, partial(encode_csr, index_bits=16))

@@ -21,8 +21,8 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from kernels_numba import cpu
-from kernels_numba.panel_csr import encode_panel_csr
+from kernels_numba.cpu import kernels as cpu
+from kernels_numba.cpu.panel_csr import encode_panel_csr
 
 SIZES = ((7168, 7168), (14336, 14336))
 TOKENS = (8, 16, 32)

@@ -30,14 +30,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.check_gpu import check_kernels
-from kernels_numba.encoded import EncodedWeight
-from kernels_numba.formats import Dense, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import encode_bitmap
-from kernels_numba.gpu_library import Library, Run, Timing, launch_all, open_library
-from kernels_numba.launch import with_aligned_rows
-from kernels_numba.product import Gpu, Product, accuracy, copies_beyond_l2, random_weights, upload
-from kernels_numba.provenance import Row, describe_gpu, gpu_state, read_table, write_table
+from kernels_numba.bench.check_gpu import check_kernels
+from kernels_numba.bench.library import Library, Run, Timing, launch_all, open_library
+from kernels_numba.bench.product import Gpu, Product, accuracy, copies_beyond_l2, random_weights, upload
+from kernels_numba.bench.provenance import Row, describe_gpu, gpu_state, read_table, write_table
+from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.gpu.launch import with_aligned_rows
 
 BAD_INPUT = NO_GPU = 2
 # The paper's layers of OPT-66B, OPT-30B and OPT-175B, the largest effect of loading sparse first.

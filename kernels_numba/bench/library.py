@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba import device
 from kernels_numba.formats import Csr
-from kernels_numba.launch import Launch
+from kernels_numba.gpu import device
+from kernels_numba.gpu.launch import Launch
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernels_numba.encoded import EncodedWeight
+from kernels_numba.formats import EncodedWeight
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def timer(backend: str) -> Measure | None:
     """What measures on the backend; None, and a log line, where nothing can."""
     if backend == "cpu":
         return time_on_cpu
-    from kernels_numba.gpu_library import open_library
+    from kernels_numba.bench.library import open_library
 
     try:
         open_library()
@@ -35,7 +35,7 @@ def timer(backend: str) -> Measure | None:
 
 def time_on_cpu(weights: EncodedWeight, n: int, split_k: int | None = None) -> float:
     """Median microseconds of the CPU product after one warm-up run; K is never split there."""
-    from kernels_numba import cpu
+    from kernels_numba.cpu import kernels as cpu
 
     x = np.random.default_rng(0).standard_normal((weights.shape[1], n)).astype(np.float32)
     cpu.spmm(weights, x)
@@ -51,9 +51,9 @@ def time_on_gpu(weights: EncodedWeight, n: int, split_k: int | None) -> float:
     """Median microseconds of the GPU product, cold: replays rotate through copies beyond the L2 cache."""
     from numba import cuda
 
-    from kernels_numba import device
-    from kernels_numba.gpu_library import open_library
-    from kernels_numba.product import Gpu, Product, copies_beyond_l2, upload
+    from kernels_numba.bench.library import open_library
+    from kernels_numba.bench.product import Gpu, Product, copies_beyond_l2, upload
+    from kernels_numba.gpu import device
 
     library = open_library()
     l2_bytes = int(cuda.get_current_device().L2_CACHE_SIZE)
@@ -74,7 +74,7 @@ def device_identity(backend: str) -> str:
     from cuda.bindings import driver
     from numba import cuda
 
-    from kernels_numba import device
+    from kernels_numba.gpu import device
 
     name = cuda.get_current_device().name
     text = name.decode() if isinstance(name, bytes) else str(name)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import EncodedWeight
-from kernels_numba.gpu_library import Library
-from kernels_numba.launch import launches, make_plan, with_aligned_rows
+from kernels_numba.bench.library import Library
+from kernels_numba.formats import EncodedWeight
+from kernels_numba.gpu.launch import launches, make_plan, with_aligned_rows
 
 L2_FACTOR = 3
 MAX_COPIES = 24

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba import device
-from kernels_numba.gpu_library import Library
-from kernels_numba.product import Gpu
+from kernels_numba.bench.library import Library
+from kernels_numba.bench.product import Gpu
+from kernels_numba.gpu import device
 
 TABLE = "kernels_lscd.csv"
 COPY_BYTES = 2**31
@@ -145,11 +145,11 @@ def gpu_state(uuid: str, meanwhile: Callable[[], object] | None = None) -> dict[
 
 def code_version() -> dict[str, str | bool | None]:
     """Hash of this package's sources and, in a checkout, the commit and whether it was changed since."""
-    here = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(here.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    git = ("git", "-C", str(here))
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    git = ("git", "-C", str(package))
     commit = _output(*git, "rev-parse", "HEAD")
     changed = bool(_output(*git, "status", "--porcelain", "--", ".")) if commit else None
     return {"sources_sha256": digest.hexdigest(), "git_commit": commit, "git_changed": changed}

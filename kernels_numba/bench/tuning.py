@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kernels_numba.encoded import check
+from kernels_numba.formats.encoded import check
 
 SCHEMA = 1
 MAX_SPLIT_K = 65_535

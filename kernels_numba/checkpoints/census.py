@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import check, check_shape
-from kernels_numba.float_values import Rounding, as_float16
+from kernels_numba.checkpoints.float_values import Rounding, as_float16
+from kernels_numba.formats.encoded import check, check_shape
 
 TILE_M, TILE_K = 128, 64  # Tiled-CSL's tile
 STRIP_M = 32  # rows of a strip of the own bitmap format, as wide as a tile
@@ -151,7 +151,7 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
     ValueError
         If shape or dtype do not fit, or the blocks do not make up the matrix; the message names both.
     """
-    from kernels_numba.census_njit import count_block
+    from kernels_numba.checkpoints.census_njit import count_block
 
     m, k = check_shape(shape)
     strip_nnz, strip_pairs = np.zeros((2, _ceil_div(m, STRIP_M), _ceil_div(k, TILE_K)), np.int64)

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from kernels_numba.formats_njit import MAGNITUDE_16, TILE_K, TILE_M, Bits
+from kernels_numba.formats import TILE_K, TILE_M
+from kernels_numba.formats.layout import MAGNITUDE_16
+from kernels_numba.formats.tiled_csl_njit import Bits
 from kernels_numba.jit import parallel
 
 STRIP_M = 32

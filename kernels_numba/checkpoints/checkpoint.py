@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import bits_of, check
-from kernels_numba.float_values import ELEMENTS, as_float32
-from kernels_numba.pruning import (
+from kernels_numba.checkpoints.float_values import ELEMENTS, as_float32
+from kernels_numba.checkpoints.pruning import (
     GlobalThreshold,
     Mask,
     Method,
@@ -34,8 +33,9 @@ from kernels_numba.pruning import (
     smallest_of_rows,
     zeros_by_matrix,
 )
-from kernels_numba.safetensors_io import Checkpoint, TensorInfo
-from kernels_numba.safetensors_writer import aligned_order, header_room, written
+from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo
+from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
+from kernels_numba.formats.encoded import bits_of, check
 
 # Pruning studies leave these alone: few weights, looked up instead of multiplied, or sensitive.
 LEFT_ALONE = (

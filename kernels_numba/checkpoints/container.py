@@ -32,13 +32,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.checkpoint import check_target
-from kernels_numba.encoded import Element, EncodedWeight, bits_of, check
-from kernels_numba.float_values import DTYPE_NAMES, ELEMENTS, Rounding, as_float16
-from kernels_numba.formats import Csr, Dense, TiledCsl, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import MASK_DTYPES, Bitmap, encode_bitmap
-from kernels_numba.safetensors_io import Checkpoint, TensorInfo, open_checkpoint, parse_json
-from kernels_numba.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
+from kernels_numba.checkpoints.checkpoint import check_target
+from kernels_numba.checkpoints.float_values import DTYPE_NAMES, ELEMENTS, Rounding, as_float16
+from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo, open_checkpoint, parse_json
+from kernels_numba.checkpoints.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
+from kernels_numba.formats import (
+    Bitmap,
+    Csr,
+    Dense,
+    Element,
+    EncodedWeight,
+    TiledCsl,
+    TwoFour,
+    encode_bitmap,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
+from kernels_numba.formats.bitmap import MASK_DTYPES
+from kernels_numba.formats.encoded import bits_of, check
 
 FORMAT, VERSION = "lscd-weights", "1"
 MAX_ELEMENTS = 1 << 36  # of one weight: 128 GiB decoded; a corrupt shape must not make a reader allocate more

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import Element, check
+from kernels_numba.formats import Element
+from kernels_numba.formats.encoded import check
 
 ELEMENTS = {"F16": Element.FLOAT16, "BF16": Element.BFLOAT16, "F32": Element.FLOAT32}
 DTYPE_NAMES = {element: name for name, element in ELEMENTS.items()}

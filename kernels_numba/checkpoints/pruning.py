@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import check
+from kernels_numba.formats.encoded import check
 
 BLOCK_ELEMENTS = 1 << 24  # sorted at a time; an index takes 8 bytes
 LOW_BITS = 16

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.safetensors_io import MAX_HEADER_BYTES, METADATA, STORAGE
+from kernels_numba.checkpoints.safetensors_reader import MAX_HEADER_BYTES, METADATA, STORAGE
 
 ALIGNMENT = 8  # of padded files, so that other readers may map their tensors
 PADDING = "__pad__."  # the format allows no gaps: tensors of this name fill them

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import Element, EncodedWeight, bits_of, check
-from kernels_numba.formats import Csr, TiledCsl
-from kernels_numba.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
+from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
+from kernels_numba.formats import Csr, Element, EncodedWeight, TiledCsl
+from kernels_numba.formats.encoded import bits_of, check
 
 STRIP_WIDTHS = (8, 16, 32)
 ROW_GROUP = 4  # rows the dense product computes together
@@ -129,7 +129,7 @@ def _multiply_strip(
     weights: EncodedWeight, path: Path, x: NDArray[np.float32], out: NDArray[np.float32], stride: int, column: int
 ) -> None:
     """Add the product for one strip of columns to ``out``."""
-    from kernels_numba import cpu_njit
+    from kernels_numba.cpu import kernels_njit as cpu_njit
 
     width = x.size // weights.shape[1]
     bfloat16 = weights.element is Element.BFLOAT16

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from kernels_numba import simd
+from kernels_numba.cpu import simd
 from kernels_numba.jit import parallel, serial
 
 TILE_M, TILE_K, WORDS_PER_VECTOR = 128, 64, 4

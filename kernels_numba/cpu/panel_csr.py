@@ -13,9 +13,8 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import (
-    Element,
-    EncodedWeight,
+from kernels_numba.formats import Element, EncodedWeight
+from kernels_numba.formats.encoded import (
     as_matrix,
     bits_of,
     check,

@@ -23,7 +23,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import (
+from kernels_numba.formats.encoded import (
     INT32_MAX,
     Element,
     EncodedWeight,
@@ -34,17 +34,8 @@ from kernels_numba.encoded import (
     check_shape,
     check_vector,
 )
-from kernels_numba.formats_bitmap_njit import (
-    CHUNKS,
-    LANES,
-    STRIP_K,
-    STRIP_M,
-    fill_masks,
-    move_values,
-)
-from kernels_numba.formats_njit import MAGNITUDE_16
+from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, STRIP_M
 
-STRIP_SIZE = STRIP_M * STRIP_K
 SLOTS = 8
 MASK_DTYPES = {1: np.uint64, 2: np.uint32}  # a lane's bits of a strip, by the positions that a bit stands for
 Masks = NDArray[np.uint64] | NDArray[np.uint32]
@@ -254,6 +245,8 @@ def pack(
     kept : (m, k) bit patterns of float16; what is not zero there is stored.
     bits : stored bits per element; decides how many fill a unit of 16 bytes.
     """
+    from kernels_numba.formats.bitmap_njit import fill_masks, move_values
+
     grid = strip_grid(elements.shape)
     per_unit = UNIT_BYTES * 8 // bits
     masks = np.empty((*grid, LANES), MASK_DTYPES[width])
@@ -270,6 +263,8 @@ def pack(
 
 def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets: NDArray[np.int32]) -> NDArray[Any]:
     """Dense (m, k) of what `pack` made, for masks and offsets that `check_strips` let through."""
+    from kernels_numba.formats.bitmap_njit import move_values
+
     grid = strip_grid(shape)
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
     out = np.zeros(shape, elements.dtype)

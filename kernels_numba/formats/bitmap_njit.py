@@ -1,4 +1,4 @@
-"""Compiled loops behind ``formats_bitmap.py``: masks, values and back, strip by strip.
+"""Compiled loops behind `bitmap`: masks, values and back, strip by strip.
 
 A *register* is two neighbouring columns of a row. Register r of lane ``4 g + t`` in chunk c lies in the strip at row
 ``16 (c % 2) + 8 (r % 2) + g`` and column ``16 (c // 2) + 8 (r // 2) + 2 t``. Rows of strips run in parallel.
@@ -12,10 +12,8 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from kernels_numba.formats.layout import CHUNKS, LANES, REGISTERS, STRIP_K, STRIP_M
 from kernels_numba.jit import inlined, parallel
-
-STRIP_M, STRIP_K = 32, 64
-LANES, CHUNKS, REGISTERS = 32, 8, 4
 
 
 @inlined

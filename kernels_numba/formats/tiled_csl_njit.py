@@ -1,8 +1,8 @@
-"""Compiled loops behind ``formats.py``: counting, filling, checking and decoding on bit patterns.
+"""Compiled loops behind `tiled_csl`: counting, filling, checking and decoding on bit patterns.
 
 Values travel as unsigned integers, so that NaN payloads, infinities and subnormals survive. An element is zero
-when all its bits but the sign are; ``magnitude`` masks the sign off (0x7fff or 0x7fffffff). The callers have
-checked shapes and dtypes. Rows of tiles are independent and run in parallel.
+when all its bits but the sign are. The callers have checked shapes and dtypes. Rows of tiles are independent and run
+in parallel.
 """
 
 from __future__ import annotations
@@ -13,55 +13,15 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
+from kernels_numba.formats.layout import BANKS, MAGNITUDE_16, TILE_K, TILE_M, TILE_SIZE, WARP_SIZE, WORDS_PER_VECTOR
 from kernels_numba.jit import parallel, serial
 
-TILE_M = 128
-TILE_K = 64
-TILE_SIZE = TILE_M * TILE_K
-WARP_SIZE = 32
-BANKS = 32
-WORDS_PER_VECTOR = 4  # one 16-byte load per lane
 ONE_USE, ALL_USES, ONE_WORD = 32, 63 * 32, 64 * 32  # fields of ``spread_banks``' priority, above 5 bits of bank
-MAGNITUDE_16 = np.uint16(0x7FFF)
 
 # What ``check_tiles`` finds in a tile
 TILE_VALID, TILE_LOCATION, TILE_COLLISION, TILE_OUTSIDE = 0, 1, 2, 3
 
 Bits = NDArray[Any]  # uint16 or uint32
-
-
-@parallel
-def count_row_nonzeros(bits: Bits, magnitude: Any) -> NDArray[np.int64]:
-    """Count the non-zeros in each row of ``bits`` (m, k)."""
-    m, k = bits.shape
-    counts = np.empty(m, np.int64)
-    for i in prange(m):
-        count = 0
-        for j in range(k):
-            count += (bits[i, j] & magnitude) != 0
-        counts[i] = count
-    return counts
-
-
-@parallel
-def fill_rows(bits: Bits, magnitude: Any, row_ptr: Any, col_idx: Any, values: Any) -> None:
-    """Write columns and bit patterns of the non-zeros, row by row in ascending columns, into ``col_idx, values``."""
-    m, k = bits.shape
-    for i in prange(m):
-        at = np.int64(row_ptr[i])
-        for j in range(k):
-            if bits[i, j] & magnitude:
-                col_idx[at] = j
-                values[at] = bits[i, j]
-                at += 1
-
-
-@parallel
-def scatter_rows(row_ptr: Any, col_idx: Any, values: Any, out: Bits) -> None:
-    """Write each CSR value to its place in ``out`` (m, k), which holds zeros."""
-    for i in prange(out.shape[0]):
-        for at in range(row_ptr[i], row_ptr[i + 1]):
-            out[i, col_idx[at]] = values[at]
 
 
 @parallel
@@ -260,42 +220,3 @@ def count_scatter_wavefronts(words: Any, tile_offsets: Any) -> tuple[int, int]:
                 steps += 1
                 wavefronts += multiplicity.max()
     return steps, wavefronts
-
-
-@parallel
-def split_two_four(bits: Bits, magnitude: Any, values: Any, metadata: Any, residual: Bits) -> None:
-    """Move the first two non-zeros of each aligned group of 4 columns from ``residual`` into ``values, metadata``.
-
-    ``residual`` (m, k) starts as a copy of ``bits``; ``values`` and ``metadata`` start as zeros. A group with fewer
-    non-zeros keeps explicit zeros; its two positions still ascend, as the hardware's 2:4 metadata demands.
-    """
-    m, k = bits.shape
-    for i in prange(m):
-        for group in range(values.shape[1] // 2):
-            first, second = -1, -1
-            for j in range(4 * group, min(k, 4 * group + 4)):
-                if bits[i, j] & magnitude and second < 0:
-                    residual[i, j] = 0
-                    values[i, 2 * group + (first >= 0)] = bits[i, j]
-                    if first < 0:
-                        first = j % 4
-                    else:
-                        second = j % 4
-            if first == 3:  # the lone non-zero must take the second slot
-                values[i, 2 * group + 1], values[i, 2 * group] = values[i, 2 * group], values[i, 2 * group + 1]
-                first = 2
-            first = max(first, 0)
-            second = second if second > 0 else (3 if first else 1)
-            metadata[i, group // 4] |= np.uint16((first | second << 2) << (4 * (group % 4)))
-
-
-@parallel
-def scatter_two_four(values: Any, metadata: Any, out: Bits) -> None:
-    """Write the kept values to their places in ``out`` (m, k); explicit zeros change nothing."""
-    m, k = out.shape
-    for i in prange(m):
-        for slot in range(values.shape[1]):
-            group = slot // 2
-            position = (metadata[i, group // 4] >> (4 * (group % 4) + 2 * (slot % 2))) & 3
-            if values[i, slot] and 4 * group + position < k:
-                out[i, 4 * group + position] = values[i, slot]

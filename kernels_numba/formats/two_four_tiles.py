@@ -18,10 +18,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.encoded import Element, EncodedWeight, check, check_shape
-from kernels_numba.formats import Csr, TwoFour
+from kernels_numba.formats.csr import Csr
+from kernels_numba.formats.encoded import Element, EncodedWeight, check, check_shape
+from kernels_numba.formats.layout import TILE_K, TILE_M
+from kernels_numba.formats.two_four import TwoFour
 
-TILE_M, TILE_K = 128, 64
 CHUNKS, CHUNK_VALUES = 4, 8  # a tile's row: 32 kept values in 4 chunks of 16 bytes, each with a word of metadata
 VALUE_BYTES = TILE_M * CHUNKS * 16
 METADATA_BYTES = TILE_M * TILE_K // 8

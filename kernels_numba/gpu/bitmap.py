@@ -23,8 +23,8 @@ from typing import Any
 
 from numba import cuda, float32, int32, int64, types, uint32
 
-from kernels_numba import ptx
-from kernels_numba.gpu_stages import (
+from kernels_numba.gpu import ptx
+from kernels_numba.gpu.stages import (
     MAX_FRAGMENTS,
     ROWS_PER_WARP,
     THREADS,

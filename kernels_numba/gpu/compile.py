@@ -18,7 +18,7 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any
 
-from kernels_numba.sass import Instruction, main_loop, parse
+from kernels_numba.gpu.sass import Instruction, main_loop, parse
 
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65_536
@@ -50,7 +50,7 @@ ARCHITECTURES = {
 class Variant:
     """One compile-time choice of a kernel, and what its launch needs.
 
-    name : unique, for example ``tiled_csl_n16_v4``.
+    kernel, choice : which kernel, and what tells its variants apart; together the unique ``name``.
     make, parameters : ``make(*parameters)`` gives the Python kernel.
     signature : Numba signature; pointers are int64.
     threads, shared_bytes : block size and dynamic shared memory.
@@ -58,7 +58,8 @@ class Variant:
     tile_n : output columns per block (0 if the kernel knows no tiles).
     """
 
-    name: str
+    kernel: str
+    choice: str
     make: Callable[..., Any]
     parameters: tuple[int, ...]
     signature: Any
@@ -66,6 +67,11 @@ class Variant:
     shared_bytes: int
     blocks_per_sm: int
     tile_n: int = 0
+
+    @property
+    def name(self) -> str:
+        """Kernel and choice, for example ``tiled_csl_n16_v4``."""
+        return f"{self.kernel}_{self.choice}" if self.choice else self.kernel
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,8 @@ from typing import Any
 
 from numba import cuda, float32, int32, int64, types
 
-from kernels_numba import ptx
-from kernels_numba.gpu_stages import WARP_SIZE, device_function
+from kernels_numba.gpu import ptx
+from kernels_numba.gpu.stages import WARP_SIZE, device_function
 
 THREADS = 128
 ROWS_PER_BLOCK = THREADS // WARP_SIZE

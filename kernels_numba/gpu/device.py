@@ -17,9 +17,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from kernels_numba.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
-from kernels_numba.encoded import EncodedWeight, check
-from kernels_numba.launch import Launch, launches, make_plan, with_aligned_rows
+from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats.encoded import check
+from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
+from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
 Upload = tuple[EncodedWeight | None, dict[str, Any]]

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba import gpu_csr, gpu_reduce, variants
-from kernels_numba.compile import Variant, compile_kernel
-from kernels_numba.encoded import Element, EncodedWeight, check
-from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, TwoFour
-from kernels_numba.formats_bitmap import Bitmap
-from kernels_numba.formats_two_four import TwoFourTiles, pack
+from kernels_numba.formats import TILE_K, TILE_M, Bitmap, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats.encoded import check
+from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
+from kernels_numba.gpu import csr, reduce, variants
+from kernels_numba.gpu.compile import Variant, compile_kernel
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
 MAX_SPLIT_K = 32
@@ -25,10 +24,11 @@ MAX_GRID_Y = 65_535  # blocks along y and z
 MAX_INT32 = 2**31 - 1
 DEFAULT_ARCH = "sm_80"
 DEFAULT_SM_COUNT = 108  # an A100, the paper's GPU, where there is no GPU to ask
-# What the kernels that split K take first, by the beginning of their variants' names.
+# What the kernels that split K take first, by kernel.
 WEIGHT_BUFFERS = {
     "tiled_csl": ("words", "tile_offsets"),
     "bitmap": ("masks", "values", "offsets"),
+    "bitmap_pairs": ("masks", "values", "offsets"),
     "dense": ("values",),
     "two_four": ("tiles",),
 }
@@ -59,8 +59,8 @@ class Plan:
         are. CSR has far more blocks of rows than may stand along y, and puts them first.
         """
         columns = ceil_div(self.n_padded, self.variant.tile_n)
-        if self.variant.name.startswith("csr"):
-            return ceil_div(self.m, gpu_csr.ROWS_PER_BLOCK), columns, 1
+        if self.variant.kernel == "csr":
+            return ceil_div(self.m, csr.ROWS_PER_BLOCK), columns, 1
         return columns, ceil_div(self.m, TILE_M), self.split_k
 
     @property
@@ -212,19 +212,18 @@ def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: A
     x : (k, n_padded) float16; out : (m, n_padded) float16, or float32 if ``as_fp32``.
     workspace : float32 of the plan's ``workspace_shape``, or None if there is one partial sum only.
     """
-    name = plan.variant.name
     sizes = (plan.m, plan.n_padded, int(as_fp32))
-    if name.startswith("csr"):
+    if plan.variant.kernel == "csr":
         arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
         return [Launch(plan.variant, plan.grid, (*arrays, *sizes))]
-    names = next(names for kernel, names in WEIGHT_BUFFERS.items() if name.startswith(kernel))
+    names = WEIGHT_BUFFERS[plan.variant.kernel]
     target = out if workspace is None else workspace
     fp32 = int(as_fp32 or workspace is not None)
     tail = (x, target, plan.m, plan.k, plan.n_padded, plan.k_tiles_per_split, fp32)
     first = Launch(plan.variant, plan.grid, (*(buffers[name] for name in names), *tail))
     if workspace is None:
         return [first]
-    blocks = ceil_div(plan.outputs, gpu_reduce.THREADS * gpu_reduce.OUTPUTS_PER_THREAD)
+    blocks = ceil_div(plan.outputs, reduce.THREADS * reduce.OUTPUTS_PER_THREAD)
     arguments = (workspace, out, plan.outputs, plan.partials, int(as_fp32))
     return [first, *_residual(plan, buffers, x, workspace), Launch(variants.reduce(), (blocks, 1, 1), arguments)]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import cuda, float32, int32, int64, types
 
-from kernels_numba import ptx
+from kernels_numba.gpu import ptx
 
 THREADS = 128
 OUTPUTS_PER_THREAD = 4

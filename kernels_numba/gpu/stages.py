@@ -21,12 +21,11 @@ from typing import Any
 
 from numba import cuda, int32, int64, uint32
 
-from kernels_numba import ptx
+from kernels_numba.formats import TILE_K, TILE_M
+from kernels_numba.formats.layout import WARP_SIZE
+from kernels_numba.gpu import ptx
 
-TILE_M = 128
-TILE_K = 64
 THREADS = 128
-WARP_SIZE = 32
 ROWS_PER_WARP = TILE_M // (THREADS // WARP_SIZE)
 A_TILE_BYTES = TILE_M * TILE_K * 2
 A_ROW_BYTES = TILE_K * 2

@@ -26,39 +26,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.compile import ARCHITECTURES, Variant, compile_kernel
-from kernels_numba.formats import TILE_K, TILE_M, Csr, Dense, TiledCsl, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.formats_bitmap import STRIP_K, STRIP_M, STRIP_SIZE, Bitmap, encode_bitmap
-from kernels_numba.formats_two_four import TwoFourTiles, pack
-from kernels_numba.gpu_csr import ROWS_PER_BLOCK
-from kernels_numba.gpu_reduce import OUTPUTS_PER_THREAD, THREADS
-from kernels_numba.launch import DEFAULT_ARCH
-from kernels_numba.spmm import run_on_emulator
-from kernels_numba.variants import WORDS_PER_HELD_VECTOR
+from kernels_numba.formats import (
+    TILE_K,
+    TILE_M,
+    Bitmap,
+    Csr,
+    Dense,
+    TiledCsl,
+    encode_bitmap,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
+from kernels_numba.formats.layout import STRIP_K, STRIP_M, STRIP_SIZE
+from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
+from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
+from kernels_numba.gpu.csr import ROWS_PER_BLOCK
+from kernels_numba.gpu.emulate import run_on_emulator
+from kernels_numba.gpu.launch import DEFAULT_ARCH
+from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
+from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
 
 SCHEMA = 1
 ARRAYS = {
     "tiled_csl": ("words", "tile_offsets", "x", "out"),
     "bitmap": ("masks", "values", "offsets", "x", "out"),
+    "bitmap_pairs": ("masks", "values", "offsets", "x", "out"),
     "dense": ("weights", "x", "out"),
     "two_four": ("tiles", "x", "out"),
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
+BITMAPS = ("bitmap", "bitmap_pairs")
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
 Amounts = dict[str, float]
 
 
-def family(variant: Variant) -> str:
-    """Kernel that a variant belongs to."""
-    return next(name for name in ARRAYS if variant.name.startswith(name))
-
-
 def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict[str, Any]:
     """Everything counted about a variant, ready for JSON; the same on every run."""
-    name = family(variant)
+    name = variant.kernel
     samples = list(_samples(variant))
     coefficients, residuals = _fit(samples)
     result: dict[str, Any] = {
@@ -76,7 +84,7 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
     if name == "tiled_csl":
         result["held_words_per_tile"] = variant.parameters[1] * WORDS_PER_HELD_VECTOR
         result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
-    if name == "bitmap":
+    if name in BITMAPS:
         result["values_per_strip"] = variant.parameters[1]
         most = variant.parameters[1] / STRIP_SIZE
         result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES if density <= most]
@@ -145,7 +153,7 @@ def _stage(text: str, kind: str, array: str) -> str:
 
 def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
     """Amounts of the units of work, and the counts they led to, for enough launches of one block to fit."""
-    name = family(variant)
+    name = variant.kernel
     x_columns = variant.tile_n
     if name == "tiled_csl":
         held = variant.parameters[1] * WORDS_PER_HELD_VECTOR
@@ -153,7 +161,7 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
             kept = min(words, held)
             units: Amounts = {"block": 1, "tile": tiles, "word": tiles * kept, "overflow_word": tiles * (words - kept)}
             yield units, _count(variant, encode_tiled_csl(_tiles(tiles, words)), x_columns)
-    elif name == "bitmap":
+    elif name in BITMAPS:
         for tiles, share in ((2, 0.0), (2, 0.5), (3, 1.0), (5, 0.25), (4, 0.75)):
             _, capacity, width = variant.parameters
             bitmap = encode_bitmap(_strips(tiles, round(share * capacity), width), width)
@@ -205,7 +213,7 @@ def _count(variant: Variant, weights: TiledCsl | Bitmap | Dense | TwoFourTiles |
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
     sizes = (m, n, 0) if isinstance(weights, Csr) else (m, k, n, -(-k // TILE_K), 0)
-    arrays = ARRAYS[family(variant)]
+    arrays = ARRAYS[variant.kernel]
     taken = list(weights.buffers.values())[: len(arrays) - 2]  # all but x and out; a 2:4 weight's residual is not taken
     buffers = (buffer if buffer.size else np.zeros(4, buffer.dtype) for buffer in taken)
     counters = run_on_emulator(variant, (1, 1, 1), (*buffers, x, out, *sizes), DEFAULT_ARCH).counters

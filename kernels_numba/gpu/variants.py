@@ -9,9 +9,14 @@ from __future__ import annotations
 import difflib
 from functools import cache
 
-from kernels_numba import gpu_bitmap, gpu_csr, gpu_dense, gpu_reduce, gpu_sparta, gpu_tiled_csl
-from kernels_numba.compile import Variant
-from kernels_numba.gpu_stages import THREADS, TILE_N_CHOICES
+from kernels_numba.gpu import bitmap as gpu_bitmap
+from kernels_numba.gpu import csr as gpu_csr
+from kernels_numba.gpu import dense as gpu_dense
+from kernels_numba.gpu import reduce as gpu_reduce
+from kernels_numba.gpu import sparta as gpu_sparta
+from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
+from kernels_numba.gpu.compile import Variant
+from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES
 
 # Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
 VECTOR_CHOICES = (4, 8)
@@ -23,7 +28,8 @@ def tiled_csl(tile_n: int, vectors: int) -> Variant:
     """Load as sparse, compute as dense: the paper's kernel."""
     kernel = gpu_tiled_csl
     return Variant(
-        f"tiled_csl_n{tile_n}_v{vectors}",
+        "tiled_csl",
+        f"n{tile_n}_v{vectors}",
         kernel.make_tiled_csl_kernel,
         (tile_n, vectors),
         kernel.SIGNATURE,
@@ -39,7 +45,8 @@ def bitmap(tile_n: int, capacity: int, width: int = 1) -> Variant:
     """Bitmap weights, decoded straight into Tensor-Core operands; with ``width`` 2 a bit stands for a pair."""
     kernel, parameters = gpu_bitmap, (tile_n, capacity, width)
     return Variant(
-        f"{'bitmap' if width == 1 else 'bitmap_pairs'}_n{tile_n}_c{capacity}",
+        "bitmap" if width == 1 else "bitmap_pairs",
+        f"n{tile_n}_c{capacity}",
         kernel.make_bitmap_kernel,
         parameters,
         kernel.SIGNATURE,
@@ -55,7 +62,7 @@ def dense(tile_n: int) -> Variant:
     """Dense Tensor-Core baseline."""
     shared_bytes, blocks = gpu_dense.shared_bytes(tile_n), gpu_dense.BLOCKS_PER_SM[tile_n]
     make = gpu_dense.make_dense_kernel
-    return Variant(f"dense_n{tile_n}", make, (tile_n,), gpu_dense.SIGNATURE, THREADS, shared_bytes, blocks, tile_n)
+    return Variant("dense", f"n{tile_n}", make, (tile_n,), gpu_dense.SIGNATURE, THREADS, shared_bytes, blocks, tile_n)
 
 
 @cache
@@ -63,22 +70,24 @@ def two_four(tile_n: int) -> Variant:
     """The 2:4 part of a SparTA-type product, on the Sparse Tensor Cores."""
     shared_bytes, blocks = gpu_sparta.shared_bytes(tile_n), gpu_sparta.BLOCKS_PER_SM[tile_n]
     make = gpu_sparta.make_two_four_kernel
-    return Variant(f"two_four_n{tile_n}", make, (tile_n,), gpu_sparta.SIGNATURE, THREADS, shared_bytes, blocks, tile_n)
+    return Variant(
+        "two_four", f"n{tile_n}", make, (tile_n,), gpu_sparta.SIGNATURE, THREADS, shared_bytes, blocks, tile_n
+    )
 
 
 @cache
 def csr(tile_n: int, index_bits: int) -> Variant:
     """Sputnik-type CSR on the CUDA cores."""
-    name, blocks = f"csr_n{tile_n}_i{index_bits}", gpu_csr.BLOCKS_PER_SM
+    choice, blocks = f"n{tile_n}_i{index_bits}", gpu_csr.BLOCKS_PER_SM
     make = gpu_csr.make_csr_kernel
-    return Variant(name, make, (tile_n, index_bits), gpu_csr.SIGNATURE, gpu_csr.THREADS, 0, blocks, tile_n)
+    return Variant("csr", choice, make, (tile_n, index_bits), gpu_csr.SIGNATURE, gpu_csr.THREADS, 0, blocks, tile_n)
 
 
 @cache
 def reduce() -> Variant:
     """Sum of split-K partial results."""
     make = gpu_reduce.make_reduce_kernel
-    return Variant("reduce", make, (), gpu_reduce.SIGNATURE, gpu_reduce.THREADS, 0, gpu_reduce.BLOCKS_PER_SM)
+    return Variant("reduce", "", make, (), gpu_reduce.SIGNATURE, gpu_reduce.THREADS, 0, gpu_reduce.BLOCKS_PER_SM)
 
 
 @cache

@@ -17,7 +17,7 @@ from lscd.explorer.view import View
 from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BASELINE
 from perfmodel.plotting.style import BLACK, BLUE, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, SKY, VERMILION
-from perfmodel.systems import HOST
+from perfmodel.serving.systems import HOST
 from perfmodel.units import GIGA, TERA
 
 Spec = dict[str, Any]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from urllib.parse import parse_qsl, urlencode
 
 from perfmodel.catalog import gpu_names, model_names
+from perfmodel.catalog.names import unknown_name
 from perfmodel.formats import FORMATS
-from perfmodel.names import unknown_name
-from perfmodel.systems import HOST, SYSTEMS
+from perfmodel.serving.systems import HOST, SYSTEMS
 
 MATRICES = ("qkv", "attention-output", "mlp-in", "mlp-out")
 

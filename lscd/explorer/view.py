@@ -14,14 +14,14 @@ import pandas as pd
 from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.feasibility import feasible_sparsity
+from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.kernels import KERNELS
-from perfmodel.planning import BATCHES
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
-from perfmodel.serving import Serving, evaluate
-from perfmodel.systems import HOST, load_system
-from perfmodel.transformer import layer_matrices
+from perfmodel.serving.planning import BATCHES
+from perfmodel.serving.run import Serving, evaluate
+from perfmodel.serving.systems import HOST, load_system
+from perfmodel.serving.transformer import layer_matrices
 from perfmodel.units import GIGA, MICRO
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)

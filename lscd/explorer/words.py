@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.systems import HOST, load_system
+from perfmodel.serving.systems import HOST, load_system
 from perfmodel.units import GIGA, MILLI
 
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel.kernels.register_decode import speedups
+from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
+from lscd.report.own_kernels import GPUS, own_kernels, speedups
+from lscd.report.pruning_table import DEFAULT_GPUS, LARGE_MATRIX, TOKENS, trade_off
 from perfmodel.plotting import beyond as draw
-from reports.exhibit import Chapter, Context, Exhibit, gpu_title, percent
-from reports.own_kernels import GPUS, own_kernels
-from reports.pruning_table import DEFAULT_GPUS, LARGE_MATRIX, TOKENS, trade_off
 
 SPARSITIES = np.round(np.arange(0.3, 0.9501, 0.05), 4)
 LEVEL = 0.6

@@ -12,11 +12,11 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lscd.report import beyond, inside, kernels, pays, serving, trust
+from lscd.report.exhibit import Chapter, Context, Exhibit
+from lscd.report.pdf import write_pdf
+from perfmodel.catalog.specs import Source
 from perfmodel.plotting.style import house_style, save
-from perfmodel.specs import Source
-from reports import beyond, inside, kernels, pays, serving, trust
-from reports.exhibit import Chapter, Context, Exhibit
-from reports.pdf import write_pdf
 
 CHAPTERS: tuple[Chapter, ...] = (
     kernels.CHAPTER,

@@ -12,7 +12,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write to: index.html and figures/.")] = Path("reports"),
 ) -> None:
     """Build the report: every figure as PNG, SVG and CSV, and a self-contained page."""
-    from reports.build import build
+    from lscd.report.build import build
 
     page = build(out)
     print(f"open {page}")

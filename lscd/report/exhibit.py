@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times, load_sources
-from perfmodel.validation import join_predictions
+from perfmodel.catalog import load_gpu, load_kernel_times, load_sources
+from perfmodel.evidence.validation import join_predictions
+from perfmodel.kernels.fits import kernel_fits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from perfmodel.specs import FittedKernel, Source
+    from perfmodel.catalog.specs import FittedKernel, Source
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Context:
     @cached_property
     def calibration(self) -> dict[str, FittedKernel]:
         """Fitted parameters of the kernel models."""
-        return load_calibration()
+        return kernel_fits()
 
     @cached_property
     def sources(self) -> dict[str, Source]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent
+from lscd.report.kernels import GPU, SWEEP_SHAPE
 from perfmodel import load_gpu, predict
 from perfmodel.pipeline import Simulation, WhatIf, simulate
 from perfmodel.pipeline.timeline import stall_table, timeline, utilisation_table
 from perfmodel.plotting import pipeline as draw
-from reports.exhibit import Chapter, Context, Exhibit, percent
-from reports.kernels import GPU, SWEEP_SHAPE
 
 SPARSITY = 0.8
 GANTT_STEPS = (6, 8)  # past the start of the pipeline

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent
 from perfmodel import load_gpu, predict
 from perfmodel.catalog import load_table
-from perfmodel.feasibility import feasible_sparsity
+from perfmodel.evidence.feasibility import feasible_sparsity
+from perfmodel.evidence.validation import error_statistics
 from perfmodel.formats import FORMATS, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.plotting import kernels as draw
 from perfmodel.roofline import MemoryLevel, intensity, ridge_point, roofline_time
-from perfmodel.validation import error_statistics
-from reports.exhibit import Chapter, Context, Exhibit, percent
 
 GPU = "a100-80gb"
 FIGURE_KERNELS = ("cublas", "flash-llm", "sparta", "sputnik", "cusparse")
@@ -241,7 +241,7 @@ def _break_even(sparse: str, other: str, m: int, k: int) -> float:
 
 
 def _pruning_sources() -> set[str]:
-    from perfmodel.feasibility import pruning_results
+    from perfmodel.evidence.feasibility import pruning_results
 
     results = pruning_results()
     return set(results.loc[results["keeps_accuracy"], "source"])

@@ -1,6 +1,6 @@
-"""Our own kernels against cuBLAS, simulated from what was counted in their compiled code.
+"""Our own kernels against cuBLAS, from what was counted in their compiled code: closed form and simulator.
 
-``python -m reports.own_kernels`` prints the table of docs/bitmap.md.
+``python -m lscd.report.own_kernels`` prints the two tables of docs/bitmap.md.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Context, Exhibit, gpu_title, percent
 from perfmodel.catalog import load_kernel_times, load_table
-from perfmodel.evidence import BOXPLOT_TABLE, boxplot_shapes
+from perfmodel.evidence.rows import BOXPLOT_TABLE, boxplot_shapes
 from perfmodel.pipeline import simulate
 from perfmodel.plotting import beyond as draw
-from reports.exhibit import Context, Exhibit, gpu_title, percent
+from perfmodel.prediction import predict
 
 KERNELS = {"numba-tiled-csl": "Tiled-CSL", "numba-bitmap": "bitmap", "numba-bitmap-pairs": "bitmap of pairs"}
 SPARSITIES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -34,6 +35,26 @@ def paper_shapes() -> list[tuple[int, int]]:
     """The 12 OPT shapes (m, k) of the paper's kernel benchmark."""
     table = load_kernel_times("published/kernel_a100.csv")[["m", "k"]].drop_duplicates()
     return [(int(m), int(k)) for m, k in table.itertuples(index=False)]
+
+
+def speedups(
+    gpus: Iterable[str], sparsities: Iterable[float], *, m: int = 36864, k: int = 9216, n: int = 16
+) -> pd.DataFrame:
+    """Predicted speed-up over cuBLAS of our kernels and of two published ones, a row for each GPU and sparsity.
+
+    Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``pairs``, ``flash_llm``, ``spinfer``, ``bound``,
+    ``extrapolated``.
+    """
+    levels, tables = np.array(list(sparsities)), []
+    for gpu in gpus:
+        kernels = ("lscd-bitmap", "lscd-bitmap-pairs", "flash-llm", "bitmap")
+        ours, pairs, flash, spinfer = (predict(kernel, gpu, m, k, n, levels) for kernel in kernels)
+        columns = {"speedup": ours.speedup_vs_dense, "low": ours.dense_s / ours.hi_s, "high": ours.dense_s / ours.lo_s}
+        columns["pairs"] = pairs.speedup_vs_dense
+        columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
+        columns["bound"] = ours.bound.astype(str)
+        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
+    return pd.concat(tables, ignore_index=True)
 
 
 def simulated_speedups(
@@ -118,7 +139,18 @@ def _verdict(speedups: pd.Series) -> str:
     )
 
 
-def markdown_table() -> str:
+def predicted_table(n: int = 16, gpus: Iterable[str] = GPUS) -> str:
+    """Speed-ups over cuBLAS as in docs/bitmap.md: ours with its range; with pairs; Flash-LLM's kernel."""
+    lines = ["| GPU | " + " | ".join(f"{s:.0%}" for s in SPARSITIES) + " |", "| --- |" + " --- |" * len(SPARSITIES)]
+    for gpu, rows in speedups(gpus, SPARSITIES, n=n).groupby("gpu", sort=False):
+        cells = (
+            f"{r.speedup:.2f} ({r.low:.2f}-{r.high:.2f}); {r.pairs:.2f}; {r.flash_llm:.2f}" for r in rows.itertuples()
+        )
+        lines.append(f"| {gpu} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def simulated_table() -> str:
     """`simulated_speedups` as in docs/bitmap.md: a row for each GPU and kernel."""
     table = simulated_speedups().pivot_table(index=["gpu", "kernel"], columns="sparsity", values="speedup", sort=False)
     lines = ["| GPU | kernel | " + " | ".join(f"{s:.0%}" for s in table.columns) + " |"]
@@ -129,4 +161,4 @@ def markdown_table() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(markdown_table() + "\n")
+    sys.stdout.write(f"{predicted_table()}\n\n{simulated_table()}\n")

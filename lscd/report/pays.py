@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent
+from lscd.report.kernels import TITLES
 from perfmodel import load_gpu, predict
 from perfmodel.catalog import gpu_names
-from perfmodel.feasibility import feasible_sparsity
+from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.plotting import pays as draw
-from reports.exhibit import Chapter, Context, Exhibit, percent
-from reports.kernels import TITLES
 
 MAP_GPUS = ("a100-80gb", "h100", "h200", "rtx-4090")
 TOKENS = (8, 16, 32, 64, 128, 256)

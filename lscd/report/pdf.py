@@ -11,8 +11,8 @@ from fpdf import FPDF
 from fpdf.enums import XPos, YPos
 from PIL import Image
 
-from perfmodel.specs import Source
-from reports.exhibit import Chapter, Exhibit
+from lscd.report.exhibit import Chapter, Exhibit
+from perfmodel.catalog.specs import Source
 
 MARGIN_MM = 18
 TEXT_MM, HEADING_MM = 5.0, 8.0

@@ -1,6 +1,6 @@
 """Accuracy, size and speed side by side: the measured pruning study joined with predicted times.
 
-    python -m reports.pruning_table [GPU ...]
+    python -m lscd.report.pruning_table [GPU ...]
 
 prints a Markdown table. Quality and bytes are those of all-MiniLM-L6-v2, measured. Its own matrices are too small for
 any format to matter, so the speed-up is predicted for a matrix of OPT-30B at the same sparsity; no claim is made that
@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.calibration import unmeasured_kernels
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.kernels import KERNELS
+from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.prediction import predict
 
 TABLE = "measured/minilm/pruning_quality.csv"

@@ -1,6 +1,6 @@
 """Writes the tables of README.md that hold computed numbers, between their markers.
 
-`python -m reports.readme` rewrites the file; a test says whether it is up to date.
+`python -m lscd.report.readme` rewrites the file; a test says whether it is up to date.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from lscd.report.exhibit import Context, percent
+from lscd.report.kernels import GOALS, TITLES
 from perfmodel.catalog import load_trace
-from perfmodel.validation import error_statistics
-from reports.exhibit import Context, percent
-from reports.kernels import GOALS, TITLES
+from perfmodel.evidence.validation import error_statistics
 
 KERNEL_TOKENS, KERNEL_DENSITY = (8, 16, 32, 64), 0.2
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def error_table(context: Context) -> str:

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent
 from perfmodel.catalog import load_gpu
-from perfmodel.planning import plan
+from perfmodel.evidence.systems_fit import RUN_COLUMNS, measured_all_reduces, predict_all_reduces, predict_runs
+from perfmodel.evidence.systems_fit import published_runs as load_published
 from perfmodel.plotting import serving as draw
-from perfmodel.serving import evaluate
-from perfmodel.serving_calibration import RUN_COLUMNS, measured_all_reduces, predict_all_reduces, predict_runs
-from perfmodel.serving_calibration import published_runs as load_published
-from perfmodel.systems import SYSTEMS
-from perfmodel.transformer import Part
+from perfmodel.serving.planning import plan
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import SYSTEMS
+from perfmodel.serving.transformer import Part
 from perfmodel.units import GIGA
-from reports.exhibit import Chapter, Context, Exhibit, percent
 
 GPU = "a100-80gb"
 SPARSITY = 0.8

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent
+from lscd.report.kernels import GOALS, TITLES
+from perfmodel.evidence.uncertainty import coverage
+from perfmodel.evidence.validation import crossovers, error_statistics
 from perfmodel.plotting import validation as draw
-from perfmodel.uncertainty import coverage
-from perfmodel.validation import crossovers, error_statistics
-from reports.exhibit import Chapter, Context, Exhibit, percent
-from reports.kernels import GOALS, TITLES
 
 THIN = 400  # rows drawn of one source and GPU; thousands of dense rows would hide the rest
 VARYING = ("flash-llm", "sparta", "sputnik", "macko")

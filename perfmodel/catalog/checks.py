@@ -1,17 +1,15 @@
-"""Is a table of kernel times, or a fit of the kernel models, what the models may build on?
+"""Is a table of kernel times what the models may build on?
 
-Pure: tables and records come in, what is wrong is named by row and column or by key; ``catalog.py``, which reads the
-files, adds the file's name.
+Pure: a table comes in, what is wrong is named by row and column; `load`, which reads the file, adds its name.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from perfmodel.specs import LARGEST_SIZE, FittedKernel
+from perfmodel.catalog.specs import LARGEST_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +18,6 @@ KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
 NAME_COLUMNS = ("gpu", "kernel", "status", "source")
-FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": ("inside", "range", "gpu")}
 _SIZES = ("m", "k", "n")
 
 
@@ -70,29 +67,3 @@ def _check_numbers(table: pd.DataFrame, column: str, accepts: Callable[[pd.Serie
     if bad.any():
         row = int(bad.to_numpy().argmax())
         raise ValueError(f"row {row + 1}: {column} is {table[column].iloc[row]}, allowed is {allowed}")
-
-
-def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
-    """Refuse fits that the kernel models cannot use.
-
-    Raises
-    ------
-    ValueError
-        If a kernel is unknown, a key missing or unknown, or a value no finite number of at least 0; names kernel, key,
-        value.
-    """
-    from perfmodel.kernels import kernel_model
-
-    for kernel, fitted in fits.items():
-        parameters = tuple(field.name for field in dataclasses.fields(kernel_model(kernel).Parameters))
-        for group, needed in ({"parameters": parameters} | FIT_KEYS).items():
-            _check_group(f"{kernel}: {group}", getattr(fitted, group), needed)
-
-
-def _check_group(where: str, values: Mapping[str, float | tuple[float, float]], needed: tuple[str, ...]) -> None:
-    if set(values) != set(needed):
-        raise ValueError(f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(needed)}")
-    for key, value in values.items():
-        numbers = value if isinstance(value, tuple) else (value,)
-        if not all(0 <= number < math.inf for number in numbers):
-            raise ValueError(f"{where}.{key} is {value}, allowed are finite numbers of at least 0")

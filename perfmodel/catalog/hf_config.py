@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perfmodel.specs import LARGEST_SIZE, Layers, Norm
+from perfmodel.catalog.specs import LARGEST_SIZE, Layers, Norm
 
 Config = Mapping[str, Any]
 

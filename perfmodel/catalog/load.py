@@ -1,6 +1,6 @@
 """What the suite knows about the outside world: the only reader of ``data/``.
 
-Files become frozen records (:mod:`perfmodel.specs`) or tables; a file that is wrong is refused with its name and the
+Files become frozen records (`perfmodel.catalog.specs`) or tables; a file that is wrong is refused with its name and the
 key at fault. The data directory is ``$LSCD_DATA`` if set, else the copy inside an installed package, else ``data/``
 beside the package.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from perfmodel.checks import NAME_COLUMNS, check_kernel_fits, checked_kernel_times
-from perfmodel.hf_config import shape_from_config
-from perfmodel.names import unknown_name
-from perfmodel.specs import FittedKernel, Gpu, LanguageModel, Record, Source
+from perfmodel.catalog.checks import NAME_COLUMNS, checked_kernel_times
+from perfmodel.catalog.hf_config import shape_from_config
+from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.specs import FittedKernel, Gpu, LanguageModel, Record, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +31,7 @@ TRACE_SCHEMA = 1
 CALIBRATION_FILE = "calibration/kernels.json"
 _TABLE_SUFFIXES = (".csv", ".parquet")
 _RecordT = TypeVar("_RecordT", bound=Record)
+Fits = dict[str, FittedKernel]
 
 
 def data_directory() -> Path:
@@ -46,7 +47,7 @@ def data_directory() -> Path:
 
 @cache  # models ask for it thousands of times a second; a failure is not kept
 def _data_directory(override: str | None) -> Path:
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     places = [Path(override)] if override else [package / "_data", package.parent / "data"]
     for place in places:
         if (place / "hardware").is_dir():
@@ -187,30 +188,36 @@ def load_sources() -> dict[str, Source]:
     return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
 
 
-def load_calibration(file: str = CALIBRATION_FILE) -> dict[str, FittedKernel]:
+def load_calibration(file: str = CALIBRATION_FILE, check: Callable[[Fits], None] | None = None) -> Fits:
     """Fitted parameters of every kernel model (or of the systems), by name, as `lscd calibrate` wrote them.
 
     The file named by the environment variable LSCD_CALIBRATION, a user's own fit, replaces the kernel models' one.
 
+    Parameters
+    ----------
+    file
+        Path below the data directory.
+    check
+        What the models that use the fits ask of them beyond the schema: raises `ValueError` for fits they cannot use.
+
     Raises
     ------
     ValueError
-        If there is no such file, or it names an unknown kernel, has a wrong key or a value that is no number of at
-        least 0; the message names file and key.
+        If there is no such file, it breaks the schema, or ``check`` refuses it; the message names file and key.
     """
     own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
     path = Path(own) if own else data_directory() / file
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
-    return _calibration_at(path, path.stat().st_mtime_ns, file == CALIBRATION_FILE)
+    return _calibration_at(path, path.stat().st_mtime_ns, check)
 
 
 @cache
-def _calibration_at(path: Path, modified_ns: int, of_kernels: bool) -> dict[str, FittedKernel]:
-    found = {kernel: _convert(fields, FittedKernel, path, within=kernel) for kernel, fields in _parse(path).items()}
-    if of_kernels:
+def _calibration_at(path: Path, modified_ns: int, check: Callable[[Fits], None] | None) -> Fits:
+    found = {name: _convert(fields, FittedKernel, path, within=name) for name, fields in _parse(path).items()}
+    if check is not None:
         with _named(path):
-            check_kernel_fits(found)
+            check(found)
     return found
 
 

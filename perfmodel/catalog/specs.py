@@ -297,12 +297,13 @@ class Source(Record, frozen=True, kw_only=True):
     launch: Launch = Launch.STREAM
 
 
-class FittedKernel(Record, frozen=True):
+class FittedKernel(Record, frozen=True, omit_defaults=True):
     """Calibrated parameters of one kernel model and the evidence they came from.
 
     ``mean_absolute_error`` is the relative error on the fitted rows; ``evidence_range`` gives the smallest and largest
     m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths
-    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``.
+    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``. ``own`` names the source
+    and GPU of a user's measurements that took part.
     """
 
     parameters: dict[str, float]
@@ -312,3 +313,4 @@ class FittedKernel(Record, frozen=True):
     mean_absolute_error: float
     evidence_range: dict[str, tuple[float, float]]
     spread: dict[str, float] = {}
+    own: list[tuple[Text, Text]] = []

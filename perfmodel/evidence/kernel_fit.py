@@ -7,18 +7,19 @@ bound the time count when the prediction breaks the bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from perfmodel.catalog import load_calibration, load_gpu, load_kernel_times
-from perfmodel.evidence import boxplot_speedups, kernel_evidence, launched_by_graph
-from perfmodel.fitting import least_squares_parameters
+from perfmodel.catalog import load_gpu, load_kernel_times
+from perfmodel.catalog.specs import FittedKernel
+from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.rows import boxplot_speedups, kernel_evidence, launched_by_graph
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
-from perfmodel.specs import FittedKernel
+from perfmodel.kernels.fits import kernel_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ class FitRule:
     """Which evidence rows may be fitted, by source, GPU, tokens N and kernel; and their weight together.
 
     Of a ``relative`` source only the ratios between its rows count: a common factor is left free, because its software
-    is slower or faster as a whole than the one the other sources ran.
+    is slower or faster as a whole than the one the other sources ran. ``own`` marks a user's measurements.
     """
 
     source: str
@@ -43,6 +44,7 @@ class FitRule:
     weight: float
     kernels: tuple[str, ...] | None = None
     relative: bool = False
+    own: bool = False
 
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
@@ -83,12 +85,12 @@ OWN_WEIGHT = 3.0  # a user's own measurements count more than all published ones
 def rules_with(own: pd.DataFrame) -> tuple[FitRule, ...]:
     """The rules, and one for each source and GPU of a user's own measurements."""
     pairs = own[["source", "gpu"]].drop_duplicates().itertuples(index=False, name=None)
-    return (*FIT_RULES, *(FitRule(source, gpu, None, OWN_WEIGHT) for source, gpu in pairs))
+    return (*FIT_RULES, *(FitRule(source, gpu, None, OWN_WEIGHT, own=True) for source, gpu in pairs))
 
 
 def is_own_fit(fitted: FittedKernel, source: str, gpu: str) -> bool:
     """True if ``fitted`` took in a user's own measurements of this source and GPU."""
-    return FitRule(source, gpu, None, OWN_WEIGHT).describe() in fitted.fitted_on.split("; ")
+    return (source, gpu) in fitted.own
 
 
 def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.bool_]:
@@ -140,15 +142,17 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: 
     rows = evidence[fitted_rows(evidence, rules) & (evidence["kernel"] == name).to_numpy()]
     if rows.empty:
         return _fit_boxplot(model, dense_parameters)
-    solved = solve(model, rows, rules)
+    used = [rule for rule in rules if rule.select(rows).any()]
+    solved = solve(model, rows, used)
     error = residuals(predict_rows(model, rows, solved), rows)
     return FittedKernel(
         parameters=asdict(solved),
-        fitted_on="; ".join(rule.describe() for rule in rules if rule.select(rows).any()),
+        fitted_on="; ".join(rule.describe() for rule in used),
         gpus=sorted(rows["gpu"].unique()),
         rows=len(rows),
         mean_absolute_error=_rounded(np.mean(np.abs(np.expm1(error)))),
         evidence_range=_evidence_range(model, rows),
+        own=[(rule.source, rule.gpu) for rule in used if rule.own],
     )
 
 
@@ -207,10 +211,15 @@ def _rounded(value: Any, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
+def fit_all(own: pd.DataFrame | None = None) -> tuple[dict[str, FittedKernel], pd.DataFrame]:
     """Fit every kernel model of the registry for which there are rows to fit, the dense one first.
 
     Fits the evidence in ``data/``, and ``own`` measurements in the same schema on top of it if given.
+
+    Returns
+    -------
+    dict, DataFrame
+        The fits by kernel, and the evidence of ``data/``, to measure their spread on.
     """
     import pandas as pd
 
@@ -218,73 +227,13 @@ def fit_all(own: pd.DataFrame | None = None) -> dict[str, FittedKernel]:
     rules = FIT_RULES if own is None else rules_with(own)
     dense = fit(BASELINE, pd.concat([load_kernel_times(), *extra], ignore_index=True), rules=rules)
     dense_parameters = kernel_parameters(dense, BASELINE)
-    evidence = pd.concat([kernel_evidence(dense_parameters), *extra], ignore_index=True)
+    published = kernel_evidence(dense_parameters)
+    evidence = pd.concat([published, *extra], ignore_index=True)
     names = [name for name in fitted_kernels(evidence, rules) if name != BASELINE]
-    return {BASELINE: dense, **{name: fit(name, evidence, dense_parameters, rules) for name in names}}
+    return {BASELINE: dense, **{name: fit(name, evidence, dense_parameters, rules) for name in names}}, published
 
 
 def fitted_kernels(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> tuple[str, ...]:
     """Kernels to fit: all but those whose parameters are assumed because no row may be fitted."""
     with_rows = set(evidence.loc[fitted_rows(evidence, rules), "kernel"])
     return tuple(name for name, model in KERNELS.items() if not model.assumed or name in with_rows)
-
-
-def kernel_parameters(fitted: FittedKernel, name: str) -> Any:
-    """Parameters of a fit as the model of kernel ``name`` takes them.
-
-    Raises
-    ------
-    ValueError
-        If the fit does not have exactly the model's parameters; names both.
-    """
-    model = kernel_model(name)
-    expected = [f.name for f in fields(model.Parameters)]
-    if sorted(fitted.parameters) != sorted(expected):
-        raise ValueError(f"calibration of {name} has {sorted(fitted.parameters)}, needed are {sorted(expected)}")
-    return model.Parameters(**fitted.parameters)
-
-
-def calibrated(name: str, calibration: Mapping[str, FittedKernel] | None = None) -> Any:
-    """Parameters of kernel ``name`` from the stored calibration, unless one is given; else those it assumes.
-
-    Raises
-    ------
-    ValueError
-        If the calibration lacks a kernel that assumes nothing; names it and those there are.
-    """
-    stored = load_calibration() if calibration is None else calibration
-    if name not in stored:
-        if kernel_model(name).assumed:
-            return kernel_model(name).Parameters()
-        raise ValueError(f"the calibration has no kernel {name!r}, only {', '.join(stored)}")
-    return kernel_parameters(stored[name], name)
-
-
-def unmeasured_kernels(calibration: Mapping[str, FittedKernel] | None = None) -> tuple[str, ...]:
-    """Kernels without evidence: no row of theirs took part in the calibration in use."""
-    stored = load_calibration() if calibration is None else calibration
-    return tuple(name for name, model in KERNELS.items() if model.assumed and name not in stored)
-
-
-def outside_range(
-    fitted: FittedKernel, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike
-) -> NDArray[np.bool_]:
-    """True where sizes, tokens or sparsity leave the range of the evidence the kernel was fitted on."""
-    outside = np.asarray(False)
-    for column, value in zip(("m", "k", "n", "sparsity"), (m, k, n, sparsity), strict=True):
-        low, high = fitted.evidence_range[column]
-        array = np.asarray(value, dtype=np.float64)
-        outside = outside | (array < low) | (array > high)
-    return outside
-
-
-def extrapolated(
-    fitted: FittedKernel | None, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike
-) -> NDArray[np.bool_]:
-    """True where a prediction leaves the evidence its kernel was fitted on: another GPU, or outside a range.
-
-    Without a fit, everywhere.
-    """
-    if fitted is None:
-        return np.ones(np.broadcast_shapes(*(np.shape(value) for value in (m, k, n, sparsity))), dtype=np.bool_)
-    return outside_range(fitted, m, k, n, sparsity) | (gpu not in fitted.gpus)

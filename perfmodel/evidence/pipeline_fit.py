@@ -1,4 +1,4 @@
-"""Fit the simulator's free parameters to the stated part of the evidence, and read them back.
+"""Fit the simulator's free parameters to the stated part of the evidence.
 
 One A100 is fitted: cuBLAS gives the bytes an SM has in flight, which then hold for every kernel; Flash-LLM gives the
 on-chip costs. How long a launch takes depends on how the host submits it, so that is fitted once for kernels queued in
@@ -9,33 +9,24 @@ other row and GPU is held out.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_calibration
-from perfmodel.pipeline.machine import PipelineParameters
-from perfmodel.specs import FittedKernel
+from perfmodel.catalog.specs import FittedKernel
+from perfmodel.pipeline.parameters import PipelineParameters, stacked
+from perfmodel.pipeline.simulate import simulate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
 
-PIPELINE_FILE = "calibration/pipeline.json"
 FIT_GPU = "a100-80gb"
 MAX_EVALUATIONS = 160
 FIRST_STEP = 0.12  # of a parameter's range
 WORST_WEIGHT = 0.3  # of the root mean square error beside the mean error, so that no row is given up
-
-
-class Submission(StrEnum):
-    """How the host starts kernels: queued one by one in a stream, or replayed from a recorded graph."""
-
-    STREAM = "stream"
-    GRAPH = "graph"
 
 
 @dataclass(frozen=True)
@@ -69,22 +60,10 @@ FITS = (
     Fit("cublas-graph", "cublas", ("launch_s",), ("aiconfigurator-gemm",), (1, 64), every=5, after=("cublas",)),
     Fit("flash-llm", "flash-llm", ON_CHIP, PAPER, (8, 32), after=("cublas",)),
 )
-# What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
-BORROWED = {
-    "bitmap": "flash-llm",
-    "numba-tiled-csl": "flash-llm",
-    "numba-bitmap": "flash-llm",
-    "numba-bitmap-pairs": "flash-llm",
-    "numba-dense": "cublas",
-}
-# Parameters of a fit that hold for the fits after it; the others start from the defaults.
-SHARED = {"flash-llm": ("outstanding_bytes",)}
 
 
 def predicted_us(kernel: str, rows: pd.DataFrame, parameters: PipelineParameters) -> Array:
     """Simulated microseconds of evidence rows, with the expected non-zeros in every tile."""
-    from perfmodel.pipeline.simulate import simulate
-
     shapes = rows[["gpu", "m", "k", "n", "sparsity"]].itertuples(index=False, name=None)
     times = [simulate(kernel, *shape, seed=None, parameters=parameters).time_s for shape in shapes]
     return np.array(times) * 1e6
@@ -141,31 +120,5 @@ def fit_all(evidence: pd.DataFrame) -> dict[str, FittedKernel]:
     """Fit all plans, each on top of those it names; about two minutes."""
     found: dict[str, FittedKernel] = {}
     for plan in FITS:
-        _, found[plan.name] = fit(plan, evidence, _stacked(plan.name, found, plan.after))
+        _, found[plan.name] = fit(plan, evidence, stacked(plan.name, found, plan.after))
     return found
-
-
-def load_parameters(kernel: str, submission: Submission = Submission.STREAM) -> PipelineParameters:
-    """Calibrated parameters of a kernel.
-
-    Raises
-    ------
-    ValueError
-        If there is no calibration file, or it is damaged; names the file.
-    """
-    found = load_calibration(PIPELINE_FILE)
-    name = BORROWED.get(kernel, kernel)
-    if name not in found:
-        raise ValueError(f"{PIPELINE_FILE} has no kernel {kernel!r}, allowed are {sorted({*found, *BORROWED})}")
-    parameters = replace(_stacked(name, found, ("cublas",)), **found[name].parameters)
-    if submission is Submission.GRAPH:
-        parameters = replace(parameters, launch_s=found["cublas-graph"].parameters["launch_s"])
-    return parameters
-
-
-def _stacked(name: str, found: dict[str, FittedKernel], after: tuple[str, ...]) -> PipelineParameters:
-    base = PipelineParameters()
-    for earlier in after:
-        values = found[earlier].parameters
-        base = replace(base, **{key: values[key] for key in SHARED.get(name, tuple(values))})
-    return base

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_table
-from perfmodel.checks import KERNEL_TIME_COLUMNS
+from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
+from perfmodel.catalog.specs import Launch
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape
-from perfmodel.specs import Launch
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model, load_table
-from perfmodel.collectives import CALIBRATION_NAME as ALL_REDUCE
-from perfmodel.collectives import Algorithm, CollectiveParameters, all_reduce_time
-from perfmodel.fitting import least_squares_parameters
-from perfmodel.serving import evaluate
-from perfmodel.specs import FittedKernel
-from perfmodel.systems import CALIBRATION_NAME as SERVING
-from perfmodel.systems import SystemParameters
-from perfmodel.transformer import ALL_REDUCES_PER_LAYER
+from perfmodel.catalog.specs import FittedKernel
+from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
+from perfmodel.serving.collectives import Algorithm, CollectiveParameters, all_reduce_time
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
+from perfmodel.serving.systems import SystemParameters
+from perfmodel.serving.transformer import ALL_REDUCES_PER_LAYER
 from perfmodel.units import FP16_BYTES, MICRO
 
 if TYPE_CHECKING:

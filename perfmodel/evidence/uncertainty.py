@@ -20,11 +20,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from perfmodel.calibration import fitted_rows, kernel_parameters, outside_range, predict_rows, residuals, solve
-from perfmodel.kernels import KernelModel, Machine, Shape, kernel_model
-from perfmodel.specs import FittedKernel
+from perfmodel.catalog.specs import FittedKernel
+from perfmodel.evidence.kernel_fit import fitted_rows, predict_rows, residuals, solve
+from perfmodel.kernels import kernel_model
+from perfmodel.kernels.fits import half_width, kernel_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,35 +37,6 @@ SHAPE_FOLDS = 4
 SAMPLE = 300  # rows of a GPU that count, so that each GPU counts alike
 SMALLEST = 0.02  # no interval is narrower: published times themselves are read off pictures to about 1 %
 OUTLIERS = ("cusparse",)  # not pooled: its error on another GPU says nothing about the other kernels
-
-
-def half_width(fitted: FittedKernel, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike) -> Array:
-    """Half-width of the 90 % interval of the log time; broadcasts."""
-    spread = fitted.spread
-    outside = outside_range(fitted, m, k, n, sparsity)
-    variance = spread["inside"] ** 2 + np.where(outside, spread["range"] ** 2, 0.0)
-    if gpu not in fitted.gpus:
-        variance = variance + spread["gpu"] ** 2
-    return np.sqrt(variance)
-
-
-def interval(
-    model: KernelModel, fitted: FittedKernel | None, gpu: str, machine: Machine, shape: Shape, time_s: Array
-) -> tuple[Array, Array]:
-    """Seconds at both ends of the interval around ``time_s``, the prediction of ``model``; broadcasts.
-
-    Parameters
-    ----------
-    fitted
-        What the prediction was made with; None if its parameters are assumed.
-    gpu, machine
-        Catalogue name, and the numbers the model was given.
-    """
-    if fitted is None:
-        fast, slow = (model.time(machine, shape, parameters).time_s for parameters in model.at_ends())
-        return fast, slow
-    factor = np.exp(half_width(fitted, gpu, shape.m, shape.k, shape.n, shape.sparsity))
-    return time_s / factor, time_s * factor
 
 
 def with_spread(

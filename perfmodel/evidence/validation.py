@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import calibrated, fitted_rows, is_own_fit, predict_rows
-from perfmodel.catalog import load_calibration
-from perfmodel.evidence import kernel_evidence
+from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predict_rows
+from perfmodel.evidence.rows import kernel_evidence
 from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels.fits import calibrated, kernel_fits
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfmodel.specs import FittedKernel
+    from perfmodel.catalog.specs import FittedKernel
 
 Array = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def join_predictions(
         evidence = kernel_evidence(calibrated(BASELINE, calibration))
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
     rows = evidence[usable].copy()
-    rows["fitted"] = fitted_rows(rows) | _own_rows(rows, load_calibration() if calibration is None else calibration)
+    rows["fitted"] = fitted_rows(rows) | _own_rows(rows, kernel_fits() if calibration is None else calibration)
     rows["predicted_us"] = np.nan
     for kernel, group in rows.groupby("kernel"):
         name = str(kernel)

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.specs import LARGEST_SIZE, Bound, Gpu
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
-from perfmodel.specs import LARGEST_SIZE, Bound, Gpu
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]

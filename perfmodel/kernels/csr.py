@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
-from perfmodel.specs import Bound
 from perfmodel.units import FP16_BYTES
 
 SECTOR_BYTES = 32

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, free, overlap
 from perfmodel.kernels.csr import DRAM_EFFICIENCY, LAUNCH_S
-from perfmodel.specs import Bound
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.formats import MACKO_VALUE_BYTES
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
-from perfmodel.specs import Bound
 from perfmodel.units import FP32_BYTES
 
 OVERLAP_SHARPNESS = 2

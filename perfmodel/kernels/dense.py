@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, overlap
-from perfmodel.specs import Bound
 from perfmodel.units import FP16_BYTES
 
 TILE_M = 128

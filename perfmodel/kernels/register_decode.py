@@ -11,23 +11,19 @@ even written: they are the counted one plus an assumed cost of turning codes int
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perfmodel.catalog import load_trace
+from perfmodel.catalog.specs import Bound
 from perfmodel.formats import STRIP_K, STRIP_M
 from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
-from perfmodel.kernels.decode import Bitmap
-from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, TiledCsl, split_k
-from perfmodel.specs import Bound
+from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, split_k
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STRIP_SIZE = STRIP_M * STRIP_K
 TILE_M, TILE_K = 128, 64
@@ -82,7 +78,6 @@ class Counts:
 @cache
 def counts(positions: int = 1) -> Counts:
     """Figures of the compiled kernel whose bits stand for so many ``positions``, from the traces."""
-    from perfmodel.catalog import load_trace
 
     def figures(trace: dict[str, Any]) -> tuple[float, float, float, float]:
         code = trace["architectures"][COUNTED_ARCHITECTURE]
@@ -212,39 +207,3 @@ def capacity_index(sparsity: ArrayLike, positions: int = 1) -> Any:
     groups, empty = STRIP_SIZE / positions, np.asarray(sparsity, dtype=np.float64) ** positions
     fullest = positions * (groups * (1 - empty) + FULLEST_SIGMAS * np.sqrt(groups * empty * (1 - empty)))
     return np.minimum(np.searchsorted(CAPACITIES, fullest), len(CAPACITIES) - 1)
-
-
-def speedups(
-    gpus: Iterable[str], sparsities: Iterable[float], *, m: int = 36864, k: int = 9216, n: int = 16
-) -> pd.DataFrame:
-    """Predicted speed-up over cuBLAS of our kernels and of two published ones, a row for each GPU and sparsity.
-
-    Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``pairs``, ``flash_llm``, ``spinfer``, ``bound``,
-    ``extrapolated``.
-    """
-    import pandas as pd
-
-    from perfmodel.prediction import predict
-
-    levels, tables = np.array(list(sparsities)), []
-    for gpu in gpus:
-        kernels = (RegisterDecode.name, RegisterDecodePairs.name, TiledCsl.name, Bitmap.name)
-        ours, pairs, flash, spinfer = (predict(kernel, gpu, m, k, n, levels) for kernel in kernels)
-        columns = {"speedup": ours.speedup_vs_dense, "low": ours.dense_s / ours.hi_s, "high": ours.dense_s / ours.lo_s}
-        columns["pairs"] = pairs.speedup_vs_dense
-        columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
-        columns["bound"] = ours.bound.astype(str)
-        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def markdown_table(n: int = 16, gpus: Iterable[str] = ("a100-80gb", "h100", "h200", "rtx-4090")) -> str:
-    """Speed-ups over cuBLAS as in docs/bitmap.md: ours with its range; with pairs; Flash-LLM's kernel."""
-    sparsities = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    lines = ["| GPU | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |", "| --- |" + " --- |" * len(sparsities)]
-    for gpu, rows in speedups(gpus, sparsities, n=n).groupby("gpu", sort=False):
-        cells = (
-            f"{r.speedup:.2f} ({r.low:.2f}-{r.high:.2f}); {r.pairs:.2f}; {r.flash_llm:.2f}" for r in rows.itertuples()
-        )
-        lines.append(f"| {gpu} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)

@@ -1,8 +1,9 @@
-"""One file per modelled kernel; `KERNELS` maps the name users type to its model."""
+"""Which kernels are modelled: `KERNELS` maps the name users type to its model."""
 
 from __future__ import annotations
 
-from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape
+from perfmodel.catalog.names import unknown_name
+from perfmodel.kernels.base import KernelModel
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -15,7 +16,6 @@ from perfmodel.kernels.register_decode import (
 )
 from perfmodel.kernels.sparta import Sparta
 from perfmodel.kernels.tiled_csl import TiledCsl
-from perfmodel.names import unknown_name
 
 _MODELS: tuple[KernelModel, ...] = (
     Dense(),
@@ -35,8 +35,6 @@ _MODELS: tuple[KernelModel, ...] = (
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name
-
-__all__ = ["BASELINE", "KERNELS", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]
 
 
 def kernel_model(name: str) -> KernelModel:

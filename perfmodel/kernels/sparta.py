@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.formats import two_four_residual_density
 from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance
 from perfmodel.kernels.csr import CsrParameters, csr_time
-from perfmodel.specs import Bound
 
 TILE_M = 128
 PATTERN_BYTES_PER_WEIGHT = 1.125  # half of the FP16 values and 2 bits for each kept one

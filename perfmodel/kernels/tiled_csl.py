@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import (
     Array,
     KernelModel,
@@ -23,7 +24,6 @@ from perfmodel.kernels.base import (
     imbalance,
     overlap,
 )
-from perfmodel.specs import Bound
 from perfmodel.units import FP16_BYTES
 
 TILE_M, TILE_K = 128, 64

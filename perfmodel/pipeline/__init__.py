@@ -3,8 +3,7 @@
 `simulate` is the front door; `programs` describes the kernels, `engine` runs them.
 """
 
-from perfmodel.pipeline.calibrate import Submission, load_parameters
-from perfmodel.pipeline.machine import PipelineParameters
+from perfmodel.pipeline.parameters import PipelineParameters, Submission, load_parameters
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.programs import WhatIf
 from perfmodel.pipeline.simulate import PROGRAMS, Simulation, simulate

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.kernels.base import free
+from perfmodel.catalog.specs import Gpu
+from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
-from perfmodel.specs import Gpu
 
 Array = NDArray[np.float64]
 
@@ -25,18 +25,6 @@ LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor
 MMA_CYCLES = 33.0  # mma.m16n8k16 on an A100, same source
 RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block from Ampere on
 BLOCK_INTERVAL_CYCLES = 2.0  # the grid's blocks start one after the other
-
-
-@dataclass(frozen=True)
-class PipelineParameters:
-    """Free parameters of the simulator: physical quantities that no datasheet gives."""
-
-    outstanding_bytes: float = free(15500.0, 6000.0, 60000.0, "bytes one SM can have in flight to device memory")
-    fill_bytes_per_cycle: float = free(67.0, 16.0, 128.0, "rate of cp.async into shared memory, zero-fill included")
-    issue_interval_cycles: float = free(6.0, 1.0, 10.0, "cycles between two dependent instructions of a warp")
-    barrier_cycles: float = free(58.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
-    block_cycles: float = free(1000.0, 0.0, 6000.0, "cycles until a new block issues: set-up, cold instruction cache")
-    launch_s: float = free(5e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog import load_gpu
+from perfmodel.catalog.specs import Gpu
 from perfmodel.formats import check_sparsity
-from perfmodel.pipeline.calibrate import Submission, load_parameters
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
-from perfmodel.pipeline.machine import Machine, PipelineParameters
+from perfmodel.pipeline.machine import Machine
+from perfmodel.pipeline.parameters import PipelineParameters, Submission, load_parameters
 from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
 from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
 from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
-from perfmodel.specs import Gpu
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -154,8 +155,6 @@ def simulate(
     ValueError
         Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
     """
-    from perfmodel.catalog import load_gpu
-
     build = _builder(kernel)
     product = _product(m, k, n, sparsity)
     change = what_if or WhatIf()

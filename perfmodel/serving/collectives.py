@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.base import free
-from perfmodel.specs import Gpu
 
 Array = NDArray[np.float64]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.specs import Gpu, LanguageModel, Layers
 from perfmodel.formats import check_sparsity
-from perfmodel.specs import Gpu, LanguageModel, Layers
-from perfmodel.systems import System
-from perfmodel.transformer import head_matrices, kv_bytes_per_token, layer_matrices, vector_parameters
+from perfmodel.serving.systems import System
+from perfmodel.serving.transformer import head_matrices, kv_bytes_per_token, layer_matrices, vector_parameters
 from perfmodel.units import FP16_BYTES, FP32_BYTES, MEGA
 
 Array = NDArray[np.float64]

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.memory import largest_batch
-from perfmodel.serving import Serving, evaluate, resolve
-from perfmodel.specs import Gpu, LanguageModel
-from perfmodel.systems import SYSTEMS
-from perfmodel.transformer import Part, splits
+from perfmodel.catalog.specs import Gpu, LanguageModel
+from perfmodel.serving.memory import largest_batch
+from perfmodel.serving.run import Serving, evaluate, resolve
+from perfmodel.serving.systems import SYSTEMS
+from perfmodel.serving.transformer import Part, splits
 from perfmodel.units import GIGA, MILLI
 
 if TYPE_CHECKING:

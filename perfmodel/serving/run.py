@@ -16,15 +16,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.calibration import calibrated, unmeasured_kernels
 from perfmodel.catalog import load_calibration, load_gpu, load_model
-from perfmodel.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
+from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, Machine, Shape
-from perfmodel.memory import Memory, memory
-from perfmodel.specs import LARGEST_SIZE, Gpu, LanguageModel
-from perfmodel.systems import CALIBRATION_NAME, System, SystemParameters, calibrated_systems, dense_time, load_system
-from perfmodel.transformer import (
+from perfmodel.kernels.fits import calibrated, unmeasured_kernels
+from perfmodel.serving.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
+from perfmodel.serving.memory import Memory, memory
+from perfmodel.serving.systems import (
+    CALIBRATION_NAME,
+    System,
+    SystemParameters,
+    calibrated_systems,
+    dense_time,
+    load_system,
+)
+from perfmodel.serving.transformer import (
     ALL_REDUCES_PER_LAYER,
     ATTENTION_LAUNCHES,
     STEP_LAUNCHES,

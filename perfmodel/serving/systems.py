@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import calibrated
 from perfmodel.catalog import load_calibration
-from perfmodel.collectives import CALIBRATION_FILE
+from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.specs import Bound
 from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
 from perfmodel.kernels.base import free, overlap
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
-from perfmodel.names import unknown_name
-from perfmodel.specs import Bound
+from perfmodel.kernels.fits import calibrated
+from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]

@@ -18,7 +18,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.specs import LanguageModel, Layers
+from perfmodel.catalog.specs import LanguageModel, Layers
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]

@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.calibration import calibrated, extrapolated
-from perfmodel.catalog import load_calibration, load_gpu, load_model
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
-from perfmodel.planning import result_columns
-from perfmodel.serving import evaluate
-from perfmodel.specs import Bound
+from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
+from perfmodel.serving.planning import result_columns
+from perfmodel.serving.run import evaluate
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
-from perfmodel.uncertainty import interval
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -75,7 +74,7 @@ def scaled_machine(machine: Machine, scales: Mapping[str, Any]) -> Machine:
 
 def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     """Kernel times in microseconds; N is padded to what the kernel takes, the dense baseline keeps the N asked for."""
-    calibration = load_calibration()
+    calibration = kernel_fits()
     gpu, name = load_gpu(block.names["gpu"]), block.names["kernel"]
     model, x = KERNELS[name], block.numbers
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])

@@ -31,11 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
+from perfmodel.catalog.names import unknown_name
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import KERNELS, kernel_model
-from perfmodel.names import unknown_name
+from perfmodel.serving.systems import SYSTEMS, load_system
 from perfmodel.sweep.grid import Column, Dimension, Grid
-from perfmodel.systems import SYSTEMS, load_system
 
 LIMIT_POINTS = 20_000_000
 LARGEST_AXIS = 1_000_000

@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfmodel.calibration import calibrated
 from perfmodel.catalog import load_calibration, load_gpu, load_model
-from perfmodel.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.kernels import KERNELS
+from perfmodel.kernels.fits import calibrated, kernel_fits
+from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.sweep.evaluate import BOUNDS, block_results
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import TARGETS, WHOLE, Spec
@@ -154,7 +154,7 @@ def _catalogue_hash(spec: Spec) -> str:
     names = {axis: _names(spec, axis) for axis in spec.grid.axes if isinstance(spec.grid.column(axis), tuple)}
     records: list[Any] = [load_gpu(name) for name in names["gpu"]]
     records += [load_model(name) for name in names.get("model", [])]
-    fits = load_calibration()
+    fits = kernel_fits()
     parameters = {kernel: (fits.get(kernel), asdict(calibrated(kernel, fits))) for kernel in KERNELS}
     records += [parameters, load_calibration(SYSTEMS_FILE)]
     return hashlib.sha256(msgspec.json.encode(records, order="deterministic")).hexdigest()

@@ -1,0 +1,1 @@
+"""Checkpoints: read and written as a stream, counted, pruned, converted to encoded weights and back."""

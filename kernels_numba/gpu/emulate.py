@@ -1,0 +1,57 @@
+"""The GPU kernels without a GPU: their launches, executed on the PTX emulator with exact counters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba import ptx_emulator
+from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats.encoded import check
+from kernels_numba.gpu.compile import Variant, compile_ptx
+from kernels_numba.gpu.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
+
+
+def emulate(
+    weights: EncodedWeight,
+    x: NDArray[np.float16],
+    *,
+    split_k: int | None = None,
+    out_dtype: Any = np.float16,
+    arch: str = DEFAULT_ARCH,
+    sm_count: int = DEFAULT_SM_COUNT,
+) -> tuple[NDArray[Any], list[Any]]:
+    """Run the GPU kernels' PTX on the CPU.
+
+    Returns
+    -------
+    (m, n) array, and the emulator's ``LaunchResult`` of every launch with its exact counters.
+    """
+    check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
+    weights = with_aligned_rows(weights)
+    plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count)
+    n = x.shape[1]
+    x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
+    # NaN marks outputs that no block wrote.
+    out = np.full((plan.m, plan.n_padded), np.nan, np.dtype(out_dtype))
+    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.partials > 1 else None
+    buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
+    results = []
+    for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):
+        results.append(run_on_emulator(launch.variant, launch.grid, launch.arguments, arch))
+    return np.ascontiguousarray(out[:, :n]), results
+
+
+def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
+    """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
+    ptx, entry = compile_ptx(variant, arch)
+    return ptx_emulator.launch(
+        ptx,
+        kernel=entry,
+        grid=grid,
+        block=variant.threads,
+        args=arguments,
+        dynamic_shared_bytes=variant.shared_bytes,
+    )

@@ -1,0 +1,70 @@
+"""Where modules of the first layout are now, so that scripts and notebooks written for it still run."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+PACKAGE = __name__.partition(".")[0]
+MOVED = {
+    "bench_cpu": "bench.cpu",
+    "bench_gpu": "bench.gpu",
+    "census": "checkpoints.census",
+    "check_gpu": "bench.check_gpu",
+    "checkpoint": "checkpoints.checkpoint",
+    "compile": "gpu.compile",
+    "container": "checkpoints.container",
+    "device": "gpu.device",
+    "encoded": "formats.encoded",
+    "float_values": "checkpoints.float_values",
+    "formats_bitmap": "formats.bitmap",
+    "formats_two_four": "formats.two_four_tiles",
+    "gpu_bitmap": "gpu.bitmap",
+    "gpu_csr": "gpu.csr",
+    "gpu_dense": "gpu.dense",
+    "gpu_library": "bench.library",
+    "gpu_reduce": "gpu.reduce",
+    "gpu_sparta": "gpu.sparta",
+    "gpu_stages": "gpu.stages",
+    "gpu_tiled_csl": "gpu.tiled_csl",
+    "launch": "gpu.launch",
+    "measure": "bench.measure",
+    "panel_csr": "cpu.panel_csr",
+    "product": "bench.product",
+    "provenance": "bench.provenance",
+    "pruning": "checkpoints.pruning",
+    "ptx": "gpu.ptx",
+    "safetensors_io": "checkpoints.safetensors_reader",
+    "safetensors_writer": "checkpoints.safetensors_writer",
+    "sass": "gpu.sass",
+    "trace": "gpu.trace",
+    "tuning": "bench.tuning",
+    "variants": "gpu.variants",
+}
+
+
+class OldNames(MetaPathFinder, Loader):
+    """Imports the module that an old name stands for now, under both names, and says so."""
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Ours if the name is an old one of this package."""
+        package, _, module = name.partition(".")
+        return spec_from_loader(name, self) if package == PACKAGE and module in MOVED else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the moved module in the place of the one that is being imported."""
+        old = module.__name__
+        new = f"{PACKAGE}.{MOVED[old.partition('.')[2]]}"
+        warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=2)
+        sys.modules[old] = import_module(new)
+
+
+def keep_old_names() -> None:
+    """Let the modules of 0.1 be imported where users were told to find them."""
+    sys.meta_path.append(OldNames())

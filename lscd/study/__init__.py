@@ -1,0 +1,1 @@
+"""Studies on real models: what is measured here becomes evidence in `data/measured`."""
