@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -59,13 +60,13 @@ def test_faults_are_found() -> None:
 
 def test_missing_instructions_are_found() -> None:
     """A dense kernel that claims to be the sparse one has no scatter and no streaming loads."""
-    impostor = dataclasses.replace(variants.dense(8), name="tiled_csl_n8_impostor")
+    impostor = dataclasses.replace(variants.dense(8), kernel="tiled_csl", choice="n8_impostor")
     faults = machine_code_faults(compile_kernel(impostor, "sm_80"))
     assert {"no STS.U16", "no LDG.E.NA.128"} <= set(faults)
 
 
 def test_without_numba_cuda_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernels_numba.compile.find_spec", lambda name: None)
+    monkeypatch.setattr("kernels_numba.gpu.compile.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"needs numba-cuda: pip install 'lscd-lab\[gpu\]'"):
         compile_ptx.__wrapped__(variants.dense(8), "sm_80")
 
@@ -82,6 +83,20 @@ def test_entry_point_has_the_name_of_the_variant() -> None:
     assert entry == "reduce"
     assert ".visible .entry reduce(" in ptx
     assert ".target sm_80" in ptx
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_120"])
+@pytest.mark.parametrize(
+    "variant", [variants.tiled_csl(8, 4), variants.two_four(8), variants.csr(8, 16)], ids=lambda v: v.name
+)
+def test_lowering_once_gives_the_code_of_lowering_for_each_architecture(
+    variant: variants.Variant, arch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ptx, _ = compile_ptx(variant, arch)
+    monkeypatch.setattr("kernels_numba.gpu.compile._lowered", lambda variant: None)
+    public, _ = compile_ptx.__wrapped__(variant, arch)
+    named = re.compile(r"^\.common .*NumbaEnv.*$", flags=re.MULTILINE)  # holds the number of the compilation
+    assert named.sub("", ptx) == named.sub("", public)
 
 
 def test_unknown_names_get_the_nearest_ones() -> None:

@@ -169,7 +169,7 @@ def test_machine_code_has_sparse_tensor_cores_and_no_spills(tile_n: int, arch: s
 
 
 def test_a_dense_kernel_does_not_pass_as_the_sparse_one() -> None:
-    impostor = dataclasses.replace(variants.dense(8), name="two_four_n8_impostor")
+    impostor = dataclasses.replace(variants.dense(8), kernel="two_four", choice="n8_impostor")
     assert "no HMMA.SP.16832.F32" in machine_code_faults(compile_kernel(impostor, "sm_80"))
 
 

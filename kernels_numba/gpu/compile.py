@@ -23,6 +23,7 @@ from kernels_numba.gpu.sass import Instruction, main_loop, parse
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65_536
 REGISTER_UNIT = 8  # registers per thread are allocated in eights (256 a warp)
+LOWERED_FOR = (8, 0)  # the oldest architecture that the kernels are written for
 RESERVED_SHARED_BYTES = 1024  # the system's share of every block's shared memory
 
 
@@ -145,22 +146,53 @@ def check_arch(arch: str) -> str:
 @cache
 def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
-    from numba import cuda
-
     if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
         raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
     digits = check_arch(arch).removeprefix("sm_")
-    to_ptx: Any = cuda.compile_ptx  # mypy finds the older one inside numba, without launch_bounds
-    ptx, _ = to_ptx(
-        variant.make(*variant.parameters),
-        variant.signature,
-        cc=(int(digits[:-1]), int(digits[-1])),
-        launch_bounds=(variant.threads, variant.blocks_per_sm),
-    )
+    ptx = _numba_ptx(variant, (int(digits[:-1]), int(digits[-1])))
     entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
     assert entry is not None
     # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.
     return ptx.replace(entry.group(1), variant.name), variant.name
+
+
+def _numba_ptx(variant: Variant, cc: tuple[int, int]) -> str:
+    """PTX as Numba makes it, with typing and lowering done once for all architectures where Numba lets us."""
+    from numba import cuda
+
+    library = _lowered(variant)
+    if library is not None:
+        return str(library.get_asm_str(cc=cc))
+    to_ptx: Any = cuda.compile_ptx  # mypy finds the older one inside numba, without launch_bounds
+    bounds = (variant.threads, variant.blocks_per_sm)
+    ptx, _ = to_ptx(variant.make(*variant.parameters), variant.signature, cc=cc, launch_bounds=bounds)
+    return str(ptx)
+
+
+@cache
+def _lowered(variant: Variant) -> Any:
+    """Numba's code library of a variant, None for a numba-cuda that has no such step.
+
+    This takes 95 % of a compilation and does not depend on the architecture that NVVM then compiles for. It is what
+    `numba.cuda.compile_ptx` does anew at each call; a test compares the two.
+    """
+    from numba.cuda import compiler
+
+    lower: Any = getattr(compiler, "_compile_pyfunc_with_fixup", None)
+    if lower is None:
+        return None
+    options: dict[str, Any] = {
+        "debug": None,
+        "lineinfo": False,
+        "device": False,
+        "fastmath": False,
+        "opt": None,
+        "forceinline": False,
+    }
+    options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": LOWERED_FOR}
+    bounds = (variant.threads, variant.blocks_per_sm)
+    library, _ = lower(variant.make(*variant.parameters), variant.signature, launch_bounds=bounds, **options)
+    return library
 
 
 @cache
