@@ -2,7 +2,7 @@
 
 ``cache`` keeps machine code on disk between processes; ``nogil`` lets other threads run; ``error_model="numpy"``
 turns a division by zero into inf instead of a branch. Fast-math is off: it would let the compiler assume that no
-weight is inf or NaN. Every loop whose order of summation matters states it by hand (``simd.py``).
+weight is inf or NaN. Every loop whose order of summation matters states it by hand (`cpu.simd`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import typer
 
 from lscd.printing import print_table
 
-LARGEST = 2**40  # as perfmodel.specs.LARGEST_SIZE, which is not imported just to show help
+LARGEST = 2**40  # as perfmodel.catalog.specs.LARGEST_SIZE, which is not imported just to show help
 
 kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
 

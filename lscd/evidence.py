@@ -98,7 +98,7 @@ def _read_own(path: Path) -> pd.DataFrame:
     return table
 
 
-# What `kernels_numba.bench_gpu` measures beside the kernels that have a model.
+# What `kernels_numba.bench.gpu` measures beside the kernels that have a model.
 WITHOUT_MODEL = ("lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr")
 GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
 RUN_GROUPS = ("source", "model", "gpus", "system")

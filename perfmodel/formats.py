@@ -256,7 +256,7 @@ def _gqsa(m: Array, k: Array, s: Array) -> Array:
 
 
 _SPINFER = "Fan et al., SpInfer, EuroSys 2025, section 3"
-_OURS = "kernels_numba/formats_bitmap.py"
+_OURS = "kernels_numba/formats/bitmap.py"
 _ALL = (
     WeightFormat("dense", "dense FP16", _dense, False, True, "2 bytes a weight"),
     WeightFormat("csr", "CSR, 32-bit index", _csr, True, True, f"{_SPINFER}: 6 nnz + 4 (m + 1)"),

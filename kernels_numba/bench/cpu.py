@@ -1,6 +1,6 @@
 """How fast are the CPU kernels beside NumPy, SciPy and PyTorch on the same machine, in the same minutes?
 
-``python -m kernels_numba.bench_cpu`` encodes random weights in our fastest CPU format, checks every contestant
+``python -m kernels_numba.bench.cpu`` encodes random weights in our fastest CPU format, checks every contestant
 against float64, and times them in turn, round after round, so that a busy neighbour disturbs all alike. A pause
 before each lets the threads of the one before stop spinning (measured: without it each lost up to half of a small
 machine to its predecessor); an unmeasured run after the pause warms the caches. Weights are

@@ -1,6 +1,6 @@
 """Are the kernels right on a real GPU, and how fast are they beside cuBLAS and cuSPARSE?
 
-``python -m kernels_numba.bench_gpu --check`` compares every kernel with float64 on fresh random problems (`check_gpu`).
+``python -m kernels_numba.bench.gpu --check`` compares every kernel with float64 on fresh random problems (`check_gpu`).
 ``--bench`` times them on the paper's matrix shapes, the most telling ones first, and writes a table and its provenance
 into ``data/measured/<gpu>/`` after each matrix; ``--minutes`` limits it, ``--resume`` goes on where it ended. Needs
 numba-cuda and PyTorch or CuPy; a plain checkout is enough.
@@ -269,7 +269,7 @@ def _minutes(text: str) -> float:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m kernels_numba.bench_gpu", description=(__doc__ or "").split("\n")[0]
+        prog="python -m kernels_numba.bench.gpu", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--check", action="store_true", help="compare every kernel with float64")
     parser.add_argument("--bench", action="store_true", help="time every kernel and write the table")
@@ -302,7 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
             bench.steps, bench.failures = earlier.get("steps", []), earlier.get("failures", [])
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError, ValueError) as error:
-        sys.stderr.write(f"bench_gpu: {error}\n")
+        sys.stderr.write(f"bench.gpu: {error}\n")
         return NO_GPU
     _report(f"{provenance['gpu']}, {gpu.sm_count} SMs, copy {gpu.copy_bytes_per_s / 1e9:.0f} GB/s")
     fine = not options.check or _check(library, gpu, options.seed)

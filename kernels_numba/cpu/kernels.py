@@ -129,24 +129,24 @@ def _multiply_strip(
     weights: EncodedWeight, path: Path, x: NDArray[np.float32], out: NDArray[np.float32], stride: int, column: int
 ) -> None:
     """Add the product for one strip of columns to ``out``."""
-    from kernels_numba.cpu import kernels_njit as cpu_njit
+    from kernels_numba.cpu import kernels_njit
 
     width = x.size // weights.shape[1]
     bfloat16 = weights.element is Element.BFLOAT16
     if isinstance(weights, TiledCsl):
-        make_kernel = cpu_njit.words_kernel if path is Path.SPARSE else cpu_njit.tiles_kernel
+        make_kernel = kernels_njit.words_kernel if path is Path.SPARSE else kernels_njit.tiles_kernel
         make_kernel(width)(weights.words, weights.tile_offsets, weights.shape, x, out, stride, column)
     elif isinstance(weights, PanelCsr):
         grid = (BLOCK_ROWS, weights.panels, PANEL_K, weights.shape[0])
         values = bits_of(weights.values)
-        kernel = cpu_njit.segments_kernel(width)
+        kernel = kernels_njit.segments_kernel(width)
         kernel(weights.segment_ptr, weights.col_idx, values, bfloat16, grid, x, out, stride, column)
     elif isinstance(weights, Csr):  # one panel, and blocks of one row
         grid = (1, 1, weights.shape[1], weights.shape[0])
         values = bits_of(weights.values)
-        cpu_njit.segments_kernel(width)(
+        kernels_njit.segments_kernel(width)(
             weights.row_ptr, weights.col_idx, values, bfloat16, grid, x, out, stride, column
         )
     else:
         values = bits_of(weights.decode())
-        cpu_njit.dense_kernel(width)(values, bfloat16, x, out, stride, column)
+        kernels_njit.dense_kernel(width)(values, bfloat16, x, out, stride, column)

@@ -105,7 +105,7 @@ def encode_tiled_csl(a: NDArray[np.float16], *, reorder: bool = True) -> TiledCs
     ----------
     a : (m, k), float16. Any bit pattern; -0.0 is dropped.
     reorder : order each tile's words so that a warp's scatter meets few bank conflicts (see
-        ``formats_njit.spread_banks``); otherwise row by row.
+        `tiled_csl_njit.spread_banks`); otherwise row by row.
 
     Raises
     ------

@@ -34,7 +34,7 @@ NO_PLACES = 0x4444  # metadata of four empty groups: the first two columns, in o
 
 @dataclass(frozen=True, eq=False)
 class TwoFourTiles(EncodedWeight):
-    """A `TwoFour` weight as `gpu_sparta` reads it.
+    """A `TwoFour` weight as `gpu.sparta` reads it.
 
     shape : (m, k) of the true matrix.
     tiles : (tiles_m, tiles_k, 4608) uint16. Of a tile, the first 4,096 are float16 values, 32 in each of 128 rows:

@@ -6,7 +6,7 @@ chunk (one byte of mask) and where its values begin (a running sum of popcounts 
 present.
 
 One thread block owns 128 rows x ``tile_n`` columns of the output and ``k_tiles_per_split`` tiles of 64 along k; each of
-its 4 warps owns the strips of 32 of these rows (`formats_bitmap`). A ring of `STAGES` buffers, filled by asynchronous
+its 4 warps owns the strips of 32 of these rows (`formats.bitmap`). A ring of `STAGES` buffers, filled by asynchronous
 copies, keeps two tiles in flight while a third is decoded and multiplied; one barrier a tile.
 
 Cost of decoding, per lane and position: a bit test, a load and a step of the pointer; half a byte permutation and half
@@ -158,7 +158,7 @@ def make_bitmap_kernel(tile_n: int, capacity: int, width: int) -> Any:
     """Kernel for ``tile_n`` output columns per block, strips of at most ``capacity`` values, ``width`` values a bit.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads; partial sums
-    as for `gpu_tiled_csl.make_tiled_csl_kernel`. The host has checked: n a multiple of 8, pointers 16-byte aligned, no
+    as for `tiled_csl.make_tiled_csl_kernel`. The host has checked: n a multiple of 8, pointers 16-byte aligned, no
     split without a tile, no strip above ``capacity``.
     """
     activation_bytes = activation_tile_bytes(tile_n)

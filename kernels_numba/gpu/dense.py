@@ -1,7 +1,7 @@
 """The fair baseline: a dense Tensor-Core product with the same tiles, the same multiplication and the same epilogue.
 
 What would the paper's kernel cost if nothing were sparse? The weights come as they are, by asynchronous copies; only
-`fetch_weights` differs from `gpu_tiled_csl`, which has its place taken by clear, load and scatter. A ring of `STAGES`
+`fetch_weights` differs from `tiled_csl`, which has its place taken by clear, load and scatter. A ring of `STAGES`
 buffers keeps two tiles in flight while a third is multiplied, so that one barrier a tile is enough.
 """
 
@@ -56,7 +56,7 @@ def make_dense_kernel(tile_n: int) -> Any:
     """Kernel for ``tile_n`` output columns per block.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads; partial
-    sums and host checks as for `gpu_tiled_csl.make_tiled_csl_kernel`, and k a multiple of 8.
+    sums and host checks as for `tiled_csl.make_tiled_csl_kernel`, and k a multiple of 8.
     """
     activation_bytes = activation_tile_bytes(tile_n)
     stage_bytes = A_TILE_BYTES + activation_bytes

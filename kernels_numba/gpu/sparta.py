@@ -2,10 +2,10 @@
 
 What does hardware sparsity give an unstructured matrix? Two of each four weights fit the pattern the Tensor Cores skip
 by; what is left over goes to a CSR product. The 2:4 kernel here moves 1.125 bytes a weight at every sparsity and does
-half of the dense multiplications; `gpu_csr` then makes one more slice of partial sums, and `gpu_reduce` adds all slices
+half of the dense multiplications; `csr` then makes one more slice of partial sums, and `reduce` adds all slices
 in a fixed order. So the result does not depend on timing, and no atomics are needed.
 
-The pipeline is that of `gpu_dense`, a ring of asynchronous copies; a tile is half as large, so the ring is one longer.
+The pipeline is that of `dense`, a ring of asynchronous copies; a tile is half as large, so the ring is one longer.
 
 References
 ----------
@@ -84,7 +84,7 @@ def multiply_sparse_step(accumulators, a_tile, x_tile, step, upper, lower, warp,
 def multiply_two_four(accumulators, a_tile, x_tile, warp, lane, tile_n):  # type: ignore[no-untyped-def]
     """Add (32 rows of the 2:4 tile) @ (X tile) to this warp's accumulators on the Sparse Tensor Cores.
 
-    ``accumulators`` as in `gpu_stages.multiply_tile`. ``mma.sp`` reads the metadata of lanes 4 g and 4 g + 1 only; the
+    ``accumulators`` as in `stages.multiply_tile`. ``mma.sp`` reads the metadata of lanes 4 g and 4 g + 1 only; the
     other two of four hold the same words. The steps are written out, so that the compiler need not decide to unroll.
     """
     provider = int32((lane >> 2) * 2 + (lane & 1))
@@ -97,7 +97,7 @@ def make_two_four_kernel(tile_n: int) -> Any:
     """Kernel of the 2:4 part for ``tile_n`` output columns per block.
 
     Equivalent to `reference.spmm` of a weight without residual. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``,
-    block 128 threads; partial sums and host checks as for `gpu_tiled_csl.make_tiled_csl_kernel`.
+    block 128 threads; partial sums and host checks as for `tiled_csl.make_tiled_csl_kernel`.
     """
     stage_bytes = TILE_BYTES + activation_tile_bytes(tile_n)
     ahead = STAGES - 1

@@ -105,7 +105,7 @@ def make_tiled_csl_kernel(tile_n: int, vectors: int) -> Any:
     """Kernel for ``tile_n`` output columns per block and ``vectors`` held vectors of 4 words per thread.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), ceil(m / 128), split_k)``, block 128 threads. With
-    ``split_k > 1`` block z writes its partial sums at ``out + z * m * n`` (as_fp32 = 1) for `gpu_reduce` to add up.
+    ``split_k > 1`` block z writes its partial sums at ``out + z * m * n`` (as_fp32 = 1) for `reduce` to add up.
     The host has checked: n a multiple of 8, pointers 16-byte aligned, no split without a tile.
     """
     n_held = vectors * WORDS_PER_VECTOR

@@ -7,10 +7,11 @@ import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, percent
 from lscd.report.kernels import GPU, SWEEP_SHAPE
-from perfmodel import load_gpu, predict
+from perfmodel.catalog import load_gpu
 from perfmodel.pipeline import Simulation, WhatIf, simulate
 from perfmodel.pipeline.timeline import stall_table, timeline, utilisation_table
 from perfmodel.plotting import pipeline as draw
+from perfmodel.prediction import predict
 
 SPARSITY = 0.8
 GANTT_STEPS = (6, 8)  # past the start of the pipeline

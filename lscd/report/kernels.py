@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, percent
-from perfmodel import load_gpu, predict
-from perfmodel.catalog import load_table
+from perfmodel.catalog import load_gpu, load_table
 from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.evidence.validation import error_statistics
 from perfmodel.formats import FORMATS, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.plotting import kernels as draw
+from perfmodel.prediction import predict
 from perfmodel.roofline import MemoryLevel, intensity, ridge_point, roofline_time
 
 GPU = "a100-80gb"

@@ -7,10 +7,10 @@ import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, percent
 from lscd.report.kernels import TITLES
-from perfmodel import load_gpu, predict
-from perfmodel.catalog import gpu_names
+from perfmodel.catalog import gpu_names, load_gpu
 from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.plotting import pays as draw
+from perfmodel.prediction import predict
 
 MAP_GPUS = ("a100-80gb", "h100", "h200", "rtx-4090")
 TOKENS = (8, 16, 32, 64, 128, 256)

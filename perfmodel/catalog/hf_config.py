@@ -1,6 +1,6 @@
 """Which transformer shape a Hugging Face ``config.json`` describes.
 
-Pure: a parsed configuration comes in, :class:`~perfmodel.specs.Layers` goes out; ``catalog.py`` reads the file. A key
+Pure: a parsed configuration comes in, :class:`~perfmodel.catalog.specs.Layers` goes out; `load` reads the file. A key
 that the architecture's own class defaults, and that checkpoints therefore leave out, is defaulted here to the same
 value; every other missing key is an error. Of a multimodal configuration its ``text_config`` is taken: the language
 model alone, without the memory of its vision tower. A sliding window changes no count here: keys and values are kept

@@ -161,7 +161,7 @@ def plan(
     input_len, output_len : int
         Tokens of each prompt, tokens generated for it; together at most what the model knows.
     systems : sequence of str
-        Names of `perfmodel.systems.load_system`.
+        Names of `perfmodel.serving.systems.load_system`.
 
     Returns
     -------
