@@ -174,7 +174,7 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If it is no table, or breaks the schema (`perfmodel.catalog.checks`); the message names file, row, column and value.
+        If it is no table, or breaks the schema (`checks`); the message names file, row, column and value.
     """
     path = Path(path)
     table = _read_table(path)

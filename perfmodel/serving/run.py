@@ -2,7 +2,7 @@
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
 for every sequence. Matrix products go through the kernel models; KV reads through a share of the DRAM bandwidth;
-everything between costs launches and its bytes; all-reduces go through `perfmodel.serving.collectives`. Parts add up: none
+everything between costs launches and its bytes; all-reduces go through `collectives`. Parts add up: none
 overlaps another, as in the three systems modelled. The growing KV cache enters in closed form, so a run costs the same
 few array operations however long it is.
 """
@@ -214,7 +214,7 @@ def evaluate(
     Parameters
     ----------
     model, gpu, system
-        Catalogue names, paths, or records; systems are `perfmodel.serving.systems.SYSTEMS` or ``fastertransformer+FORMAT``.
+        Catalogue names, paths, or records; systems are `systems.SYSTEMS` or ``fastertransformer+FORMAT``.
     batch : array_like
         Sequences decoded together, at least 1.
     input_len, output_len : array_like
