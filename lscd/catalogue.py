@@ -43,14 +43,13 @@ def models() -> None:
 
     header = ("name", "parameters", "layers", "hidden", "heads", "KV heads", "FFN", "vocabulary")
     rows = []
-    for name in model_names():
-        model = load_model(name)
+    for model in sorted(
+        map(load_model, model_names()), key=lambda model: (model.key.rsplit("-", 1)[0], model.parameters)
+    ):
         s = model.shape
         sizes = (s.layers, s.hidden_size, s.heads, s.kv_heads, s.ffn_size, s.vocab_size)
-        rows.append((name, f"{model.parameters / 1e9:.2f} B", *map(str, sizes)))
-    print_table(
-        header, sorted(rows, key=lambda row: (row[0].rsplit("-", 1)[0], float(row[1].split()[0]))), text=("name",)
-    )
+        rows.append((model.key, f"{model.parameters / 1e9:.2f} B", *map(str, sizes)))
+    print_table(header, rows, text=("name",))
 
 
 def formats(

@@ -121,7 +121,7 @@ def predict(
     calibration = kernel_fits()
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration))
-    dense = kernel_model(BASELINE).time(machine, shape, calibrated(BASELINE, calibration))
+    dense = result if kernel == BASELINE else KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE, calibration))
     fit = calibration.get(kernel)
     lo_s, hi_s = interval(model, fit, record.key, machine, shape, result.time_s)
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)

@@ -23,7 +23,6 @@ from kernels_numba.gpu.sass import Instruction, main_loop, parse
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65_536
 REGISTER_UNIT = 8  # registers per thread are allocated in eights (256 a warp)
-LOWERED_FOR = (8, 0)  # the oldest architecture that the kernels are written for
 RESERVED_SHARED_BYTES = 1024  # the system's share of every block's shared memory
 
 
@@ -31,6 +30,7 @@ RESERVED_SHARED_BYTES = 1024  # the system's share of every block's shared memor
 class Multiprocessor:
     """Limits of an SM that decide the occupancy (CUDA C++ Programming Guide, table of compute capabilities)."""
 
+    compute_capability: tuple[int, int]
     shared_bytes: int
     shared_bytes_per_block: int
     max_warps: int
@@ -38,12 +38,12 @@ class Multiprocessor:
 
 
 ARCHITECTURES = {
-    "sm_80": Multiprocessor(164 * 1024, 163 * 1024, 64, 32),
-    "sm_86": Multiprocessor(100 * 1024, 99 * 1024, 48, 16),
-    "sm_89": Multiprocessor(100 * 1024, 99 * 1024, 48, 24),
-    "sm_90": Multiprocessor(228 * 1024, 227 * 1024, 64, 32),
-    "sm_100": Multiprocessor(228 * 1024, 227 * 1024, 64, 32),
-    "sm_120": Multiprocessor(100 * 1024, 99 * 1024, 48, 24),
+    "sm_80": Multiprocessor((8, 0), 164 * 1024, 163 * 1024, 64, 32),
+    "sm_86": Multiprocessor((8, 6), 100 * 1024, 99 * 1024, 48, 16),
+    "sm_89": Multiprocessor((8, 9), 100 * 1024, 99 * 1024, 48, 24),
+    "sm_90": Multiprocessor((9, 0), 228 * 1024, 227 * 1024, 64, 32),
+    "sm_100": Multiprocessor((10, 0), 228 * 1024, 227 * 1024, 64, 32),
+    "sm_120": Multiprocessor((12, 0), 100 * 1024, 99 * 1024, 48, 24),
 }
 
 
@@ -148,8 +148,7 @@ def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
     if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
         raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
-    digits = check_arch(arch).removeprefix("sm_")
-    ptx = _numba_ptx(variant, (int(digits[:-1]), int(digits[-1])))
+    ptx = _numba_ptx(variant, ARCHITECTURES[check_arch(arch)].compute_capability)
     entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
     assert entry is not None
     # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.
@@ -189,7 +188,7 @@ def _lowered(variant: Variant) -> Any:
         "opt": None,
         "forceinline": False,
     }
-    options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": LOWERED_FOR}
+    options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": ARCHITECTURES["sm_80"].compute_capability}
     bounds = (variant.threads, variant.blocks_per_sm)
     library, _ = lower(variant.make(*variant.parameters), variant.signature, launch_bounds=bounds, **options)
     return library

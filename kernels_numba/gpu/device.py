@@ -111,10 +111,10 @@ def _arch_of(ordinal: int) -> str:
     from numba import cuda
 
     major, minor = cuda.gpus[ordinal].compute_capability
-    known = [int(arch.removeprefix("sm_")) for arch in ARCHITECTURES]
-    fitting = [number for number in known if number // 10 == major and number <= 10 * major + minor]
+    known = {sm.compute_capability: arch for arch, sm in ARCHITECTURES.items()}
+    fitting = [cc for cc in known if cc[0] == major and cc[1] <= minor]
     check(fitting, "compute capability", f"{major}.{minor}", f"one of {', '.join(ARCHITECTURES)} or a successor")
-    return f"sm_{max(fitting)}"
+    return known[max(fitting)]
 
 
 def sm_count() -> int:
