@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 GPU_PYTHON ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help install report explore explorer-test lab test check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench \
+.PHONY: help install report explore explorer-test lab test test-fast check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench \
 	notebooks docs clean
 
 help: ## show this list
@@ -47,6 +47,9 @@ lab: .venv/lab ## the notebooks in JupyterLab, in your browser
 
 test: .venv/dev ## all tests; no GPU needed
 	$(BIN)/python -m pytest -n 2
+
+test-fast: .venv/dev ## the tests that answer within a minute
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
 	$(PIP) playwright

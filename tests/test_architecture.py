@@ -93,7 +93,8 @@ def drawn() -> Graph:
     picture = re.search(r"```mermaid\n(.*?)```", PLAN, flags=re.DOTALL)
     assert picture
     arrows: dict[str, set[str]] = {}
-    for start, ends in re.findall(r"^ *(\S+) --> (.+)$", picture[1], flags=re.MULTILINE):
+    nodes = re.sub(r"\[[^\]]*\]", "", picture[1])  # without what is written in the boxes
+    for start, ends in re.findall(r"^ *(\S+) --> (.+)$", nodes, flags=re.MULTILINE):
         arrows.setdefault(start, set()).update(end.strip() for end in ends.split("&"))
     return arrows
 
