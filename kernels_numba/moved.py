@@ -13,44 +13,44 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 MOVED = {
-    "bench_cpu": "bench.cpu",
-    "bench_gpu": "bench.gpu",
-    "census": "checkpoints.census",
-    "check_gpu": "bench.check_gpu",
-    "checkpoint": "checkpoints.checkpoint",
-    "compile": "gpu.compile",
-    "container": "checkpoints.container",
-    "device": "gpu.device",
-    "encoded": "formats.encoded",
-    "float_values": "checkpoints.float_values",
-    "formats_bitmap": "formats.bitmap",
-    "formats_two_four": "formats.two_four_tiles",
-    "gpu_bitmap": "gpu.bitmap",
-    "gpu_csr": "gpu.csr",
-    "gpu_dense": "gpu.dense",
-    "gpu_library": "bench.library",
-    "gpu_reduce": "gpu.reduce",
-    "gpu_sparta": "gpu.sparta",
-    "gpu_stages": "gpu.stages",
-    "gpu_tiled_csl": "gpu.tiled_csl",
-    "launch": "gpu.launch",
-    "measure": "bench.measure",
-    "panel_csr": "cpu.panel_csr",
-    "product": "bench.product",
-    "provenance": "bench.provenance",
-    "pruning": "checkpoints.pruning",
-    "ptx": "gpu.ptx",
-    "safetensors_io": "checkpoints.safetensors_reader",
-    "safetensors_writer": "checkpoints.safetensors_writer",
-    "sass": "gpu.sass",
-    "trace": "gpu.trace",
-    "tuning": "bench.tuning",
-    "variants": "gpu.variants",
+    "bench_cpu": ("bench.cpu",),
+    "bench_gpu": ("bench.gpu",),
+    "census": ("checkpoints.census",),
+    "check_gpu": ("bench.check_gpu",),
+    "checkpoint": ("checkpoints.checkpoint",),
+    "compile": ("gpu.compile",),
+    "container": ("checkpoints.container",),
+    "device": ("gpu.device",),
+    "encoded": ("formats.encoded",),
+    "float_values": ("checkpoints.float_values",),
+    "formats_bitmap": ("formats.bitmap", "formats.layout"),
+    "formats_two_four": ("formats.two_four_tiles",),
+    "gpu_bitmap": ("gpu.bitmap",),
+    "gpu_csr": ("gpu.csr",),
+    "gpu_dense": ("gpu.dense",),
+    "gpu_library": ("bench.library",),
+    "gpu_reduce": ("gpu.reduce",),
+    "gpu_sparta": ("gpu.sparta",),
+    "gpu_stages": ("gpu.stages",),
+    "gpu_tiled_csl": ("gpu.tiled_csl",),
+    "launch": ("gpu.launch",),
+    "measure": ("bench.measure",),
+    "panel_csr": ("cpu.panel_csr",),
+    "product": ("bench.product",),
+    "provenance": ("bench.provenance",),
+    "pruning": ("checkpoints.pruning",),
+    "ptx": ("gpu.ptx",),
+    "safetensors_io": ("checkpoints.safetensors_reader",),
+    "safetensors_writer": ("checkpoints.safetensors_writer",),
+    "sass": ("gpu.sass",),
+    "trace": ("gpu.trace",),
+    "tuning": ("bench.tuning",),
+    "variants": ("gpu.variants",),
 }
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Imports the module that an old name stands for now, under both names, and says so."""
+    """Gives an old name what the modules that it was moved to hold, and says where that is."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Ours if the name is an old one of this package."""
@@ -58,11 +58,17 @@ class OldNames(MetaPathFinder, Loader):
         return spec_from_loader(name, self) if package == PACKAGE and module in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the moved module in the place of the one that is being imported."""
-        old = module.__name__
-        new = f"{PACKAGE}.{MOVED[old.partition('.')[2]]}"
-        warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = import_module(new)
+        """Let the module look its names up in its new homes."""
+        homes = [f"{PACKAGE}.{home}" for home in MOVED[module.__name__.partition(".")[2]]]
+        warnings.warn(f"{module.__name__} is now {' and '.join(homes)}", DeprecationWarning, stacklevel=2)
+
+        def look_up(name: str) -> Any:
+            for home in map(import_module, homes):
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"{' and '.join(homes)} have no {name!r}")
+
+        module.__getattr__ = look_up  # type: ignore[method-assign]
 
 
 def keep_old_names() -> None:

@@ -13,27 +13,27 @@ from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
 MOVED = {
-    "calibration": "evidence.kernel_fit",
-    "checks": "catalog.checks",
-    "collectives": "serving.collectives",
-    "feasibility": "evidence.feasibility",
-    "fitting": "evidence.fitting",
-    "hf_config": "catalog.hf_config",
-    "memory": "serving.memory",
-    "names": "catalog.names",
-    "pipeline.calibrate": "evidence.pipeline_fit",
-    "planning": "serving.planning",
-    "serving_calibration": "evidence.systems_fit",
-    "specs": "catalog.specs",
-    "systems": "serving.systems",
-    "transformer": "serving.transformer",
-    "uncertainty": "evidence.uncertainty",
-    "validation": "evidence.validation",
+    "calibration": ("evidence.kernel_fit", "kernels.fits"),
+    "checks": ("catalog.checks", "kernels.fits"),
+    "collectives": ("serving.collectives",),
+    "feasibility": ("evidence.feasibility",),
+    "fitting": ("evidence.fitting",),
+    "hf_config": ("catalog.hf_config",),
+    "memory": ("serving.memory",),
+    "names": ("catalog.names",),
+    "pipeline.calibrate": ("evidence.pipeline_fit", "pipeline.parameters"),
+    "planning": ("serving.planning",),
+    "serving_calibration": ("evidence.systems_fit",),
+    "specs": ("catalog.specs",),
+    "systems": ("serving.systems",),
+    "transformer": ("serving.transformer",),
+    "uncertainty": ("evidence.uncertainty", "kernels.fits"),
+    "validation": ("evidence.validation",),
 }
 
 
 class OldNames(MetaPathFinder, Loader):
-    """Imports the module that an old name stands for now, under both names, and says so."""
+    """Gives an old name what the modules that it was moved to hold, and says where that is."""
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Ours if the name is an old one of this package."""
@@ -41,11 +41,17 @@ class OldNames(MetaPathFinder, Loader):
         return spec_from_loader(name, self) if package == PACKAGE and module in MOVED else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the moved module in the place of the one that is being imported."""
-        old = module.__name__
-        new = f"{PACKAGE}.{MOVED[old.partition('.')[2]]}"
-        warnings.warn(f"{old} is now {new}", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = import_module(new)
+        """Let the module look its names up in its new homes."""
+        homes = [f"{PACKAGE}.{home}" for home in MOVED[module.__name__.partition(".")[2]]]
+        warnings.warn(f"{module.__name__} is now {' and '.join(homes)}", DeprecationWarning, stacklevel=2)
+
+        def look_up(name: str) -> Any:
+            for home in map(import_module, homes):
+                if hasattr(home, name):
+                    return getattr(home, name)
+            raise AttributeError(f"{' and '.join(homes)} have no {name!r}")
+
+        module.__getattr__ = look_up  # type: ignore[method-assign]
 
 
 def keep_old_names() -> None:
