@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels_numba.formats import encode_bitmap, encode_quantised_bitmap
 from perfmodel.formats import (
     FORMATS,
     break_even_sparsity,
     check_sparsity,
     two_four_residual_density,
 )
+from tests.kernels_numba.problems import random_matrix
 
 SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]
 
@@ -125,3 +127,40 @@ def test_percent_is_recognised() -> None:
 def test_sizes_must_be_positive(m: float, k: float, letter: str) -> None:
     with pytest.raises(ValueError, match=f"{letter} must be positive"):
         FORMATS["dense"].bytes(m, k)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 64), (33, 65), (100, 300)])
+@pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
+def test_bytes_of_bitmaps_are_those_of_the_encoder(shape: tuple[int, int], density: float) -> None:
+    """Exactly where nothing is random; with Bernoulli zeros within 4 sigma of the expectation and a unit."""
+    a = random_matrix(*shape, density)
+    m, k = (np.float64(size) for size in shape)
+    s = np.float64(1 - density)
+    slack = 8 * np.sqrt(density * (1 - density) * a.size) + 16 * (0 < density < 1)
+    assert encode_bitmap(a).nbytes == pytest.approx(float(FORMATS["lscd-bitmap"].bytes(m, k, s)), abs=slack + 1e-6)
+    for bits in (4, 8):
+        expected = float(FORMATS[f"lscd-bitmap-{bits}"].bytes(m, k, s))
+        assert encode_quantised_bitmap(a, bits).nbytes == pytest.approx(expected, abs=slack + 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (32, 64), (33, 65), (100, 300)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_bytes_of_bitmaps_of_pairs_are_those_of_the_encoder(shape: tuple[int, int], density: float) -> None:
+    """A bit for two positions and 4 bytes a pair; ``1 - s**2`` of the pairs are stored where zeros fall at random."""
+    sizes = [encode_bitmap(random_matrix(*shape, density, seed), width=2).nbytes for seed in range(60)]
+    expected = float(FORMATS["lscd-bitmap-pairs"].bytes(*map(np.float64, shape), np.float64(1 - density)))
+    assert np.mean(sizes) == pytest.approx(expected, abs=4 * np.std(sizes) / np.sqrt(60) + 1e-6)
+
+
+def test_expected_padding_of_bitmaps() -> None:
+    """The mean over many matrices meets the closed form to a fraction of its padding."""
+    sizes = [encode_bitmap(random_matrix(20, 50, 0.05, seed)).nbytes for seed in range(400)]
+    expected = float(FORMATS["lscd-bitmap"].bytes(20, 50, 0.95))
+    assert np.mean(sizes) == pytest.approx(expected, abs=4 * np.std(sizes) / 20)
+    assert expected - (256 + 4 * 3 + 2 * 0.05 * 1000) > 6  # about 3.5 values of padding
+
+
+def test_bytes_of_our_bitmaps_are_close_to_the_published_format() -> None:
+    shape = (36864, 9216, [0.5, 0.8, 0.9])
+    ratio = FORMATS["lscd-bitmap"].bytes(*shape) / FORMATS["bitmap"].bytes(*shape)
+    assert (np.abs(ratio - 1) < 0.02).all()

@@ -7,7 +7,7 @@ import re
 from lscd.cli import app
 from lscd.report.exhibit import Context
 from lscd.report.readme import README, rewritten
-from tests.test_ptx_emulator_mutations import BUGS
+from tests.kernels_numba.ptx_emulator.test_mutations import BUGS
 
 TEXT = README.read_text(encoding="utf-8")
 

@@ -13,7 +13,7 @@ from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from lscd.cli import main
 from perfmodel.formats import FORMATS
 from perfmodel.prediction import predict
-from tests.test_weights_io import save, write_raw
+from tests.kernels_numba.checkpoints.files import save, write_raw
 
 SHAPES = {
     "layers.0.up.weight": (1024, 256),

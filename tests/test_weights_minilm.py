@@ -15,7 +15,7 @@ from lscd.study.pruning import Embeddings, quality
 from perfmodel.catalog import load_table
 from perfmodel.prediction import predict
 from tests.comparison import assert_close
-from tests.test_weights_io import save
+from tests.kernels_numba.checkpoints.files import save
 
 PIECES = (
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "naive", "un", "##believ", "##able", ",", "中", "cat", "s", "##s", "don",

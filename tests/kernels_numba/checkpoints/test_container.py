@@ -17,8 +17,8 @@ from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from kernels_numba.formats import Dense, Element
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import spmm
-from tests.test_encoders import random_bits, without_minus_zero
-from tests.test_weights_io import save, write_raw
+from tests.kernels_numba.checkpoints.files import save, write_raw
+from tests.kernels_numba.problems import random_bits, without_minus_zero
 
 SHAPES = {"up": (130, 70), "down": (65, 131), "dot": (1, 1)}
 

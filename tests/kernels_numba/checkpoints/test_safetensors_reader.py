@@ -1,4 +1,4 @@
-"""Safetensors files: exact round trips, streaming in bounded memory, whole files or none, hostile headers refused."""
+"""Reading safetensors files: exact round trips, streaming in bounded memory, hostile headers and shards refused."""
 
 import json
 import tracemalloc
@@ -10,25 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels_numba.checkpoints.safetensors_reader import MAX_HEADER_BYTES, STORAGE, open_checkpoint
-from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
+from tests.kernels_numba.checkpoints.files import save, write_raw
 
 PAIR = {
     "a": {"dtype": "F16", "shape": [2, 3], "data_offsets": [0, 12]},
     "b": {"dtype": "U8", "shape": [4], "data_offsets": [12, 16]},
 }
-
-
-def write_raw(path: Path, header: object, data: bytes = bytes(16), length: int | None = None) -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes((len(text) if length is None else length).to_bytes(8, "little") + text + data)
-    return path
-
-
-def save(path: Path, tensors: dict[str, np.ndarray], dtypes: dict[str, str], **options) -> Path:
-    with written(path, header_room((name, x.ndim) for name, x in tensors.items()), **options) as out:
-        for name, values in tensors.items():
-            out.add(name, dtypes[name], values.shape, [values])
-    return path
 
 
 def changed(**entry: object) -> dict:
@@ -62,14 +49,6 @@ def test_layout_by_hand(tmp_path: Path) -> None:
     assert checkpoint.read("b").tobytes() == b"wxyz"
 
 
-def test_widest_first_aligns_every_tensor(tmp_path: Path) -> None:
-    dtypes = {"a": "U8", "b": "F32", "c": "F16", "d": "I64"}
-    tensors = {name: np.zeros(3, STORAGE[dtypes[name]]) for name in aligned_order(dtypes)}
-    checkpoint = open_checkpoint(save(tmp_path / "x.safetensors", tensors, dtypes))
-    assert list(checkpoint.tensors) == ["d", "b", "c", "a"]
-    assert all(info.start % STORAGE[info.dtype].itemsize == 0 for info in checkpoint.tensors.values())
-
-
 def test_rows_stream_in_bounded_memory(tmp_path: Path) -> None:
     matrix = np.random.default_rng(0).integers(0, 99, (4096, 1024), np.int32)  # 16 MiB
     checkpoint = open_checkpoint(save(tmp_path / "x.safetensors", {"w": matrix}, {"w": "I32"}))
@@ -91,41 +70,6 @@ def test_rows_that_do_not_divide(tmp_path: Path) -> None:
     blocks = list(checkpoint.row_blocks("w", 128, limit_bytes=1))
     assert [len(block) for block in blocks] == [128, 128, 45]
     np.testing.assert_array_equal(np.concatenate(blocks), matrix)
-
-
-def test_a_failed_write_leaves_nothing_and_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(b"old")
-
-    def fail() -> None:
-        with written(path, 999) as out:
-            out.add("a", "U8", (3,), [np.zeros(3, np.uint8)])
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "size", "room", "message"),
-    [
-        ("b", (3,), 2, 999, "b has 2 bytes; U8 .* needs 3"),
-        ("a", (3,), 3, 999, "'a' is there already"),
-        ("__metadata__", (3,), 3, 999, "'__metadata__' is there already"),
-        ("b", (3,), 3, 8, "header of .* bytes; allowed: 8"),
-    ],
-)
-def test_the_writer_refuses(tmp_path: Path, name, shape, size, room, message) -> None:
-    def write() -> None:
-        with written(tmp_path / "x.safetensors", room) as out:
-            out.add("a", "U8", (3,), [np.zeros(3, np.uint8)])
-            out.add(name, "U8", shape, [np.zeros(size, np.uint8)])
-
-    with pytest.raises(ValueError, match=message):
-        write()
-    assert not list(tmp_path.iterdir())
 
 
 HOSTILE = {

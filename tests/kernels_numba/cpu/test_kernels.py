@@ -1,4 +1,4 @@
-"""CPU kernels against NumPy in float64, and the benchmark around them."""
+"""CPU kernels against NumPy in float64."""
 
 import os
 import subprocess
@@ -7,12 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from kernels_numba.bench import cpu as bench_cpu
 from kernels_numba.cpu import kernels as cpu
-from kernels_numba.cpu import simd
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import Dense, Element, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.jit import serial
+from tests.kernels_numba.problems import random_matrix
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (131, 257), (3, 600)]
 DENSITIES = [0, 1e-3, 0.1, 0.3, 0.5, 0.51, 0.9, 1]
@@ -41,19 +39,12 @@ def assert_product(actual, a, x):
         raise AssertionError(f"{len(wrong)} wrong, first at {at}: {actual[at]}, expected {expected[at]}")
 
 
-def random_matrix(shape, density, seed=0):
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal(shape).astype(np.float16)
-    a[rng.random(shape) >= density] = 0
-    return a
-
-
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("density", DENSITIES)
 def test_product(case, density):
     encode, path = CASES[case]
     for shape in SHAPES:
-        a = random_matrix(shape, density)
+        a = random_matrix(*shape, density)
         encoded = encode(a)
         for n in TOKENS if case != "csr 16" else (32,):  # the columns' width matters to no vector width
             x = np.random.default_rng(n).standard_normal((shape[1], n)).astype(np.float32)
@@ -69,17 +60,17 @@ def as_bfloat16(a):
 @pytest.mark.parametrize("encode", [encode_csr, encode_panel_csr, encode_two_four, Dense])
 @pytest.mark.parametrize("element", [Element.BFLOAT16, Element.FLOAT32])
 def test_other_elements(encode, element):
-    a = random_matrix((130, 300), 0.4).astype(np.float32)
+    a = random_matrix(130, 300, 0.4).astype(np.float32)
     stored, a = as_bfloat16(a) if element is Element.BFLOAT16 else (a, a)
-    x_bits, x = as_bfloat16(random_matrix((300, 8), 1, seed=1))
+    x_bits, x = as_bfloat16(random_matrix(300, 8, 1, seed=1))
     encoded = encode(stored, element=element)
     assert_product(cpu.spmm(encoded, x_bits, element=Element.BFLOAT16), a, x)
     assert_product(cpu.spmm(encoded, x), a, x)
 
 
 def test_half_precision_and_strided_activations():
-    a = random_matrix((130, 300), 0.4)
-    x = random_matrix((16, 300), 1).T
+    a = random_matrix(130, 300, 0.4)
+    x = random_matrix(16, 300, 1).T
     assert_product(cpu.spmm(encode_panel_csr(a), x), a, x)
     assert_product(cpu.spmm(encode_tiled_csl(a), x), a, x)
 
@@ -95,24 +86,11 @@ def test_infinite_and_nan_weights_reach_the_output():
         assert not product[2].any()
 
 
-def test_widening_is_exact_for_every_half():
-    bits = np.arange(65536, dtype=np.uint16)
-    wide = np.empty(65536, np.float32)
-
-    @serial
-    def widen(source, out):
-        for i in range(source.size):
-            out[i] = simd.half_to_float(source[i])
-
-    widen(bits, wide)
-    np.testing.assert_array_equal(wide.view(np.uint32), bits.view(np.float16).astype(np.float32).view(np.uint32))
-
-
 def test_chosen_path_follows_density():
-    assert cpu.choose_path(encode_tiled_csl(random_matrix((128, 640), 0.1))) is cpu.Path.SPARSE
-    assert cpu.choose_path(encode_tiled_csl(random_matrix((128, 640), 0.5))) is cpu.Path.DECODE
-    assert cpu.choose_path(encode_csr(random_matrix((8, 8), 0.9))) is cpu.Path.SPARSE
-    assert cpu.choose_path(Dense(random_matrix((8, 8), 0.1))) is cpu.Path.DECODE
+    assert cpu.choose_path(encode_tiled_csl(random_matrix(128, 640, 0.1))) is cpu.Path.SPARSE
+    assert cpu.choose_path(encode_tiled_csl(random_matrix(128, 640, 0.5))) is cpu.Path.DECODE
+    assert cpu.choose_path(encode_csr(random_matrix(8, 8, 0.9))) is cpu.Path.SPARSE
+    assert cpu.choose_path(Dense(random_matrix(8, 8, 0.1))) is cpu.Path.DECODE
 
 
 @pytest.mark.parametrize(
@@ -143,8 +121,9 @@ def test_bad_input_is_named(weights, x, path, message):
 
 BOUNDS_SCRIPT = """
 import numpy as np
-from kernels_numba import cpu, cpu_njit
-from kernels_numba.panel_csr import encode_panel_csr
+from kernels_numba.cpu import kernels as cpu, kernels_njit
+from kernels_numba.cpu.panel_csr import encode_panel_csr
+from kernels_numba.formats import encode_tiled_csl
 rng = np.random.default_rng(0)
 a = rng.standard_normal((131, 65)).astype(np.float16)
 a[rng.random(a.shape) < 0.6] = 0
@@ -154,7 +133,7 @@ for weights, path in ((encode_tiled_csl(a), "decode"), (encode_tiled_csl(a), "sp
     assert (weights.decode() == a).all()
     np.testing.assert_allclose(cpu.spmm(weights, x, path=path), a.astype(float) @ x, atol=1e-4)
 panel = encode_panel_csr(a)
-kernel = cpu_njit.segments_kernel(8)
+kernel = kernels_njit.segments_kernel(8)
 try:
     kernel(panel.segment_ptr, panel.col_idx, panel.values.view(np.uint16), False, (128, 1, 256, 131),
            np.zeros(64 * 8, np.float32), np.zeros(132 * 8, np.float32), 8, 0)
@@ -170,39 +149,3 @@ def test_no_access_outside_the_arrays(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "caught: vector load outside the array" in done.stdout
-
-
-def test_bench_table_and_summary(monkeypatch, capsys):
-    """Fixed times: ours 2 ms, the better peer 3 ms or 1 ms."""
-
-    def compare(m, k, sparsity, *, rounds):
-        peer_s = 1e-3 if sparsity == 0.9 else 3e-3
-        times_s = {"ours": [2e-3, 2e-3, 9e-3], "numpy dense": [9e-3] * 3, "scipy csr": [peer_s] * 3}
-        yield 8, {name: bench_cpu.Timing(np.array(samples)) for name, samples in times_s.items()}
-
-    monkeypatch.setattr(bench_cpu, "compare", compare)
-    monkeypatch.setattr(bench_cpu, "_torch", lambda: None)
-    assert bench_cpu.main(["--quick"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("PyTorch not installed")
-    assert "scipy csr ms" in lines[1]
-    assert [float(line.split()[-1]) for line in lines[2:5]] == [1.5, 1.5, 0.5]
-    assert lines[5] == "3 cases: geometric mean 1.04x the best peer, worst 0.50x"
-
-
-def test_bench_compares_on_checked_products(monkeypatch):
-    monkeypatch.setattr(bench_cpu, "TOKENS", (8,))
-    monkeypatch.setattr(bench_cpu, "PAUSE_S", 0.0)
-    ((n, timings),) = bench_cpu.compare(256, 384, 0.8, rounds=3)
-    assert n == 8
-    assert {"ours", "numpy dense", "scipy csr"} <= set(timings)
-    assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in timings.values())
-
-
-def test_bench_refuses_a_wrong_contestant():
-    a, x = random_matrix((70, 64), 0.5), np.ones((64, 8), np.float32)
-    runs = bench_cpu.contestants(a)
-    bench_cpu.check(runs, a, x)
-    runs["wrong"] = lambda x: a.astype(np.float32) @ x + 1
-    with pytest.raises(ValueError, match="wrong: error 1"):
-        bench_cpu.check(runs, a, x)

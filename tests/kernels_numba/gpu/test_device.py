@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -159,3 +161,40 @@ def test_failures_of_the_driver_are_its_own_words(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (driver.CUresult.CUDA_ERROR_INVALID_VALUE, None))
     with pytest.raises(RuntimeError, match="unknown error"):
         device._succeed((failure,))
+
+
+def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
+    monkeypatch.setattr(device, "current_ordinal", lambda: 0)
+    monkeypatch.setattr(device, "_succeed", lambda result: None)
+    monkeypatch.setattr("cuda.bindings.driver.cuCtxSynchronize", lambda: None)
+    weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
+    seen = weakref.ref(weights)
+    assert device.upload(weights)[0] is weights
+    del weights
+    gc.collect()
+    assert seen() is None
+
+
+def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `device.run` hands to the driver, with the driver replaced."""
+    from cuda.bindings import driver
+
+    from kernels_numba.gpu import variants
+
+    class Array:
+        def __init__(self) -> None:
+            self.__cuda_array_interface__ = {"data": (0xABC0, False)}
+
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(device, "load", lambda variant, ordinal: ("function", ordinal))
+    monkeypatch.setattr(device, "current_ordinal", lambda: 1)
+    monkeypatch.setattr(driver, "cuLaunchKernel", lambda *given: calls.append(given) or (driver.CUresult.CUDA_SUCCESS,))
+    device.run(Launch(variants.reduce(), (3, 1, 1), (Array(), Array(), 1024, 2, 0)), stream=7)
+    function, *geometry, parameters, _ = calls[0]
+    assert function == ("function", 1)
+    assert geometry == [3, 1, 1, 128, 1, 1, 0, 7]
+    values, types = parameters
+    assert values == (0xABC0, 0xABC0, 1024, 2, 0)
+    # Pointers and the 64-bit number of outputs take 8 bytes, the other integers 4.
+    assert [ctypes.sizeof(t) for t in types] == [8, 8, 8, 4, 4]

@@ -1,33 +1,24 @@
-"""The SparTA-type kernel: packing is exact, the emulated PTX agrees with float64, the machine code is as planned."""
+"""The SparTA-type kernel: the emulated PTX agrees with float64, the machine code is as planned."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from kernels_numba.check import machine_code_faults
-from kernels_numba.formats import Element, TwoFour, encode_two_four
-from kernels_numba.formats.two_four_tiles import TILE_BYTES, TILE_K, TILE_M, pack, unpack
-from kernels_numba.gpu import trace, variants
+from kernels_numba.formats import encode_two_four
+from kernels_numba.formats.two_four_tiles import TILE_BYTES, TILE_K, TILE_M, pack
+from kernels_numba.gpu import variants
 from kernels_numba.gpu.compile import ARCHITECTURES, compile_kernel
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.gpu.launch import launches, make_plan
 from kernels_numba.gpu.stages import TILE_N_CHOICES
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import spmm
+from tests.kernels_numba.gpu.products import check
+from tests.kernels_numba.problems import random_problem
 
-SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (201, 131)]
 MMA_SP = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.f16.f16.f32"
-
-
-def random_problem(m: int, k: int, n: int, density: float, seed: int = 0) -> tuple[NDArray, NDArray]:
-    rng = np.random.default_rng(seed)
-    a = rng.standard_normal((m, k)).astype(np.float16)
-    a[rng.random((m, k)) >= density] = 0
-    return a, rng.standard_normal((k, n)).astype(np.float16)
 
 
 def pattern_problem(m: int, k: int, n: int) -> tuple[NDArray, NDArray]:
@@ -37,73 +28,25 @@ def pattern_problem(m: int, k: int, n: int) -> tuple[NDArray, NDArray]:
     return a, x
 
 
-def check(m: int, k: int, n: int, density: float, **options) -> None:
-    a, x = random_problem(m, k, n, density)
-    weights = encode_two_four(a)
-    out, _ = emulate(weights, x, **options)
-    assert out.shape == (m, n)
-    check_product(out, weights, x, f"{m} x {k} x {n} at density {density}")
-
-
-@pytest.mark.parametrize(("m", "k"), SHAPES)
-@pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
-def test_packing_is_exact(m: int, k: int, density: float) -> None:
-    a, _ = random_problem(m, k, 1, density)
-    weights = encode_two_four(a)
-    packed = pack(weights).validate()
-    np.testing.assert_array_equal(packed.decode(), a)
-    back = unpack(packed)
-    np.testing.assert_array_equal(back.values.view(np.uint16), weights.values.view(np.uint16))
-    np.testing.assert_array_equal(back.metadata, weights.metadata)
-    assert packed.nnz == weights.nnz == np.count_nonzero(a)
-
-
-def test_packed_bytes_are_those_of_the_pattern() -> None:
-    """1.125 bytes a weight, padded to whole tiles; the residual is the same object."""
-    weights = encode_two_four(random_problem(256, 128, 1, 0.5)[0])
-    packed = pack(weights)
-    assert packed.tiles.nbytes == 1.125 * 256 * 128 == 4 * TILE_BYTES
-    assert packed.tiles.nbytes == weights.values.nbytes + weights.metadata.nbytes
-    assert packed.residual is weights.residual
-
-
-def test_only_float16_is_packed() -> None:
-    wide = encode_two_four(np.ones((4, 16), np.float32))
-    with pytest.raises(ValueError, match=r"element type of weights: float32; allowed: float16"):
-        pack(wide)
-    with pytest.raises(ValueError, match="element type of weights: float32"):
-        spmm(wide, np.ones((16, 8), np.float16), backend="emulator")
-
-
-def test_corrupt_tiles_are_refused() -> None:
-    packed = pack(encode_two_four(random_problem(130, 70, 1, 0.5)[0]))
-    equal_places = packed.tiles.copy()
-    equal_places[0, 0, -TILE_BYTES // 2 + 4096 :] = 0
-    with pytest.raises(ValueError, match="metadata: positions not ascending"):
-        dataclasses.replace(packed, tiles=equal_places).validate()
-    with pytest.raises(ValueError, match="tiles: uint16"):
-        dataclasses.replace(packed, tiles=packed.tiles[:1]).validate()
-
-
-@pytest.mark.parametrize(("m", "k"), SHAPES)
+@pytest.mark.parametrize(("m", "k"), [(1, 1), (127, 63), (128, 64), (129, 65), (201, 131)])
 def test_shapes(m: int, k: int) -> None:
-    check(m, k, 8, 0.3, out_dtype=np.float32)
+    check(encode_two_four, m, k, 8, 0.3, out_dtype=np.float32)
 
 
 @pytest.mark.parametrize("density", [0.0, 1e-3, 0.5, 0.51, 1.0])
 def test_every_density(density: float) -> None:
-    check(40, 130, 16, density, out_dtype=np.float32)
+    check(encode_two_four, 40, 130, 16, density, out_dtype=np.float32)
 
 
 @pytest.mark.parametrize("n", [1, 9, 17, 33, 72])
 def test_any_number_of_columns(n: int) -> None:
-    check(33, 96, n, 0.4, out_dtype=np.float32)
+    check(encode_two_four, 33, 96, n, 0.4, out_dtype=np.float32)
 
 
 @pytest.mark.parametrize("split_k", [1, 2, 5, 50])
 @pytest.mark.parametrize("out_dtype", [np.float16, np.float32])
 def test_split_k(split_k: int, out_dtype: type) -> None:
-    check(20, 5 * 64 + 3, 16, 0.6, split_k=split_k, out_dtype=out_dtype)
+    check(encode_two_four, 20, 5 * 64 + 3, 16, 0.6, split_k=split_k, out_dtype=out_dtype)
 
 
 def test_a_long_k_goes_round_the_ring() -> None:
@@ -166,26 +109,3 @@ def test_machine_code_has_sparse_tensor_cores_and_no_spills(tile_n: int, arch: s
     kernel = compile_kernel(variants.two_four(tile_n), arch)
     assert machine_code_faults(kernel) == []
     assert kernel.main_loop["barrier"] == 1
-
-
-def test_a_dense_kernel_does_not_pass_as_the_sparse_one() -> None:
-    impostor = dataclasses.replace(variants.dense(8), kernel="two_four", choice="n8_impostor")
-    assert "no HMMA.SP.16832.F32" in machine_code_faults(compile_kernel(impostor, "sm_80"))
-
-
-def test_trace_counts_tiles_exactly() -> None:
-    counted = trace.trace(variants.two_four(8), archs=("sm_80",))
-    tile = {name: amounts.get("tile", 0) for name, amounts in counted["per_block"].items()}
-    assert tile["global_bytes.tiles.load"] == TILE_BYTES
-    assert tile["mma"] == 4 * 2 * 2
-    assert tile["barriers"] == 1
-    assert tile["shared_wavefronts.read_metadata"] == 4 * 4  # a warp's 16-byte loads go in four phases
-    assert counted["residuals"].keys() <= {"instructions"}
-
-
-def test_hostile_bfloat16_is_no_two_four_for_the_gpu() -> None:
-    bits = np.full((16, 16), 0x3F80, np.uint16)
-    weights = encode_two_four(bits, element=Element.BFLOAT16)
-    assert isinstance(weights, TwoFour)
-    with pytest.raises(ValueError, match="bfloat16; allowed: float16"):
-        pack(weights)

@@ -1,4 +1,4 @@
-"""What the PTX emulator refuses: wrong accesses, races, partial warps, missing barriers, wrong launches."""
+"""What the PTX emulator refuses: wrong accesses, races, partial warps, missing barriers."""
 
 import re
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels_numba.ptx_emulator import PtxError, launch
-from tests.test_ptx_emulator import apply, element, module
+from tests.kernels_numba.ptx_emulator.programs import element, module
 
 
 def run_with_shared(body, block=64, **options):
@@ -141,63 +141,9 @@ def test_races_are_found_and_the_check_can_be_switched_off(name):
     run_with_shared(START + RACES[name], check_races=False)
 
 
-def test_uninitialised_shared_memory_is_nan_and_zero_fill_is_zero():
-    body = (
-        element(0, "%rd0")
-        + element(1, "%rd1")
-        + """
-        mov.u32 %r1, s; shl.b32 %r2, %r59, 4; add.u32 %r3, %r1, %r2; ld.param.u64 %rd2, [p1];
-        setp.gt.u32 %p1, %r59, 2; mul.lo.u32 %r4, %r59, 4;
-        @!%p1 cp.async.ca.shared.global [%r3], [%rd2], 16, %r4; cp.async.commit_group; cp.async.wait_group 0;
-        ld.shared.v4.f32 {%f1,%f2,%f3,%f4}, [%r3]; ld.param.u64 %rd3, [p0]; mul.wide.u32 %rd4, %r59, 16;
-        add.s64 %rd3, %rd3, %rd4; st.global.v4.f32 [%rd3], {%f1,%f2,%f3,%f4};"""
-    )
-    out, source = np.zeros((4, 4), np.float32), np.arange(1, 5, dtype=np.float32)
-    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[64];"), grid=1, block=4, args=[out, source])
-    assert out[:3].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 2, 0, 0]]
-    assert np.isnan(out[3]).all()
-
-
 def test_wait_group_leaves_the_latest_groups_pending():
     copy = "cp.async.ca.shared.global [%r3+{0}], [%rd0], 4; cp.async.commit_group;"
     copies = "".join(copy.replace("{0}", str(256 * i)) for i in range(3))
     run_with_shared(START + copies + "cp.async.wait_group 1; ld.shared.u32 %r5, [%r3]; ld.shared.u32 %r5, [%r3+256];")
     with pytest.raises(PtxError, match="before its thread waited"):
         run_with_shared(START + copies + "cp.async.wait_group 1; ld.shared.u32 %r5, [%r3+512];")
-
-
-LAUNCH_ERRORS = [
-    ({"args": []}, "0 arguments given; kernel k takes 2"),
-    ({"args": [np.zeros(4), 2**40]}, "argument 1 is 1099511627776; parameter 1 is .u32 of 4 bytes"),
-    ({"args": [np.zeros(4), 1.5]}, "argument 1 is 1.5; parameter 1 is .u32"),
-    ({"args": [np.zeros((4, 4))[:, 1], 0]}, "C-contiguous"),
-    ({"block": 2000}, "2000 threads in a block; allowed are 1 to 1024"),
-    ({"grid": (0, 1)}, r"grid is \(0, 1\); allowed are 1 to 3 positive sizes"),
-    ({"kernel": "other"}, r"'other' is not one of the kernels of this PTX: \['k'\]"),
-    ({"blocks": [3]}, r"block index 3 lies outside the grid \(1, 1, 1\)"),
-    ({"dynamic_shared_bytes": 300_000}, "300000 bytes of shared memory; a block may have at most 232448"),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), LAUNCH_ERRORS)
-def test_wrong_launches_are_value_errors(change, message):
-    options = {"grid": 1, "block": 32, "args": [np.zeros(4), 0]} | change
-    with pytest.raises(ValueError, match=message):
-        launch(module("mov.u32 %r1, 0;", "u64 u32"), **options)
-
-
-def test_thread_limits_of_the_kernel_are_checked():
-    text = module("mov.u32 %r1, 0;").replace("k()", "k() .reqntid 64, 1, 1")
-    launch(text, grid=1, block=64, args=[])
-    with pytest.raises(ValueError, match=r"block is \(32, 1, 1\); kernel k requires \(64, 1, 1\)"):
-        launch(text, grid=1, block=32, args=[])
-    with pytest.raises(ValueError, match="96 threads in a block; kernel k allows 64"):
-        launch(text.replace("reqntid", "maxntid"), grid=1, block=96, args=[])
-
-
-def test_warps_may_meet_at_the_same_barrier_in_different_places():
-    body = """
-        setp.lt.u32 %p1, A, 32; @%p1 bra low; mov.u32 D, 1; bar.sync 0; bra join;
-        low: mov.u32 D, 2; bar.sync 0;
-        join: add.u32 D, D, 10;"""
-    assert apply(body, np.uint32, np.arange(64, dtype=np.uint32)).tolist() == [12] * 32 + [11] * 32

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels_numba.ptx_emulator import Counters, SharedTraffic, launch
-from tests.test_ptx_emulator import element, module
+from tests.kernels_numba.ptx_emulator.programs import element, module
 
 SHARED = ".shared .align 128 .b8 s[16384];"
 

@@ -1,6 +1,6 @@
 """Independent evidence for the PTX emulator: code by other compilers, whose layouts and instructions we did not choose.
 
-``tests/data/triton_dot_*.ptx`` is Triton's own choice of cp.async pipeline, swizzle, ldmatrix and mma for ``tl.dot``,
+``data/triton_dot_*.ptx`` is Triton's own choice of cp.async pipeline, swizzle, ldmatrix and mma for ``tl.dot``,
 code that runs on GPUs every day. ``emulator_evidence.ptx`` is nvcc's translation of C++ that is easy to state in NumPy.
 """
 

@@ -15,7 +15,7 @@ import pytest
 from kernels_numba.formats import encode_tiled_csl
 from kernels_numba.ptx_emulator import PtxError, launch
 
-variants = pytest.importorskip("kernels_numba.variants", reason="needs numba-cuda", exc_type=ImportError)
+variants = pytest.importorskip("kernels_numba.gpu.variants", reason="needs numba-cuda", exc_type=ImportError)
 
 M, K, N, TILE_N, VECTORS = 200, 330, 24, 32, 4
 WORDS, OFFSETS, X, OUT, ROWS, DEPTH, COLUMNS, SPLIT_TILES, AS_FP32 = range(9)  # positions of the kernel's parameters

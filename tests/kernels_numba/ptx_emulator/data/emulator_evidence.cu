@@ -1,4 +1,4 @@
-// Small kernels for tests/test_ptx_emulator_evidence.py. The compiler, not we, chooses the PTX instructions.
+// Small kernels for tests/kernels_numba/ptx_emulator/test_evidence.py. The compiler, not we, chooses the PTX instructions.
 // emulator_evidence.ptx was made by CUDA 13.0 (V13.0.88):
 //   nvcc -arch=sm_80 -ptx -o emulator_evidence.ptx emulator_evidence.cu
 #include <cstdint>

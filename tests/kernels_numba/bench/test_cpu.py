@@ -1,0 +1,43 @@
+"""The comparison of the CPU kernels with their peers."""
+
+import numpy as np
+import pytest
+
+from kernels_numba.bench import cpu as bench_cpu
+from tests.kernels_numba.problems import random_matrix
+
+
+def test_bench_table_and_summary(monkeypatch, capsys):
+    """Fixed times: ours 2 ms, the better peer 3 ms or 1 ms."""
+
+    def compare(m, k, sparsity, *, rounds):
+        peer_s = 1e-3 if sparsity == 0.9 else 3e-3
+        times_s = {"ours": [2e-3, 2e-3, 9e-3], "numpy dense": [9e-3] * 3, "scipy csr": [peer_s] * 3}
+        yield 8, {name: bench_cpu.Timing(np.array(samples)) for name, samples in times_s.items()}
+
+    monkeypatch.setattr(bench_cpu, "compare", compare)
+    monkeypatch.setattr(bench_cpu, "_torch", lambda: None)
+    assert bench_cpu.main(["--quick"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("PyTorch not installed")
+    assert "scipy csr ms" in lines[1]
+    assert [float(line.split()[-1]) for line in lines[2:5]] == [1.5, 1.5, 0.5]
+    assert lines[5] == "3 cases: geometric mean 1.04x the best peer, worst 0.50x"
+
+
+def test_bench_compares_on_checked_products(monkeypatch):
+    monkeypatch.setattr(bench_cpu, "TOKENS", (8,))
+    monkeypatch.setattr(bench_cpu, "PAUSE_S", 0.0)
+    ((n, timings),) = bench_cpu.compare(256, 384, 0.8, rounds=3)
+    assert n == 8
+    assert {"ours", "numpy dense", "scipy csr"} <= set(timings)
+    assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in timings.values())
+
+
+def test_bench_refuses_a_wrong_contestant():
+    a, x = random_matrix(70, 64, 0.5), np.ones((64, 8), np.float32)
+    runs = bench_cpu.contestants(a)
+    bench_cpu.check(runs, a, x)
+    runs["wrong"] = lambda x: a.astype(np.float32) @ x + 1
+    with pytest.raises(ValueError, match="wrong: error 1"):
+        bench_cpu.check(runs, a, x)

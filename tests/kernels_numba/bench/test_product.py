@@ -1,0 +1,34 @@
+"""Problems of the bench: random weights, copies beyond the cache, the error of a product."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels_numba.bench.product import accuracy, random_weights
+from tests.kernels_numba.bench.emulated import problem
+
+
+def test_random_weights_have_the_sparsity_asked_for() -> None:
+    a = random_weights(512, 512, 0.8, np.random.default_rng(0))
+    assert abs(np.mean(a == 0) - 0.8) < 0.01
+    assert len(np.unique(a)) > 200
+    magnitudes = np.abs(a[a != 0].astype(np.float32))
+    assert magnitudes.min() >= 0.5
+    assert magnitudes.max() < 2
+    assert abs(np.mean(a.astype(np.float32))) < 0.01
+
+
+def test_one_lost_weight_is_an_error_and_rounding_is_none() -> None:
+    a = random_weights(64, 4096, 0.5, np.random.default_rng(0))
+    given = problem(a, n=16)
+    error = accuracy(given.expected.astype(np.float16), given.expected)
+    assert 1e-4 < error < 2.0**-11
+    row, column = np.argwhere(a)[0]
+    a[row, column] = 0
+    wrong = (a.astype(np.float64) @ given.x).astype(np.float16)
+    with pytest.raises(ArithmeticError, match=rf"of 1024 elements are wrong; worst at \({row}, "):
+        accuracy(wrong, given.expected)
+    wrong[:] = np.nan
+    with pytest.raises(ArithmeticError, match="1024 of 1024 elements are wrong"):
+        accuracy(wrong, given.expected)

@@ -1,0 +1,67 @@
+"""Counting a kernel's work on the emulator: coefficients by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernels_numba.formats.two_four_tiles import TILE_BYTES
+from kernels_numba.gpu import trace, variants
+
+
+def test_tiled_csl_by_hand() -> None:
+    """A 128 x 64 tile at tile_n = 8: 1,024 bytes of X, 4 a word, 32 mma, 128 wavefronts to clear and to read."""
+    result = trace.trace(variants.tiled_csl(8, 4), archs=["sm_80"])
+    per_block = result["per_block"]
+    assert per_block["global_bytes.x.load"] == {"tile": 1024}
+    assert per_block["global_bytes.words.load"] == {"word": 4, "overflow_word": 4}
+    assert per_block["global_bytes.out.store"] == {"block": 128 * 8 * 2}
+    assert per_block["mma"] == {"tile": 32}
+    assert per_block["shared_wavefronts.clear"] == per_block["shared_wavefronts.read_a"] == {"tile": 128}
+    assert per_block["barriers"] == {"block": 2, "tile": 2}
+    assert set(result["residuals"]) <= {"instructions", "shared_wavefronts.scatter"}
+    assert max(result["residuals"].values()) < 0.05
+
+
+def test_reordering_halves_the_wavefronts_of_the_scatter() -> None:
+    """At 80 % sparsity: 52 wavefronts a tile would be ideal; row order takes more than twice the reordered number."""
+    row = trace._scatter(variants.tiled_csl(8, 4), 0.2)
+    assert row["ideal_wavefronts"] == 52
+    assert row["wavefronts"] < 1.5 * row["ideal_wavefronts"]
+    assert row["wavefronts_not_reordered"] > 2 * row["wavefronts"]
+
+
+def test_bitmap_by_hand() -> None:
+    """A tile has 1,024 bytes of masks and 1,024 of X at 8 columns; a value has 2; up to a quarter full, a gather of 32
+    lanes takes one wavefront, and when full 4: 256 halves lie in 4 rows of the 32 banks."""
+    result = trace.trace(variants.bitmap(8, 2048), archs=["sm_80"])
+    per_block = result["per_block"]
+    assert per_block["global_bytes.masks.load"] == {"tile": 1024}
+    assert per_block["global_bytes.values.load"] == {"value": 2}
+    assert per_block["global_bytes.x.load"] == {"tile": 1024}
+    assert per_block["mma"] == {"tile": 32}
+    assert per_block["barriers"] == {"tile": 1}
+    gather = {row["density"]: row["wavefronts"] for row in result["gather"]}
+    assert gather[0.2] == 256
+    assert gather[1.0] == 4 * 256
+
+
+def test_bitmap_of_pairs_by_hand() -> None:
+    """A tile has 512 bytes of masks; a pair takes 4 bytes of the 128 a wavefront brings, so a full chunk's 32 loads,
+    each of 4 lanes' neighbouring pairs, meet no conflict up to a quarter full and 4 wavefronts when full."""
+    per_block = (result := trace.trace(variants.bitmap(8, 2048, 2), archs=["sm_80"]))["per_block"]
+    assert per_block["global_bytes.masks.load"] == {"tile": 512}
+    assert per_block["global_bytes.values.load"] == {"value": 2}
+    assert per_block["mma"] == {"tile": 32}
+    gather = {row["density"]: row["wavefronts"] for row in result["gather"]}
+    assert gather[1.0] == 4 * 128
+    assert gather[0.1] == pytest.approx(128, rel=0.05)
+
+
+def test_two_four_by_hand() -> None:
+    counted = trace.trace(variants.two_four(8), archs=("sm_80",))
+    tile = {name: amounts.get("tile", 0) for name, amounts in counted["per_block"].items()}
+    assert tile["global_bytes.tiles.load"] == TILE_BYTES
+    assert tile["mma"] == 4 * 2 * 2
+    assert tile["barriers"] == 1
+    assert tile["shared_wavefronts.read_metadata"] == 4 * 4  # a warp's 16-byte loads go in four phases
+    assert counted["residuals"].keys() <= {"instructions"}

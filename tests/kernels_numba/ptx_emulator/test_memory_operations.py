@@ -1,0 +1,52 @@
+"""Loads, stores, atomics and asynchronous copies in every space."""
+
+import numpy as np
+
+from kernels_numba.ptx_emulator import launch
+from tests.kernels_numba.ptx_emulator.programs import element, module
+
+
+def test_local_memory_and_generic_addresses():
+    body = (
+        ".local .align 8 .b8 depot[32]; mov.u64 %rd20, depot; cvta.local.u64 %rd21, %rd20;"
+        + element(0, "%rd0")
+        + """st.u32 [%rd21+8], %r59; ld.local.u32 %r1, [%rd20+8];
+        mov.u64 %rd22, buffer; cvta.shared.u64 %rd23, %rd22; mul.wide.u32 %rd24, %r59, 4; add.s64 %rd23, %rd23, %rd24;
+        st.u32 [%rd23], %r1; ld.u32 %r2, [%rd23]; st.u32 [%rd0], %r2;"""
+    )
+    out = np.zeros(40, np.uint32)
+    launch(module(body, "u64", ".shared .align 4 .b8 buffer[160];"), grid=1, block=40, args=[out])
+    assert out.tolist() == list(range(40))
+
+
+def test_constant_tables_and_atomics():
+    body = (
+        element(0, "%rd0")
+        + """and.b32 %r1, %r59, 3; mul.wide.u32 %rd1, %r1, 4; mov.u64 %rd2, table; add.s64 %rd2, %rd2, %rd1;
+        ld.const.u32 %r2, [%rd2]; ld.param.u64 %rd3, [p1]; red.global.add.u32 [%rd3], %r2;
+        atom.global.add.u32 %r3, [%rd3+4], 1; st.global.u32 [%rd0], %r3; atom.global.max.u32 %r4, [%rd3+8], %r59;
+        cvt.rn.f32.u32 %f1, %r2; red.global.add.f32 [%rd3+12], %f1;"""
+    )
+    table = ".const .align 4 .u32 table[4] = {5, 6, 0x7, 8};"
+    order, sums = np.zeros(64, np.uint32), np.zeros(4, np.uint32)
+    launch(module(body, "u64 u64", table), grid=2, block=32, args=[order[:32], sums])
+    assert sums[:3].tolist() == [2 * 8 * 26, 64, 31]
+    assert sums[3:].view(np.float32)[0] == 2 * 8 * 26
+    assert order[:32].tolist() == list(range(32, 64))  # block 1 came second
+
+
+def test_uninitialised_shared_memory_is_nan_and_zero_fill_is_zero():
+    body = (
+        element(0, "%rd0")
+        + element(1, "%rd1")
+        + """
+        mov.u32 %r1, s; shl.b32 %r2, %r59, 4; add.u32 %r3, %r1, %r2; ld.param.u64 %rd2, [p1];
+        setp.gt.u32 %p1, %r59, 2; mul.lo.u32 %r4, %r59, 4;
+        @!%p1 cp.async.ca.shared.global [%r3], [%rd2], 16, %r4; cp.async.commit_group; cp.async.wait_group 0;
+        ld.shared.v4.f32 {%f1,%f2,%f3,%f4}, [%r3]; ld.param.u64 %rd3, [p0]; mul.wide.u32 %rd4, %r59, 16;
+        add.s64 %rd3, %rd3, %rd4; st.global.v4.f32 [%rd3], {%f1,%f2,%f3,%f4};"""
+    )
+    out, source = np.zeros((4, 4), np.float32), np.arange(1, 5, dtype=np.float32)
+    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[64];"), grid=1, block=4, args=[out, source])
+    assert out[:3].tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [1, 2, 0, 0]]
+    assert np.isnan(out[3]).all()

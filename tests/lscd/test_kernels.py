@@ -1,0 +1,52 @@
+"""`lscd kernels`: the bench on this machine and on a cluster, and its table handed to the models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kernels_numba.bench import gpu as bench_gpu
+from kernels_numba.bench.provenance import Row
+from kernels_numba.gpu import device
+from lscd.cli import app
+from lscd.evidence import WITHOUT_MODEL
+from perfmodel.kernels import KERNELS
+from tests.kernels_numba.bench.emulated import small_bench
+
+
+def _pretend_bench(minutes: float, seed: int) -> tuple[str, list[Row], dict[str, object]]:
+    """What a worker with a GPU would return."""
+    row = Row(**dict.fromkeys(Row.__dataclass_fields__, 0))
+    return "h200", [row], {"seed": seed, "minutes": minutes}
+
+
+def test_bench_runs_once_on_every_worker_of_a_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(bench_gpu, "measure_here", _pretend_bench)
+    arguments = ["kernels", "bench", "--cluster", "local", "--out", str(tmp_path), "--seed", "3"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    # Two workers, one GPU model: one table.
+    assert [path.name for path in sorted((tmp_path / "h200").iterdir())] == ["kernels_lscd.csv", "kernels_lscd.json"]
+    assert json.loads((tmp_path / "h200" / "kernels_lscd.json").read_text())["seed"] == 3
+
+
+def test_the_models_take_the_table_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`lscd validate --with`: every kernel has a model or is known to have none."""
+    small_bench(monkeypatch)
+    bench_gpu.main(["--bench", "--output", str(tmp_path)])
+    result = CliRunner().invoke(app, ["validate", "--with", str(tmp_path / "h200" / "kernels_lscd.csv")])
+    assert result.exit_code == 0, result.output
+    assert "lscd-bench-gpu" in result.output.replace("\n", "")
+    measured = {"cublas", "cusparse", "lscd-dense", *bench_gpu.ENCODERS}
+    assert measured <= {*KERNELS, *WITHOUT_MODEL}
+
+
+def test_bench_without_a_gpu_is_one_sentence(tmp_path: Path) -> None:
+    if device.is_available():
+        pytest.skip("needs a machine without a GPU")
+    result = CliRunner().invoke(app, ["kernels", "bench", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert not list(tmp_path.iterdir())
