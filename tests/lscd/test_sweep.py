@@ -17,10 +17,14 @@ from typer.testing import CliRunner
 from lscd.cli import app
 from perfmodel.sweep import Plan, run
 from perfmodel.sweep.table import chunk_table
-from tests.test_sweep import AXES, plan
+from tests.perfmodel.sweep.cases import AXES, plan
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+
+
 RUNNER = CliRunner()
+
+
 MANY = """[sweep]
 target = "predict"
 [axes]

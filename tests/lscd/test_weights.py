@@ -1,5 +1,7 @@
 """`lscd weights` as people and scripts use it: answer first, JSON that adds up, one-sentence errors, whole files."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys
@@ -132,7 +134,11 @@ def test_convert_verifies_and_decodes(pruned: Path, capsys: pytest.CaptureFixtur
 
 
 PRUNE = ["prune", "model.safetensors", "out.safetensors"]
+
+
 CONVERT = ["convert", "model.safetensors", "out.safetensors"]
+
+
 ERRORS = [
     (["inspect", "none.safetensors"], "none.safetensors: no such file"),
     (["inspect", "model.safetensors", "--gpu", "h10"], "did you mean h100"),

@@ -21,7 +21,6 @@ from perfmodel.analysis import (
 )
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Gpu
-from perfmodel.crossing import first_fraction
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import layer_matrices
 from tests.comparison import assert_close
@@ -55,18 +54,6 @@ def test_crossover_knows_never_and_always() -> None:
     assert crossover_sparsity("cublas", "a100-80gb", "opt-30b", 8, speedup=0.9) == 0
     with pytest.raises(ValueError, match="speedup must be above 0, got 0"):
         crossover_sparsity("flash-llm", "a100-80gb", "opt-30b", 8, speedup=0)
-
-
-def test_the_first_fraction_is_found_for_many_cases_at_once() -> None:
-    starts = np.array([[0.0, 1e-8, 0.3], [2 / 3, 1.0, 1.1]])
-    found = first_fraction(lambda s: s >= starts[..., None], starts.shape)
-    assert_close(found[np.isfinite(found)], starts[starts <= 1], relative=0, absolute=1e-9)
-    assert np.isnan(found[1, 2])
-
-
-def test_of_several_beginnings_the_first_counts() -> None:
-    found = first_fraction(lambda s: ((s > 0.123456789) & (s < 0.2)) | (s > 0.7))
-    assert float(found) == pytest.approx(0.123456789, abs=1e-9)
 
 
 def test_crossover_surface_is_a_table_of_crossovers() -> None:

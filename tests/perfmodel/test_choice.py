@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +19,8 @@ from perfmodel.kernels.fits import kernel_fits
 from perfmodel.prediction import predict
 
 QUESTION = {"batch": 16, "sparsity": 0.8, "gpus": 2}
+
+
 LOCAL = {"qkv": (13824, 9216), "attention-output": (9216, 4608), "mlp-in": (18432, 9216), "mlp-out": (9216, 18432)}
 
 
@@ -171,13 +170,6 @@ def test_answer_counts_kernels_and_names_rivals(opt66: Choice) -> None:
     assert command.answer(mixed).startswith("flash-llm for 3 of 4, dense for 1 of 4 matrices")
 
 
-def run(*arguments: str):
-    """The program itself, as a user starts it."""
-    return subprocess.run(
-        [sys.executable, "-m", "lscd", "choose", *arguments], capture_output=True, text=True, timeout=60
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,25 +195,3 @@ def test_bad_input_is_one_sentence(arguments: list[str], message: str) -> None:
     assert isinstance(result.exception, ValueError)
     assert message in str(result.exception)
     assert "\n" not in str(result.exception)
-
-
-def test_exit_code_and_stderr_of_the_program() -> None:
-    result = run("--model", "opt-66b", "--gpu", "h100", "--batch", "16", "--sparsity", "2")
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("lscd: sparsity must lie in [0, 1]")
-    assert result.stderr.count("\n") == 1
-
-
-def test_table_and_json_tell_the_same() -> None:
-    arguments = ["choose", "--model", "opt-66b", "--gpu", "h100", "--batch", "13", "--gpus", "2", "--lossless-only"]
-    text = CliRunner().invoke(app, arguments).stdout
-    found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
-    assert text.splitlines()[0] == found["answer"]
-    assert "…" not in text  # nothing is cut
-    assert found["totals"]["fastest"]["time_s"] <= found["totals"]["dense"]["time_s"]
-    assert f"{found['totals']['dense']['weight_bytes'] / 1e9:.4g}" in text
-    for matrix in found["matrices"]:
-        assert matrix["name"] in text
-        times = {candidate["kernel"]: candidate["time_s"] for candidate in matrix["candidates"]}
-        assert matrix["fastest"] == min(times, key=times.__getitem__)
-    assert set(found["one_kernel"]) == {"cublas", "flash-llm", "sparta", "sputnik", "cusparse", "bitmap"}

@@ -8,12 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels_numba.formats import encode_bitmap, encode_quantised_bitmap
-from perfmodel.formats import (
-    FORMATS,
-    break_even_sparsity,
-    check_sparsity,
-    two_four_residual_density,
-)
+from perfmodel.formats import FORMATS, break_even_sparsity, check_sparsity, two_four_residual_density
 from tests.kernels_numba.problems import random_matrix
 
 SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]

@@ -1,37 +1,22 @@
-"""The explorer: its numbers are the models' numbers, its links hold the state, and a real browser can use it."""
+"""The explorer in a real browser."""
 
 from __future__ import annotations
 
 import csv
-import json
 import re
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from lscd.cli import app
-from lscd.explorer import charts, frame, words
-from lscd.explorer.state import MATRICES, PRESETS, State, preset, system_names
+from lscd.explorer import frame, words
+from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import View, view
-from perfmodel import predict
-from perfmodel.analysis import crossover_sparsity
-from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
-from perfmodel.kernels import KERNELS
-from perfmodel.serving.run import evaluate
-from perfmodel.serving.transformer import layer_matrices
-from tests import explorer_browser
+from tests.lscd.explorer import browser as explorer_browser
+from tests.lscd.explorer.cases import facts
 
-DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
 WATCH_ANSWER = """() => {
     const said = () => document.querySelector('.lscd-answer > p')?.innerText ?? '';
     const before = said();
@@ -46,225 +31,10 @@ WATCH_ANSWER = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def shown() -> View:
-    return view(PRESETS["opt-66b-two-gpus"])
-
-
-def facts(state: State) -> dict[str, words.Fact]:
-    return {fact.name: fact for fact in words.facts(view(state))}
-
-
-# State and address
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    model=st.sampled_from(model_names()),
-    gpu=st.sampled_from(gpu_names()),
-    system=st.sampled_from(system_names()),
-    matrix=st.sampled_from(MATRICES),
-    sparsity=st.floats(0, 1),
-    batch=st.integers(1, 10**6),
-)
-def test_a_link_holds_the_whole_state(**settings_: Any) -> None:
-    state = State(**settings_)
-    assert State.from_query(state.to_query()) == state
-    assert State.from_query("?" + state.to_query()) == state
-
-
-def test_a_link_may_leave_out_settings_and_carry_a_bare_plus() -> None:
-    assert State.from_query("") == State()
-    assert State.from_query("system=fastertransformer+bitmap&batch=4") == State(
-        system="fastertransformer+bitmap", batch=4
-    )
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        ("gpu=h10", "did you mean h100"),
-        ("model=opt", "unknown model"),
-        ("system=flashllm", "did you mean flash-llm"),
-        ("matrix=mlp", "did you mean mlp-in"),
-        ("batch=many", "batch must be a whole number, got 'many'"),
-        ("batch=1.5", "batch must be a whole number"),
-        ("sparsity=", "sparsity must be a number, got ''"),
-        ("sparsty=0.5", "unknown setting 'sparsty': did you mean sparsity"),
-        ("gpu=/etc/passwd.toml", "unknown gpu"),
-    ],
-)
-def test_broken_links_say_what_is_wrong(query: str, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        State.from_query(query)
-
-
-def test_presets_are_names_or_queries() -> None:
-    assert preset("too-big") == PRESETS["too-big"]
-    assert preset("gpu=h100&batch=32") == State(gpu="h100", batch=32)
-    with pytest.raises(ValueError, match="did you mean too-big"):
-        preset("to-big")
-
-
-# View: the same numbers as the models
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_kernel_that_takes_this_n_has_its_own_prediction(name: str) -> None:
-    found = view(PRESETS[name])
-    state = found.state
-    matrices = {matrix.name: matrix for matrix in layer_matrices(load_model(state.model).shape, state.gpus)}
-    matrix = matrices[state.matrix]
-    assert set(found.kernels["kernel"]) | set(found.refused) == set(KERNELS)
-    for row in found.kernels.itertuples():
-        p = predict(row.kernel, state.gpu, matrix.m, matrix.k, row.n, state.sparsity)
-        assert (row.time_us, row.lo_us, row.hi_us) == pytest.approx(
-            (float(p.time_s) * 1e6, float(p.lo_s) * 1e6, float(p.hi_s) * 1e6), rel=1e-12
-        )
-        assert row.n >= state.batch
-        assert row.lo_us < row.time_us < row.hi_us
-    for kernel in found.refused:
-        assert np.isnan(KERNELS[kernel].padded_n(state.batch))
-
-
-def test_no_kernel_stands_above_the_roof(shown: View) -> None:
-    gpu = load_gpu(shown.state.gpu)
-    roof = np.interp(shown.kernels["intensity"], shown.roof["intensity"], shown.roof["flops_per_s"])
-    assert (shown.kernels["flops_per_s"] <= roof * 1.05).all()
-    assert shown.roof["flops_per_s"].max() == gpu.peak.fp16_tensor
-    assert shown.roof.loc[shown.roof["intensity"] == shown.ridge, "flops_per_s"].item() == pytest.approx(
-        gpu.peak.fp16_tensor
-    )
-
-
-def test_the_throughput_curve_passes_through_the_chosen_run(shown: View) -> None:
-    state = shown.state
-    for system in (state.system, "fastertransformer"):
-        curve = shown.throughput[shown.throughput["system"] == system].set_index("batch")
-        run = evaluate(
-            state.model, state.gpu, system, batch=state.batch, sparsity=state.sparsity, gpus=state.gpus,
-            input_len=state.input_len, output_len=state.output_len,
-        )  # fmt: skip
-        assert curve.loc[state.batch, "tokens_per_gpu_s"] == pytest.approx(float(run.tokens_per_gpu_s))
-        assert curve.loc[state.batch, "fits"] == bool(run.memory.fits)
-    assert curve["fits"].is_monotonic_decreasing
-
-
-def test_memory_adds_up_to_the_models_total(shown: View) -> None:
-    assert shown.memory["gigabytes"].sum() * 1e9 == pytest.approx(float(shown.run.memory.total))
-
-
-def test_the_crossover_is_where_the_drawn_curve_passes_one(shown: View) -> None:
-    curve = shown.speedups[shown.speedups["kernel"] == "flash-llm"]
-    assert np.interp(shown.crossover or np.nan, curve["sparsity"], curve["speedup"]) == pytest.approx(1.0, abs=0.01)
-    assert shown.crossover == crossover_sparsity("flash-llm", "a100-80gb", "opt-66b", 64)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch": 0}, "batch must be a whole number of at least 1"),
-        ({"sparsity": 1.5}, "sparsity must lie in"),
-        ({"gpus": 5}, "cannot be shared by 5 GPUs"),
-        ({"output_len": 5000}, "positions, got 5064"),
-        ({"input_len": -3}, "input_len must be"),
-    ],
-)
-def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        view(replace(State(), **change))
-
-
-# Words and charts
-
-
-def test_the_verdict_follows_the_memory() -> None:
-    assert facts(PRESETS["opt-66b-two-gpus"])["fits"].value == "✓ fits"
-    too_big = facts(PRESETS["too-big"])
-    assert too_big["fits"].value == "✗ does not fit"
-    assert "if it did fit" in too_big["throughput"].note
-
-
-@pytest.mark.parametrize(
-    ("sparsity", "value"), [(0.4, "one-shot pruning"), (0.75, "needs retraining"), (0.97, "not shown")]
-)
-def test_the_accuracy_tile_follows_published_pruning(sparsity: float, value: str) -> None:
-    assert facts(State(sparsity=sparsity))["accuracy"].value == value
-
-
-def test_systems_without_a_sparse_kernel_have_no_crossover() -> None:
-    assert facts(State(system="deepspeed"))["crossover"].value == "–"
-    assert facts(State(gpu="v100"))["cost"].value
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
-    found = view(PRESETS[name])
-    specs = {chart.name: chart.spec for chart in (draw(found) for draw in DRAWINGS)}
-    assert {row["kernel"] for row in specs["kernels"]["data"]["values"]} == set(found.kernels["kernel"])
-    drawn = {row["kernel"]: row["time_us"] for row in specs["kernels"]["data"]["values"]}
-    assert drawn == pytest.approx(dict(zip(found.kernels["kernel"], found.kernels["time_us"], strict=True)))
-    assert sum(row["gigabytes"] for row in specs["memory"]["layer"][0]["data"]["values"]) == pytest.approx(
-        found.memory["gigabytes"].sum()
-    )
-    text = json.dumps(specs, allow_nan=False)
-    assert "http" not in text
-
-
-def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
-    bundle = charts.memory(shown)._repr_mimebundle_()
-    assert bundle[charts.MIME]["layer"]
-    assert "GB needed" in bundle["text/plain"]
-
-
 def test_downloads_repeat_the_question(shown: View) -> None:
     for table in words.downloads(shown).values():
         assert (table["asked_model"] == "opt-66b").all()
         assert len(table)
-
-
-def test_bench_times_every_change_it_makes() -> None:
-    """The goal itself is for `make bench`: a shared machine may be slow."""
-    pytest.importorskip("marimo")
-    from lscd.explorer import bench
-
-    times_ms = bench.answer_times_ms(changes=3)
-    assert times_ms.shape == (3, 2)
-    assert (times_ms[:, 0] > 0).all()
-    assert (times_ms[:, 0] <= times_ms[:, 1]).all()
-
-
-def test_a_frame_refuses_an_unknown_preset() -> None:
-    with pytest.raises(ValueError, match="did you mean opt-66b-two-gpus"):
-        frame.show("opt-66b-two-gpu")
-
-
-# Command
-
-
-def test_bad_presets_and_taken_ports_are_explained() -> None:
-    result = CliRunner().invoke(app, ["explore", "--preset", "gpu=h10"])
-    assert "did you mean h100" in str(result.exception)
-    result = CliRunner().invoke(app, ["explore", "--preset", "sparsity=nan"])
-    assert "sparsity must lie in [0, 1], got nan" in str(result.exception)
-    pytest.importorskip("marimo", reason="marimo is not installed; see make explorer-test")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        result = CliRunner().invoke(app, ["explore", "--no-browser", "--port", str(taken.getsockname()[1])])
-    assert "is not free" in str(result.exception)
-
-
-def test_without_marimo_the_command_says_what_to_install() -> None:
-    code = "import sys; sys.modules['marimo'] = None; from lscd.cli import main; main()"
-    result = subprocess.run(
-        [sys.executable, "-c", code, "explore", "--no-browser"], capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == 2
-    assert "pip install 'lscd-lab[explore]'" in result.stderr
-
-
-# A real browser
 
 
 @dataclass

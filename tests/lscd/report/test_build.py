@@ -10,7 +10,6 @@ import pytest
 
 from lscd.report.build import CHAPTERS, build
 from lscd.report.exhibit import Chapter, Context, Exhibit
-from perfmodel.evidence.feasibility import feasible_sparsity, pruning_results
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,3 @@ def test_a_failing_exhibit_leaves_the_old_report(tmp_path: Path) -> None:
         build(tmp_path, (Chapter("x", "y", (broken,)),))
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "old"
-
-
-def test_feasible_range_rests_on_published_results() -> None:
-    assert feasible_sparsity(retrained=False) == 0.5
-    assert feasible_sparsity(retrained=True) == 0.8
-    kept = pruning_results().query("keeps_accuracy and sparsity > 0.5")
-    assert kept["retrained"].all()

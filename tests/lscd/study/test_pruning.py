@@ -1,6 +1,7 @@
-"""The pruning study: encoder against an oracle without batches, tokenizer by hand, and the measured table."""
+"""The pruning study: quality by hand, a run on a small model, and the measured table."""
 
-import math
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
@@ -8,122 +9,11 @@ import pytest
 
 from kernels_numba.checkpoints.checkpoint import Method
 from kernels_numba.checkpoints.pruning import PruningRule
-from lscd.report.pruning_table import LARGE_MATRIX, markdown, trade_off
 from lscd.study import pruning as pruning_study
-from lscd.study.minilm import HEADS, MiniLm, WordPiece
 from lscd.study.pruning import Embeddings, quality
 from perfmodel.catalog import load_table
-from perfmodel.prediction import predict
 from tests.comparison import assert_close
-from tests.kernels_numba.checkpoints.files import save
-
-PIECES = (
-    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "naive", "un", "##believ", "##able", ",", "中", "cat", "s", "##s", "don",
-    "'", "t",
-)  # fmt: skip
-SIZE, HIDDEN, LAYERS = 2 * HEADS, 32, 2
-TEXTS = ["naive cats", "unbelievable, cats", "cats don't", "naive, naive cats"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BERT with random weights, and its vocabulary."""
-    rng = np.random.default_rng(2)
-    shapes = {
-        "embeddings.word_embeddings.weight": (len(PIECES), SIZE),
-        "embeddings.position_embeddings.weight": (300, SIZE),
-        "embeddings.token_type_embeddings.weight": (2, SIZE),
-        "embeddings.LayerNorm.weight": (SIZE,),
-        "embeddings.LayerNorm.bias": (SIZE,),
-        "pooler.dense.weight": (SIZE, SIZE),
-    }
-    for layer in range(LAYERS):
-        linear = {"attention.self.query": (SIZE, SIZE), "attention.self.key": (SIZE, SIZE)}
-        linear |= {"attention.self.value": (SIZE, SIZE), "attention.output.dense": (SIZE, SIZE)}
-        linear |= {"intermediate.dense": (HIDDEN, SIZE), "output.dense": (SIZE, HIDDEN)}
-        for name, shape in linear.items():
-            shapes[f"encoder.layer.{layer}.{name}.weight"] = shape
-            shapes[f"encoder.layer.{layer}.{name}.bias"] = shape[:1]
-        for name in ("attention.output", "output"):
-            shapes[f"encoder.layer.{layer}.{name}.LayerNorm.weight"] = (SIZE,)
-            shapes[f"encoder.layer.{layer}.{name}.LayerNorm.bias"] = (SIZE,)
-    tensors = {name: rng.standard_normal(shape).astype(np.float32) * 0.5 for name, shape in shapes.items()}
-    where = tmp_path_factory.mktemp("minilm")
-    save(where / "model.safetensors", tensors, dict.fromkeys(tensors, "F32"))
-    (where / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
-    return where
-
-
-def embed_slowly(w: dict[str, np.ndarray], tokens: list[int]) -> np.ndarray:
-    """One sentence in float64, head by head and token by token."""
-
-    def linear(name, rows):
-        return [w[f"{name}.weight"] @ row + w[f"{name}.bias"] for row in rows]
-
-    def norm(name, rows):
-        scale, shift = w[f"{name}.LayerNorm.weight"], w[f"{name}.LayerNorm.bias"]
-        return [(row - row.mean()) / math.sqrt(row.var() + 1e-12) * scale + shift for row in rows]
-
-    words, places = w["embeddings.word_embeddings.weight"], w["embeddings.position_embeddings.weight"]
-    kind = w["embeddings.token_type_embeddings.weight"][0]
-    x = norm("embeddings", [words[token] + places[i] + kind for i, token in enumerate(tokens)])
-    for layer in range(LAYERS):
-        name = f"encoder.layer.{layer}"
-        q, k, v = (linear(f"{name}.attention.self.{part}", x) for part in ("query", "key", "value"))
-        mixed = []
-        for query in q:
-            heads = []
-            for head in range(HEADS):
-                part = slice(head * SIZE // HEADS, (head + 1) * SIZE // HEADS)
-                weight = np.array([math.exp(query[part] @ key[part] / math.sqrt(SIZE // HEADS)) for key in k])
-                heads.append(sum(p * value[part] for p, value in zip(weight / weight.sum(), v, strict=True)))
-            mixed.append(np.concatenate(heads))
-        x = norm(f"{name}.attention.output", np.add(x, linear(f"{name}.attention.output.dense", mixed)))
-        hidden = linear(f"{name}.intermediate.dense", x)
-        hidden = [np.array([0.5 * h * (1 + math.erf(h / math.sqrt(2))) for h in row]) for row in hidden]
-        x = norm(f"{name}.output", np.add(x, linear(f"{name}.output.dense", hidden)))
-    mean = np.mean(x, axis=0)
-    return mean / np.linalg.norm(mean)
-
-
-def test_batched_embeddings_equal_the_oracle(folder: Path) -> None:
-    """Sentences of unequal length: padding must not leak."""
-    tokenizer, model = WordPiece(folder / "vocab.txt"), MiniLm(folder)
-    sentences = [tokenizer.encode(text) for text in TEXTS]
-    assert len({len(tokens) for tokens in sentences}) > 2
-    exact = {name: values.astype(np.float64) for name, values in model.weights.items()}
-    expected = [embed_slowly(exact, tokens) for tokens in sentences]
-    assert_close(model.embed(sentences), expected, relative=0, absolute=1e-5)
-
-
-def test_input_norms_add_up_over_tokens(folder: Path) -> None:
-    """The first matrices see the embeddings' LayerNorm: norms of two sentences join in quadrature."""
-    tokenizer = WordPiece(folder / "vocab.txt")
-    apart = []
-    for text in TEXTS[:2]:
-        model = MiniLm(folder)
-        model.embed([tokenizer.encode(text)])
-        apart.append(model.input_norms())
-    both = MiniLm(folder)
-    both.embed([tokenizer.encode(text) for text in TEXTS[:2]])
-    assert len(both.input_norms()) == 6 * LAYERS
-    for name, norms in both.input_norms().items():
-        assert norms.shape == (both.weights[name].shape[1],)
-        assert_close(norms, np.hypot(apart[0][name], apart[1][name]), relative=1e-5)
-
-
-def test_word_pieces_by_hand(folder: Path) -> None:
-    tokenizer = WordPiece(folder / "vocab.txt")
-
-    def pieces(text: str) -> list[str]:
-        return [PIECES[index] for index in tokenizer.encode(text)[1:-1]]
-
-    assert pieces("Naïve") == ["naive"]
-    assert pieces("UNBELIEVABLE,cats") == ["un", "##believ", "##able", ",", "cat", "##s"]
-    assert pieces("中中 don't") == ["中", "中", "don", "'", "t"]
-    assert pieces("dog \x00 " + "s" * 101) == ["[UNK]", "[UNK]"]
-    long = tokenizer.encode("cat " * 999)
-    assert (len(long), PIECES[long[0]], PIECES[long[-1]]) == (256, "[CLS]", "[SEP]")
+from tests.lscd.study.small_bert import HIDDEN, LAYERS, SIZE, TEXTS
 
 
 def test_quality_by_hand() -> None:
@@ -186,25 +76,3 @@ def test_activation_norms_keep_more_quality_than_magnitude_alone() -> None:
     advantage = wanda["top1_accuracy"] - magnitude["top1_accuracy"]
     assert advantage.loc[0.7] > 0.1
     assert table.loc[("random", 0.3), "top1_accuracy"] < table.loc[("wanda", 0.8), "top1_accuracy"]
-
-
-def test_the_documented_table_is_the_measured_one() -> None:
-    """Quality and size; the predicted columns move with every calibration."""
-    text = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
-    current = [line.split(" | ")[:5] for line in markdown(trade_off()).splitlines()]
-    documented = [line.split(" | ")[:5] for line in text.splitlines()]
-    assert len(current) == 9
-    assert all(line in documented for line in current)
-
-
-def test_trade_off_joins_quality_with_the_fastest_exact_kernel() -> None:
-    table = trade_off(("a100-80gb",)).set_index("sparsity")
-    assert list(table.index) == [0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert table.loc[0, "speedup_a100-80gb"] == pytest.approx(1)
-    assert table.loc[0, "kernel_a100-80gb"] == "cublas"
-    assert table["speedup_a100-80gb"].is_monotonic_increasing
-    kernel = table.loc[0.8, "kernel_a100-80gb"]
-    expected = float(predict(kernel, "a100-80gb", *LARGE_MATRIX, 8, 0.8).speedup_vs_dense)
-    assert table.loc[0.8, "speedup_a100-80gb"] == pytest.approx(expected)
-    assert expected >= float(predict("flash-llm", "a100-80gb", *LARGE_MATRIX, 8, 0.8).speedup_vs_dense)
-    assert table.loc[0.5, "size_tiled_csl"] == pytest.approx(1, abs=0.01)

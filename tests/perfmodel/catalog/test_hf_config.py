@@ -1,5 +1,7 @@
 """Hugging Face configs: the shape of the catalogue, the published count, or a refusal that names the key."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ HF_CONFIGS: dict[str, dict[str, Any]] = {
         "num_local_experts": 8, "num_experts_per_tok": 2, "tie_word_embeddings": False,
     },
 }  # fmt: skip
+
+
 # Families without a file of their own, against the safetensors totals on their model pages.
 HF_COUNTS: dict[str, tuple[dict[str, Any], int]] = {
     "mistral-7b-v0.1": ({

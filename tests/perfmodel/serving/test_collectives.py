@@ -1,5 +1,7 @@
 """All-reduce model: limits by hand, the fitted A100, the held-out H100."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from perfmodel.serving.collectives import (
 )
 
 A100, H100 = load_gpu("a100-80gb"), load_gpu("h100")
+
+
 ALGORITHMS = list(Algorithm)
 
 

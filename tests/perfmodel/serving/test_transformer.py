@@ -1,5 +1,7 @@
 """Operators of a decoder layer, against totals from outside and by hand."""
 
+from __future__ import annotations
+
 import msgspec
 import numpy as np
 import pytest

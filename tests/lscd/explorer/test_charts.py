@@ -1,0 +1,33 @@
+"""The explorer's charts: the tables' numbers, and nothing fetched."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lscd.explorer import charts
+from lscd.explorer.state import PRESETS
+from lscd.explorer.view import View, view
+
+DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
+    found = view(PRESETS[name])
+    specs = {chart.name: chart.spec for chart in (draw(found) for draw in DRAWINGS)}
+    assert {row["kernel"] for row in specs["kernels"]["data"]["values"]} == set(found.kernels["kernel"])
+    drawn = {row["kernel"]: row["time_us"] for row in specs["kernels"]["data"]["values"]}
+    assert drawn == pytest.approx(dict(zip(found.kernels["kernel"], found.kernels["time_us"], strict=True)))
+    assert sum(row["gigabytes"] for row in specs["memory"]["layer"][0]["data"]["values"]) == pytest.approx(
+        found.memory["gigabytes"].sum()
+    )
+    text = json.dumps(specs, allow_nan=False)
+    assert "http" not in text
+
+
+def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
+    bundle = charts.memory(shown)._repr_mimebundle_()
+    assert bundle[charts.MIME]["layer"]
+    assert "GB needed" in bundle["text/plain"]

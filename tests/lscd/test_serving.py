@@ -1,0 +1,130 @@
+"""`lscd e2e` and `lscd plan` as scripts use them."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from lscd import serving as commands
+from perfmodel.serving.planning import RESULT_COLUMNS, evaluate_rows
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import SYSTEMS
+from tests.perfmodel.serving.cases import A100, FLASH, RUN, invoke
+
+
+@pytest.mark.parametrize(
+    ("faster", "words"),
+    [
+        ({1: True, 2: True}, "Sparse is faster at every batch tried on 1 GPU."),
+        ({1: False, 2: False}, "Sparse is slower at every batch tried on 1 GPU."),
+        ({1: True, 2: False}, "Sparse is faster at batch 1 (of 1 to 2) on 1 GPU."),
+        (
+            {1: True, 2: True, 4: False, 8: True, 16: False},
+            "Sparse is faster at batch 1 to 2 and 8 (of 1 to 16) on 1 GPU.",
+        ),
+        ({}, "No batch could be tried on 1 GPU."),
+    ],
+)
+def test_where_sparse_is_faster_in_words(faster, words):
+    assert commands._faster_words("batch", faster, "on 1 GPU") == words
+
+
+def write_rows(path, **changes):
+    row = {"model": "opt-66b", "gpu": "a100-80gb", "gpus": 2, "system": "flash-llm", "sparsity": 0.8, "batch": 8,
+           "input_len": 64, "output_len": 512}  # fmt: skip
+    oom = {**row, "system": "fastertransformer", "batch": 32}
+    pd.DataFrame([row, oom, {**row, **changes}]).to_csv(path, index=False)
+    return path
+
+
+def test_json_of_one_run():
+    result = invoke("e2e", "--model", "opt-66b", "--gpu", "a100-80gb", "--gpus", "2", "--batch", "8", "--json")
+    answer = json.loads(result.stdout)
+    expected = evaluate("opt-66b", A100, FLASH, **RUN, gpus=2, sparsity=0.8)
+    assert answer["tokens_per_gpu_s"] == pytest.approx(float(expected.tokens_per_gpu_s))
+    assert answer["fits"] is True
+    assert answer["memory_bytes"]["total"] / 1e9 == answer["memory_gb"]
+
+
+def test_out_of_memory_says_by_how_much():
+    result = invoke("e2e", "--model", "opt-175b", "--gpu", "a100-80gb", "--gpus", "4", "--system", "deepspeed",
+                    "--batch", "8")  # fmt: skip
+    assert result.exit_code == 0
+    assert "out of memory by" in result.stdout
+
+
+def test_table_of_runs(tmp_path):
+    rows, out = write_rows(tmp_path / "rows.csv", model="opt-30b", gpus=1), tmp_path / "out.csv"
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(out)
+    assert tuple(table.columns[8:]) == RESULT_COLUMNS
+    assert table["fits"].tolist() == [True, False, True]
+    assert table["tokens_per_gpu_s"].isna().tolist() == [False, True, False]
+    parts = table[["matmul_gpu_s", "attention_gpu_s", "other_gpu_s", "comm_gpu_s"]].sum(axis=1)
+    assert parts[0] == pytest.approx(8 * 512 / table["tokens_per_gpu_s"][0])
+    assert table["tokens_per_gpu_s"][0] == pytest.approx(evaluate_rows(pd.read_csv(rows))["tokens_per_gpu_s"].iloc[0])
+
+
+def test_pipeline_stages_are_a_column_too(tmp_path):
+    rows, out = write_rows(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    pd.read_csv(rows).assign(gpus=4, pipeline_parallel=[1, 2, 4], mine="x").to_csv(rows, index=False)
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert result.exit_code == 0, result.stderr
+    table = pd.read_csv(out)
+    expected = evaluate("opt-66b", A100, FLASH, **RUN, gpus=4, sparsity=0.8, pipeline_parallel=4)
+    assert table["tokens_per_gpu_s"][2] == pytest.approx(float(expected.tokens_per_gpu_s))
+    assert table["mine"].tolist() == ["x"] * 3
+
+
+@pytest.mark.parametrize("column", ["pipeline-parallel", "Pipeline_Parallel", "pipeline_paralel"])
+def test_a_column_that_reads_like_another_is_refused(tmp_path, column):
+    rows, out = write_rows(tmp_path / "rows.csv"), tmp_path / "out.csv"
+    pd.read_csv(rows).assign(**{column: 2}).to_csv(rows, index=False)
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert (result.exit_code, out.exists()) == (2, False)
+    assert f"unknown column '{column}': did you mean pipeline_parallel?" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "opt66b"}, "line 4: unknown model 'opt66b': did you mean opt-66b"),
+        ({"gpu": "a100"}, "line 4: unknown GPU 'a100'"),
+        ({"system": "vllm"}, "line 4: unknown system 'vllm'"),
+        ({"batch": "many"}, "line 4: batch is 'many', allowed is a whole number of at least 1"),
+        ({"sparsity": 80}, "line 4: sparsity is '80.0', allowed is a number in [0, 1]"),
+        ({"gpus": 5}, "line 4: opt-66b cannot be shared by 5 GPUs"),
+        ({"pipeline_parallel": 0}, "line 2: pipeline_parallel is ''"),
+    ],
+)
+def test_broken_row_is_named_and_nothing_written(tmp_path, changes, message):
+    rows, out = write_rows(tmp_path / "rows.csv", **changes), tmp_path / "out.csv"
+    result = invoke("e2e", "--input", str(rows), "--output", str(out))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == [rows]
+
+
+def test_missing_column_is_named(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("model,gpu\nopt-30b,a100-80gb\n")
+    result = invoke("e2e", "--input", str(path), "--output", str(tmp_path / "out.csv"))
+    assert result.exit_code == 2
+    assert "missing columns system, gpus, batch, input_len, output_len, sparsity" in result.stderr
+
+
+def test_missing_options_are_named():
+    result = invoke("e2e", "--gpu", "a100-80gb")
+    assert result.exit_code == 2
+    assert "missing --model, --batch" in result.stderr
+
+
+def test_plan_on_the_command_line():
+    text = invoke("plan", "--model", "opt-30b", "--gpu", "a100-80gb").stdout
+    assert "is the cheapest" in text
+    found = json.loads(invoke("plan", "--model", "opt-30b", "--gpu", "a100-80gb", "--json").stdout)
+    assert {option["system"] for option in found["options"]} == set(SYSTEMS)

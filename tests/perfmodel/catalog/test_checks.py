@@ -1,0 +1,46 @@
+"""A user's own table of times is checked row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perfmodel.catalog import read_kernel_times
+from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"m": 0}, "row 2: m is 0, allowed is a positive integer"),
+        ({"n": ""}, "row 2: n is nan, allowed is a positive integer"),
+        ({"sparsity": 80}, "row 2: sparsity is 80.0, allowed is a fraction from 0 to 1"),
+        ({"time_us": -1}, "row 2: time_us is -1.0, allowed is a positive time, or empty"),
+        ({"time_us": "fast"}, "row 2: time_us is fast, allowed is a positive time, or empty"),
+        ({"time_us": "nan "}, "row 2: time_us is nan , allowed is a positive time, or empty"),
+        ({"time_us": "inf"}, "row 2: time_us is inf, allowed is a positive time, or empty"),
+        ({"time_err_us": -1}, "row 2: time_err_us is -1.0, allowed is at least 0, or empty"),
+        ({"m": 1e30}, "row 2: m is 1e+30, allowed is a positive integer of at most 2**40"),
+        ({"m": 10**26}, f"row 2: m is {10**26}, allowed is a positive integer of at most 2**40"),
+        ({"gpu": ""}, "row 2: gpu is empty or no text"),
+        ({"kernel": " "}, "row 2: kernel is empty or no text"),
+        ({"speed": 1}, "missing columns [], unknown columns ['speed']"),
+    ],
+)
+def test_a_users_own_times_are_checked(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    names = {"gpu": "h200", "kernel": "cublas", "status": "value", "source": "mine"}
+    row = dict.fromkeys(KERNEL_TIME_COLUMNS, "") | names | {"m": 64, "k": 64, "n": 8, "sparsity": 0.5, "time_us": 3.5}
+    path = tmp_path / "mine.csv"
+
+    def write(*rows: dict[str, Any]) -> None:
+        lines = [",".join(rows[-1])] + [",".join(str(row.get(key, "")) for key in rows[-1]) for row in rows]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    write(row, row | {"time_us": ""})
+    assert read_kernel_times(path)["time_us"].isna().tolist() == [False, True]
+    write(row, row | change)
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
+        read_kernel_times(path)
+    assert f"mine.csv: {message}" in str(refusal.value)

@@ -1,0 +1,8 @@
+"""What a user's own rows are made from."""
+
+from __future__ import annotations
+
+SIZES = ((36864, 9216), (9216, 36864), (12288, 12288), (4096, 4096))
+
+
+TRUTH = {"bandwidth_efficiency": 0.8, "issue_efficiency": 0.6, "shared_efficiency": 0.85, "block_s": 3e-6}

@@ -1,0 +1,11 @@
+"""Shapes and times that the simulator's tests share."""
+
+from __future__ import annotations
+
+from perfmodel.pipeline import simulate
+
+SHAPE = (9216, 9216)
+
+
+def time_of(kernel="flash-llm", gpu="a100-80gb", n=8, sparsity=0.8, shape=SHAPE, **options):
+    return simulate(kernel, gpu, *shape, n, sparsity, **options).time_s

@@ -1,0 +1,91 @@
+"""Rows of a sweep are the numbers of one prediction at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perfmodel import predict
+from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.prediction import predict_table
+from perfmodel.serving.run import evaluate
+from perfmodel.sweep import Plan, run
+from perfmodel.sweep.table import chunk_table
+from tests.comparison import assert_close
+from tests.perfmodel.cases import OURS
+from tests.perfmodel.sweep.cases import AXES, E2E, plan, small_chunks, swept
+
+
+def test_a_sweep_says_the_same() -> None:
+    axes = {
+        "gpu": "h100",
+        "kernel": [OURS, BASELINE],
+        "m": [4096, 36864],
+        "k": 9216,
+        "n": [8, 100],
+        "sparsity": [0.4, 0.8],
+    }
+    columns = ["time_us", "lo_us", "hi_us", "extrapolated"]
+    plan = Plan.of({"sweep": {"target": "predict", "columns": columns}, "axes": axes})
+    table = pd.concat([chunk_table(plan, i).to_pandas() for i in range(plan.spec.grid.chunks)])
+    rows = table[table["kernel"] == OURS]
+    p = predict(OURS, "h100", *(rows[column].to_numpy() for column in ("m", "k", "n", "sparsity")))
+    assert len(rows) == 8
+    assert rows["extrapolated"].all()
+    for column, seconds in (("time_us", p.time_s), ("lo_us", p.lo_s), ("hi_us", p.hi_s)):
+        np.testing.assert_allclose(rows[column], seconds * 1e6, rtol=1e-12)
+
+
+def test_predict_rows_equal_single_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_chunks(monkeypatch)
+    columns = ["n_padded", "time_us", "speedup_vs_dense", "bound", "extrapolated", "lo_us", "hi_us"]
+    rows = swept(plan(columns=columns), tmp_path / "out.parquet")
+    possible = sum(int((~np.isnan(model.padded_n([1, 8, 12, 100]))).sum()) for model in KERNELS.values())
+    assert len(rows) == 2 * 2 * 2 * 4 * possible
+    alone = predict_table(rows.assign(n=rows["n_padded"]).astype({"gpu": str, "kernel": str}))
+    same_n = rows["n"] == rows["n_padded"]  # otherwise the baseline of the sweep multiplies fewer tokens
+    for column in ("time_us", "lo_us", "hi_us"):
+        assert_close(rows[column], alone[column], relative=1e-12)
+    assert_close(rows["speedup_vs_dense"][same_n], alone["speedup_vs_dense"][same_n], relative=1e-12)
+    assert (rows["speedup_vs_dense"] <= alone["speedup_vs_dense"] + 1e-12).all()
+    assert (rows["bound"].astype(str) == alone["bound"]).all()
+    assert (rows["extrapolated"] == alone["extrapolated"]).all()
+
+
+def test_e2e_rows_equal_single_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_chunks(monkeypatch)
+    rows = swept(plan("e2e"), tmp_path / "out.parquet")
+    # 3 GPUs share neither model; OPT knows 2048 positions, Mixtral's are computed.
+    assert len(rows) == 2 * 2 * 2 * 3 * 2 * (2 + 3)
+    for row in rows.sample(40, random_state=0).itertuples():
+        alone = evaluate(
+            row.model, row.gpu, row.system, batch=row.batch, input_len=row.input_len, output_len=row.output_len,
+            sparsity=row.sparsity, gpus=row.gpus,
+        )  # fmt: skip
+        assert row.fits == bool(alone.memory.fits)
+        assert row.memory_gb == pytest.approx(float(alone.memory.total) / 1e9, rel=1e-12)
+        expected = float(alone.tokens_per_gpu_s) if row.fits else np.nan
+        assert row.tokens_per_gpu_s == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+def test_more_bandwidth_is_never_slower_and_scale_one_changes_nothing() -> None:
+    scales = [0.5, 1.0, 2.0, 4.0]
+    what_if = chunk_table(plan(axes=AXES | {"dram_bandwidth_scale": scales}), 0).to_pandas()
+    times = what_if["time_us"].to_numpy().reshape(-1, len(scales))
+    assert (np.diff(times, axis=1) <= 1e-12).all()
+    assert np.array_equal(times[:, 1], chunk_table(plan(), 0).to_pandas()["time_us"])
+
+
+def test_impossible_points_are_refused_before_work_unless_left_out(tmp_path: Path) -> None:
+    for target, change, message in (
+        ("predict", AXES, "macko takes N of 1, got n 8"),
+        ("e2e", E2E, "opt-30b .* knows 2048 positions; impossible is gpus 1, input_len 64, output_len 2048"),
+        ("e2e", E2E | {"output_len": 512}, "opt-30b has 56 heads .* impossible is gpus 3"),
+    ):
+        asked = plan(target, change, constraints={"possible": False})
+        with pytest.raises(ValueError, match=message):
+            run(asked, tmp_path / "out.parquet")
+    assert not list(tmp_path.iterdir())
