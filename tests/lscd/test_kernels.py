@@ -35,7 +35,7 @@ def test_bench_runs_once_on_every_worker_of_a_cluster(monkeypatch: pytest.Monkey
 
 def test_the_models_take_the_table_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`lscd validate --with`: every kernel has a model or is known to have none."""
-    small_bench(monkeypatch)
+    small_bench(monkeypatch, shapes=[(64, 64)])
     bench_gpu.main(["--bench", "--output", str(tmp_path)])
     result = CliRunner().invoke(app, ["validate", "--with", str(tmp_path / "h200" / "kernels_lscd.csv")])
     assert result.exit_code == 0, result.output

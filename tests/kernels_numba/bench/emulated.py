@@ -76,10 +76,10 @@ def bench(library: Library | None = None) -> Bench:
     return Bench(library or Emulated(), GPU, lambda line: None)
 
 
-def small_bench(monkeypatch: pytest.MonkeyPatch) -> Emulated:
+def small_bench(monkeypatch: pytest.MonkeyPatch, shapes: Sequence[tuple[int, int]] = ((64, 64), (32, 128))) -> Emulated:
     """Let the bench run on the emulator, with small problems."""
     library = Emulated()
-    monkeypatch.setattr(bench_gpu, "SHAPES", ((64, 64), (32, 128)))
+    monkeypatch.setattr(bench_gpu, "SHAPES", tuple(shapes))
     monkeypatch.setattr(bench_gpu, "SPARSITIES", (0.8,))
     monkeypatch.setattr(bench_gpu, "COLUMNS", (8,))
     monkeypatch.setattr(bench_gpu, "open_library", lambda: library)
