@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.conftest import SLOW
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("perfmodel", "kernels_numba", "lscd")
 PLAN = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -291,3 +293,7 @@ def test_constraints_pin_every_requirement() -> None:
         line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     }
     assert set(requirements(lines)) <= pinned
+
+
+def test_what_counts_as_slow_exists() -> None:
+    assert [path for path in SLOW if not (ROOT / "tests" / path).exists()] == []
