@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
@@ -69,6 +69,11 @@ class OldNames(MetaPathFinder, Loader):
             raise AttributeError(f"{' and '.join(homes)} have no {name!r}")
 
         module.__getattr__ = look_up  # type: ignore[method-assign]
+
+    def get_code(self, name: str) -> CodeType:
+        """What ``python -m`` runs under an old name: the module itself, in its first home."""
+        home = f"{PACKAGE}.{MOVED[name.partition('.')[2]][0]}"
+        return compile(f"import runpy; runpy.run_module({home!r}, run_name='__main__', alter_sys=True)", home, "exec")
 
 
 def keep_old_names() -> None:

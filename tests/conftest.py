@@ -1,4 +1,4 @@
-"""Which tests are slow: those that compile or emulate kernels, run notebooks, build the report, start processes."""
+"""Which tests are slow, and which belong into one process because they compile the same kernels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+# Compile or emulate kernels, run notebooks, build the report, start processes.
 SLOW = (
     "kernels_numba/bench",
     "kernels_numba/checkpoints/test_container.py",
@@ -25,11 +26,32 @@ SLOW = (
     "test_docs.py",
     "test_notebooks.py",
 )
+# A process compiles a kernel once, so tests of the same kernels go to the same one (pytest's ``--dist loadgroup``).
+SAME_PROCESS = {
+    "gpu kernels": (
+        "kernels_numba/gpu",
+        "kernels_numba/bench",
+        "kernels_numba/test_check.py",
+        "kernels_numba/test_spmm.py",
+    ),
+    "cpu kernels": (
+        "kernels_numba/cpu",
+        "kernels_numba/formats",
+        "kernels_numba/checkpoints",
+        "kernels_numba/test_plan.py",
+    ),
+}
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark them, so that ``-m "not slow"`` (`make test-fast`) leaves them out."""
+    """Mark both; ``-m "not slow"`` (`make test-fast`) leaves the slow ones out."""
     for item in items:
-        if HERE in item.path.parents and item.path.relative_to(HERE).as_posix().startswith(SLOW):
+        if HERE not in item.path.parents:
+            continue
+        place = item.path.relative_to(HERE).as_posix()
+        if place.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        for group, places in SAME_PROCESS.items():
+            if place.startswith(places):
+                item.add_marker(pytest.mark.xdist_group(group))

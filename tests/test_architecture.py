@@ -262,6 +262,13 @@ def test_an_old_name_says_where_its_module_is_now() -> None:
             assert not (ROOT / package / f"{old.replace('.', '/')}.py").is_file(), f"{old} is no old name"
 
 
+def test_an_old_name_can_still_be_run() -> None:
+    command = [sys.executable, "-m", "kernels_numba.bench_gpu", "--help"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "python -m kernels_numba.bench.gpu" in run.stdout
+
+
 def requirements(lines: list[str]) -> dict[str, str]:
     """Package name -> version range, brackets dropped, names lower-case."""
     found = {}
