@@ -53,7 +53,7 @@ test-fast: .venv/dev ## the tests that answer within a minute
 
 explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
 	$(PIP) playwright
-	$(BIN)/python -m pytest tests/test_explorer.py
+	$(BIN)/python -m pytest tests/lscd/explorer tests/lscd/test_explore.py
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

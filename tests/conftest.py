@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for group, places in SAME_PROCESS.items():
             if place.startswith(places):
                 item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage rarely from here on: a quarter of the time it takes to compile kernels in so large a process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
