@@ -1,4 +1,4 @@
-"""Which tests are slow, and which belong into one process because they compile the same kernels."""
+"""Which tests are slow, and which belong into one process because they share what is slow to make."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ SLOW = (
     "test_docs.py",
     "test_notebooks.py",
 )
-# A process compiles a kernel once, so tests of the same kernels go to the same one (pytest's ``--dist loadgroup``).
+# A process compiles a kernel once, and builds the report that its tests look at once (pytest's ``--dist loadgroup``).
 SAME_PROCESS = {
+    "report": ("lscd/report/test_build.py",),
     "gpu kernels": (
         "kernels_numba/gpu",
         "kernels_numba/bench",
