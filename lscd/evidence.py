@@ -47,17 +47,17 @@ def calibrate(
         print(f"use it with LSCD_CALIBRATION={out}")
         return
 
-    from perfmodel.evidence import systems_fit as serving_calibration
+    from perfmodel.evidence import systems_fit
     from perfmodel.serving import collectives
 
     # Whole systems stand on the kernels just stored, so they come after them.
-    _store(serving_calibration.fit(), data_directory() / collectives.CALIBRATION_FILE)
+    _store(systems_fit.fit(), data_directory() / collectives.CALIBRATION_FILE)
     if simulator:
         from perfmodel.catalog import load_kernel_times
-        from perfmodel.evidence import pipeline_fit as pipeline
+        from perfmodel.evidence import pipeline_fit
         from perfmodel.pipeline.parameters import PIPELINE_FILE
 
-        _store(pipeline.fit_all(load_kernel_times()), data_directory() / PIPELINE_FILE)
+        _store(pipeline_fit.fit_all(load_kernel_times()), data_directory() / PIPELINE_FILE)
 
 
 def _name_without_evidence(kernels: Sequence[str]) -> None:

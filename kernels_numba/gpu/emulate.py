@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba import ptx_emulator
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.compile import Variant, compile_ptx
@@ -46,6 +45,8 @@ def emulate(
 
 def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
     """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
+    from kernels_numba import ptx_emulator
+
     ptx, entry = compile_ptx(variant, arch)
     return ptx_emulator.launch(
         ptx,
