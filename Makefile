@@ -46,10 +46,10 @@ lab: .venv/lab ## the notebooks in JupyterLab, in your browser
 	$(BIN)/jupyter lab notebooks
 
 test: .venv/dev ## all tests; no GPU needed
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 test-fast: .venv/dev ## the tests that answer within a minute
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
 	$(PIP) playwright

@@ -6,6 +6,8 @@ import gc
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 # Compile or emulate kernels, run notebooks, build the report, start processes.
 SLOW = (
@@ -27,36 +29,50 @@ SLOW = (
     "test_docs.py",
     "test_notebooks.py",
 )
-# A process compiles a kernel once, and builds the report that its tests look at once (pytest's ``--dist loadgroup``).
-SAME_PROCESS = {
-    "report": ("lscd/report/test_build.py",),
-    "gpu kernels": (
+# A process compiles a kernel once, and builds the report that its tests look at once. The longest first.
+SAME_PROCESS = (
+    (
         "kernels_numba/gpu",
         "kernels_numba/bench",
         "kernels_numba/test_check.py",
         "kernels_numba/test_spmm.py",
     ),
-    "cpu kernels": (
+    (
         "kernels_numba/cpu",
         "kernels_numba/formats",
         "kernels_numba/checkpoints",
         "kernels_numba/test_plan.py",
     ),
-}
+    ("lscd/report/test_build.py",),
+)
 HERE = Path(__file__).parent
 
 
+def _group(place: str) -> int:
+    """Which of `SAME_PROCESS` a test belongs to, by its path below this folder; as many as there are if to none."""
+    return next((i for i, places in enumerate(SAME_PROCESS) if place.startswith(places)), len(SAME_PROCESS))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark both; ``-m "not slow"`` (`make test-fast`) leaves the slow ones out."""
-    for item in items:
-        if HERE not in item.path.parents:
-            continue
-        place = item.path.relative_to(HERE).as_posix()
-        if place.startswith(SLOW):
+    """Groups first, so that no process ends with a long one; ``-m "not slow"`` (`make test-fast`) leaves slow ones out."""
+    place = {item: item.path.relative_to(HERE).as_posix() for item in items if HERE in item.path.parents}
+    for item in place:
+        if place[item].startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-        for group, places in SAME_PROCESS.items():
-            if place.startswith(places):
-                item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _group(place.get(item, "")))
+
+
+class Groups(LoadScopeScheduling):
+    """Sends each group to one process, every other test to the next that is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        group = _group(nodeid.removeprefix("tests/"))
+        return nodeid if group == len(SAME_PROCESS) else str(group)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    config.option.loadscopereorder = False
+    return Groups(config, log)
 
 
 def pytest_collection_finish() -> None:
