@@ -70,6 +70,7 @@ class Groups(LoadScopeScheduling):
         return nodeid if group == len(SAME_PROCESS) else str(group)
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist all run in one process
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
     config.option.loadscopereorder = False
     return Groups(config, log)
