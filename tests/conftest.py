@@ -36,6 +36,7 @@ SAME_PROCESS = (
         "kernels_numba/bench",
         "kernels_numba/test_check.py",
         "kernels_numba/test_spmm.py",
+        "lscd/test_kernels.py",
     ),
     (
         "kernels_numba/cpu",

@@ -165,7 +165,12 @@ def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFram
         if not any(fnmatch(name, pattern) for name in tables):
             raise ValueError(f"no table of kernel times matches {pattern!r}; there are {', '.join(tables) or 'none'}")
     chosen = [path for name, path in tables.items() if any(fnmatch(name, pattern) for pattern in patterns)]
-    return pd.concat([read_kernel_times(path) for path in chosen], ignore_index=True)
+    return pd.concat([_kernel_times_at(path, path.stat().st_mtime_ns) for path in chosen], ignore_index=True)
+
+
+@cache
+def _kernel_times_at(path: Path, modified_ns: int) -> pd.DataFrame:
+    return read_kernel_times(path)
 
 
 def read_kernel_times(path: str | Path) -> pd.DataFrame:
@@ -185,6 +190,11 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
 def load_sources() -> dict[str, Source]:
     """Provenance of the evidence: one record per table of ``data/sources.toml``, by its key."""
     path = data_directory() / "sources.toml"
+    return dict(_sources_at(path, path.stat().st_mtime_ns))
+
+
+@cache
+def _sources_at(path: Path, modified_ns: int) -> dict[str, Source]:
     return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
 
 

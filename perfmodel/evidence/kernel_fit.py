@@ -7,7 +7,7 @@ bound the time count when the prediction breaks the bound.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_kernel_times
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import least_squares_parameters
-from perfmodel.evidence.rows import boxplot_speedups, kernel_evidence, launched_by_graph
+from perfmodel.evidence.rows import boxplot_predictor, boxplot_table, kernel_evidence, launched_by_graph
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import kernel_parameters
 
@@ -101,14 +101,24 @@ def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.
     return chosen
 
 
-def predict_rows(model: KernelModel, rows: pd.DataFrame, parameters: Any) -> Array:
-    """Seconds predicted for evidence rows, all on GPUs of the catalogue, launched as their source launched them."""
+def predictor(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
+    """Parameters -> seconds for evidence rows, all on GPUs of the catalogue, launched as their source launched them."""
     names = list(rows["gpu"].unique())
     machine = Machine.stack([load_gpu(name) for name in names], rows["gpu"].map({g: i for i, g in enumerate(names)}))
     shape = Shape.of(*(rows[column].to_numpy(dtype=np.float64) for column in ("m", "k", "n", "sparsity")))
-    if hasattr(parameters, "launch_s"):
-        parameters = replace(parameters, launch_s=np.where(launched_by_graph(rows), 0.0, parameters.launch_s))
-    return model.time(machine, shape, parameters).time_s
+    by_graph = launched_by_graph(rows)
+
+    def seconds(parameters: Any) -> Array:
+        if hasattr(parameters, "launch_s"):
+            parameters = replace(parameters, launch_s=np.where(by_graph, 0.0, parameters.launch_s))
+        return model.time(machine, shape, parameters).time_s
+
+    return seconds
+
+
+def predict_rows(model: KernelModel, rows: pd.DataFrame, parameters: Any) -> Array:
+    """Seconds that `predictor` gives for these parameters."""
+    return predictor(model, rows)(parameters)
 
 
 def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
@@ -121,11 +131,21 @@ def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
     return weights
 
 
-def residuals(predicted_s: Array, rows: pd.DataFrame) -> Array:
-    """Log ratio of prediction to evidence; zero where evidence only bounds the time and the bound holds."""
-    error = np.log(predicted_s * 1e6 / rows["time_us"].to_numpy(dtype=np.float64))
+def scorer(rows: pd.DataFrame) -> Callable[[Array], Array]:
+    """Predicted seconds -> log ratio to the evidence; zero where a row only bounds the time and the bound holds."""
+    measured_us = rows["time_us"].to_numpy(dtype=np.float64)
     bounded = (rows["status"] == "lower_bound").to_numpy()
-    return np.where(bounded, np.minimum(error, 0.0), error)
+
+    def errors(predicted_s: Array) -> Array:
+        error = np.log(predicted_s * 1e6 / measured_us)
+        return np.where(bounded, np.minimum(error, 0.0), error)
+
+    return errors
+
+
+def residuals(predicted_s: Array, rows: pd.DataFrame) -> Array:
+    """Log errors that `scorer` gives for these predictions."""
+    return scorer(rows)(predicted_s)
 
 
 def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: Rules = FIT_RULES) -> FittedKernel:
@@ -166,9 +186,10 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
     """Parameters of ``model`` that fit ``rows`` best."""
     scale = np.sqrt(row_weights(rows, rules) * len(rows))
     relative = [rule.select(rows) for rule in rules if rule.relative]
+    predicted_s, errors_of = predictor(model, rows), scorer(rows)
 
     def errors(parameters: Any) -> Array:
-        error = residuals(predict_rows(model, rows, parameters), rows)
+        error = errors_of(predicted_s(parameters))
         for chosen in relative:
             error[chosen] -= error[chosen].mean() if chosen.any() else 0.0
         return scale * error
@@ -178,19 +199,18 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
 
 def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
     """Fit to published quartiles of the speed-up over cuBLAS."""
-
-    def chosen(parameters: Any) -> pd.DataFrame:
-        table = boxplot_speedups(model, parameters, dense_parameters)
-        if table.empty:
-            raise ValueError(f"no evidence to fit kernel {model.name!r} on")
-        return table[table["n"].isin(BOXPLOT_TOKENS)]
+    published = boxplot_table(model.name)
+    published = published[published["n"].isin(BOXPLOT_TOKENS)]
+    if published.empty:
+        raise ValueError(f"no evidence to fit kernel {model.name!r} on")
+    predicted = boxplot_predictor(model, published, dense_parameters)
+    measured = published["published"].to_numpy()
 
     def errors(parameters: Any) -> Array:
-        table = chosen(parameters)
-        return np.log(table["published"] / table["predicted"]).to_numpy()
+        return np.log(measured / predicted(parameters))
 
     solved = least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
-    table = chosen(solved)
+    table = published.assign(predicted=predicted(solved))
     sizes = (3584.0, 49152.0)
     return FittedKernel(
         parameters=asdict(solved),

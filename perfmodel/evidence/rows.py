@@ -6,6 +6,7 @@ Some papers print only speed-ups over cuBLAS. They become times through the cuBL
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,35 +68,37 @@ def boxplot_shapes() -> pd.DataFrame:
     return times.loc[times["source"] == BOXPLOT_SHAPES_SOURCE, ["m", "k"]].drop_duplicates()
 
 
-def boxplot_speedups(model: KernelModel, parameters: Any, dense_parameters: Any) -> pd.DataFrame:
-    """Published quartiles of the speed-up over cuBLAS on an A100, 31 shapes, beside the model's.
+def boxplot_table(kernel: str) -> pd.DataFrame:
+    """Published quartiles of one kernel's speed-up over cuBLAS on an A100 over the 31 shapes.
 
     Returns
     -------
     pandas.DataFrame
-        ``kernel, n, sparsity, quartile, published, predicted``; empty if the table does not show the kernel.
+        ``kernel, n, sparsity, quartile, published``; empty if the table does not show the kernel.
     """
-    import pandas as pd
+    table = load_table(BOXPLOT_TABLE).assign(kernel=lambda t: t["kernel"].replace(BOXPLOT_NAMES))
+    table = table.loc[table["kernel"] == kernel, ["kernel", "n", "sparsity", *QUARTILES]]
+    long = table.melt(["kernel", "n", "sparsity"], list(QUARTILES), "quartile", "published")
+    return long.assign(quartile=long["quartile"].map(QUARTILES))
 
-    table = load_table(BOXPLOT_TABLE)
-    table = table[table["kernel"].replace(BOXPLOT_NAMES) == model.name]
+
+def boxplot_predictor(model: KernelModel, published: pd.DataFrame, dense_parameters: Any) -> Callable[[Any], Array]:
+    """Parameters -> the model's own quartile for each row of `boxplot_table`."""
     shapes = boxplot_shapes()
-    n, sparsity = (table[name].to_numpy()[:, None] for name in ("n", "sparsity"))
+    cases, case = np.unique(published[["n", "sparsity"]].to_numpy(dtype=np.float64), axis=0, return_inverse=True)
     machine = Machine.of(load_gpu("a100-40gb"))
-    shape = Shape.of(shapes["m"].to_numpy()[None, :], shapes["k"].to_numpy()[None, :], n, sparsity)
+    shape = Shape.of(shapes["m"].to_numpy(), shapes["k"].to_numpy(), cases[:, :1], cases[:, 1:])
     dense_s = KERNELS[BASELINE].time(machine, shape, dense_parameters).time_s
-    ratio = np.broadcast_to(dense_s / model.time(machine, shape, parameters).time_s, (len(table), len(shapes)))
-    parts = [
-        pd.DataFrame(
-            {
-                "kernel": model.name,
-                "n": table["n"],
-                "sparsity": table["sparsity"],
-                "quartile": quantile,
-                "published": table[column],
-                "predicted": np.quantile(ratio, quantile, axis=1),
-            }
-        )
-        for column, quantile in QUARTILES.items()
-    ]
-    return pd.concat(parts, ignore_index=True)
+    kinds, kind = np.unique(published["quartile"].to_numpy(), return_inverse=True)
+
+    def quartiles(parameters: Any) -> Array:
+        ratio = dense_s / model.time(machine, shape, parameters).time_s
+        return np.quantile(np.broadcast_to(ratio, (len(cases), len(shapes))), kinds, axis=1)[kind, case]
+
+    return quartiles
+
+
+def boxplot_speedups(model: KernelModel, parameters: Any, dense_parameters: Any) -> pd.DataFrame:
+    """`boxplot_table` of a kernel with the model's quartiles beside it, column ``predicted``."""
+    published = boxplot_table(model.name)
+    return published.assign(predicted=boxplot_predictor(model, published, dense_parameters)(parameters))
