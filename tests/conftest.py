@@ -55,7 +55,7 @@ def _group(place: str) -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups first, so that no process ends with a long one; ``-m "not slow"`` (`make test-fast`) leaves slow ones out."""
+    """Groups first, so that none is started last; ``-m "not slow"`` (`make test-fast`) leaves the slow ones out."""
     place = {item: item.path.relative_to(HERE).as_posix() for item in items if HERE in item.path.parents}
     for item in place:
         if place[item].startswith(SLOW):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -95,66 +99,73 @@ def test_quantised_extremes(value: float) -> None:
     np.testing.assert_allclose(encode_quantised_bitmap(a, 8).decode(), a, rtol=0.01)
 
 
-WEIGHTS = encode_bitmap(random_matrix(40, 70, 0.3))
-QUANTISED = encode_quantised_bitmap(random_matrix(40, 70, 0.3), 4)
-BAD_MASK = WEIGHTS.masks.copy()
-BAD_MASK[0, 0] ^= np.uint64(1) << np.uint64(63)
-MORE_BITS = WEIGHTS.masks.copy()
-MORE_BITS[0] = ~np.uint64(0)
-OUTSIDE = WEIGHTS.masks.copy()
-OUTSIDE[3, 31] |= np.uint64(1) << np.uint64(63)
-FALLING = WEIGHTS.offsets.copy()
-FALLING[1] = FALLING[2] + 1
+@cache
+def bitmap(width: int = 1) -> Bitmap:
+    return encode_bitmap(random_matrix(40, 70, 0.3), width)
+
+
+@cache
+def quantised() -> QuantisedBitmap:
+    return encode_quantised_bitmap(random_matrix(40, 70, 0.3), 4)
+
+
+def changed(buffer: np.ndarray, place: tuple[int, ...] | int, value: object) -> np.ndarray:
+    buffer = buffer.copy()
+    buffer[place] = value
+    return buffer
+
+
+def with_last_bit(masks: np.ndarray) -> np.ndarray:
+    """The last lane of the last strip holds its last bit, which lies beyond a matrix of 40 x 70."""
+    bits = masks.dtype.type
+    return changed(masks, (3, 31), masks[3, 31] | bits(1) << bits(8 * masks.itemsize - 1))
 
 
 @pytest.mark.parametrize(
-    ("weights", "field", "value", "message"),
+    ("weights", "field", "damage", "message"),
     [
-        (WEIGHTS, "shape", (40, 0), r"shape: \(40, 0\); allowed"),
-        (WEIGHTS, "shape", (40, 200), "masks: uint64"),
-        (WEIGHTS, "shape", (40, 66), "masks: a bit beyond"),
-        (WEIGHTS, "masks", WEIGHTS.masks[:-1], "masks: uint64"),
-        (WEIGHTS, "masks", WEIGHTS.masks.astype(np.int64), "masks: int64"),
-        (WEIGHTS, "masks", MORE_BITS, r"offsets: strip \[0\] of another size"),
-        (WEIGHTS, "masks", OUTSIDE, "masks: a bit beyond the matrix|offsets: strip"),
-        (WEIGHTS, "values", WEIGHTS.values[:-8], r"offsets\[-1\]"),
-        (WEIGHTS, "values", WEIGHTS.values.astype(np.float32), "values: float32"),
-        (WEIGHTS, "offsets", WEIGHTS.offsets[:-1], "offsets: int32 of shape"),
-        (WEIGHTS, "offsets", FALLING, "offsets: falls after entry"),
-        (WEIGHTS, "element", "float32", "element: float32"),
-        (QUANTISED, "value_bits", 5, "value_bits: 5; allowed: 4 or 8"),
-        (QUANTISED, "value_bits", 8, "offsets"),
-        (QUANTISED, "codes", QUANTISED.codes[:-16], r"offsets\[-1\]"),
-        (QUANTISED, "scales", QUANTISED.scales[:, :0], "scales: float16"),
-        (QUANTISED, "scales", QUANTISED.scales * np.float16("inf"), "scales: infinity"),
+        (bitmap, "shape", lambda w: (40, 0), r"shape: \(40, 0\); allowed"),
+        (bitmap, "shape", lambda w: (40, 200), "masks: uint64"),
+        (bitmap, "shape", lambda w: (40, 66), "masks: a bit beyond"),
+        (bitmap, "masks", lambda w: w.masks[:-1], "masks: uint64"),
+        (bitmap, "masks", lambda w: w.masks.astype(np.int64), "masks: int64"),
+        (bitmap, "masks", lambda w: changed(w.masks, 0, ~np.uint64(0)), r"offsets: strip \[0\] of another size"),
+        (bitmap, "masks", lambda w: with_last_bit(w.masks), "masks: a bit beyond the matrix|offsets: strip"),
+        (bitmap, "values", lambda w: w.values[:-8], r"offsets\[-1\]"),
+        (bitmap, "values", lambda w: w.values.astype(np.float32), "values: float32"),
+        (bitmap, "offsets", lambda w: w.offsets[:-1], "offsets: int32 of shape"),
+        (bitmap, "offsets", lambda w: changed(w.offsets, 1, w.offsets[2] + 1), "offsets: falls after entry"),
+        (bitmap, "element", lambda w: "float32", "element: float32"),
+        (quantised, "value_bits", lambda w: 5, "value_bits: 5; allowed: 4 or 8"),
+        (quantised, "value_bits", lambda w: 8, "offsets"),
+        (quantised, "codes", lambda w: w.codes[:-16], r"offsets\[-1\]"),
+        (quantised, "scales", lambda w: w.scales[:, :0], "scales: float16"),
+        (quantised, "scales", lambda w: w.scales * np.float16("inf"), "scales: infinity"),
     ],
 )
 def test_corrupt_encodings_are_refused(
-    weights: Bitmap | QuantisedBitmap, field: str, value: object, message: str
+    weights: Callable[[], Bitmap | QuantisedBitmap], field: str, damage: Callable[[Any], object], message: str
 ) -> None:
+    sound = weights()
     with pytest.raises(ValueError, match=message), np.errstate(invalid="ignore"):
-        type(weights).from_buffers(**(vars(weights) | {field: value}))
-
-
-PAIRS = encode_bitmap(random_matrix(40, 70, 0.3), width=2)
-PAIR_OUTSIDE = PAIRS.masks.copy()
-PAIR_OUTSIDE[3, 31] |= np.uint32(1) << np.uint32(31)
+        type(sound).from_buffers(**(vars(sound) | {field: damage(sound)}))
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "damage", "message"),
     [
-        ("shape", (40, 69), "values: a weight beyond the last column"),
-        ("shape", (40, 66), "masks: a bit beyond"),
-        ("masks", PAIRS.masks.astype(np.uint64), "offsets|masks"),
-        ("masks", PAIRS.masks[:-1], "masks: uint32"),
-        ("masks", PAIR_OUTSIDE, "masks: a bit beyond the matrix|offsets: strip"),
-        ("values", PAIRS.values[:-8], r"offsets\[-1\]"),
+        ("shape", lambda w: (40, 69), "values: a weight beyond the last column"),
+        ("shape", lambda w: (40, 66), "masks: a bit beyond"),
+        ("masks", lambda w: w.masks.astype(np.uint64), "offsets|masks"),
+        ("masks", lambda w: w.masks[:-1], "masks: uint32"),
+        ("masks", lambda w: with_last_bit(w.masks), "masks: a bit beyond the matrix|offsets: strip"),
+        ("values", lambda w: w.values[:-8], r"offsets\[-1\]"),
     ],
 )
-def test_corrupt_pairs_are_refused(field: str, value: object, message: str) -> None:
+def test_corrupt_pairs_are_refused(field: str, damage: Callable[[Bitmap], object], message: str) -> None:
+    sound = bitmap(width=2)
     with pytest.raises(ValueError, match=message):
-        Bitmap.from_buffers(**(vars(PAIRS) | {field: value}))
+        Bitmap.from_buffers(**(vars(sound) | {field: damage(sound)}))
 
 
 def test_encoders_refuse_what_they_cannot_hold() -> None:
