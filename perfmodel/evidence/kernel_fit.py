@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_kernel_times
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import least_squares_parameters
-from perfmodel.evidence.rows import boxplot_predictor, boxplot_table, kernel_evidence, launched_by_graph
+from perfmodel.evidence.rows import (
+    boxplot_predictor,
+    boxplot_quartiles,
+    boxplot_table,
+    kernel_evidence,
+    launched_by_graph,
+)
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import kernel_parameters
 
@@ -116,11 +122,6 @@ def predictor(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
     return seconds
 
 
-def predict_rows(model: KernelModel, rows: pd.DataFrame, parameters: Any) -> Array:
-    """Seconds that `predictor` gives for these parameters."""
-    return predictor(model, rows)(parameters)
-
-
 def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
     """Weight of each fitted row: the rule's weight shared evenly among its rows."""
     weights = np.zeros(len(rows))
@@ -131,21 +132,17 @@ def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
     return weights
 
 
-def scorer(rows: pd.DataFrame) -> Callable[[Array], Array]:
-    """Predicted seconds -> log ratio to the evidence; zero where a row only bounds the time and the bound holds."""
+def residuals(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
+    """Parameters -> log ratio of prediction to evidence; zero where a row only bounds the time and the bound holds."""
+    seconds = predictor(model, rows)
     measured_us = rows["time_us"].to_numpy(dtype=np.float64)
     bounded = (rows["status"] == "lower_bound").to_numpy()
 
-    def errors(predicted_s: Array) -> Array:
-        error = np.log(predicted_s * 1e6 / measured_us)
+    def errors(parameters: Any) -> Array:
+        error = np.log(seconds(parameters) * 1e6 / measured_us)
         return np.where(bounded, np.minimum(error, 0.0), error)
 
     return errors
-
-
-def residuals(predicted_s: Array, rows: pd.DataFrame) -> Array:
-    """Log errors that `scorer` gives for these predictions."""
-    return scorer(rows)(predicted_s)
 
 
 def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: Rules = FIT_RULES) -> FittedKernel:
@@ -164,7 +161,7 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: 
         return _fit_boxplot(model, dense_parameters)
     used = [rule for rule in rules if rule.select(rows).any()]
     solved = solve(model, rows, used)
-    error = residuals(predict_rows(model, rows, solved), rows)
+    error = residuals(model, rows)(solved)
     return FittedKernel(
         parameters=asdict(solved),
         fitted_on="; ".join(rule.describe() for rule in used),
@@ -186,10 +183,10 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
     """Parameters of ``model`` that fit ``rows`` best."""
     scale = np.sqrt(row_weights(rows, rules) * len(rows))
     relative = [rule.select(rows) for rule in rules if rule.relative]
-    predicted_s, errors_of = predictor(model, rows), scorer(rows)
+    errors_at = residuals(model, rows)
 
     def errors(parameters: Any) -> Array:
-        error = errors_of(predicted_s(parameters))
+        error = errors_at(parameters)
         for chosen in relative:
             error[chosen] -= error[chosen].mean() if chosen.any() else 0.0
         return scale * error
@@ -199,25 +196,23 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
 
 def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
     """Fit to published quartiles of the speed-up over cuBLAS."""
-    published = boxplot_table(model.name)
-    published = published[published["n"].isin(BOXPLOT_TOKENS)]
-    if published.empty:
+    table = boxplot_table(model.name)
+    table = table[table["n"].isin(BOXPLOT_TOKENS)]
+    if table.empty:
         raise ValueError(f"no evidence to fit kernel {model.name!r} on")
-    predicted = boxplot_predictor(model, published, dense_parameters)
-    measured = published["published"].to_numpy()
+    predicted, published = boxplot_predictor(model, table, dense_parameters), boxplot_quartiles(table)
 
     def errors(parameters: Any) -> Array:
-        return np.log(measured / predicted(parameters))
+        return np.log(published / predicted(parameters))
 
     solved = least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
-    table = published.assign(predicted=predicted(solved))
     sizes = (3584.0, 49152.0)
     return FittedKernel(
         parameters=asdict(solved),
         fitted_on=f"quartiles of SpInfer's speed-up over cuBLAS on an A100, N = {', '.join(map(str, BOXPLOT_TOKENS))}",
         gpus=["a100-40gb"],
-        rows=len(table),
-        mean_absolute_error=_rounded((table["published"] / table["predicted"] - 1).abs().mean()),
+        rows=published.size,
+        mean_absolute_error=_rounded(np.mean(np.abs(published / predicted(solved) - 1))),
         evidence_range={
             "m": sizes,
             "k": sizes,

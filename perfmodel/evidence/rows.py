@@ -74,31 +74,27 @@ def boxplot_table(kernel: str) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``kernel, n, sparsity, quartile, published``; empty if the table does not show the kernel.
+        ``n, sparsity`` and the columns of `QUARTILES`; empty if the table does not show the kernel.
     """
-    table = load_table(BOXPLOT_TABLE).assign(kernel=lambda t: t["kernel"].replace(BOXPLOT_NAMES))
-    table = table.loc[table["kernel"] == kernel, ["kernel", "n", "sparsity", *QUARTILES]]
-    long = table.melt(["kernel", "n", "sparsity"], list(QUARTILES), "quartile", "published")
-    return long.assign(quartile=long["quartile"].map(QUARTILES))
+    table = load_table(BOXPLOT_TABLE)
+    return table.loc[table["kernel"].replace(BOXPLOT_NAMES) == kernel, ["n", "sparsity", *QUARTILES]]
 
 
-def boxplot_predictor(model: KernelModel, published: pd.DataFrame, dense_parameters: Any) -> Callable[[Any], Array]:
-    """Parameters -> the model's own quartile for each row of `boxplot_table`."""
+def boxplot_quartiles(table: pd.DataFrame) -> Array:
+    """The quartiles that rows of `boxplot_table` state, one after the other, in the order of `boxplot_predictor`."""
+    return table[list(QUARTILES)].to_numpy(dtype=np.float64).ravel("F")
+
+
+def boxplot_predictor(model: KernelModel, table: pd.DataFrame, dense_parameters: Any) -> Callable[[Any], Array]:
+    """Parameters -> the model's own quartiles for rows of `boxplot_table`: first the first ones, then the medians."""
     shapes = boxplot_shapes()
-    cases, case = np.unique(published[["n", "sparsity"]].to_numpy(dtype=np.float64), axis=0, return_inverse=True)
+    n, sparsity = (table[name].to_numpy()[:, None] for name in ("n", "sparsity"))
     machine = Machine.of(load_gpu("a100-40gb"))
-    shape = Shape.of(shapes["m"].to_numpy(), shapes["k"].to_numpy(), cases[:, :1], cases[:, 1:])
+    shape = Shape.of(shapes["m"].to_numpy(), shapes["k"].to_numpy(), n, sparsity)
     dense_s = KERNELS[BASELINE].time(machine, shape, dense_parameters).time_s
-    kinds, kind = np.unique(published["quartile"].to_numpy(), return_inverse=True)
 
     def quartiles(parameters: Any) -> Array:
-        ratio = dense_s / model.time(machine, shape, parameters).time_s
-        return np.quantile(np.broadcast_to(ratio, (len(cases), len(shapes))), kinds, axis=1)[kind, case]
+        ratio = np.broadcast_to(dense_s / model.time(machine, shape, parameters).time_s, (len(table), len(shapes)))
+        return np.quantile(ratio, list(QUARTILES.values()), axis=1).ravel()
 
     return quartiles
-
-
-def boxplot_speedups(model: KernelModel, parameters: Any, dense_parameters: Any) -> pd.DataFrame:
-    """`boxplot_table` of a kernel with the model's quartiles beside it, column ``predicted``."""
-    published = boxplot_table(model.name)
-    return published.assign(predicted=boxplot_predictor(model, published, dense_parameters)(parameters))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence.kernel_fit import fitted_rows, predict_rows, residuals, solve
+from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
 from perfmodel.kernels import kernel_model
 from perfmodel.kernels.fits import half_width, kernel_parameters
 
@@ -69,7 +69,7 @@ def own_errors(name: str, fit: FittedKernel, own: pd.DataFrame) -> Array:
     rows = own[own["kernel"] == name]
     if rows.empty:
         return np.zeros(1)
-    return residuals(predict_rows(kernel_model(name), rows, kernel_parameters(fit, name)), rows)
+    return residuals(kernel_model(name), rows)(kernel_parameters(fit, name))
 
 
 def quantile(errors: Array) -> float:
@@ -86,7 +86,7 @@ def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> lis
     found = []
     for _, group in rows.groupby("gpu"):
         thinned = group.sample(min(SAMPLE, len(group)), random_state=0)
-        found.append(residuals(predict_rows(model, thinned, parameters), thinned))
+        found.append(residuals(model, thinned)(parameters))
     return found
 
 
@@ -112,8 +112,7 @@ def _cross_errors(name: str, rows: pd.DataFrame, folds: NDArray[np.int64]) -> Ar
         test = rows[(folds == fold) & (rows["status"] != "lower_bound").to_numpy()]
         if test.empty:
             continue
-        error = residuals(predict_rows(model, test, solve(model, rows[folds != fold])), test)
-        errors.append(error)
+        errors.append(residuals(model, test)(solve(model, rows[folds != fold])))
     return np.concatenate(errors)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predict_rows
+from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
 from perfmodel.evidence.rows import kernel_evidence
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
@@ -43,7 +43,7 @@ def join_predictions(
     rows["predicted_us"] = np.nan
     for kernel, group in rows.groupby("kernel"):
         name = str(kernel)
-        seconds = predict_rows(KERNELS[name], group, calibrated(name, calibration))
+        seconds = predictor(KERNELS[name], group)(calibrated(name, calibration))
         rows.loc[group.index, "predicted_us"] = seconds * 1e6
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
