@@ -13,9 +13,9 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -31,7 +31,22 @@ TRACE_SCHEMA = 1
 CALIBRATION_FILE = "calibration/kernels.json"
 _TABLE_SUFFIXES = (".csv", ".parquet")
 _RecordT = TypeVar("_RecordT", bound=Record)
+_ReadT = TypeVar("_ReadT", bound=Callable[..., Any])
 Fits = dict[str, FittedKernel]
+
+
+def _once_a_version(read: _ReadT) -> _ReadT:
+    """Read a path again only when the file has changed, so that one edited in a running session counts."""
+
+    @cache
+    def at(path: Path, modified_ns: int, *arguments: Any) -> Any:
+        return read(path, *arguments)
+
+    @wraps(read)
+    def latest(path: Path, *arguments: Any) -> Any:
+        return at(path, path.stat().st_mtime_ns, *arguments)
+
+    return cast("_ReadT", latest)
 
 
 def data_directory() -> Path:
@@ -165,12 +180,7 @@ def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFram
         if not any(fnmatch(name, pattern) for name in tables):
             raise ValueError(f"no table of kernel times matches {pattern!r}; there are {', '.join(tables) or 'none'}")
     chosen = [path for name, path in tables.items() if any(fnmatch(name, pattern) for pattern in patterns)]
-    return pd.concat([_kernel_times_at(path, path.stat().st_mtime_ns) for path in chosen], ignore_index=True)
-
-
-@cache
-def _kernel_times_at(path: Path, modified_ns: int) -> pd.DataFrame:
-    return read_kernel_times(path)
+    return pd.concat([_stored_kernel_times(path) for path in chosen], ignore_index=True)
 
 
 def read_kernel_times(path: str | Path) -> pd.DataFrame:
@@ -187,14 +197,16 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
         return checked_kernel_times(table)
 
 
+_stored_kernel_times = _once_a_version(read_kernel_times)
+
+
 def load_sources() -> dict[str, Source]:
     """Provenance of the evidence: one record per table of ``data/sources.toml``, by its key."""
-    path = data_directory() / "sources.toml"
-    return dict(_sources_at(path, path.stat().st_mtime_ns))
+    return dict(_sources(data_directory() / "sources.toml"))
 
 
-@cache
-def _sources_at(path: Path, modified_ns: int) -> dict[str, Source]:
+@_once_a_version
+def _sources(path: Path) -> dict[str, Source]:
     return {key: _convert(fields, Source, path, within=key) for key, fields in _parse(path).items()}
 
 
@@ -219,11 +231,11 @@ def load_calibration(file: str = CALIBRATION_FILE, check: Callable[[Fits], None]
     path = Path(own) if own else data_directory() / file
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file; make it with `lscd calibrate`")
-    return _calibration_at(path, path.stat().st_mtime_ns, check)
+    return _calibration(path, check)
 
 
-@cache
-def _calibration_at(path: Path, modified_ns: int, check: Callable[[Fits], None] | None) -> Fits:
+@_once_a_version
+def _calibration(path: Path, check: Callable[[Fits], None] | None) -> Fits:
     found = {name: _convert(fields, FittedKernel, path, within=name) for name, fields in _parse(path).items()}
     if check is not None:
         with _named(path):
@@ -242,8 +254,7 @@ def load_trace(variant: str) -> dict[str, Any]:
     names = trace_names()
     if variant not in names:
         raise ValueError(unknown_name("trace", variant, names))
-    path = data_directory() / "traces" / f"{variant}.json"
-    return _trace_at(path, path.stat().st_mtime_ns)
+    return _trace(data_directory() / "traces" / f"{variant}.json")
 
 
 def trace_names() -> tuple[str, ...]:
@@ -251,8 +262,8 @@ def trace_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (data_directory() / "traces").glob("*.json")))
 
 
-@cache
-def _trace_at(path: Path, modified_ns: int) -> dict[str, Any]:
+@_once_a_version
+def _trace(path: Path) -> dict[str, Any]:
     trace = _parse(path)
     if trace.get("schema") != TRACE_SCHEMA:
         raise ValueError(f"{_shown(path)}: schema is {trace.get('schema')}, allowed is {TRACE_SCHEMA}")
@@ -291,12 +302,11 @@ def _find(name_or_path: str | Path, kind: str, folder: str) -> Path:
 def _load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
     if not path.is_file():
         raise ValueError(f"{_shown(path)}: no such file")
-    return _record_at(path, path.stat().st_mtime_ns, kind)
+    return _record(path, kind)
 
 
-@cache
-def _record_at(path: Path, modified_ns: int, kind: type[_RecordT]) -> _RecordT:
-    # The modification time is in the cache's key, so that a file edited in a running session is read again.
+@_once_a_version
+def _record(path: Path, kind: type[_RecordT]) -> _RecordT:
     fields = _parse(path)
     if "key" in fields:
         raise ValueError(f"{_shown(path)}: unknown key 'key': the file's name is the key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -97,7 +98,12 @@ def test_another_data_directory_is_used_and_a_broken_table_in_it_refused(
         gpu_names()
 
 
-def test_records_are_read_once() -> None:
-    load._record_at.cache_clear()
-    assert load_model("opt-30b") is load_model("opt-30b")
-    assert load._record_at.cache_info().misses == 1
+def test_records_are_read_once_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = Path(shutil.copy(data_directory() / "models" / "opt-30b.toml", tmp_path))
+    read, parse = [], load._parse
+    monkeypatch.setattr(load, "_parse", lambda path: read.append(path) or parse(path))
+    assert load_model(path) is load_model(path)
+    assert len(read) == 1
+    os.utime(path, ns=(1, 1))
+    assert load_model(path).parameters == load_model("opt-30b").parameters
+    assert read.count(path) == 2
