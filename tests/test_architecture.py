@@ -194,9 +194,7 @@ def test_a_changed_file_finds_its_test_by_its_path(package: str) -> None:
 def test_every_room_has_tests(package: str) -> None:
     rooms = {path.parent.relative_to(ROOT).as_posix() for path in sources(package)}
     untested = {home for home in rooms if not list((ROOT / "tests" / home).glob("test_*.py"))}
-    assert untested <= {"perfmodel/plotting"}, (
-        untested
-    )  # its pictures are drawn by the report's tests and the notebooks
+    assert untested == set()
 
 
 # What README, docs and notebooks of the first layout told users to import.

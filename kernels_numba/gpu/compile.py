@@ -145,12 +145,26 @@ def check_arch(arch: str) -> str:
     return arch
 
 
+@contextmanager
+def _garbage_stays() -> Iterator[None]:
+    """No garbage collection within: Numba's millions of small objects set off many, for 40 % of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 @cache
 def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
     if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
         raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
-    ptx = _numba_ptx(variant, ARCHITECTURES[check_arch(arch)].compute_capability)
+    cc = ARCHITECTURES[check_arch(arch)].compute_capability
+    with _garbage_stays():
+        ptx = _numba_ptx(variant, cc)
     entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
     assert entry is not None
     # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.
@@ -192,21 +206,8 @@ def _lowered(variant: Variant) -> Any:
     }
     options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": ARCHITECTURES["sm_80"].compute_capability}
     bounds = (variant.threads, variant.blocks_per_sm)
-    with _garbage_stays():
-        library, _ = lower(variant.make(*variant.parameters), variant.signature, launch_bounds=bounds, **options)
+    library, _ = lower(variant.make(*variant.parameters), variant.signature, launch_bounds=bounds, **options)
     return library
-
-
-@contextmanager
-def _garbage_stays() -> Iterator[None]:
-    """No garbage collection within: Numba's millions of small objects set off many, for 40 % of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @cache
