@@ -29,16 +29,22 @@ def calibrate(
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
     """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
-    from perfmodel.catalog import CALIBRATION_FILE, data_directory
+    from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_kernel_times
     from perfmodel.evidence.kernel_fit import fit_all
+    from perfmodel.evidence.memory_fit import fit_memory
+    from perfmodel.evidence.rows import with_residency
     from perfmodel.evidence.uncertainty import with_spread
     from perfmodel.kernels.fits import unmeasured_kernels
+    from perfmodel.kernels.limits import MEMORY_FILE
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
     if own is not None and out is not None:
         refuse_overwriting(own, writable(out))
     mine = None if own is None else _read_own(own)
+    if out is None:
+        # What memories sustain holds for every kernel, so it is stored before one is fitted.
+        _store(fit_memory(with_residency(load_kernel_times())), data_directory() / MEMORY_FILE)
     fitted, published = fit_all(mine)
     fitted = with_spread(fitted, published, mine)
     _store(fitted, out or data_directory() / CALIBRATION_FILE)
@@ -53,7 +59,6 @@ def calibrate(
     # Whole systems stand on the kernels just stored, so they come after them.
     _store(systems_fit.fit(), data_directory() / collectives.CALIBRATION_FILE)
     if simulator:
-        from perfmodel.catalog import load_kernel_times
         from perfmodel.evidence import pipeline_fit
         from perfmodel.pipeline.parameters import PIPELINE_FILE
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Gpu
-from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Prediction:
         True outside the evidence the kernel was fitted on, so everywhere if it was not.
     measured : bool
         False for a kernel without a fit, whose parameters are assumed.
+    at_least : ndarray of bool
+        True where ``time_s`` is a lower bound and nothing more is known: ``hi_s`` is infinite, and nothing may be
+        ranked by it.
+    resident : ndarray of bool
+        True where a warm call finds its weights in the L2.
     """
 
     kernel: str
@@ -58,10 +63,12 @@ class Prediction:
     hi_s: Array
     extrapolated: NDArray[np.bool_]
     measured: bool
+    at_least: NDArray[np.bool_]
+    resident: NDArray[np.bool_]
 
     @property
     def speedup_vs_dense(self) -> Array:
-        """Time of cuBLAS over time of this kernel; above 1 the kernel wins."""
+        """Time of cuBLAS over time of this kernel, at most where only a bound is known; above 1 the kernel wins."""
         return self.dense_s / self.time_s
 
 
@@ -83,7 +90,16 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
 
 
 def predict(
-    kernel: str, gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
+    kernel: str,
+    gpu: str | Gpu,
+    m: ArrayLike,
+    k: ArrayLike,
+    n: ArrayLike,
+    sparsity: ArrayLike = 0.0,
+    *,
+    launch: ArrayLike = "stream",
+    cache: ArrayLike = "cold",
+    split_k: ArrayLike | None = None,
 ) -> Prediction:
     """Predict ``C[m, n] = A[m, k] @ B[k, n]`` with A at ``sparsity``.
 
@@ -97,6 +113,13 @@ def predict(
         Rows, columns of the weights; tokens in flight. At least 1.
     sparsity : array_like
         Fraction of zero weights, 0 to 1.
+    launch : array_like
+        ``stream`` (launched one by one) or ``graph`` (replayed from a CUDA graph).
+    cache : array_like
+        ``cold``: every byte comes from device memory, as for the layers of a model. ``warm``: the same product was
+        called just before, and what fits of it is still in the L2, as in a benchmark's loop.
+    split_k : array_like, optional
+        Ways to share K among blocks, NaN where the kernel chooses; kernels without split-K ignore it.
 
     Returns
     -------
@@ -116,16 +139,18 @@ def predict(
     """
     model = kernel_model(kernel)
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    shape = Shape.of(m, k, n, sparsity)
+    shape, call = Shape.of(m, k, n, sparsity), Call.of(launch, cache, split_k)
     check_tokens(model, shape.n)
     calibration = kernel_fits()
     machine = Machine.of(record)
-    result = model.time(machine, shape, calibrated(kernel, calibration))
-    dense = result if kernel == BASELINE else KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE, calibration))
+    result = model.time(machine, shape, calibrated(kernel, calibration), call)
+    baseline = KERNELS[BASELINE]
+    dense = baseline.time(machine, shape, calibrated(BASELINE, calibration), call)
+    lo_s, hi_s = interval(model, calibration, record.key, machine, shape, call, result)
     fit = calibration.get(kernel)
-    lo_s, hi_s = interval(model, fit, record.key, machine, shape, result.time_s)
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)
-    full = np.broadcast_shapes(shape.m.shape, shape.k.shape, shape.n.shape, shape.sparsity.shape)
+    weight_bytes = model.format.bytes_of(shape.m, shape.k, shape.sparsity)
+    full = np.broadcast(*vars(shape).values(), *vars(call).values()).shape
     return Prediction(
         kernel=kernel,
         gpu=record.key,
@@ -134,11 +159,13 @@ def predict(
         bound=np.broadcast_to(result.bound, full),
         terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
         dram_bytes=np.broadcast_to(result.dram_bytes, full),
-        weight_bytes=np.broadcast_to(model.format.bytes_of(shape.m, shape.k, shape.sparsity), full),
+        weight_bytes=np.broadcast_to(weight_bytes, full),
         lo_s=np.broadcast_to(lo_s, full),
         hi_s=np.broadcast_to(hi_s, full),
         extrapolated=np.broadcast_to(outside, full),
         measured=fit is not None,
+        at_least=np.broadcast_to(model.at_least(shape), full),
+        resident=np.broadcast_to(call.resident(machine, weight_bytes), full),
     )
 
 

@@ -9,33 +9,40 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from perfmodel.catalog.specs import LARGEST_SIZE
+from perfmodel.catalog.specs import LARGEST_SIZE, Cache, Launch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KERNEL_TIME_COLUMNS = (
-    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
+    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "launch",
+    "split_k", "copies", "source", "note",
 )  # fmt: skip
-NAME_COLUMNS = ("gpu", "kernel", "status", "source")
-_SIZES = ("m", "k", "n")
+OPTIONAL_COLUMNS = {"launch": "stream", "split_k": math.nan, "copies": 1}  # and what holds where a table lacks them
+NAME_COLUMNS = ("gpu", "kernel", "status", "source", "cache")
+CHOICES = {"cache": tuple(Cache), "launch": tuple(Launch)}
+_SIZES = ("m", "k", "n", "copies")
 
 
 def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` with its columns in order and its sizes whole numbers.
+    """``table`` with its columns in order, the optional ones filled in, and its sizes whole numbers.
 
     Raises
     ------
     ValueError
-        If the columns are not exactly ``KERNEL_TIME_COLUMNS``, a name is empty, a size or time is not positive, or a
-        sparsity lies outside [0, 1]; the message names row, column and value. A time may be missing: its kernel failed.
+        If the columns are not ``KERNEL_TIME_COLUMNS`` (of which `OPTIONAL_COLUMNS` may be missing), a name is empty or
+        no choice there is, a size or time is not positive, or a sparsity lies outside [0, 1]; the message names row,
+        column and value. A time may be missing: its kernel failed.
     """
+    table = table.assign(**{name: value for name, value in OPTIONAL_COLUMNS.items() if name not in table})
     missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
     unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
     if missing or unknown:
         raise ValueError(f"missing columns {missing}, unknown columns {unknown}")
     for column in NAME_COLUMNS:
         _check_names(table, column)
+    for column, choices in CHOICES.items():
+        _check_choices(table, column, choices)
     for column in _SIZES:
         _check_numbers(
             table, column, lambda size: (size > 0) & (size <= LARGEST_SIZE) & (size % 1 == 0),
@@ -48,7 +55,10 @@ def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
     _check_numbers(
         table, "time_err_us", lambda error: error.isna() | ((error >= 0) & (error < math.inf)), "at least 0, or empty"
     )
-    return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64"))
+    _check_numbers(
+        table, "split_k", lambda ways: ways.isna() | ((ways >= 1) & (ways % 1 == 0)), "a positive integer, or empty"
+    )
+    return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64") | {"split_k": "float64"})
 
 
 def _check_names(table: pd.DataFrame, column: str) -> None:
@@ -56,6 +66,13 @@ def _check_names(table: pd.DataFrame, column: str) -> None:
     if wrong:
         bad = table[column].isna() | table[column].isin(wrong)
         raise ValueError(f"row {int(bad.to_numpy().argmax()) + 1}: {column} is empty or no text")
+
+
+def _check_choices(table: pd.DataFrame, column: str, choices: tuple[str, ...]) -> None:
+    bad = ~table[column].isin(choices)
+    if bad.any():
+        row = int(bad.to_numpy().argmax())
+        raise ValueError(f"row {row + 1}: {column} is {table[column].iloc[row]}, allowed are {', '.join(choices)}")
 
 
 def _check_numbers(table: pd.DataFrame, column: str, accepts: Callable[[pd.Series], pd.Series], allowed: str) -> None:

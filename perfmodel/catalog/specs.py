@@ -81,11 +81,15 @@ class Peak(Record, frozen=True, kw_only=True):
 
 
 class Dram(Record, frozen=True, kw_only=True):
-    """Device memory: datasheet bandwidth (decimal bytes/s) and usable size."""
+    """Device memory: datasheet bandwidth (decimal bytes/s) and usable size.
+
+    ``ecc`` tells inline ECC, whose check bits take 1/16 of size and bandwidth of a GDDR card; HBM has its own bits.
+    """
 
     bandwidth_bytes_per_s: Positive
     size_bytes: Positive
     kind: Text
+    ecc: bool = False
     source: Text
 
 
@@ -284,6 +288,13 @@ class Launch(StrEnum):
     GRAPH = "graph"
 
 
+class Cache(StrEnum):
+    """What a call finds in the L2: nothing of its own, or whatever its last call left there."""
+
+    COLD = "cold"
+    WARM = "warm"
+
+
 class Source(Record, frozen=True, kw_only=True):
     """Provenance of one evidence file: where from, which licence, how sure."""
 
@@ -294,7 +305,6 @@ class Source(Record, frozen=True, kw_only=True):
     method: Text
     error: Text
     date: Text
-    launch: Launch = Launch.STREAM
 
 
 class FittedKernel(Record, frozen=True, omit_defaults=True):

@@ -7,24 +7,28 @@ bound the time count when the prediction breaks the bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu, load_kernel_times
+from perfmodel.catalog import load_kernel_times
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import least_squares_parameters
 from perfmodel.evidence.rows import (
     boxplot_predictor,
     boxplot_quartiles,
     boxplot_table,
+    calls,
+    flush_s,
     kernel_evidence,
-    launched_by_graph,
+    machines,
+    shapes_of,
+    with_residency,
 )
-from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
 from perfmodel.kernels.fits import kernel_parameters
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ class FitRule:
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
         chosen = (evidence["source"] == self.source) & (evidence["gpu"] == self.gpu)
-        chosen &= evidence["status"].isin(FITTED_STATUS)
+        chosen &= evidence["status"].isin(FITTED_STATUS) & ~evidence["resident"]
         if self.tokens is not None:
             chosen &= evidence["n"].isin(self.tokens)
         if self.kernels is not None:
@@ -74,15 +78,20 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("flash-llm-sweep", "a100-80gb", None, 0.2),
     # Fig 9 never leaves the memory-bound regime; the Tensor-Core efficiency needs rows with many tokens, and the
     # latency of a graph replay needs rows that were replayed.
-    FitRule("aiconfigurator-gemm", "a100-80gb", (8, 256, 512), 0.3, kernels=("cublas",), relative=True),
-    # cuSPARSE takes another path for a single token, which no A100 row shows.
-    FitRule("macko-bench", "rtx-3090", (1,), 0.3, kernels=("cusparse", "macko")),
+    FitRule("aiconfigurator-gemm", "a100-80gb", (8, 256, 512), 0.5, kernels=("cublas",), relative=True),
+    FitRule("aiconfigurator-gemm", "h100", (8, 256, 512), 0.5, kernels=("cublas",)),
+    FitRule("macko-bench", "rtx-4090", (1,), 0.15, kernels=("cublas",)),
+    # cuSPARSE takes another path for a single token. Its cycles agree on this card and the RTX 4090, not on the RTX 3090.
+    FitRule("macko-bench", "rtx-2080-super", (1,), 0.15, kernels=("cublas", "cusparse")),
+    FitRule("macko-bench", "rtx-3090", (1,), 0.3, kernels=("cublas", "macko")),
     # Few: it tells what a non-zero costs beside its tokens, and must not outvote the rows with tokens.
-    FitRule("macko-sputnik", "rtx-3090", (1,), 0.03, kernels=("sputnik",)),
+    FitRule("macko-sputnik", "rtx-3090", (1,), 0.2, kernels=("sputnik",)),
+    FitRule("macko-sputnik", "rtx-2080-super", (1,), 0.2, kernels=("sputnik",)),
     FitRule("quant-llm-figures", "a100-80gb", (8, 32), 1.0),
 )
 # SpInfer's A100 times are known only as quartiles of speed-ups; these N are fitted, the others held out.
 BOXPLOT_TOKENS = (8, 32)
+BOXPLOT_BASELINE_SOURCE = "spinfer-rerun-times"
 
 
 OWN_WEIGHT = 3.0  # a user's own measurements count more than all published ones together
@@ -107,17 +116,21 @@ def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.
     return chosen
 
 
-def predictor(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
-    """Parameters -> seconds for evidence rows, all on GPUs of the catalogue, launched as their source launched them."""
-    names = list(rows["gpu"].unique())
-    machine = Machine.stack([load_gpu(name) for name in names], rows["gpu"].map({g: i for i, g in enumerate(names)}))
-    shape = Shape.of(*(rows[column].to_numpy(dtype=np.float64) for column in ("m", "k", "n", "sparsity")))
-    by_graph = launched_by_graph(rows)
+def predictor(
+    model: KernelModel, rows: pd.DataFrame, dram_share: Callable[[Any], Array] | None = None
+) -> Callable[[Any], Array]:
+    """Parameters -> seconds that ``model`` gives each row, as its harness would have measured them.
+
+    ``dram_share`` turns parameters into each row's share of its memory's rate; by default the stored one.
+    """
+    machine = machines(rows)
+    shape = shapes_of(rows)
+    call = calls(rows)
+    harness_s = flush_s(rows, machine, model.format.bytes_of(shape.m, shape.k, shape.sparsity))
 
     def seconds(parameters: Any) -> Array:
-        if hasattr(parameters, "launch_s"):
-            parameters = replace(parameters, launch_s=np.where(by_graph, 0.0, parameters.launch_s))
-        return model.time(machine, shape, parameters).time_s
+        at = machine if dram_share is None else machine.with_(dram_share=dram_share(parameters))
+        return np.asarray(model.time(at, shape, parameters, call).time_s + harness_s)
 
     return seconds
 
@@ -132,9 +145,11 @@ def row_weights(rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Array:
     return weights
 
 
-def residuals(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
+def residuals(
+    model: KernelModel, rows: pd.DataFrame, dram_share: Callable[[Any], Array] | None = None
+) -> Callable[[Any], Array]:
     """Parameters -> log ratio of prediction to evidence; zero where a row only bounds the time and the bound holds."""
-    seconds = predictor(model, rows)
+    seconds = predictor(model, rows, dram_share)
     measured_us = rows["time_us"].to_numpy(dtype=np.float64)
     bounded = (rows["status"] == "lower_bound").to_numpy()
 
@@ -145,10 +160,10 @@ def residuals(model: KernelModel, rows: pd.DataFrame) -> Callable[[Any], Array]:
     return errors
 
 
-def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: Rules = FIT_RULES) -> FittedKernel:
-    """Fit one kernel model to the fitted rows of ``evidence``.
-
-    ``dense_parameters`` are those of the cuBLAS model; needed for kernels known only by their speed-up over it.
+def fit(
+    name: str, evidence: pd.DataFrame, rules: Rules = FIT_RULES, lenders: Mapping[str, FittedKernel] | None = None
+) -> FittedKernel:
+    """Fit one kernel model to the fitted rows of ``evidence``; where there are none, to quartiles of its speed-up.
 
     Raises
     ------
@@ -157,8 +172,9 @@ def fit(name: str, evidence: pd.DataFrame, dense_parameters: Any = None, rules: 
     """
     model = kernel_model(name)
     rows = evidence[fitted_rows(evidence, rules) & (evidence["kernel"] == name).to_numpy()]
+    rows = rows[~model.at_least(shapes_of(rows))]
     if rows.empty:
-        return _fit_boxplot(model, dense_parameters)
+        return _fit_boxplot(model, boxplot_baseline(evidence), _start(model, lenders or {}))
     used = [rule for rule in rules if rule.select(rows).any()]
     solved = solve(model, rows, used)
     error = residuals(model, rows)(solved)
@@ -179,11 +195,18 @@ def _evidence_range(model: KernelModel, rows: pd.DataFrame) -> dict[str, tuple[f
     return found if model.format.depends_on_sparsity else found | {"sparsity": (0.0, 1.0)}
 
 
-def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> Any:
-    """Parameters of ``model`` that fit ``rows`` best."""
+def solve(
+    model: KernelModel,
+    rows: pd.DataFrame,
+    rules: Rules = FIT_RULES,
+    *,
+    start: Any = None,
+    dram_share: Callable[[Any], Array] | None = None,
+) -> Any:
+    """Parameters of ``model`` that fit ``rows`` best, searched from ``start``, the model's own by default."""
     scale = np.sqrt(row_weights(rows, rules) * len(rows))
     relative = [rule.select(rows) for rule in rules if rule.relative]
-    errors_at = residuals(model, rows)
+    errors_at = residuals(model, rows, dram_share)
 
     def errors(parameters: Any) -> Array:
         error = errors_at(parameters)
@@ -191,11 +214,27 @@ def solve(model: KernelModel, rows: pd.DataFrame, rules: Rules = FIT_RULES) -> A
             error[chosen] -= error[chosen].mean() if chosen.any() else 0.0
         return scale * error
 
-    return least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
+    return least_squares_parameters(start or model.Parameters(), errors, robust_scale=ROBUST_SCALE)
 
 
-def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
-    """Fit to published quartiles of the speed-up over cuBLAS."""
+def boxplot_baseline(evidence: pd.DataFrame) -> Any:
+    """Parameters of the dense model that fit the boxplots' own cuBLAS: the nine times printed beside them."""
+    rows = evidence[(evidence["source"] == BOXPLOT_BASELINE_SOURCE) & (evidence["kernel"] == BASELINE)]
+    errors = residuals(KERNELS[BASELINE], rows)
+    return least_squares_parameters(KERNELS[BASELINE].Parameters(), errors, robust_scale=ROBUST_SCALE)
+
+
+def _start(model: KernelModel, fitted: Mapping[str, FittedKernel]) -> Any:
+    """Where a fit starts: the model's own parameters, but what it borrows."""
+    return model.Parameters(**(fitted[model.borrows].parameters if model.borrows else {}))
+
+
+def _fit_boxplot(model: KernelModel, dense_parameters: Any, start: Any) -> FittedKernel:
+    """Fit to published quartiles of the speed-up over cuBLAS, whose parameters there ``dense_parameters`` are.
+
+    What ``model`` borrows from another kernel keeps its value in ``start``.
+    """
+    fixed = tuple(field.name for field in fields(kernel_model(model.borrows).Parameters)) if model.borrows else ()
     table = boxplot_table(model.name)
     table = table[table["n"].isin(BOXPLOT_TOKENS)]
     if table.empty:
@@ -205,11 +244,11 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any) -> FittedKernel:
     def errors(parameters: Any) -> Array:
         return np.log(published / predicted(parameters))
 
-    solved = least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE)
+    solved = least_squares_parameters(start, errors, robust_scale=ROBUST_SCALE, fixed=fixed)
     sizes = (3584.0, 49152.0)
     return FittedKernel(
         parameters=asdict(solved),
-        fitted_on=f"quartiles of SpInfer's speed-up over cuBLAS on an A100, N = {', '.join(map(str, BOXPLOT_TOKENS))}",
+        fitted_on=f"quartiles of its speed-up over cuBLAS on an A100, N = {', '.join(map(str, BOXPLOT_TOKENS))}",
         gpus=["a100-40gb"],
         rows=published.size,
         mean_absolute_error=_rounded(np.mean(np.abs(published / predicted(solved) - 1))),
@@ -238,14 +277,17 @@ def fit_all(own: pd.DataFrame | None = None) -> tuple[dict[str, FittedKernel], p
     """
     import pandas as pd
 
-    extra = [] if own is None else [own]
+    extra = [] if own is None else [with_residency(own)]
     rules = FIT_RULES if own is None else rules_with(own)
-    dense = fit(BASELINE, pd.concat([load_kernel_times(), *extra], ignore_index=True), rules=rules)
+    dense = fit(BASELINE, pd.concat([with_residency(load_kernel_times()), *extra], ignore_index=True), rules=rules)
     dense_parameters = kernel_parameters(dense, BASELINE)
     published = kernel_evidence(dense_parameters)
     evidence = pd.concat([published, *extra], ignore_index=True)
     names = [name for name in fitted_kernels(evidence, rules) if name != BASELINE]
-    return {BASELINE: dense, **{name: fit(name, evidence, dense_parameters, rules) for name in names}}, published
+    fitted = {BASELINE: dense}
+    for name in names:
+        fitted[name] = fit(name, evidence, rules, fitted)
+    return fitted, published
 
 
 def fitted_kernels(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> tuple[str, ...]:

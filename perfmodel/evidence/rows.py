@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_table
-from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
-from perfmodel.catalog.specs import Launch
-from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape
+from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times, load_table
+from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS, OPTIONAL_COLUMNS
+from perfmodel.catalog.specs import Cache, Launch
+from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ SPEEDUP_NAMES = {"tensorrt-llm-w8": "int8"}  # evidence name -> modelled kernel
 BOXPLOT_TABLE = "measured/a100-40gb/spinfer_boxplot.csv"
 BOXPLOT_NAMES = {"spinfer": "bitmap"}
 BOXPLOT_SHAPES_SOURCE = "macko-bench"  # its 31 shapes are those of SpInfer's benchmark
+DIRTY_SHARE, DIRTY_PER_READ = 0.25, 0.5
 QUARTILES = {"speedup_q1": 0.25, "speedup_median": 0.5, "speedup_q3": 0.75}
 
 
@@ -45,6 +46,7 @@ def derived_times(dense_parameters: Any) -> pd.DataFrame:
         status="derived",
         cache="warm",
         note="speed-up over cuBLAS, times our cuBLAS model",
+        **OPTIONAL_COLUMNS,
     )
     return table[list(KERNEL_TIME_COLUMNS)]
 
@@ -53,13 +55,51 @@ def kernel_evidence(dense_parameters: Any) -> pd.DataFrame:
     """Every kernel time there is: read, and derived from speed-ups."""
     import pandas as pd
 
-    return pd.concat([load_kernel_times(), derived_times(dense_parameters)], ignore_index=True)
+    return with_residency(pd.concat([load_kernel_times(), derived_times(dense_parameters)], ignore_index=True))
 
 
-def launched_by_graph(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """True for rows whose source replayed CUDA graphs, which saves most of the launch latency."""
-    graph = {key for key, source in load_sources().items() if source.launch is Launch.GRAPH}
-    return rows["source"].isin(graph).to_numpy()
+def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with a column ``resident``: True where warm calls find their weights in the L2, all copies of them.
+
+    Such rows are neither fitted nor scored with the others: they time the L2, not device memory.
+    """
+    resident = np.zeros(len(rows), dtype=bool)
+    for (kernel, gpu), places in rows.groupby(["kernel", "gpu"]).indices.items():
+        if kernel in KERNELS and gpu in gpu_names():
+            group = rows.iloc[places]
+            weights = KERNELS[str(kernel)].format.bytes_of(*(group[c].to_numpy(float) for c in ("m", "k", "sparsity")))
+            resident[places] = calls(group).resident(Machine.of(load_gpu(str(gpu))), weights)
+    return rows.assign(resident=resident)
+
+
+def shapes_of(rows: pd.DataFrame) -> Shape:
+    """The product of each row."""
+    return Shape.of(*(rows[column].to_numpy(dtype=np.float64) for column in ("m", "k", "n", "sparsity")))
+
+
+def machines(rows: pd.DataFrame) -> Machine:
+    """The GPU of each row."""
+    gpus = list(rows["gpu"].unique())
+    return Machine.stack([load_gpu(gpu) for gpu in gpus], rows["gpu"].map({gpu: i for i, gpu in enumerate(gpus)}))
+
+
+def calls(rows: pd.DataFrame) -> Call:
+    """How the harness of each row called its kernel.
+
+    A cold one flushed the L2 before each launch; a warm one finds what its last call left there.
+    """
+    graph, warm = (rows["launch"] == Launch.GRAPH).to_numpy(), (rows["cache"] == Cache.WARM).to_numpy()
+    return Call(graph, warm, rows["copies"].to_numpy(dtype=np.float64), rows["split_k"].to_numpy(dtype=np.float64))
+
+
+def flush_s(rows: pd.DataFrame, machine: Machine, read_bytes: Array) -> Array:
+    """Seconds of a cold harness that are not the kernel's.
+
+    A memset flushed the L2 and left dirty lines there; what the kernel brings in throws them out, and they are written
+    back first.
+    """
+    dirty = np.minimum(DIRTY_SHARE * machine.l2_bytes, DIRTY_PER_READ * read_bytes)
+    return np.where(rows["cache"] == Cache.COLD, dirty / machine.dram_bytes_per_s, 0.0)
 
 
 def boxplot_shapes() -> pd.DataFrame:
@@ -89,12 +129,13 @@ def boxplot_predictor(model: KernelModel, table: pd.DataFrame, dense_parameters:
     """Parameters -> the model's own quartiles for rows of `boxplot_table`: first the first ones, then the medians."""
     shapes = boxplot_shapes()
     n, sparsity = (table[name].to_numpy()[:, None] for name in ("n", "sparsity"))
-    machine = Machine.of(load_gpu("a100-40gb"))
+    machine, call = Machine.of(load_gpu("a100-40gb")), Call(warm=True)
     shape = Shape.of(shapes["m"].to_numpy(), shapes["k"].to_numpy(), n, sparsity)
-    dense_s = KERNELS[BASELINE].time(machine, shape, dense_parameters).time_s
+    dense_s = KERNELS[BASELINE].time(machine, shape, dense_parameters, call).time_s
 
     def quartiles(parameters: Any) -> Array:
-        ratio = np.broadcast_to(dense_s / model.time(machine, shape, parameters).time_s, (len(table), len(shapes)))
+        ratio = dense_s / model.time(machine, shape, parameters, call).time_s
+        ratio = np.broadcast_to(ratio, (len(table), len(shapes)))
         return np.quantile(ratio, list(QUARTILES.values()), axis=1).ravel()
 
     return quartiles

@@ -1,42 +1,78 @@
 """How far may a prediction be off? 90 % intervals from the residuals of rows a fit did not see.
 
-The log error has three parts, added in quadrature when they apply:
+The log error of a prediction has a part of its own kind and, where they apply, two parts for leaving the evidence:
 
-``inside``
-    within the evidence: residuals of shapes left out of the fit, in turn.
+``inside``, ``many``, ``resident``
+    products of up to 64 tokens, of more, and such whose weights a warm L2 holds; shapes left out of the fit in turn.
+``latency``
+    times the share of launch, fill and drain in the time: short products are known less well.
 ``range``
-    outside its tokens, sizes or sparsities: residuals of token counts left out in turn.
+    outside the evidence's tokens, sizes or sparsities: token counts left out in turn.
 ``gpu``
-    another GPU than the fitted one: residuals on the GPUs no parameter saw; kernels measured on one GPU only borrow the
-    pooled residuals of the others.
+    another GPU than the fitted ones: the GPUs no parameter saw; kernels measured on fitted GPUs only borrow the pooled
+    residuals of the others.
 
-Each is the 90 % quantile of the size of the log error, so an interval is ``time * exp(+-half_width)``. A kernel that
-nobody measured has no errors: its interval is what the ranges of its assumed parameters span, all at one end together.
+Each is made from 90 % quantiles of the size of the log error, the last two less what the first already covers, because
+they are joined as the root of the sum of squares. A kernel that nobody measured has no errors: its interval is what the
+ranges of its assumed parameters span, all at one end together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
-from perfmodel.kernels import kernel_model
-from perfmodel.kernels.fits import half_width, kernel_parameters
+from perfmodel.evidence.rows import calls, machines, shapes_of
+from perfmodel.kernels import Machine, kernel_model
+from perfmodel.kernels.fits import MANY_TOKENS, half_width, kernel_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 LEVEL = 0.9
 SHAPE_FOLDS = 4
 SAMPLE = 300  # rows of a GPU that count, so that each GPU counts alike
+FEWEST = 8  # rows that make a quantile worth having
 SMALLEST = 0.02  # no interval is narrower: published times themselves are read off pictures to about 1 %
+SHORT = 0.2  # share of latency from which a product counts as short
+NORMAL_Q90_OVER_MEAN = 2.06  # 90 % quantile over mean of the size of a normal error
 OUTLIERS = ("cusparse",)  # not pooled: its error on another GPU says nothing about the other kernels
+COMPARED = ("value", "assumed-gpu", "derived")
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Log errors of rows, the share of latency in their predicted times, and what kind of product they are."""
+
+    error: Array
+    latency_share: Array
+    many: Mask
+    resident: Mask
+
+    def __getitem__(self, chosen: Mask) -> Residuals:
+        return Residuals(self.error[chosen], self.latency_share[chosen], self.many[chosen], self.resident[chosen])
+
+    @classmethod
+    def joined(cls, parts: list[Residuals]) -> Residuals:
+        """All parts, one after the other."""
+        none = np.zeros(0)
+        parts = [cls(none, none, none.astype(bool), none.astype(bool)), *parts]
+        return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
+
+    @property
+    def usual(self) -> Residuals:
+        """Of products of few tokens, not short, from device memory."""
+        return self[~self.many & ~self.resident & (self.latency_share < SHORT)]
 
 
 def with_spread(
@@ -48,108 +84,157 @@ def with_spread(
     """
     import msgspec
 
-    transfer = {name: transfer_errors(name, fit, evidence) for name, fit in fitted.items()}
-    pooled = np.concatenate([error for name, groups in transfer.items() if name not in OUTLIERS for error in groups])
+    abroad = {name: transfer_errors(name, fit, evidence) for name, fit in fitted.items()}
+    abroad |= {name: abroad[name] + abroad.get(_variant(name), []) for name in fitted}
+    pooled = Residuals.joined([part for name in fitted if name not in OUTLIERS for part in abroad[name]]).usual.error
     result = {}
     for name, fit in fitted.items():
-        abroad = np.concatenate(transfer[name]) if transfer[name] else pooled
         inside, beyond = left_out_errors(name, evidence, fit)
-        mine = np.zeros(1) if own is None else own_errors(name, fit, own)
-        spread = {
-            "inside": max(quantile(inside), quantile(mine), SMALLEST),
-            "range": max(quantile(beyond), SMALLEST),
-            "gpu": quantile(abroad),
-        }
+        mine = own_errors(name, fit, own)
+        foreign = Residuals.joined(abroad[name])
+        spread = _kinds(inside, foreign, quantile(mine))
+        usual = foreign.usual.error
+        spread["range"] = _beyond(quantile(beyond.error), spread["inside"])
+        spread["gpu"] = _beyond(quantile(usual if len(usual) >= FEWEST else pooled), spread["inside"])
         result[name] = msgspec.structs.replace(fit, spread={key: float(f"{v:.4g}") for key, v in spread.items()})
     return result
 
 
-def own_errors(name: str, fit: FittedKernel, own: pd.DataFrame) -> Array:
-    """Log errors left on a user's own rows of kernel ``name``; zero if there are none."""
-    rows = own[own["kernel"] == name]
-    if rows.empty:
-        return np.zeros(1)
+def _variant(kernel: str) -> str:
+    """The kernel that some sources call by the name of this one, else itself."""
+    return kernel_model(kernel).slower_variant or ""
+
+
+def _kinds(inside: Residuals, foreign: Residuals, smallest: float) -> dict[str, float]:
+    """Spread of each kind of product, from the kernel's own rows, or from other GPUs' where it has too few."""
+    usual = inside.usual.error if len(inside.usual.error) >= FEWEST else inside.error
+    found = {"inside": max(quantile(usual), smallest, SMALLEST)}
+    for kind in ("many", "resident"):
+        parts = (rows.error[getattr(rows, kind)] for rows in (inside, foreign))
+        enough = next((error for error in parts if len(error) >= FEWEST), np.zeros(0))
+        found[kind] = max(quantile(enough), found["inside"])
+    short = Residuals.joined([inside, foreign])
+    short = short[(short.latency_share >= SHORT) & ~short.many & ~short.resident]
+    excess = np.maximum(np.abs(short.error) - found["inside"], 0) / np.maximum(short.latency_share, SHORT)
+    return found | {"latency": quantile(excess)}
+
+
+def _beyond(quantile_beyond: float, inside: float) -> float:
+    """What must join ``inside``, as the root of the sum of squares, to give the quantile beyond."""
+    return float(np.sqrt(max(quantile_beyond**2 - inside**2, 0.0)))
+
+
+def own_errors(name: str, fit: FittedKernel, own: pd.DataFrame | None) -> Array:
+    """Log errors left on a user's own rows of kernel ``name``; none if there are none."""
+    rows = None if own is None else own[own["kernel"] == name]
+    if rows is None or rows.empty:
+        return np.zeros(0)
     return residuals(kernel_model(name), rows)(kernel_parameters(fit, name))
 
 
 def quantile(errors: Array) -> float:
-    """The 90 % quantile of the size of log errors, with the finite-sample correction of conformal prediction."""
+    """The 90 % quantile of the size of log errors, with conformal prediction's correction for few rows; 0 of none."""
+    if not len(errors):
+        return 0.0
     level = min(1.0, LEVEL * (len(errors) + 1) / len(errors))
     return float(np.quantile(np.abs(errors), level))
 
 
-def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> list[Array]:
-    """Log errors on each GPU no parameter saw; of each at most `SAMPLE` rows."""
-    rows = evidence[(evidence["kernel"] == name) & evidence["status"].isin(["value", "assumed-gpu", "derived"])]
+def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> list[Residuals]:
+    """Residuals on each GPU no parameter saw; of each at most `SAMPLE` rows."""
+    rows = evidence[(evidence["kernel"] == name) & evidence["status"].isin(COMPARED)]
     rows = rows[~rows["gpu"].isin(fit.gpus)]
-    model, parameters = kernel_model(name), kernel_parameters(fit, name)
-    found = []
-    for _, group in rows.groupby("gpu"):
-        thinned = group.sample(min(SAMPLE, len(group)), random_state=0)
-        found.append(residuals(model, thinned)(parameters))
-    return found
+    parameters = kernel_parameters(fit, name)
+    groups = (group.sample(min(SAMPLE, len(group)), random_state=0) for _, group in rows.groupby("gpu"))
+    return [_residuals(name, group, parameters) for group in groups]
 
 
-def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tuple[Array, Array]:
-    """Log errors of shapes, and of token counts, left out of the fit in turn."""
-    rows = evidence[fitted_rows(evidence) & (evidence["kernel"] == name).to_numpy()]
-    if rows.empty:  # fitted to quartiles: their own error is all there is
-        error = np.array([fit.mean_absolute_error * 2.06])  # 90 % of a normal law whose mean size is one
-        return error, 2 * error
+def _residuals(name: str, rows: pd.DataFrame, parameters: object) -> Residuals:
+    model, shape = kernel_model(name), shapes_of(rows)
+    share = model.time(machines(rows), shape, parameters, calls(rows)).latency_share
+    known = ~model.at_least(shape)
+    return Residuals(
+        residuals(model, rows)(parameters), share, shape.n > MANY_TOKENS, rows["resident"].to_numpy(dtype=bool)
+    )[known]
+
+
+def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tuple[Residuals, Residuals]:
+    """Residuals of shapes, and of token counts, left out of the fit in turn.
+
+    A kernel fitted to quartiles has their own error only, taken for a normal one.
+    """
+    chosen = (evidence["kernel"] == name).to_numpy()
+    rows = evidence[(fitted_rows(evidence) | _resident_like_fitted(evidence)) & chosen]
+    rows = rows[~kernel_model(name).at_least(shapes_of(rows))]
+    if rows.empty:
+        error = np.full(FEWEST, fit.mean_absolute_error * NORMAL_Q90_OVER_MEAN)
+        no = np.zeros(FEWEST, dtype=bool)
+        return Residuals(error, 0 * error, no, no), Residuals(2 * error, 0 * error, no, no)
     shapes = rows[["m", "k"]].apply(tuple, axis=1).astype("category").cat.codes.to_numpy()
     folds = np.random.default_rng(0).permutation(shapes.max() + 1)[shapes] % SHAPE_FOLDS
     inside = _cross_errors(name, rows, folds)
     tokens = rows["n"].to_numpy()
-    beyond = _cross_errors(name, rows, tokens) if len(np.unique(tokens)) > 1 else 2 * inside
-    return inside, beyond
+    if len(np.unique(tokens)) == 1:
+        return inside, Residuals(2 * inside.error, inside.latency_share, inside.many, inside.resident)
+    return inside, _cross_errors(name, rows, tokens).usual
 
 
-def _cross_errors(name: str, rows: pd.DataFrame, folds: NDArray[np.int64]) -> Array:
-    """Log errors of each fold predicted from the others; rows that only bound the time are not scored."""
+def _resident_like_fitted(evidence: pd.DataFrame) -> Mask:
+    """Rows that would be fitted, were their weights not in the L2."""
+    return fitted_rows(evidence.assign(resident=False))
+
+
+def _cross_errors(name: str, rows: pd.DataFrame, folds: NDArray[np.int64]) -> Residuals:
+    """Residuals of each fold predicted from the others; rows that only bound the time are not scored."""
     model = kernel_model(name)
     errors = []
     for fold in np.unique(folds):
         test = rows[(folds == fold) & (rows["status"] != "lower_bound").to_numpy()]
-        if test.empty:
-            continue
-        errors.append(residuals(model, test)(solve(model, rows[folds != fold])))
-    return np.concatenate(errors)
+        if not test.empty:
+            errors.append(_residuals(name, test, solve(model, rows[(folds != fold) & ~rows["resident"].to_numpy()])))
+    return Residuals.joined(errors)
 
 
 def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.DataFrame:
-    """Share of held-out rows inside their interval, per kernel and kind of extrapolation.
+    """Share of held-out rows inside their interval, and how wide it is, per kernel and kind of extrapolation.
 
     On another GPU the interval is set without that GPU's own rows (leave one GPU out).
 
     Returns
     -------
     pandas.DataFrame
-        ``kernel, gpu, where, rows, covered``; ``where`` is "inside" or "another GPU".
+        ``kernel, gpu, where, rows, covered, width``; ``where`` is "inside" or "another GPU", ``width`` the median of
+        upper over lower end. Products with their weights in the L2 are groups of their own, "in L2".
     """
+    import msgspec
     import pandas as pd
 
     found = []
-    rows = joined[~joined["fitted"] & ~joined["kernel"].isin(OUTLIERS) & joined["kernel"].isin(list(fitted))]
-    for (kernel, gpu), group in rows.groupby(["kernel", "gpu"]):
-        fit = fitted[str(kernel)]
+    stated = joined["status"].isin(COMPARED) & ~joined["fitted"] & ~joined["at_least"]
+    rows = joined[stated & joined["kernel"].isin(list(fitted))]
+    for (kernel, gpu, resident), group in rows.groupby(["kernel", "gpu", "resident"]):
+        name, fit = str(kernel), fitted[str(kernel)]
         foreign = gpu not in fit.gpus
-        width = _width_without(str(kernel), str(gpu), joined, fit) if foreign else None
-        columns = (group[name].to_numpy() for name in ("m", "k", "n", "sparsity"))
-        half = half_width(fit, fit.gpus[0], *columns)
-        if width is not None:
-            half = np.hypot(half, width)
+        if foreign:
+            wider = {"gpu": _gpu_spread_without(name, str(gpu), joined, fit)}
+            fit = msgspec.structs.replace(fit, spread=fit.spread | wider)
+        model, machine, shape, call = kernel_model(name), Machine.of(load_gpu(str(gpu))), shapes_of(group), calls(group)
+        result = model.time(machine, shape, kernel_parameters(fit, name), call)
+        half = half_width(model, fit, str(gpu), machine, shape, call, result)
         inside = np.abs(np.log1p(group["error"])) <= half
-        where = "another GPU" if foreign else "inside"
-        found.append({"kernel": kernel, "gpu": gpu, "where": where, "rows": len(group), "covered": inside.mean()})
-    return pd.DataFrame(found)
+        where = ("another GPU" if foreign else "inside") + (", in L2" if resident else "")
+        found.append((kernel, gpu, where, len(group), inside.mean(), float(np.median(np.exp(2 * half)))))
+    return pd.DataFrame(found, columns=["kernel", "gpu", "where", "rows", "covered", "width"])
 
 
-def _width_without(kernel: str, gpu: str, joined: pd.DataFrame, fit: FittedKernel) -> float:
-    """Transfer half-width from all other foreign GPUs of the kernel, or pooled over kernels where it has none."""
-    foreign = joined[~joined["gpu"].isin(fit.gpus) & (joined["gpu"] != gpu) & ~joined["kernel"].isin(OUTLIERS)]
-    own = foreign[foreign["kernel"] == kernel]
-    chosen = own if len(own) else foreign[~foreign["fitted"]]
+def _gpu_spread_without(kernel: str, gpu: str, joined: pd.DataFrame, fit: FittedKernel) -> float:
+    """Spread of another GPU from all other foreign GPUs of the kernel, or pooled over kernels where it has none."""
+    usual = ~joined["resident"] & (joined["n"] <= MANY_TOKENS) & (joined["latency_share"] < SHORT) & ~joined["at_least"]
+    usual &= joined["status"].isin(COMPARED)
+    foreign = joined[usual & ~joined["gpu"].isin(fit.gpus) & (joined["gpu"] != gpu)]
+    own = foreign[foreign["kernel"].isin([kernel, _variant(kernel)])]
+    chosen = own if len(own) >= FEWEST else foreign[~foreign["fitted"] & ~foreign["kernel"].isin(OUTLIERS)]
     per_gpu = [
         np.log1p(group["error"]).sample(min(SAMPLE, len(group)), random_state=0) for _, group in chosen.groupby("gpu")
     ]
-    return quantile(np.concatenate(per_gpu))
+    return _beyond(quantile(np.concatenate(per_gpu)), fit.spread["inside"])

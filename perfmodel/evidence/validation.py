@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
-from perfmodel.evidence.rows import kernel_evidence
+from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 
@@ -38,13 +38,17 @@ def join_predictions(
     if evidence is None:
         evidence = kernel_evidence(calibrated(BASELINE, calibration))
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
-    rows = evidence[usable].copy()
+    rows = with_residency(evidence[usable])
     rows["fitted"] = fitted_rows(rows) | _own_rows(rows, kernel_fits() if calibration is None else calibration)
-    rows["predicted_us"] = np.nan
+    rows[["predicted_us", "latency_share"]] = np.nan
+    rows["at_least"] = False
     for kernel, group in rows.groupby("kernel"):
-        name = str(kernel)
-        seconds = predictor(KERNELS[name], group)(calibrated(name, calibration))
-        rows.loc[group.index, "predicted_us"] = seconds * 1e6
+        name, parameters = str(kernel), calibrated(str(kernel), calibration)
+        model, shape = KERNELS[name], shapes_of(group)
+        rows.loc[group.index, "predicted_us"] = predictor(model, group)(parameters) * 1e6
+        latency_share = model.time(machines(group), shape, parameters, calls(group)).latency_share
+        rows.loc[group.index, "latency_share"] = latency_share
+        rows.loc[group.index, "at_least"] = model.at_least(shape)
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
 

@@ -3,7 +3,7 @@
 `base` is what they share, `registry` lists them, `fits` reads the parameters in use and says where evidence ends.
 """
 
-from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape
+from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
 from perfmodel.kernels.registry import BASELINE, KERNELS, kernel_model
 
-__all__ = ["BASELINE", "KERNELS", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]
+__all__ = ["BASELINE", "KERNELS", "Call", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]

@@ -7,22 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.kernels.base import FIRST_CALL, Array, Call, KernelModel, KernelTime, Machine, Shape, free, overlap
 from perfmodel.units import FP16_BYTES
 
 SECTOR_BYTES = 32
-DRAM_EFFICIENCY = 0.85  # of a streaming read; never the bound below 99 % sparsity, so not fitted
-FULL_L1_BYTES_PER_CLOCK = 128.0
-LOAD_SHARE = 0.5  # half of the inner loop's instructions are loads, which take longer where L1 is narrower (Turing)
-LAUNCH_S = 1.15e-5  # the published kernel takes 11.6 us on an empty matrix (sparsity sweep, 100 %)
+LATENCY_CYCLES = (
+    9.3e3  # beside the launch; the published kernel takes 11.6 us on an empty matrix (sparsity sweep, 100 %)
+)
 
 
 @dataclass(frozen=True)
 class CsrParameters:
     """Free parameters of a row-split CSR kernel on CUDA cores."""
 
+    load_share: float = free(0.6, 0.3, 1.0, "share of a streaming read's rate that loads of short rows reach")
     cycles_per_nonzero: float = free(0.9, 0.1, 10.0, "SM cycles to issue the loads and multiply-adds of one non-zero")
-    cycles_per_token: float = free(0.01, 0.0, 0.5, "further SM cycles of one non-zero for each token")
+    token_exponent: float = free(0.25, 0.0, 1.0, "power of the tokens with which these cycles grow: loads get wider")
     l2_exposure: float = free(0.57, 0.0, 2.0, "share of the L2 time of the input rows that is not hidden")
     row_nonzeros: float = free(60.0, 0.0, 300.0, "start-up and tail cost of a row, in non-zeros")
     l1_reach: float = free(
@@ -45,9 +45,8 @@ def csr_time(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) -> tu
     """Seconds of instruction issue and of exposed L2 traffic for ``nnz`` non-zeros spread over ``m`` rows."""
     nonempty = shape.m * -np.expm1(-nnz / shape.m)
     work = nnz + p.row_nonzeros * nonempty
-    cycles = p.cycles_per_nonzero + p.cycles_per_token * shape.n
-    narrow = LOAD_SHARE * (FULL_L1_BYTES_PER_CLOCK / machine.shared_bytes_per_clock - 1)
-    issue_s = cycles * (1 + narrow) * work / machine.sm_cycles_per_s
+    cycles = p.cycles_per_nonzero * shape.n**p.token_exponent
+    issue_s = cycles * work / machine.sm_cycles_per_s
     l2_s = p.l2_exposure * input_traffic(machine, shape.k, shape.n, work, p) / machine.l2_bytes_per_s
     return issue_s, l2_s
 
@@ -65,12 +64,18 @@ class Sputnik(KernelModel):
     format_name = "sputnik-csr"
     Parameters = CsrParameters
 
-    def time(self, machine: Machine, shape: Shape, p: CsrParameters) -> KernelTime:
+    def time(self, machine: Machine, shape: Shape, p: CsrParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one SpMM."""
         issue_s, l2_s = csr_time(machine, shape, shape.nnz, p)
-        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + shape.activation_bytes
-        memory_s = dram_bytes / (DRAM_EFFICIENCY * machine.dram_bytes_per_s)
-        time_s = LAUNCH_S + overlap(issue_s + l2_s, memory_s, 2)
-        latency_s = np.full_like(time_s, LAUNCH_S)
-        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: issue_s, Bound.LATENCY: latency_s}
+        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        dram_bytes = weight_bytes + shape.activation_bytes
+        memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.load_share
+        latency_s = call.launch_s() + LATENCY_CYCLES / machine.clock_hz
+        time_s = latency_s + overlap(issue_s + l2_s, memory_s, 3)
+        terms = {
+            Bound.MEMORY: memory_s,
+            Bound.L2: l2_s,
+            Bound.COMPUTE: issue_s,
+            Bound.LATENCY: np.broadcast_to(latency_s, time_s.shape),
+        }
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

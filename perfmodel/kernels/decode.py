@@ -7,14 +7,15 @@ single token, CUDA cores) multiply. They differ in format, in the cost of expand
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from perfmodel.catalog.specs import Bound
 from perfmodel.formats import MACKO_VALUE_BYTES
-from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, free, overlap
-from perfmodel.units import FP32_BYTES
+from perfmodel.kernels.base import FIRST_CALL, Array, Call, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.units import FP16_BYTES, FP32_BYTES
 
 OVERLAP_SHARPNESS = 2
 MMA_TOKENS = 8  # columns of the smallest Tensor-Core tile
@@ -24,17 +25,18 @@ MMA_TOKENS = 8  # columns of the smallest Tensor-Core tile
 class DecodeParameters:
     """Free parameters of a kernel that decodes weights on the fly."""
 
-    bandwidth_efficiency: float = free(0.8, 0.4, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
-    latency_s: float = free(1e-5, 0.0, 4e-5, "seconds to launch, fill and drain the pipeline")
+    bandwidth_efficiency: float = free(0.95, 0.5, 1.1, "share of a streaming read's rate that the kernel reaches")
+    latency_cycles: float = free(1e4, 0.0, 6e4, "SM cycles to fill and drain the pipeline, beside the launch")
     cycles_per_weight: float = free(0.05, 0.0, 1.0, "SM cycles to decode one position, zeros included")
     cycles_per_token: float = free(0.001, 0.0, 0.02, "further SM cycles of one position for each token")
 
 
 @dataclass(frozen=True)
 class BitmapParameters(DecodeParameters):
-    """As `DecodeParameters`; quartiles over shapes cannot tell the latency, so it stays near the other kernels'."""
+    """As `DecodeParameters`; quartiles over shapes cannot tell share and latency, so they stay near other kernels'."""
 
-    latency_s: float = free(1.2e-5, 1e-5, 1.4e-5, "seconds to launch, fill and drain the pipeline")
+    bandwidth_efficiency: float = free(1.0, 0.98, 1.02, "share of a streaming read's rate that the kernel reaches")
+    latency_cycles: float = free(1e4, 7e3, 1.2e4, "SM cycles to fill and drain the pipeline, beside the launch")
 
 
 class DecodeKernel(KernelModel):
@@ -45,6 +47,7 @@ class DecodeKernel(KernelModel):
     """
 
     Parameters = DecodeParameters
+    tensor_efficiency: ClassVar[float] = 0.75
 
     def decoded(self, shape: Shape, weight_bytes: Array) -> Array:
         """Positions that pass through the decoder: all weights."""
@@ -54,19 +57,25 @@ class DecodeKernel(KernelModel):
         """How often each position is decoded: once, however many tokens there are."""
         return np.ones_like(n)
 
-    def time(self, machine: Machine, shape: Shape, p: DecodeParameters) -> KernelTime:
+    def reduction_s(self, machine: Machine, shape: Shape, call: Call) -> Array:
+        """Seconds to add up partial sums; none without split-K."""
+        return np.zeros(())
+
+    def time(self, machine: Machine, shape: Shape, p: DecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one product."""
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         dram_bytes = weight_bytes + shape.activation_bytes
-        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
         cycles = p.cycles_per_weight * self.passes(shape.n) + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
-        compute_s = 2 * shape.weights * shape.n / machine.tensor_flops_per_s
-        time_s = p.latency_s + overlap(memory_s, np.maximum(decode_s, compute_s), OVERLAP_SHARPNESS)
+        compute_s = machine.tensor_s(2 * shape.weights * shape.n, self.tensor_efficiency)
+        latency_s = call.launch_s() + p.latency_cycles / machine.clock_hz
+        busy_s = overlap(memory_s, np.maximum(decode_s, compute_s), OVERLAP_SHARPNESS)
+        time_s = latency_s + busy_s + self.reduction_s(machine, shape, call)
         terms = {
             Bound.MEMORY: memory_s,
             Bound.COMPUTE: np.maximum(decode_s, compute_s),
-            Bound.LATENCY: np.full_like(time_s, p.latency_s),
+            Bound.LATENCY: np.broadcast_to(latency_s, time_s.shape),
         }
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))
 
@@ -84,6 +93,7 @@ class Bitmap(DecodeKernel):
     format_name = "bitmap"
     Parameters = BitmapParameters
     supported_n = "8, 16, 32 or a multiple of 64"
+    tensor_efficiency = 0.65
 
     def padded_n(self, n: ArrayLike) -> Array:
         """Smallest supported N that holds ``n`` tokens."""
@@ -94,6 +104,16 @@ class Bitmap(DecodeKernel):
     def passes(self, n: Array) -> Array:
         """Once for every 64 tokens."""
         return np.ceil(n / 64)
+
+    def reduction_s(self, machine: Machine, shape: Shape, call: Call) -> Array:
+        """FP16 partial sums are written and read again, by way of device memory where they outgrow the L2.
+
+        Only where ``call`` says how many: what the kernel chooses by itself is within its fitted latency.
+        """
+        ways = np.where(call.split_k > 1, call.split_k, 0.0)
+        moved = 2 * FP16_BYTES * ways * shape.m * shape.n
+        rate = np.where(moved > machine.l2_bytes, machine.streamed_bytes_per_s, machine.l2_bytes_per_s)
+        return np.asarray(moved / rate)
 
 
 class Macko(DecodeKernel):

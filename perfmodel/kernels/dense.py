@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, overlap
+from perfmodel.kernels.base import (
+    FIRST_CALL,
+    Array,
+    Call,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Shape,
+    ceil_div,
+    free,
+    overlap,
+)
 from perfmodel.units import FP16_BYTES
 
 TILE_M = 128
@@ -20,8 +31,6 @@ TOKEN_TILES = (16.0, 32.0)  # below 64 tokens cuBLAS has narrow tiles, above it 
 class DenseParameters:
     """Free parameters of the dense kernel."""
 
-    bandwidth_efficiency: float = free(0.84, 0.5, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
-    launch_s: float = free(5e-6, 5e-7, 2e-5, "seconds a launch costs in a stream; nothing when a CUDA graph replays it")
     pipeline_cycles: float = free(9e3, 1e3, 4e4, "SM cycles to fill and drain the pipeline")
     tensor_efficiency: float = free(0.8, 0.3, 1.0, "achieved fraction of the dense Tensor-Core peak")
 
@@ -46,14 +55,15 @@ class Dense(KernelModel):
     format_name = "dense"
     Parameters = DenseParameters
 
-    def time(self, machine: Machine, shape: Shape, p: DenseParameters) -> KernelTime:
+    def time(self, machine: Machine, shape: Shape, p: DenseParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one GEMM; ``shape.sparsity`` is ignored: a dense kernel multiplies zeros too."""
-        dram_bytes = FP16_BYTES * (shape.weights + shape.n * (shape.m + shape.k))
-        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        weight_bytes = FP16_BYTES * shape.weights
+        memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes)
+        dram_bytes = (weight_bytes + shape.activation_bytes) * call.miss_share(machine, weight_bytes)
         inputs = FP16_BYTES * shape.k * shape.n * ceil_div(shape.m, TILE_M)
-        l2_s = (FP16_BYTES * shape.weights + inputs) / machine.l2_bytes_per_s
-        compute_s = 2 * shape.weights * token_tile(shape.n) / (p.tensor_efficiency * machine.tensor_flops_per_s)
-        latency_s = p.launch_s + p.pipeline_cycles / machine.clock_hz
+        l2_s = (weight_bytes + inputs) / machine.l2_bytes_per_s
+        compute_s = machine.tensor_s(2 * shape.weights * token_tile(shape.n), p.tensor_efficiency)
+        latency_s = call.launch_s() + p.pipeline_cycles / machine.clock_hz
         time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
         terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: compute_s}
         terms[Bound.LATENCY] = np.broadcast_to(latency_s, np.shape(time_s))

@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.kernels.base import KernelModel, Machine, Shape
+from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
 from perfmodel.kernels.registry import KERNELS, kernel_model
 
 Array = NDArray[np.float64]
 
-FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": ("inside", "range", "gpu")}
+SPREADS = ("inside", "many", "resident", "latency", "range", "gpu")
+MANY_TOKENS = 64  # beyond, Tensor Cores and the choice of tiles decide, and errors are of another kind
+FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": SPREADS}
 
 
 def kernel_fits() -> dict[str, FittedKernel]:
@@ -120,30 +122,52 @@ def extrapolated(
     return outside_range(fitted, m, k, n, sparsity) | (gpu not in fitted.gpus)
 
 
-def half_width(fitted: FittedKernel, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike) -> Array:
-    """Half-width of the 90 % interval of the log time; broadcasts."""
+def half_width(
+    model: KernelModel, fitted: FittedKernel, gpu: str, machine: Machine, shape: Shape, call: Call, result: KernelTime
+) -> Array:
+    """Half-width of the 90 % interval of the log time of ``result``; broadcasts.
+
+    The error of its kind of product (few tokens, many, or weights in the L2) grows with the share that latency has of
+    the time, and joins those of leaving the evidence's range and GPUs as the root of the sum of squares.
+    """
     spread = fitted.spread
-    outside = outside_range(fitted, m, k, n, sparsity)
-    variance = spread["inside"] ** 2 + np.where(outside, spread["range"] ** 2, 0.0)
-    if gpu not in fitted.gpus:
-        variance = variance + spread["gpu"] ** 2
-    return np.sqrt(variance)
+    weight_bytes = model.format.bytes_of(shape.m, shape.k, shape.sparsity)
+    kind = np.where(shape.n > MANY_TOKENS, spread["many"], spread["inside"])
+    kind = np.where(call.resident(machine, weight_bytes), spread["resident"], kind)
+    outside = outside_range(fitted, shape.m, shape.k, shape.n, shape.sparsity)
+    variance = (kind + spread["latency"] * result.latency_share) ** 2 + np.where(outside, spread["range"] ** 2, 0.0)
+    return np.asarray(np.sqrt(variance + (0.0 if gpu in fitted.gpus else spread["gpu"] ** 2)))
 
 
 def interval(
-    model: KernelModel, fitted: FittedKernel | None, gpu: str, machine: Machine, shape: Shape, time_s: Array
+    model: KernelModel,
+    fits: Mapping[str, FittedKernel],
+    gpu: str,
+    machine: Machine,
+    shape: Shape,
+    call: Call,
+    result: KernelTime,
 ) -> tuple[Array, Array]:
-    """Seconds at both ends of the interval around ``time_s``, the prediction of ``model``; broadcasts.
+    """Seconds at both ends of the interval around the time of ``result``, the prediction of ``model``; broadcasts.
+
+    Where the kernel has no fit, what its assumed parameters span. Where another variant goes by the same name, the
+    interval reaches to that one's upper end; where only a lower bound is known, to infinity.
 
     Parameters
     ----------
-    fitted
-        What the prediction was made with; None if its parameters are assumed.
+    fits
+        The fits in use, by kernel.
     gpu, machine
         Catalogue name, and the numbers the model was given.
     """
-    if fitted is None:
-        fast, slow = (model.time(machine, shape, parameters).time_s for parameters in model.at_ends())
+    if model.name not in fits:
+        fast, slow = (model.time(machine, shape, parameters, call).time_s for parameters in model.at_ends())
         return fast, slow
-    factor = np.exp(half_width(fitted, gpu, shape.m, shape.k, shape.n, shape.sparsity))
-    return time_s / factor, time_s * factor
+    factor = np.exp(half_width(model, fits[model.name], gpu, machine, shape, call, result))
+    low, high = result.time_s / factor, result.time_s * factor
+    if model.slower_variant in fits:
+        variant = kernel_model(model.slower_variant)
+        slower = variant.time(machine, shape, kernel_parameters(fits[variant.name], variant.name), call)
+        high = np.maximum(high, interval(variant, fits, gpu, machine, shape, call, slower)[1])
+    bounded = model.at_least(shape)
+    return np.where(bounded, result.time_s, low), np.where(bounded, np.inf, high)

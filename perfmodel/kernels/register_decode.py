@@ -21,7 +21,19 @@ from numpy.typing import ArrayLike
 from perfmodel.catalog import load_trace
 from perfmodel.catalog.specs import Bound
 from perfmodel.formats import STRIP_K, STRIP_M
-from perfmodel.kernels.base import Array, KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance, overlap
+from perfmodel.kernels.base import (
+    FIRST_CALL,
+    Array,
+    Call,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Shape,
+    ceil_div,
+    free,
+    imbalance,
+    overlap,
+)
 from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, split_k
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
@@ -32,6 +44,7 @@ FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
 SCHEDULERS = 4  # of an SM; each issues one warp instruction a cycle
 COUNTED_ARCHITECTURE = "sm_90"  # whose machine code is the longest, by up to 4 %
 LAUNCHES = 2  # product and split-K reduction
+TENSOR_EFFICIENCY = 0.65  # of the published kernel that decodes bitmaps
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,7 @@ class RegisterDecodeParameters:
     """What cannot be counted; starts are guesses between the published kernels and what others reach at best."""
 
     bandwidth_efficiency: float = free(
-        0.85, 0.75, 0.92, "achieved fraction of the datasheet DRAM bandwidth", fast="high"
+        1.0, 0.9, 1.07, "share of a streaming read's rate that the kernel reaches", fast="high"
     )
     issue_efficiency: float = free(
         0.7, 0.5, 0.9, "achieved fraction of one instruction per scheduler and cycle", fast="high"
@@ -47,7 +60,7 @@ class RegisterDecodeParameters:
     shared_efficiency: float = free(
         0.8, 0.6, 0.95, "achieved fraction of one shared-memory wavefront per SM and cycle", fast="high"
     )
-    block_s: float = free(4e-6, 2e-6, 6e-6, "seconds a block spends filling and draining its pipeline; also a launch")
+    block_cycles: float = free(5.6e3, 2.8e3, 8.4e3, "SM cycles a block spends filling and draining its pipeline")
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ class RegisterDecode(KernelModel):
         """Issue cycles of a tile to turn codes into values; none are needed here."""
         return 0.0
 
-    def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters) -> KernelTime:
+    def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of product and split-K reduction.
 
         Weights come from DRAM once per 64 columns: the launch runs all rows of a column tile before the next. Where
@@ -129,15 +142,18 @@ class RegisterDecode(KernelModel):
         by_shared = machine.shared_bytes_per_sm // (c.shared_bytes[at] + RESERVED_SHARED_BYTES)
         resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // c.registers[at]), 1)
         blocks = ceil_div(shape.m, TILE_M) * columns
-        split = split_k(blocks, machine.sm_count * resident, ceil_div(shape.k, TILE_K))
+        k_tiles = ceil_div(shape.k, TILE_K)
+        own = split_k(blocks, machine.sm_count * resident, k_tiles)
+        split = np.where(np.isnan(call.split_k), own, np.minimum(call.split_k, k_tiles))
         blocks = blocks * split
 
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         partial_bytes = np.where(split > 1, 2 * FP32_BYTES * split * shape.m * n, 0.0)
-        dram_bytes = weight_bytes + FP16_BYTES * n * (shape.m + shape.k) + partial_bytes
+        other_bytes = FP16_BYTES * n * (shape.m + shape.k) + partial_bytes
+        dram_bytes = weight_bytes + other_bytes
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
         l2_s = weight_bytes * columns / machine.l2_bytes_per_s
-        memory_s = np.maximum(dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s), l2_s)
+        memory_s = np.maximum(call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency, l2_s)
         tiles = ceil_div(shape.m, TILE_M) * ceil_div(shape.k, TILE_K) * columns
         cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
         decode_s = (c.issue_cycles[at] + self.dequantise_cycles(p)) / p.issue_efficiency * cycles_to_s
@@ -145,8 +161,9 @@ class RegisterDecode(KernelModel):
         value_bytes = self.value_bits / BITS_PER_BYTE
         copied = stored * TILE_M * TILE_K * value_bytes / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.shared_efficiency * cycles_to_s
-        compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
-        latency_s = (LAUNCHES + blocks / (machine.sm_count * resident)) * p.block_s
+        compute_s = machine.tensor_s(2 * shape.weights * n, TENSOR_EFFICIENCY)
+        fills = LAUNCHES + blocks / (machine.sm_count * resident)
+        latency_s = call.launch_s(LAUNCHES) + fills * p.block_cycles / machine.clock_hz
         on_chip_s = overlap(overlap(decode_s, shared_s, 2), compute_s, 2)
         terms = {
             Bound.MEMORY: memory_s,

@@ -15,11 +15,12 @@ from perfmodel.kernels.register_decode import (
     RegisterDecodePairs,
 )
 from perfmodel.kernels.sparta import Sparta
-from perfmodel.kernels.tiled_csl import TiledCsl
+from perfmodel.kernels.tiled_csl import TiledCsl, TiledCslUnordered
 
 _MODELS: tuple[KernelModel, ...] = (
     Dense(),
     TiledCsl(),
+    TiledCslUnordered(),
     Sparta(),
     Sputnik(),
     Cusparse(),

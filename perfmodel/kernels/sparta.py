@@ -8,21 +8,34 @@ import numpy as np
 
 from perfmodel.catalog.specs import Bound
 from perfmodel.formats import two_four_residual_density
-from perfmodel.kernels.base import KernelModel, KernelTime, Machine, Shape, ceil_div, free, imbalance
+from perfmodel.kernels.base import (
+    FIRST_CALL,
+    Call,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Shape,
+    ceil_div,
+    free,
+    imbalance,
+    overlap,
+)
 from perfmodel.kernels.csr import CsrParameters, csr_time
 
 TILE_M = 128
+RESIDUAL_BYTES = 4.0  # an FP16 value and a 16-bit column
+TENSOR_EFFICIENCY = 0.75  # as cuBLAS's: cuSPARSELt is its library too
 PATTERN_BYTES_PER_WEIGHT = 1.125  # half of the FP16 values and 2 bits for each kept one
 # The residual runs Sputnik's kernel: its calibrated parameters, not free ones here. `residual_factor` comes out near 1.
-RESIDUAL = CsrParameters(1.005, 0.0241, 0.178, row_nonzeros=57.3, l1_reach=4.48)
+RESIDUAL = CsrParameters(0.64, 0.75, 0.25, 0.178, row_nonzeros=57.3, l1_reach=4.48)
 
 
 @dataclass(frozen=True)
 class SpartaParameters:
     """Free parameters of the two SparTA kernels."""
 
-    bandwidth_efficiency: float = free(0.73, 0.3, 1.0, "achieved fraction of DRAM bandwidth in the 2:4 kernel")
-    latency_s: float = free(2.2e-5, 5e-6, 8e-5, "seconds of the two launches, their fill and drain")
+    bandwidth_efficiency: float = free(0.73, 0.3, 1.0, "share of a streaming read's rate that the 2:4 kernel reaches")
+    latency_s: float = free(1e-5, 0.0, 6e-5, "seconds the two kernels take to fill and drain, beside their launches")
     wave_exposure: float = free(0.3, 0.0, 1.0, "share of the last wave's idle SMs that costs time")
     residual_factor: float = free(1.1, 0.3, 3.0, "cost of a residual weight over Sputnik's per non-zero")
 
@@ -39,22 +52,26 @@ class Sparta(KernelModel):
     format_name = "sparta"
     Parameters = SpartaParameters
 
-    def time(self, machine: Machine, shape: Shape, p: SpartaParameters) -> KernelTime:
+    def time(self, machine: Machine, shape: Shape, p: SpartaParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of both kernels."""
-        pattern_bytes = PATTERN_BYTES_PER_WEIGHT * shape.weights + shape.activation_bytes
+        pattern_bytes = PATTERN_BYTES_PER_WEIGHT * shape.weights
         blocks = ceil_div(shape.m, TILE_M)
         blocks = np.maximum(blocks, blocks * np.ceil(machine.sm_count / blocks))
         idle = imbalance(blocks, machine.sm_count) - 1
-        memory_s = pattern_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s) * (1 + p.wave_exposure * idle)
-        compute_s = shape.weights * shape.n / machine.tensor_flops_per_s
+        streamed_s = call.memory_s(machine, pattern_bytes, shape.activation_bytes)
+        memory_s = streamed_s / p.bandwidth_efficiency * (1 + p.wave_exposure * idle)
+        compute_s = machine.tensor_s(shape.weights * shape.n, TENSOR_EFFICIENCY)
         residual_nnz = two_four_residual_density(shape.sparsity) * shape.weights
         issue_s, l2_s = csr_time(machine, shape, residual_nnz, RESIDUAL)
-        residual_s = p.residual_factor * (issue_s + l2_s)
-        time_s = p.latency_s + np.maximum(memory_s, compute_s) + residual_s
+        residual_bytes = RESIDUAL_BYTES * residual_nnz
+        loads_s = call.memory_s(machine, residual_bytes, shape.activation_bytes) / RESIDUAL.load_share
+        residual_s = p.residual_factor * overlap(issue_s + l2_s, loads_s, 2)
+        latency_s = call.launch_s(2) + p.latency_s
+        time_s = latency_s + np.maximum(memory_s, compute_s) + residual_s
         dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + 2 * shape.activation_bytes
         terms = {
             Bound.MEMORY: memory_s,
             Bound.COMPUTE: np.maximum(residual_s, compute_s),
-            Bound.LATENCY: np.full_like(time_s, p.latency_s),
+            Bound.LATENCY: np.broadcast_to(latency_s, time_s.shape),
         }
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

@@ -7,13 +7,16 @@ from shared memory, then multiplied on Tensor Cores, double-buffered; K is split
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import (
+    FIRST_CALL,
     Array,
+    Call,
     KernelModel,
     KernelTime,
     Machine,
@@ -24,13 +27,16 @@ from perfmodel.kernels.base import (
     imbalance,
     overlap,
 )
-from perfmodel.units import FP16_BYTES
+from perfmodel.kernels.conflicts import expected_wavefronts
+from perfmodel.units import FP16_BYTES, WARP_SIZE
 
 TILE_M, TILE_K = 128, 64
 TILE_BYTES = FP16_BYTES * TILE_M * TILE_K
 MAX_SPLIT_K = 10
 GOOD_WAVE = 0.9
 LAUNCHES = 2  # product and split-K reduction
+FIRST_FILL = 0
+TENSOR_EFFICIENCY = 0.58
 CALIBRATED_BLOCKS_PER_SM = 2  # residency on the A100, where the cycle counts below were fitted
 RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block
 # Registers allow two blocks of 128 threads: 246 a thread are known at 128 tokens, and up to 32 tokens twice as many
@@ -44,11 +50,18 @@ BLOCKS_BY_REGISTERS, BLOCKS_BY_REGISTERS_AT_64 = 2, 3
 class TiledCslParameters:
     """Free parameters of the Flash-LLM kernel."""
 
-    bandwidth_efficiency: float = free(0.88, 0.5, 1.0, "achieved fraction of the datasheet DRAM bandwidth")
+    bandwidth_efficiency: float = free(1.0, 0.9, 1.1, "share of a streaming read's rate that the kernel reaches")
     cycles_per_wavefront: float = free(1.4, 1.0, 3.0, "SM cycles per shared-memory wavefront of clearing and ldmatrix")
     cycles_per_nonzero: float = free(0.17, 1 / 32, 1.0, "SM cycles to load, unpack and scatter one non-zero")
     tensor_exposure: float = free(0.2, 0.0, 1.0, "share of the Tensor-Core time not hidden behind shared memory")
-    block_s: float = free(5e-6, 5e-7, 2e-5, "seconds a block spends filling and draining its pipeline; also a launch")
+    block_cycles: float = free(6e3, 5e2, 2e4, "SM cycles a block spends filling and draining its pipeline")
+
+
+@dataclass(frozen=True)
+class UnorderedParameters(TiledCslParameters):
+    """Those of Flash-LLM, which are not fitted again, and what its encoder saves by reordering."""
+
+    cycles_per_conflict: float = free(2.0, 0.5, 6.0, "SM cycles of each further wavefront of a conflicting store")
 
 
 def padded_tokens(n: ArrayLike) -> Array:
@@ -113,35 +126,50 @@ class TiledCsl(KernelModel):
     title = "Flash-LLM"
     format_name = "tiled-csl"
     Parameters = TiledCslParameters
+    slower_variant = "flash-llm-noreorder"
     supported_n = "8, 16, 32, 64 or a multiple of 128"
 
     def padded_n(self, n: ArrayLike) -> Array:
         """Smallest supported N that holds ``n`` tokens."""
         return padded_tokens(n)
 
-    def time(self, machine: Machine, shape: Shape, p: TiledCslParameters) -> KernelTime:
+    def conflict_cycles(self, p: Any) -> float:
+        """SM cycles a non-zero waits for the banks of shared memory: none, the encoder sees to that."""
+        return 0.0
+
+    def time(self, machine: Machine, shape: Shape, p: TiledCslParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of product and split-K reduction."""
         n = padded_tokens(shape.n)
         stored, rows = stored_tokens(n), block_rows(n)
         columns = ceil_div(n, stored)
         resident = blocks_per_sm(machine, n)
         blocks = ceil_div(shape.m, rows) * columns
-        split = split_k(blocks, machine.sm_count * resident, ceil_div(shape.k, TILE_K))
+        k_tiles = ceil_div(shape.k, TILE_K)
+        own = split_k(blocks, machine.sm_count * resident, k_tiles)
+        split = np.where(np.isnan(call.split_k), own, np.minimum(call.split_k, k_tiles))
         blocks = blocks * split
 
-        dram_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * n * (shape.m + shape.k)
-        memory_s = dram_bytes / (p.bandwidth_efficiency * machine.dram_bytes_per_s)
+        weight_bytes, other_bytes = (
+            self.format.bytes_of(shape.m, shape.k, shape.sparsity),
+            FP16_BYTES * n * (shape.m + shape.k),
+        )
+        dram_bytes = weight_bytes + other_bytes
+        memory_s = call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency
         partial_bytes = FP16_BYTES * shape.m * n * split
         # Partial sums are written instead of the result, read again, and added up into it.
         reduction_bytes = np.where(split > 1, partial_bytes + FP16_BYTES * shape.m * n, 0.0)
         extra_bytes = np.where(split > 1, reduction_bytes + partial_bytes - FP16_BYTES * shape.m * n, 0.0)
         cycles_to_s = imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
-        residency = CALIBRATED_BLOCKS_PER_SM / resident
-        shared_s = on_chip_cycles(machine, shape, n, p) * cycles_to_s * residency
-        compute_s = 2 * shape.weights * n / machine.tensor_flops_per_s
-        waves = blocks / (machine.sm_count * resident)
-        latency_s = (np.where(split > 1, LAUNCHES, 1) + waves) * p.block_s
-        time_s = latency_s + overlap(memory_s, shared_s, 3) + reduction_bytes / machine.dram_bytes_per_s
+        # A third block hides the others' waits in full; a missing second one is partly made up for by the first.
+        residency = np.minimum(CALIBRATED_BLOCKS_PER_SM / resident, np.sqrt(CALIBRATED_BLOCKS_PER_SM / resident))
+        shared_s = on_chip_cycles(machine, shape, n, p, self.conflict_cycles(p)) * cycles_to_s * residency
+        compute_s = machine.tensor_s(2 * shape.weights * n, TENSOR_EFFICIENCY)
+        block_s = p.block_cycles / machine.clock_hz
+        refills_s = np.maximum(blocks / (machine.sm_count * resident) - 1, 0) * block_s
+        launches = np.where(split > 1, LAUNCHES, 1)
+        latency_s = call.launch_s(launches) + (launches + FIRST_FILL) * block_s
+        busy_s = overlap(overlap(memory_s, shared_s + refills_s, 3), compute_s, 3)
+        time_s = latency_s + busy_s + reduction_bytes / machine.dram_bytes_per_s
         terms = {
             Bound.MEMORY: memory_s,
             Bound.SHARED_MEMORY: shared_s,
@@ -151,7 +179,27 @@ class TiledCsl(KernelModel):
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes + extra_bytes))
 
 
-def on_chip_cycles(machine: Machine, shape: Shape, n: Array, p: TiledCslParameters) -> Array:
+class TiledCslUnordered(TiledCsl):
+    """Flash-LLM from an encoder that leaves each tile's weights in the order it met them.
+
+    So do the encoder that SpInfer's benchmark calls and its forks. The 32 stores of a scatter then fall on the banks of
+    shared memory at random and take 3.5 wavefronts instead of one. Everything else, parameters too, is Flash-LLM's.
+    """
+
+    name = "flash-llm-noreorder"
+    title = "Flash-LLM, not reordered"
+    Parameters = UnorderedParameters
+    borrows = TiledCsl.name
+    slower_variant = None
+
+    def conflict_cycles(self, p: UnorderedParameters) -> float:
+        """Cycles of the further wavefronts that a store of 32 non-zeros takes, for each of them."""
+        return p.cycles_per_conflict * (expected_wavefronts(WARP_SIZE) - 1) / WARP_SIZE
+
+
+def on_chip_cycles(
+    machine: Machine, shape: Shape, n: Array, p: TiledCslParameters, conflict_cycles: float = 0.0
+) -> Array:
     """SM cycles to expand and multiply all tiles, summed over the GPU.
 
     Per 128 x 64 tile: 128 wavefronts to clear, 128 to read by ldmatrix (twice from 64 tokens on, where two columns
@@ -167,5 +215,5 @@ def on_chip_cycles(machine: Machine, shape: Shape, n: Array, p: TiledCslParamete
     flops_per_cycle = machine.tensor_flops_per_s / machine.sm_cycles_per_s
     tensor_cycles = 2 * TILE_M * TILE_K * stored / flops_per_cycle
     tiles = shape.weights / (TILE_M * TILE_K) * ceil_div(n, stored_tokens(n))
-    expand = shape.nnz * ceil_div(n, stored_tokens(n)) * p.cycles_per_nonzero
+    expand = shape.nnz * ceil_div(n, stored_tokens(n)) * (p.cycles_per_nonzero + conflict_cycles)
     return tiles * (p.cycles_per_wavefront * wavefronts + p.tensor_exposure * tensor_cycles) + expand

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perfmodel.catalog.specs import Architecture
-from perfmodel.pipeline.conflicts import expected_wavefronts
+from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, WAVEFRONT_BYTES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from perfmodel import catalog
+from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.kernels.register_decode import CAPACITIES, capacity_index
-from perfmodel.pipeline.conflicts import expected_wavefronts
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.programs import (

@@ -20,6 +20,7 @@ from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, Machine, Shape
+from perfmodel.kernels.base import STREAM_LAUNCH_S
 from perfmodel.kernels.fits import calibrated, unmeasured_kernels
 from perfmodel.serving.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
@@ -151,7 +152,7 @@ class _Group:
         """Launches of all matrix products of a pass over ``n`` tokens, each as long as cuBLAS's."""
         shape = self.model.shape
         layer = sum(matrix.products(n)[0] for matrix in layer_matrices(shape))
-        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * calibrated(BASELINE).launch_s
+        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * STREAM_LAUNCH_S
 
     def _product_s(self, matrix: Matrix, n: Array) -> Array:
         count, tokens = matrix.products(n)
@@ -166,8 +167,7 @@ class _Group:
         extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
         launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES
         moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
-        efficiency = calibrated(BASELINE).bandwidth_efficiency
-        moved_s = moved / (efficiency * self.gpu.dram.bandwidth_bytes_per_s)
+        moved_s = moved / self.machine.streamed_bytes_per_s
         return self._product_launches_s(n) + launches * c.launch_s + shape.layers * extra + moved_s
 
     def communication_s(self, n: Array, n_head: Array) -> Array:
@@ -188,7 +188,7 @@ class _Group:
         """Attention of the prompt: its FLOP at cuBLAS's Tensor-Core efficiency, its K and V once."""
         shape = self.model.shape
         flops = batch * shape.layers * attention_flops_per_layer(shape, input_len, self.p)
-        compute_s = flops / (calibrated(BASELINE).tensor_efficiency * self.gpu.peak.fp16_tensor)
+        compute_s = self.machine.tensor_s(flops, calibrated(BASELINE).tensor_efficiency)
         return compute_s + self.decode_attention_s(batch, input_len)
 
     @property

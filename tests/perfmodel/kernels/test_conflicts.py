@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.testing import assert_allclose
 
-from perfmodel.pipeline.conflicts import expected_wavefronts
+from perfmodel.kernels.conflicts import expected_wavefronts
 
 
 def test_expected_wavefronts_against_sampling():

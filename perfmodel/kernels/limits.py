@@ -1,0 +1,46 @@
+"""What a board sustains, whichever kernel runs: the share of its memory's rate, and the Tensor-Core rate it can power."""
+
+from __future__ import annotations
+
+from perfmodel.catalog import load_calibration
+from perfmodel.catalog.specs import Dram, Gpu
+
+MEMORY_FILE = "calibration/memory.json"
+INLINE_ECC_SHARE = 15 / 16  # one byte in sixteen of a GDDR card with inline ECC is a check byte
+SHARE = "share"
+
+
+def memory_family(dram: Dram) -> str:
+    """Kind of memory whose sustained share is fitted together: GDDR, HBM2e, or any other HBM."""
+    if dram.kind.startswith("GDDR"):
+        return "GDDR"
+    return "HBM2e" if dram.kind == "HBM2e" else "HBM"
+
+
+def streamed_share(dram: Dram) -> float:
+    """Share of the datasheet's bandwidth that a long read reaches."""
+    return load_calibration(MEMORY_FILE)[memory_family(dram)].parameters[SHARE] * ecc_share(dram)
+
+
+def ecc_share(dram: Dram) -> float:
+    """Share of the bandwidth that inline ECC leaves to data."""
+    return INLINE_ECC_SHARE if dram.ecc else 1.0
+
+
+SPLIT_L2_KEEPS = 0.6
+# FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them.
+FLOPS_PER_JOULE = 0.62e12
+FLOPS_PER_JOULE_HOPPER = 1.2e12
+
+
+def power_flops_per_s(gpu: Gpu) -> float:
+    """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
+    if gpu.power is None or float(gpu.compute_capability) >= 10:
+        return float("inf")
+    cost = FLOPS_PER_JOULE_HOPPER if float(gpu.compute_capability) >= 9 else FLOPS_PER_JOULE
+    return cost * gpu.power.tdp_w
+
+
+def kept_share(gpu: Gpu) -> float:
+    """Share of the L2 in which what all SMs read in turn survives; HBM cards since the A100 split theirs in two."""
+    return SPLIT_L2_KEEPS if gpu.dram.kind.startswith("HBM") else 1.0
