@@ -11,6 +11,7 @@ import typer
 
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say
+from perfmodel.catalog.specs import Cache, Launch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +27,21 @@ def predict(
     n: Annotated[int, typer.Option(show_default=False, help="Tokens in flight: batch x tokens per step.")] = 0,
     sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
     kernel: Annotated[str, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = "",
+    launch: Annotated[str, typer.Option(help="stream, or graph: replayed from a CUDA graph.")] = Launch.STREAM.value,
+    cache: Annotated[
+        str, typer.Option(help="cold: every byte from device memory; warm: called in a loop, as in a benchmark.")
+    ] = Cache.COLD.value,
+    split_k: Annotated[
+        int | None, typer.Option("--split-k", help="Ways to share K among blocks; the kernel's own choice by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     input_csv: Annotated[
-        Path | None, typer.Option("--input", help="CSV with columns gpu, m, k, n, sparsity, kernel.")
+        Path | None,
+        typer.Option(
+            "--input",
+            help="CSV with columns gpu, m, k, n, sparsity, kernel and, where wanted, launch (stream), cache (cold), "
+            "split_k (the kernel's own).",
+        ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
 ) -> None:
@@ -38,10 +51,13 @@ def predict(
         _predict_table(*files)
         return
     refuse_missing("--gpu a100-80gb --m 36864 --k 9216 --n 8", gpu=gpu, m=m, k=k, n=n)
-    _predict_one(gpu, m, k, n, sparsity, kernel, as_json)
+    how = {"launch": launch, "cache": cache, "split_k": split_k}
+    _predict_one(gpu, m, k, n, sparsity, kernel, how, as_json)
 
 
-def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, as_json: bool) -> None:
+def _predict_one(
+    gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, how: dict[str, Any], as_json: bool
+) -> None:
     from perfmodel.catalog import load_gpu
     from perfmodel.evidence.rows import kernel_evidence
     from perfmodel.evidence.validation import join_predictions
@@ -53,17 +69,18 @@ def _predict_one(gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str,
     record = load_gpu(gpu)
     # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
     if kernel:
-        found = [(n, predict_kernel(kernel, record, m, k, n, sparsity))]
+        found = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))]
     else:
-        found = list(predict_all(record, m, k, n, sparsity))
+        found = list(predict_all(record, m, k, n, sparsity, **how))
     evidence = kernel_evidence(calibrated(BASELINE))
     joined = join_predictions(evidence[evidence["gpu"] == record.key])
     results = [_row(tokens, prediction, joined, m, k, sparsity) for tokens, prediction in found]
     if as_json:
-        question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
+        question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity, **how}
         print(json.dumps({**question, "kernels": results}, indent=2))
     else:
-        _print(record.name, m, k, n, sparsity, results)
+        called = f"{record.name}, launched from a {how['launch']}, {how['cache']} cache"
+        _print(called, m, k, n, sparsity, results)
 
 
 def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, sparsity: float) -> dict[str, Any]:
@@ -72,13 +89,15 @@ def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, s
         "n": n,
         "time_us": float(prediction.time_s) * 1e6,
         "lo_us": float(prediction.lo_s) * 1e6,
-        "hi_us": float(prediction.hi_s) * 1e6,
+        "hi_us": None if prediction.at_least else float(prediction.hi_s) * 1e6,
         "speedup_vs_dense": float(prediction.speedup_vs_dense),
         "dram_bytes": float(prediction.dram_bytes),
         "bound": str(prediction.bound.item()),
         "extrapolated": bool(prediction.extrapolated),
         "evidence": _evidence(joined, prediction.kernel, prediction.gpu, m, k, n, sparsity),
         "measured": prediction.measured,
+        "at_least": bool(prediction.at_least),
+        "in_l2": bool(prediction.resident),
     }
 
 
@@ -129,9 +148,7 @@ def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict
     rows = [
         (
             row["kernel"],
-            f"{row['time_us']:.1f}",
-            f"{row['lo_us']:.0f} - {row['hi_us']:.0f}",
-            f"{row['speedup_vs_dense']:.2f}x",
+            *_times(row),
             f"{row['dram_bytes'] / 1e6:.1f}",
             row["bound"],
             _evidence_words(row, m, k, n, sparsity),
@@ -141,21 +158,44 @@ def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict
     print_table(header, rows, text=("kernel", "bound by", header[-1]))
 
 
+def _times(row: dict[str, Any]) -> tuple[str, str, str]:
+    """Time, interval and speed-up; where only a bound is known, in words that say so."""
+    if row["at_least"]:
+        return f"at least {row['time_us']:.0f}", "-", f"at most {row['speedup_vs_dense']:.2f}x"
+    interval = f"{row['lo_us']:.0f} - {row['hi_us']:.0f}"
+    return f"{row['time_us']:.1f}", interval, f"{row['speedup_vs_dense']:.2f}x"
+
+
 def _fastest(results: list[dict[str, Any]]) -> str:
-    """The answer in a sentence: the fastest measured kernel, the fastest that keeps FP16 values, and guesses beyond."""
+    """The answer in a sentence: the fastest measured kernel, the fastest that keeps FP16 values, and guesses beyond.
+
+    A kernel whose interval overlaps the fastest one's ties with it; a lower bound of a time wins nothing.
+    """
     from perfmodel.kernels import KERNELS
 
-    known = sorted((row for row in results if row["measured"]), key=lambda row: row["time_us"])
+    known = sorted((row for row in results if row["measured"] and not row["at_least"]), key=lambda row: row["time_us"])
     exact = [row for row in known if KERNELS[row["kernel"]].format.lossless]
-    words = [f"{row['kernel']} is the fastest ({row['speedup_vs_dense']:.2f}x dense)" for row in known[:1]]
+    words = [_first(known)] if known else []
     if exact and exact[0] != known[0]:
-        words.append(f"with FP16 weights {exact[0]['kernel']} ({exact[0]['speedup_vs_dense']:.2f}x)")
+        words.append(f"with FP16 weights {_first(exact)}")
     limit_us = exact[0]["time_us"] if exact else math.inf
     guesses = [row for row in results if not row["measured"] and row["time_us"] < limit_us]
     if guesses:
         reach = ", ".join(f"{row['kernel']} {row['speedup_vs_dense']:.2f}x" for row in guesses)
         words.append(f"never measured, but might reach: {reach}")
     return "; ".join(words) + "."
+
+
+def _first(ranked: list[dict[str, Any]]) -> str:
+    """The first of ``ranked``, or its tie with those whose intervals overlap its own."""
+    from perfmodel.kernels import KERNELS
+
+    best, variant = ranked[0], KERNELS[ranked[0]["kernel"]].slower_variant
+    ties = [row["kernel"] for row in ranked[1:] if row["lo_us"] <= best["hi_us"] and row["kernel"] != variant]
+    gain = f"({best['speedup_vs_dense']:.2f}x dense)"
+    if ties:
+        return f"{best['kernel']} {gain} ties with {', '.join(ties)}, whose intervals overlap its own"
+    return f"{best['kernel']} is the fastest {gain}"
 
 
 def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float) -> str:
@@ -181,7 +221,7 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float
 def _predict_table(input_csv: Path, output_csv: Path) -> None:
     import pandas as pd
 
-    from lscd.tables import FRACTION, SIZE, read_rows
+    from lscd.tables import FRACTION, SIZE, SIZE_OR_EMPTY, read_rows
     from perfmodel.catalog import load_gpu
     from perfmodel.kernels import kernel_model
     from perfmodel.prediction import predict_table
@@ -190,6 +230,8 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
         input_csv,
         numbers={"m": SIZE, "k": SIZE, "n": SIZE, "sparsity": FRACTION},
         names={"gpu": load_gpu, "kernel": kernel_model},
+        optional={"split_k": SIZE_OR_EMPTY},
+        choices={"launch": tuple(Launch), "cache": tuple(Cache)},
     )
     _check_tokens(input_csv, rows)
     predicted = predict_table(rows)

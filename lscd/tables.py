@@ -21,11 +21,12 @@ MISSPELT = 0.8  # similarity from which a column was meant to be another
 
 @dataclass(frozen=True)
 class Column:
-    """A number column: its allowed range and whether it must be whole."""
+    """A number column: its allowed range, whether it must be whole, and whether a cell may be empty."""
 
     low: float
     high: float
     whole: bool = False
+    empty: bool = False
 
     def describe(self) -> str:
         """Allowed values in words."""
@@ -37,6 +38,7 @@ class Column:
 
 SIZE = Column(1, LARGEST_SIZE, whole=True)
 FRACTION = Column(0, 1)
+SIZE_OR_EMPTY = Column(1, LARGEST_SIZE, whole=True, empty=True)
 
 
 def read_rows(
@@ -44,6 +46,7 @@ def read_rows(
     numbers: Mapping[str, Column],
     names: Mapping[str, Callable[[str], object]],
     optional: Mapping[str, Column] | None = None,
+    choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
     """Read a CSV whose columns are all of ``numbers`` and ``names``; further columns are kept as they are.
 
@@ -57,6 +60,8 @@ def read_rows(
         Text columns and a function that raises `ValueError` for an unknown name.
     optional : mapping, optional
         Number columns that may be missing.
+    choices : mapping, optional
+        Text columns that may be missing, and what they may hold; an empty cell holds the first.
 
     Raises
     ------
@@ -71,15 +76,28 @@ def read_rows(
     missing = [column for column in (*names, *numbers) if column not in table]
     if missing:
         raise InputError(f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    optional = optional or {}
-    _refuse_misspelt(path, header, {*names, *numbers, *optional})
+    optional, choices = optional or {}, choices or {}
+    _refuse_misspelt(path, header, {*names, *numbers, *optional, *choices})
     if table.empty:
         raise InputError(f"{path}: no rows below the header")
     for column, check in names.items():
         _check_names(path, table[column], check)
     for column, rule in {**numbers, **{name: rule for name, rule in optional.items() if name in table}}.items():
         table[column] = _to_numbers(path, table[column], rule)
+    for column in set(choices) & set(header):
+        table[column] = _to_choices(path, table[column], choices[column])
     return table
+
+
+def _to_choices(path: Path, values: pd.Series, allowed: tuple[str, ...]) -> pd.Series:
+    chosen = values.replace("", allowed[0])
+    good = chosen.isin(allowed)
+    if not good.all():
+        row = int((~good).to_numpy().argmax())
+        raise InputError(
+            f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed are {', '.join(allowed)}"
+        )
+    return chosen
 
 
 def _refuse_misspelt(path: Path, header: list[str], known: set[str]) -> None:
@@ -132,9 +150,11 @@ def _to_numbers(path: Path, values: pd.Series, rule: Column) -> pd.Series:
     good = (numbers >= rule.low) & (numbers <= rule.high) & (numbers < float("inf"))
     if rule.whole:
         good &= numbers % 1 == 0
+    if rule.empty:
+        good |= values == ""
     if not good.all():
         row = int((~good).to_numpy().argmax())
         raise InputError(
             f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed is {rule.describe()}"
         )
-    return numbers.astype("int64" if rule.whole else "float64")
+    return numbers.astype("int64" if rule.whole and not rule.empty else "float64")

@@ -198,6 +198,8 @@ def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, Ker
     result: list[dict[str, KernelTimes]] = [{} for _ in found]
     for padded, p in predict_all(gpu, m, k, tokens, sparsity):
         for i, times in enumerate(result):
+            if p.at_least[i]:
+                continue  # a lower bound ranks with nothing
             time_us, lo_us, hi_us = (float(column[i]) * 1e6 for column in (p.time_s, p.lo_s, p.hi_s))
             about = (str(p.bound[i]), bool(p.extrapolated[i]), p.measured)
             times[p.kernel] = KernelTimes(padded, time_us, lo_us, hi_us, *about)

@@ -252,7 +252,9 @@ def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> l
         If a format is unknown or no kernel model reads it, or nothing is left.
     """
     hidden = () if unmeasured else unmeasured_kernels()
+    variants = {model.slower_variant for model in KERNELS.values()}  # the same kernel, and never the better choice
     known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
+    known = [model for model in known if model.name not in variants]
     readable = list(dict.fromkeys(model.format_name for model in known))
     for name in formats:
         if name in FORMATS and name not in readable:
@@ -308,7 +310,8 @@ def _candidates(
             model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(p.bound[i]),
             tiles[i], splits[i], model.format.lossless, bool(p.extrapolated[i]), p.measured,
         )  # fmt: skip
-        found.append(None if np.isnan(padded[i]) else candidate)
+        # What is known to be a lower bound only is no candidate.
+        found.append(None if np.isnan(padded[i]) or p.at_least[i] else candidate)
     return found
 
 

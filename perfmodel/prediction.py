@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -170,7 +170,7 @@ def predict(
 
 
 def predict_all(
-    gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0
+    gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0, **how: Any
 ) -> Iterator[tuple[int, Prediction]]:
     """Predict one product on every kernel that takes ``n`` tokens, padded where it must be.
 
@@ -180,6 +180,8 @@ def predict_all(
         As `predict`.
     n : int
         Tokens in flight; at least 1.
+    **how
+        ``launch, cache, split_k`` of `predict`.
 
     Yields
     ------
@@ -194,7 +196,7 @@ def predict_all(
     for name, model in KERNELS.items():
         padded = float(model.padded_n(n))
         if not np.isnan(padded):
-            yield int(padded), predict(name, gpu, m, k, padded, sparsity)
+            yield int(padded), predict(name, gpu, m, k, padded, sparsity, **how)
 
 
 def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -203,25 +205,30 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : pandas.DataFrame
-        Columns ``gpu, m, k, n, sparsity, kernel``.
+        Columns ``gpu, m, k, n, sparsity, kernel``; ``launch, cache, split_k`` if they are not the defaults of `predict`.
 
     Returns
     -------
     pandas.DataFrame
-        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated, lo_us, hi_us``.
+        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated, lo_us, hi_us, at_least``; ``hi_us``
+        is missing where ``time_us`` is only a lower bound.
     """
     import pandas as pd
 
     parts = []
+    given = [name for name in ("launch", "cache", "split_k") if name in rows]
     for (gpu, kernel), group in rows.groupby(["gpu", "kernel"], sort=False):
-        p = predict(str(kernel), str(gpu), *(group[name].to_numpy() for name in ("m", "k", "n", "sparsity")))
+        size = (group[name].to_numpy() for name in ("m", "k", "n", "sparsity"))
+        how: dict[str, Any] = {name: group[name].to_numpy() for name in given}
+        p = predict(str(kernel), str(gpu), *size, **how)
         columns = {
             "time_us": p.time_s * 1e6,
             "speedup_vs_dense": p.speedup_vs_dense,
             "bound": p.bound.astype(str),
             "extrapolated": p.extrapolated,
             "lo_us": p.lo_s * 1e6,
-            "hi_us": p.hi_s * 1e6,
+            "hi_us": np.where(p.at_least, np.nan, p.hi_s * 1e6),
+            "at_least": p.at_least,
         }
         parts.append(pd.DataFrame(columns, index=group.index))
     return pd.concat(parts).reindex(rows.index)

@@ -151,7 +151,7 @@ def interval(
     """Seconds at both ends of the interval around the time of ``result``, the prediction of ``model``; broadcasts.
 
     Where the kernel has no fit, what its assumed parameters span. Where another variant goes by the same name, the
-    interval reaches to that one's upper end; where only a lower bound is known, to infinity.
+    interval reaches to that one's inside the evidence; where only a lower bound is known, to infinity.
 
     Parameters
     ----------
@@ -168,6 +168,6 @@ def interval(
     if model.slower_variant in fits:
         variant = kernel_model(model.slower_variant)
         slower = variant.time(machine, shape, kernel_parameters(fits[variant.name], variant.name), call)
-        high = np.maximum(high, interval(variant, fits, gpu, machine, shape, call, slower)[1])
+        high = np.maximum(high, slower.time_s * np.exp(fits[variant.name].spread["inside"]))
     bounded = model.at_least(shape)
     return np.where(bounded, result.time_s, low), np.where(bounded, np.inf, high)
