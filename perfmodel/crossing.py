@@ -45,3 +45,24 @@ def first_fraction(holds: Callable[[Array], NDArray[np.bool_]], shape: tuple[int
         span /= STEPS.size - 1
         low = low + span * np.maximum(first - 1, 0)
     return np.where(never, np.nan, np.where(at_once, 0.0, low + span))
+
+
+def crossing(at: Array, ratio: Array) -> float:
+    """Where a sampled ``ratio`` falls below 1 for good, between its neighbours; NaN if it never crosses in the range.
+
+    Parameters
+    ----------
+    at, ratio
+        Of one length, ``at`` rising.
+
+    Examples
+    --------
+    >>> crossing(np.array([0.4, 0.5, 0.6]), np.array([1.2, 1.1, 0.9]))
+    0.55
+    """
+    above = np.flatnonzero(ratio >= 1)
+    if above.size == 0 or above[-1] == len(ratio) - 1:
+        return float("nan")
+    i = above[-1]
+    part = (ratio[i] - 1) / (ratio[i] - ratio[i + 1])
+    return round(float(at[i] + part * (at[i + 1] - at[i])), 12)

@@ -18,9 +18,6 @@ from perfmodel.catalog import load_kernel_times
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import least_squares_parameters
 from perfmodel.evidence.rows import (
-    boxplot_predictor,
-    boxplot_quartiles,
-    boxplot_table,
     calls,
     flush_s,
     kernel_evidence,
@@ -28,6 +25,7 @@ from perfmodel.evidence.rows import (
     shapes_of,
     with_residency,
 )
+from perfmodel.evidence.speedups import boxplot_predictor, boxplot_quartiles, boxplots
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
 from perfmodel.kernels.fits import kernel_parameters
 
@@ -91,6 +89,7 @@ FIT_RULES: tuple[FitRule, ...] = (
 )
 # SpInfer's A100 times are known only as quartiles of speed-ups; these N are fitted, the others held out.
 BOXPLOT_TOKENS = (8, 32)
+BOXPLOT_SOURCE, BOXPLOT_GPU = "spinfer-rerun-boxplot", "a100-40gb"
 BOXPLOT_BASELINE_SOURCE = "spinfer-rerun-times"
 
 
@@ -218,7 +217,7 @@ def solve(
 
 
 def boxplot_baseline(evidence: pd.DataFrame) -> Any:
-    """Parameters of the dense model that fit the boxplots' own cuBLAS: the nine times printed beside them."""
+    """Parameters of the dense model that fit the box plots' own cuBLAS: the nine times printed beside them."""
     rows = evidence[(evidence["source"] == BOXPLOT_BASELINE_SOURCE) & (evidence["kernel"] == BASELINE)]
     errors = residuals(KERNELS[BASELINE], rows)
     return least_squares_parameters(KERNELS[BASELINE].Parameters(), errors, robust_scale=ROBUST_SCALE)
@@ -235,11 +234,12 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any, start: Any) -> Fitte
     What ``model`` borrows from another kernel keeps its value in ``start``.
     """
     fixed = tuple(field.name for field in fields(kernel_model(model.borrows).Parameters)) if model.borrows else ()
-    table = boxplot_table(model.name)
-    table = table[table["n"].isin(BOXPLOT_TOKENS)]
+    table = boxplots()
+    chosen = (table["source"] == BOXPLOT_SOURCE) & (table["kernel"] == model.name) & table["n"].isin(BOXPLOT_TOKENS)
+    table = table[chosen]
     if table.empty:
         raise ValueError(f"no evidence to fit kernel {model.name!r} on")
-    predicted, published = boxplot_predictor(model, table, dense_parameters), boxplot_quartiles(table)
+    predicted, published = boxplot_predictor(model, BOXPLOT_GPU, table, dense_parameters), boxplot_quartiles(table)
 
     def errors(parameters: Any) -> Array:
         return np.log(published / predicted(parameters))
@@ -249,7 +249,7 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any, start: Any) -> Fitte
     return FittedKernel(
         parameters=asdict(solved),
         fitted_on=f"quartiles of its speed-up over cuBLAS on an A100, N = {', '.join(map(str, BOXPLOT_TOKENS))}",
-        gpus=["a100-40gb"],
+        gpus=[BOXPLOT_GPU],
         rows=published.size,
         mean_absolute_error=_rounded(np.mean(np.abs(published / predicted(solved) - 1))),
         evidence_range={

@@ -6,7 +6,6 @@ Some papers print only speed-ups over cuBLAS. They become times through the cuBL
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +23,7 @@ Array = NDArray[np.float64]
 
 SPEEDUP_TABLE = "measured/a100-80gb/quant_llm_speedup.csv"
 SPEEDUP_NAMES = {"tensorrt-llm-w8": "int8"}  # evidence name -> modelled kernel
-BOXPLOT_TABLE = "measured/a100-40gb/spinfer_boxplot.csv"
-BOXPLOT_NAMES = {"spinfer": "bitmap"}
-BOXPLOT_SHAPES_SOURCE = "macko-bench"  # its 31 shapes are those of SpInfer's benchmark
 DIRTY_SHARE, DIRTY_PER_READ = 0.25, 0.5
-QUARTILES = {"speedup_q1": 0.25, "speedup_median": 0.5, "speedup_q3": 0.75}
 
 
 def derived_times(dense_parameters: Any) -> pd.DataFrame:
@@ -100,42 +95,3 @@ def flush_s(rows: pd.DataFrame, machine: Machine, read_bytes: Array) -> Array:
     """
     dirty = np.minimum(DIRTY_SHARE * machine.l2_bytes, DIRTY_PER_READ * read_bytes)
     return np.where(rows["cache"] == Cache.COLD, dirty / machine.dram_bytes_per_s, 0.0)
-
-
-def boxplot_shapes() -> pd.DataFrame:
-    """The shapes ``m, k`` whose speed-ups the quartiles of `BOXPLOT_TABLE` sum up."""
-    times = load_kernel_times("measured/rtx-3090/*")
-    return times.loc[times["source"] == BOXPLOT_SHAPES_SOURCE, ["m", "k"]].drop_duplicates()
-
-
-def boxplot_table(kernel: str) -> pd.DataFrame:
-    """Published quartiles of one kernel's speed-up over cuBLAS on an A100 over the 31 shapes.
-
-    Returns
-    -------
-    pandas.DataFrame
-        ``n, sparsity`` and the columns of `QUARTILES`; empty if the table does not show the kernel.
-    """
-    table = load_table(BOXPLOT_TABLE)
-    return table.loc[table["kernel"].replace(BOXPLOT_NAMES) == kernel, ["n", "sparsity", *QUARTILES]]
-
-
-def boxplot_quartiles(table: pd.DataFrame) -> Array:
-    """The quartiles that rows of `boxplot_table` state, one after the other, in the order of `boxplot_predictor`."""
-    return table[list(QUARTILES)].to_numpy(dtype=np.float64).ravel("F")
-
-
-def boxplot_predictor(model: KernelModel, table: pd.DataFrame, dense_parameters: Any) -> Callable[[Any], Array]:
-    """Parameters -> the model's own quartiles for rows of `boxplot_table`: first the first ones, then the medians."""
-    shapes = boxplot_shapes()
-    n, sparsity = (table[name].to_numpy()[:, None] for name in ("n", "sparsity"))
-    machine, call = Machine.of(load_gpu("a100-40gb")), Call(warm=True)
-    shape = Shape.of(shapes["m"].to_numpy(), shapes["k"].to_numpy(), n, sparsity)
-    dense_s = KERNELS[BASELINE].time(machine, shape, dense_parameters, call).time_s
-
-    def quartiles(parameters: Any) -> Array:
-        ratio = dense_s / model.time(machine, shape, parameters, call).time_s
-        ratio = np.broadcast_to(ratio, (len(table), len(shapes)))
-        return np.quantile(ratio, list(QUARTILES.values()), axis=1).ravel()
-
-    return quartiles

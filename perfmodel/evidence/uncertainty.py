@@ -31,7 +31,7 @@ from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
 from perfmodel.evidence.rows import calls, machines, shapes_of
 from perfmodel.kernels import Machine, kernel_model
-from perfmodel.kernels.fits import MANY_TOKENS, half_width, kernel_parameters
+from perfmodel.kernels.fits import MANY_TOKENS, interval, kernel_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,10 +220,11 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
             fit = msgspec.structs.replace(fit, spread=fit.spread | wider)
         model, machine, shape, call = kernel_model(name), Machine.of(load_gpu(str(gpu))), shapes_of(group), calls(group)
         result = model.time(machine, shape, kernel_parameters(fit, name), call)
-        half = half_width(model, fit, str(gpu), machine, shape, call, result)
-        inside = np.abs(np.log1p(group["error"])) <= half
+        low, high = interval(model, {**fitted, name: fit}, str(gpu), machine, shape, call, result)
+        measured = result.time_s / (1 + group["error"])  # as the model would have it without the harness's own time
+        inside = (low <= measured) & (measured <= high)
         where = ("another GPU" if foreign else "inside") + (", in L2" if resident else "")
-        found.append((kernel, gpu, where, len(group), inside.mean(), float(np.median(np.exp(2 * half)))))
+        found.append((kernel, gpu, where, len(group), inside.mean(), float(np.median(high / low))))
     return pd.DataFrame(found, columns=["kernel", "gpu", "where", "rows", "covered", "width"])
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
 from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
+from perfmodel.crossing import crossing
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 
@@ -136,18 +137,8 @@ def crossovers(joined: pd.DataFrame) -> pd.DataFrame:
         rows = rows.sort_values("sparsity")
         reference = dense.loc[tuple(key)]
         measured, predicted = (
-            _crossing(rows["sparsity"].to_numpy(), rows[column].to_numpy() / reference[column])
+            crossing(rows["sparsity"].to_numpy(), rows[column].to_numpy() / reference[column])
             for column in ("time_us", "predicted_us")
         )
         found.append((kernel, key[0], source, *key[1:], measured, predicted))
     return pd.DataFrame(found, columns=["kernel", "gpu", "source", "m", "k", "n", "measured", "predicted"])
-
-
-def _crossing(sparsity: Array, ratio: Array) -> float:
-    """Sparsity at which ``ratio`` falls below 1 for good, NaN if it never crosses inside the range."""
-    above = np.flatnonzero(ratio >= 1)
-    if above.size == 0 or above[-1] == len(ratio) - 1:
-        return float("nan")
-    i = above[-1]
-    part = (ratio[i] - 1) / (ratio[i] - ratio[i + 1])
-    return float(sparsity[i] + part * (sparsity[i + 1] - sparsity[i]))

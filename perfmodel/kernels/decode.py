@@ -93,7 +93,7 @@ class Bitmap(DecodeKernel):
     format_name = "bitmap"
     Parameters = BitmapParameters
     supported_n = "8, 16, 32 or a multiple of 64"
-    tensor_efficiency = 0.65
+    tensor_efficiency = 0.7
 
     def padded_n(self, n: ArrayLike) -> Array:
         """Smallest supported N that holds ``n`` tokens."""
