@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lscd.errors import InputError, refuse_overwriting, writable, written_whole
-from lscd.printing import print_table, say
+from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,6 +121,8 @@ def validate(
     if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
         raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
     joined = join_predictions(None if own is None else _read_own(own))
+    if own is None:
+        _print_summary(joined)
     say("Error of the predicted time, predicted / measured - 1; mean and median of its size, bias of its sign.")
     _print_errors(joined, groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
@@ -131,11 +133,41 @@ def validate(
         _print_errors(joined_runs(), list(RUN_GROUPS))
 
 
+def _print_summary(joined: pd.DataFrame) -> None:
+    """A line each: every kernel, every source of whole runs, and how often the winner is the right one."""
+    from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
+    from perfmodel.evidence.systems_fit import joined_runs
+
+    headline("Mean error of the time on rows that no fit saw:")
+    for kernel, row in kernel_summary(joined).iterrows():
+        say(f"{kernel}: {_kernel_words(row)}.")
+    for source, row in run_summary(joined_runs()).iterrows():
+        say(f"{source}: {row['mean']:.1%} on {row['rows']} runs, worst {row['worst']} {row['worst_mean']:.1%}.")
+    for question, row in verdicts(joined).iterrows():
+        say(f"Right winner, {question}: {row['right']:.1%} of {row['cases']:.0f} that differ by more than 5 %.")
+    for row in flash_llm_break_evens().itertuples():
+        ends = ("not shown" if math.isnan(at) else f"{at:.0%}" for at in (row.published, row.predicted))
+        say(f"{row.kernel} pays on {row.gpu}, N = {row.n}, from {next(ends)} by {row.source}, predicted {next(ends)}.")
+
+
+def _kernel_words(row: pd.Series) -> str:
+    gpus = "1 GPU" if row["gpus"] == 1 else f"{row['gpus']} GPUs, worst {row['worst']} {row['worst_mean']:.1%}"
+    words = f"{row['mean']:.1%} on {row['rows']:,} rows of {gpus}"
+    if row["l2_rows"]:
+        words += f"; with weights in the L2 {row['l2_mean']:.1%} on {row['l2_rows']:,}"
+    if not math.isnan(row["covered"]):
+        words += f"; 90 % intervals hold {row['covered']:.0%}, upper over lower end {row['width']:.2f}"
+    return words
+
+
 def _print_errors(joined: pd.DataFrame, groups: list[str]) -> None:
     from perfmodel.evidence.validation import error_statistics
 
     groups = [*groups, "rows of"]
-    joined["rows of"] = joined["fitted"].map({True: "fitted", False: "held out"})
+    joined = joined.assign(**{"rows of": joined["fitted"].map({True: "fitted", False: "held out"})})
+    if "resident" in joined:
+        joined.loc[joined["resident"], "rows of"] += ", in L2"
+        joined = joined[~joined["at_least"]]
     numbers = ("rows", "mean", "median", "worst", "bias", "rank")
     rows = [
         (

@@ -76,8 +76,8 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("flash-llm-sweep", "a100-80gb", None, 0.2),
     # Fig 9 never leaves the memory-bound regime; the Tensor-Core efficiency needs rows with many tokens, and the
     # latency of a graph replay needs rows that were replayed.
-    FitRule("aiconfigurator-gemm", "a100-80gb", (8, 256, 512), 0.5, kernels=("cublas",), relative=True),
-    FitRule("aiconfigurator-gemm", "h100", (8, 256, 512), 0.5, kernels=("cublas",)),
+    FitRule("aiconfigurator-gemm", "a100-80gb", (8, 64, 256, 512), 0.5, kernels=("cublas",), relative=True),
+    FitRule("aiconfigurator-gemm", "h100", (8, 64, 256, 512), 0.5, kernels=("cublas",)),
     FitRule("macko-bench", "rtx-4090", (1,), 0.15, kernels=("cublas",)),
     # cuSPARSE takes another path for a single token. Its cycles agree on this card and the RTX 4090, not on the RTX 3090.
     FitRule("macko-bench", "rtx-2080-super", (1,), 0.15, kernels=("cublas", "cusparse")),

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Number = float | Array
 
 STREAM_LAUNCH_S = 5e-6
-L2_READ_SHARE = 0.4
+L2_READ_SHARE = 0.35
 NEWTON_STEPS = 6
 RESIDENT_L2_SIZES = 1.1
 
@@ -223,7 +223,8 @@ class Call:
     def memory_s(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
         """Seconds to bring weights and activations in: what misses from device memory, the rest from the L2."""
         moved, miss = weight_bytes + other_bytes, self.miss_share(machine, weight_bytes)
-        hit_s = moved / (L2_READ_SHARE * machine.l2_bytes_per_s)
+        l2_rate = np.maximum(L2_READ_SHARE * machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
+        hit_s = moved / l2_rate
         return miss * moved / machine.streamed_bytes_per_s + (1 - miss) * hit_s
 
 
