@@ -18,8 +18,9 @@ KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "launch",
     "split_k", "copies", "source", "note",
 )  # fmt: skip
-OPTIONAL_COLUMNS = {"launch": "stream", "split_k": math.nan, "copies": 1}  # and what holds where a table lacks them
-NAME_COLUMNS = ("gpu", "kernel", "status", "source", "cache")
+# Columns that a table may lack, or leave empty, and what holds then.
+OPTIONAL_COLUMNS = {"cache": "cold", "launch": "stream", "split_k": math.nan, "copies": 1}
+NAME_COLUMNS = ("gpu", "kernel", "status", "source")
 CHOICES = {"cache": tuple(Cache), "launch": tuple(Launch)}
 _SIZES = ("m", "k", "n", "copies")
 
@@ -35,6 +36,9 @@ def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
         column and value. A time may be missing: its kernel failed.
     """
     table = table.assign(**{name: value for name, value in OPTIONAL_COLUMNS.items() if name not in table})
+    table = table.assign(**{
+        name: table[name].astype(object).where(table[name].notna(), value) for name, value in OPTIONAL_COLUMNS.items()
+    })  # fmt: skip
     missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
     unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
     if missing or unknown:

@@ -296,7 +296,11 @@ class Cache(StrEnum):
 
 
 class Source(Record, frozen=True, kw_only=True):
-    """Provenance of one evidence file: where from, which licence, how sure."""
+    """Provenance of one evidence file: where from, which licence, how sure.
+
+    ``dirty_flush`` marks a harness that flushed the L2 with a memset before each launch, whose lines the timed kernel
+    then had to write back.
+    """
 
     title: Text
     url: Text
@@ -305,6 +309,7 @@ class Source(Record, frozen=True, kw_only=True):
     method: Text
     error: Text
     date: Text
+    dirty_flush: bool = False
 
 
 class FittedKernel(Record, frozen=True, omit_defaults=True):

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import FittedKernel
+from perfmodel.evidence.rows import flush_s, machines, shapes_of, with_residency
+from perfmodel.kernels import kernel_model
 from perfmodel.pipeline.parameters import PipelineParameters, stacked
 from perfmodel.pipeline.simulate import simulate
 
@@ -42,10 +44,11 @@ class Fit:
     after: tuple[str, ...] = ()
 
     def select(self, evidence: pd.DataFrame) -> pd.DataFrame:
-        """Rows the fit may see."""
+        """Rows the fit may see; none whose weights the L2 holds, which the simulator does not model."""
         chosen = (evidence["kernel"] == self.kernel) & (evidence["gpu"] == FIT_GPU) & (evidence["status"] == "value")
         chosen &= evidence["source"].isin(self.source) & evidence["n"].isin(self.tokens)
-        return evidence[chosen].iloc[:: self.every]
+        rows = with_residency(evidence[chosen])
+        return rows[~rows["resident"]].iloc[:: self.every]
 
     def describe(self) -> str:
         """Plain words for the stored calibration."""
@@ -63,10 +66,12 @@ FITS = (
 
 
 def predicted_us(kernel: str, rows: pd.DataFrame, parameters: PipelineParameters) -> Array:
-    """Simulated microseconds of evidence rows, with the expected non-zeros in every tile."""
-    shapes = rows[["gpu", "m", "k", "n", "sparsity"]].itertuples(index=False, name=None)
-    times = [simulate(kernel, *shape, seed=None, parameters=parameters).time_s for shape in shapes]
-    return np.array(times) * 1e6
+    """Simulated microseconds of evidence rows as their harness times them; the expected non-zeros in every tile."""
+    cases = rows[["gpu", "m", "k", "n", "sparsity"]].itertuples(index=False, name=None)
+    times = [simulate(kernel, *case, seed=None, parameters=parameters).time_s for case in cases]
+    shape = shapes_of(rows)
+    read_bytes = kernel_model(kernel).format.bytes_of(shape.m, shape.k, shape.sparsity)
+    return (np.array(times) + flush_s(rows, machines(rows), read_bytes)) * 1e6
 
 
 def fit(plan: Fit, evidence: pd.DataFrame, base: PipelineParameters) -> tuple[PipelineParameters, FittedKernel]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times, load_table
+from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times, load_sources, load_table
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS, OPTIONAL_COLUMNS
 from perfmodel.catalog.specs import Cache, Launch
-from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
+from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,8 @@ def derived_times(dense_parameters: Any) -> pd.DataFrame:
         time_us=dense_us / table["speedup"],
         time_err_us=np.nan,
         status="derived",
-        cache="warm",
         note="speed-up over cuBLAS, times our cuBLAS model",
-        **OPTIONAL_COLUMNS,
+        **OPTIONAL_COLUMNS | {"cache": "warm"},
     )
     return table[list(KERNEL_TIME_COLUMNS)]
 
@@ -81,17 +80,17 @@ def machines(rows: pd.DataFrame) -> Machine:
 def calls(rows: pd.DataFrame) -> Call:
     """How the harness of each row called its kernel.
 
-    A cold one flushed the L2 before each launch; a warm one finds what its last call left there.
+    A cold one emptied the L2 before each launch; a warm one finds what its last call left there.
     """
     graph, warm = (rows["launch"] == Launch.GRAPH).to_numpy(), (rows["cache"] == Cache.WARM).to_numpy()
     return Call(graph, warm, rows["copies"].to_numpy(dtype=np.float64), rows["split_k"].to_numpy(dtype=np.float64))
 
 
 def flush_s(rows: pd.DataFrame, machine: Machine, read_bytes: Array) -> Array:
-    """Seconds of a cold harness that are not the kernel's.
+    """Seconds that are not the kernel's, where a harness flushed the L2 with a memset before each launch.
 
-    A memset flushed the L2 and left dirty lines there; what the kernel brings in throws them out, and they are written
-    back first.
+    That leaves dirty lines there; what the kernel brings in throws them out, and they are written back first.
     """
     dirty = np.minimum(DIRTY_SHARE * machine.l2_bytes, DIRTY_PER_READ * read_bytes)
-    return np.where(rows["cache"] == Cache.COLD, dirty / machine.dram_bytes_per_s, 0.0)
+    by_memset = {name for name, source in load_sources().items() if source.dirty_flush}
+    return np.where(rows["source"].isin(by_memset), dirty / machine.dram_bytes_per_s, 0.0)

@@ -106,13 +106,12 @@ def _variant(kernel: str) -> str:
 
 
 def _kinds(inside: Residuals, foreign: Residuals, smallest: float) -> dict[str, float]:
-    """Spread of each kind of product, from the kernel's own rows, or from other GPUs' where it has too few."""
+    """Spread of each kind of product: many tokens and weights in the L2 where it is worse, at home or on other GPUs."""
     usual = inside.usual.error if len(inside.usual.error) >= FEWEST else inside.error
     found = {"inside": max(quantile(usual), smallest, SMALLEST)}
     for kind in ("many", "resident"):
-        parts = (rows.error[getattr(rows, kind)] for rows in (inside, foreign))
-        enough = next((error for error in parts if len(error) >= FEWEST), np.zeros(0))
-        found[kind] = max(quantile(enough), found["inside"])
+        parts = [rows.error[getattr(rows, kind)] for rows in (inside, foreign)]
+        found[kind] = max(found["inside"], *(quantile(error) for error in parts if len(error) >= FEWEST))
     short = Residuals.joined([inside, foreign])
     short = short[(short.latency_share >= SHORT) & ~short.many & ~short.resident]
     excess = np.maximum(np.abs(short.error) - found["inside"], 0) / np.maximum(short.latency_share, SHORT)
@@ -120,8 +119,8 @@ def _kinds(inside: Residuals, foreign: Residuals, smallest: float) -> dict[str, 
 
 
 def _beyond(quantile_beyond: float, inside: float) -> float:
-    """What must join ``inside``, as the root of the sum of squares, to give the quantile beyond."""
-    return float(np.sqrt(max(quantile_beyond**2 - inside**2, 0.0)))
+    """What must join ``inside``, as the root of the sum of squares, to give the quantile beyond; never nothing."""
+    return max(float(np.sqrt(max(quantile_beyond**2 - inside**2, 0.0))), SMALLEST)
 
 
 def own_errors(name: str, fit: FittedKernel, own: pd.DataFrame | None) -> Array:

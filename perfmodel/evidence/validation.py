@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
 from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
-from perfmodel.crossing import crossing
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 
@@ -40,7 +40,7 @@ def join_predictions(
         evidence = kernel_evidence(calibrated(BASELINE, calibration))
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
     rows = with_residency(evidence[usable])
-    rows["fitted"] = fitted_rows(rows) | _own_rows(rows, kernel_fits() if calibration is None else calibration)
+    own = _own_rows(rows, kernel_fits() if calibration is None else calibration)
     rows[["predicted_us", "latency_share"]] = np.nan
     rows["at_least"] = False
     for kernel, group in rows.groupby("kernel"):
@@ -50,6 +50,7 @@ def join_predictions(
         latency_share = model.time(machines(group), shape, parameters, calls(group)).latency_share
         rows.loc[group.index, "latency_share"] = latency_share
         rows.loc[group.index, "at_least"] = model.at_least(shape)
+    rows["fitted"] = (fitted_rows(rows) & ~rows["at_least"]) | own
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
 

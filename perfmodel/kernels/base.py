@@ -8,94 +8,17 @@ broadcasts: sizes, sparsity and the machine's numbers may be scalars or arrays o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Bound, Cache, Gpu, Launch
+from perfmodel.catalog.specs import LARGEST_SIZE, Bound
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
-from perfmodel.kernels.limits import kept_share, power_flops_per_s, streamed_share
+from perfmodel.kernels.call import FIRST_CALL, Call
+from perfmodel.kernels.machine import Array, Machine, Number
 from perfmodel.units import FP16_BYTES
-
-Array = NDArray[np.float64]
-Number = float | Array
-
-STREAM_LAUNCH_S = 5e-6
-L2_READ_SHARE = 0.35
-NEWTON_STEPS = 6
-RESIDENT_L2_SIZES = 1.1
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The few GPU numbers a kernel model uses; each a scalar, or an array to sweep over hardware."""
-
-    sm_count: Number
-    clock_hz: Number
-    dram_bytes_per_s: Number
-    dram_share: Number
-    kept_bytes: Number
-    l2_bytes_per_s: Number
-    l2_bytes: Number
-    l1_bytes: Number
-    shared_bytes_per_clock: Number
-    shared_bytes_per_sm: Number
-    shared_bytes_per_block: Number
-    registers_per_sm: Number
-    warps_per_sm: Number
-    tensor_flops_per_s: Number
-    power_flops_per_s: Number
-    simt_flops_per_s: Number
-
-    @classmethod
-    def of(cls, gpu: Gpu) -> Machine:
-        """Pick the numbers of one catalogue GPU."""
-        return cls(
-            sm_count=gpu.clock.sm_count,
-            clock_hz=gpu.clock.boost_hz,
-            dram_bytes_per_s=gpu.dram.bandwidth_bytes_per_s,
-            dram_share=streamed_share(gpu.dram),
-            kept_bytes=kept_share(gpu) * gpu.l2.size_bytes,
-            l2_bytes_per_s=gpu.l2.bandwidth_bytes_per_s,
-            l2_bytes=gpu.l2.size_bytes,
-            l1_bytes=gpu.sm.shared_memory_bytes,
-            shared_bytes_per_clock=gpu.sm.shared_bytes_per_clock,
-            shared_bytes_per_sm=gpu.sm.shared_memory_bytes,
-            shared_bytes_per_block=gpu.sm.shared_memory_per_block_bytes,
-            registers_per_sm=gpu.sm.registers,
-            warps_per_sm=gpu.sm.max_warps,
-            tensor_flops_per_s=gpu.peak.fp16_tensor,
-            power_flops_per_s=power_flops_per_s(gpu),
-            simt_flops_per_s=gpu.peak.fp32_simt,
-        )
-
-    @classmethod
-    def stack(cls, gpus: list[Gpu], index: ArrayLike) -> Machine:
-        """One machine whose numbers are arrays: element ``i`` describes ``gpus[index[i]]``."""
-        machines = [cls.of(gpu) for gpu in gpus]
-        rows = np.asarray(index)
-        columns = {f.name: np.array([getattr(m, f.name) for m in machines], dtype=np.float64) for f in fields(cls)}
-        return cls(**{name: column[rows] for name, column in columns.items()})
-
-    def with_(self, **changes: Number) -> Machine:
-        """Copy with some numbers replaced: a what-if machine."""
-        return replace(self, **changes)
-
-    @property
-    def streamed_bytes_per_s(self) -> Number:
-        """Bytes/s of a long read of device memory: the datasheet's, times the share its kind of memory reaches."""
-        return self.dram_share * self.dram_bytes_per_s
-
-    def tensor_s(self, flops: Number, efficiency: Number) -> Number:
-        """Seconds of ``flops`` on the Tensor Cores at ``efficiency`` of their peak, or at what the board can power."""
-        return flops / np.minimum(efficiency * self.tensor_flops_per_s, self.power_flops_per_s)
-
-    @property
-    def sm_cycles_per_s(self) -> Number:
-        """SM clock cycles per second, all SMs together."""
-        return self.sm_count * self.clock_hz
 
 
 def free(initial: float, low: float, high: float, meaning: str, *, fast: Literal["low", "high"] = "low") -> Any:
@@ -151,83 +74,6 @@ class Shape:
         return (1 - self.sparsity) * self.weights
 
 
-def cyclic_misses(working_set: Number) -> Array:
-    """Share of reads that miss when a ``working_set``, in sizes of the cache, is read over and over.
-
-    A line must outlive one round, in which every miss throws out a line at random: ``1 - miss = exp(-miss * set)``.
-    Nothing misses up to the size of the cache, and 20 % still hit at twice its size.
-    """
-    x = np.asarray(working_set, dtype=np.float64)
-    miss = np.clip(2 * (x - 1) / np.maximum(x, 1) ** 2, 0.0, 1.0)
-    for _ in range(NEWTON_STEPS):
-        left = np.exp(-miss * x)
-        miss = np.where(x > 1, miss - (miss - 1 + left) / np.maximum(1 - x * left, 1e-9), 0.0)
-    return miss
-
-
-@dataclass(frozen=True)
-class Call:
-    """How a product is called; scalars or arrays that broadcast against the product's sizes.
-
-    Attributes
-    ----------
-    graph : bool
-        Replayed from a CUDA graph, which saves `STREAM_LAUNCH_S` of each launch in a stream.
-    warm : bool
-        The same product was called before, and finds in the L2 what still is there of it. Otherwise every byte comes
-        from device memory, as for the weights of a model that were last read a whole forward pass ago.
-    copies : float
-        Copies of the weights that warm calls go through in turn, as some benchmarks do.
-    split_k : float
-        Ways to share K among blocks, NaN for the kernel's own choice. Kernels without split-K ignore it.
-    """
-
-    graph: NDArray[np.bool_] | bool = False
-    warm: NDArray[np.bool_] | bool = False
-    copies: Number = 1.0
-    split_k: Number = np.nan
-
-    @classmethod
-    def of(cls, launch: ArrayLike = "stream", cache: ArrayLike = "cold", split_k: ArrayLike | None = None) -> Call:
-        """Check and convert.
-
-        Raises
-        ------
-        ValueError
-            If ``launch`` or ``cache`` is no choice there is, or ``split_k`` no whole number of at least 1; names the
-            quantity, the value and what is allowed.
-        """
-        for name, value, kind in (("launch", launch, Launch), ("cache", cache, Cache)):
-            chosen = np.atleast_1d(np.asarray(value, dtype=object))
-            wrong = ~np.isin(chosen.astype(str), list(kind))
-            if wrong.any():
-                raise ValueError(f"{name} is {chosen[wrong][0]}, allowed are {', '.join(kind)}")
-        ways = np.asarray(np.nan if split_k is None else split_k, dtype=np.float64)
-        bad = ~(np.isnan(ways) | ((ways >= 1) & (ways <= LARGEST_SIZE) & (np.floor(ways) == ways)))
-        if np.any(bad):
-            raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number of at least 1")
-        return cls(np.asarray(launch) == Launch.GRAPH, np.asarray(cache) == Cache.WARM, 1.0, ways)
-
-    def launch_s(self, launches: Number = 1.0) -> Array:
-        """Seconds that launches cost in a stream beyond their cost in a graph."""
-        return np.where(self.graph, 0.0, STREAM_LAUNCH_S * launches)
-
-    def miss_share(self, machine: Machine, weight_bytes: Number) -> Array:
-        """Share of a product's bytes that comes from device memory: 1 unless warm, and then what the L2 cannot keep."""
-        return np.where(self.warm, cyclic_misses(self.copies * weight_bytes / machine.kept_bytes), 1.0)
-
-    def resident(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:
-        """True where warm calls find all copies of their weights in the L2, or nearly: they time it, not the memory."""
-        return np.asarray(self.warm & (self.copies * weight_bytes <= RESIDENT_L2_SIZES * machine.l2_bytes))
-
-    def memory_s(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
-        """Seconds to bring weights and activations in: what misses from device memory, the rest from the L2."""
-        moved, miss = weight_bytes + other_bytes, self.miss_share(machine, weight_bytes)
-        l2_rate = np.maximum(L2_READ_SHARE * machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
-        hit_s = moved / l2_rate
-        return miss * moved / machine.streamed_bytes_per_s + (1 - miss) * hit_s
-
-
 @dataclass(frozen=True)
 class KernelTime:
     """Predicted time of a kernel and the resource times it is made of.
@@ -257,9 +103,6 @@ class KernelTime:
         names = np.array(list(self.terms), dtype=object)
         stacked = np.stack(np.broadcast_arrays(*self.terms.values(), self.time_s)[:-1])
         return np.asarray(names[np.argmax(stacked, axis=0)], dtype=object)
-
-
-FIRST_CALL = Call()  # in a stream, with nothing in the caches
 
 
 class KernelModel(ABC):

@@ -1,8 +1,8 @@
 """A GPU as the simulator sees it: how many cycles of the SM clock each resource needs for one unit of work.
 
 Everything but three derating parameters comes from the datasheet or from published microbenchmarks. The rate of device
-memory is bounded twice: by its own pins, less the time they are refreshed and change rows, and by Little's law, the
-bytes that all SMs can have in flight over the latency. Requests arrive at random, so the two bounds join smoothly.
+memory is bounded twice: by what its kind sustains in a long read, the same share of the datasheet's rate that every
+closed form takes, and by Little's law, the bytes that all SMs can have in flight over the latency.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Gpu
+from perfmodel.kernels.limits import streamed_share
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
 Array = NDArray[np.float64]
 
-DRAM_BUSY_FRACTION = 0.92  # refresh takes 350 of every 3900 ns (JEDEC JESD235 HBM2, all banks)
 L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), section on the L2 cache: 5120 B/clk in all
 WAVEFRONT_BYTES = 128
 LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor Cores via Microbenchmarks", TPDS 2023
@@ -53,10 +53,13 @@ class Machine:
         clock = gpu.clock.boost_hz
         in_flight = p.outstanding_bytes * bandwidth_scale / gpu.latency.dram_cycles
         port = min(in_flight, L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
-        pins = DRAM_BUSY_FRACTION * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale / clock
+        sustained = streamed_share(gpu.dram) * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale / clock
         little = in_flight * gpu.clock.sm_count
         cycles = np.zeros(len(Resource))
-        cycles[Resource.DRAM] = np.hypot(1 / pins, 1 / little)
+        import os
+
+        q = float(os.environ.get("JOIN", "2"))
+        cycles[Resource.DRAM] = ((1 / sustained) ** q + (1 / little) ** q) ** (1 / q) if q else 1 / sustained
         cycles[Resource.L2] = clock / gpu.l2.bandwidth_bytes_per_s
         cycles[Resource.PORT] = 1 / port
         cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock

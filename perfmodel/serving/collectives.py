@@ -19,6 +19,10 @@ owner's ``S / p`` to all. On eight GPUs that is two thirds of a ring's traffic, 
 Start and hop are waits of threads that poll memory, so they are stated in SM clock cycles: cycles fitted on an A100
 give the small messages of an H100, whose clock is 40 % faster, without a further parameter. Bandwidth is a fitted
 share of the datasheet's link in one direction (half of the printed figure).
+
+Without NVLink, two GPUs have a link each. More of them sit behind different ports of the host and send every byte through
+its bridge, which carries in all what one link carries: a GPU's share is the ``p``-th part. At 67 % of PCIe 4.0 x16 that
+is 21, 5.4 and 2.7 GB/s for 2, 4 and 8 GPUs; NCCL on L40S was seen to reach 20, 5.1 and 2.1.
 """
 
 from __future__ import annotations
@@ -37,9 +41,10 @@ Array = NDArray[np.float64]
 
 CALIBRATION_FILE = "calibration/systems.json"
 CALIBRATION_NAME = "all-reduce"
-# NCCL leaves the low-latency protocol once a GPU's chunk S / p takes longer than this to cross the bare link: the
+# NCCL leaves the low-latency protocol once a GPU's chunk S / p takes longer than this to cross its bare link: the
 # geometric middle of the step in the A100's measured times, between 256 and 512 KiB per GPU.
 LOW_LATENCY_CHUNK_S = 1.24e-6
+PAIR = 2  # GPUs that a link each serves without NVLink
 FIRST_SUMMING_SWITCH = 9.0  # compute capability of the GPUs that the third generation of NVSwitch came with
 
 
@@ -72,6 +77,13 @@ class CollectiveParameters:
 def one_way_bytes_per_s(gpu: Gpu) -> float:
     """Datasheet bytes/s out of one GPU: half of NVLink's printed figure, or of PCIe's where there is no NVLink."""
     return (gpu.link.nvlink_bytes_per_s or gpu.link.pcie_bytes_per_s) / 2
+
+
+def link_bytes_per_s(gpu: Gpu, gpus: ArrayLike) -> Array:
+    """Datasheet bytes/s out of each of ``gpus`` GPUs at once: `one_way_bytes_per_s`, or its share of the host's bridge."""
+    p = np.asarray(gpus, dtype=np.float64)
+    shared = (p > PAIR) & (gpu.link.nvlink_bytes_per_s is None)
+    return np.asarray(one_way_bytes_per_s(gpu) / np.where(shared, p, 1.0))
 
 
 def switch_reduces(gpu: Gpu) -> bool:
@@ -131,43 +143,44 @@ def point_to_point_time(gpu: Gpu, message_bytes: ArrayLike, parameters: Collecti
     """Seconds to send ``message_bytes`` to a neighbour: a pipeline stage hands over its activations."""
     c = calibrated_collectives() if parameters is None else parameters
     size = np.asarray(message_bytes, dtype=np.float64)
-    small = _seconds(gpu, c.start_cycles + c.hop_cycles, size, c.low_latency_efficiency)
-    large = _seconds(gpu, c.bulk_start_cycles + c.hop_cycles, size, c.link_efficiency)
+    p = np.full((), 2.0)
+    small = _seconds(gpu, p, c.start_cycles + c.hop_cycles, size, c.low_latency_efficiency)
+    large = _seconds(gpu, p, c.bulk_start_cycles + c.hop_cycles, size, c.link_efficiency)
     return np.minimum(small, large)
 
 
-def _seconds(gpu: Gpu, cycles: Array | float, link_bytes: Array, efficiency: float) -> Array:
+def _seconds(gpu: Gpu, p: Array, cycles: Array | float, crossing: Array, efficiency: float) -> Array:
     wait_s = np.asarray(cycles) / gpu.clock.boost_hz
-    return np.asarray(wait_s + link_bytes / (efficiency * one_way_bytes_per_s(gpu)))
+    return np.asarray(wait_s + crossing / (efficiency * link_bytes_per_s(gpu, p)))
 
 
 def _ring_low_latency(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     hops, crossing = 2 * (p - 1), 2 * (p - 1) / p * size
-    return _seconds(gpu, c.start_cycles + hops * c.hop_cycles, crossing, c.low_latency_efficiency)
+    return _seconds(gpu, p, c.start_cycles + hops * c.hop_cycles, crossing, c.low_latency_efficiency)
 
 
 def _ring(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     hops, crossing = 2 * (p - 1), 2 * (p - 1) / p * size
-    return _seconds(gpu, c.bulk_start_cycles + hops * c.hop_cycles, crossing, c.link_efficiency)
+    return _seconds(gpu, p, c.bulk_start_cycles + hops * c.hop_cycles, crossing, c.link_efficiency)
 
 
 def _tree(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     hops = 2 * np.ceil(np.log2(p))
-    return _seconds(gpu, c.bulk_start_cycles + hops * c.hop_cycles, 2 * size, c.link_efficiency)
+    return _seconds(gpu, p, c.bulk_start_cycles + hops * c.hop_cycles, 2 * size, c.link_efficiency)
 
 
 def _one_shot(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     cycles = c.one_shot_cycles + (p - 1) * c.one_shot_peer_cycles
-    return _seconds(gpu, cycles, (p - 1) * size, c.one_shot_efficiency)
+    return _seconds(gpu, p, cycles, (p - 1) * size, c.one_shot_efficiency)
 
 
 def _in_switch(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
     crossing = (1 + 1 / p) * size
-    return _seconds(gpu, c.bulk_start_cycles + 2 * c.hop_cycles, crossing, c.link_efficiency)
+    return _seconds(gpu, p, c.bulk_start_cycles + 2 * c.hop_cycles, crossing, c.link_efficiency)
 
 
 def _nccl(gpu: Gpu, p: Array, size: Array, c: CollectiveParameters) -> Array:
-    small = size / p <= LOW_LATENCY_CHUNK_S * one_way_bytes_per_s(gpu)
+    small = size / p <= LOW_LATENCY_CHUNK_S * link_bytes_per_s(gpu, p)
     large = _ring(gpu, p, size, c)
     if switch_reduces(gpu):
         large = np.minimum(large, _in_switch(gpu, p, size, c))

@@ -20,7 +20,7 @@ from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, Machine, Shape
-from perfmodel.kernels.base import STREAM_LAUNCH_S
+from perfmodel.kernels.call import STREAM_LAUNCH_S
 from perfmodel.kernels.fits import calibrated, unmeasured_kernels
 from perfmodel.serving.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
@@ -42,7 +42,7 @@ from perfmodel.serving.transformer import (
     attention_flops_per_layer,
     check_split,
     head_matrices,
-    kv_bytes_per_token,
+    kv_read_bytes_per_token,
     layer_matrices,
     other_launches_per_layer,
 )
@@ -161,14 +161,32 @@ class _Group:
         shape = Shape(matrix.m, matrix.k, tokens, self.sparsity)
         return count * self.system.prunable_time(self.machine, shape, self.parameters.sparse_product_s)
 
-    def other_s(self, n: Array) -> Array:
+    def other_s(self, n: Array, n_head: Array) -> Array:
         """Launches and bytes between the products of a pass over ``n`` tokens."""
         shape, c = self.model.shape, self.parameters
         extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
-        launches = shape.layers * other_launches_per_layer(shape) + STEP_LAUNCHES
+        launches = shape.layers * (ATTENTION_LAUNCHES + other_launches_per_layer(shape)) + STEP_LAUNCHES
         moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
         moved_s = moved / self.machine.streamed_bytes_per_s
-        return self._product_launches_s(n) + launches * c.launch_s + shape.layers * extra + moved_s
+        return (
+            self._product_launches_s(n)
+            + launches * c.launch_s
+            + shape.layers * extra
+            + moved_s
+            + self.rows_s(n, n_head)
+        )
+
+    def rows_s(self, n, n_head):
+        import os
+
+        c = self.parameters
+        L = self.model.shape.layers
+        k = os.environ.get("ROWS", "seq/p")
+        rows = n if "tok" in k else n_head
+        f = L * c.row_s * rows
+        if "F" in k:
+            f = f * self.model.shape.ffn_size / 49152
+        return f / self.p if "/p" in k else f
 
     def communication_s(self, n: Array, n_head: Array) -> Array:
         """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""
@@ -180,9 +198,10 @@ class _Group:
 
     def decode_attention_s(self, batch: Array, context: Array) -> Array:
         """One step's attention over ``context`` tokens a sequence; affine in ``context``, so a mean context will do."""
-        read = batch * context * kv_bytes_per_token(self.model.shape, self.p)
-        bandwidth = self.parameters.kv_bandwidth_efficiency * self.gpu.dram.bandwidth_bytes_per_s
-        return self._attention_launch_s + read / bandwidth
+        c = self.parameters
+        read = batch * context * kv_read_bytes_per_token(self.model.shape, self.p)
+        wait_s = self.model.shape.layers * context * c.attention_cycles / self.machine.clock_hz
+        return wait_s + read / (c.attention_share * self.machine.streamed_bytes_per_s)
 
     def prefill_attention_s(self, batch: Array, input_len: Array) -> Array:
         """Attention of the prompt: its FLOP at cuBLAS's Tensor-Core efficiency, its K and V once."""
@@ -190,10 +209,6 @@ class _Group:
         flops = batch * shape.layers * attention_flops_per_layer(shape, input_len, self.p)
         compute_s = self.machine.tensor_s(flops, calibrated(BASELINE).tensor_efficiency)
         return compute_s + self.decode_attention_s(batch, input_len)
-
-    @property
-    def _attention_launch_s(self) -> float:
-        return self.model.shape.layers * ATTENTION_LAUNCHES * self.parameters.launch_s
 
 
 def evaluate(
@@ -290,7 +305,7 @@ def _prefill(group: _Group, b: Array, prompt: Array, stages: Array) -> Parts:
     parts = {
         Part.MATMUL: group.matmul_s(n, micro),
         Part.ATTENTION: group.prefill_attention_s(micro, prompt),
-        Part.OTHER: group.other_s(n),
+        Part.OTHER: group.other_s(n, micro),
         Part.COMMUNICATION: group.communication_s(n, micro) + _handover_s(group, n, stages),
     }
     return {part: seconds * (2 - 1 / stages) for part, seconds in parts.items()}
@@ -303,7 +318,7 @@ def _decode(group: _Group, b: Array, prompt: Array, new: Array, stages: Array) -
     return {
         Part.MATMUL: group.matmul_s(micro, micro),
         Part.ATTENTION: group.decode_attention_s(micro, context),
-        Part.OTHER: group.other_s(micro),
+        Part.OTHER: group.other_s(micro, micro),
         Part.COMMUNICATION: group.communication_s(micro, micro) + _handover_s(group, micro, stages),
     }
 

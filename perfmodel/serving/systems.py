@@ -36,8 +36,10 @@ HOST = "fastertransformer"
 class SystemParameters:
     """Free parameters of whole-model runs, the same for all models and GPUs."""
 
-    kv_bandwidth_efficiency: float = free(0.5, 0.1, 1.0, "share of the datasheet DRAM bandwidth of KV-cache reads")
+    attention_share: float = free(0.9, 0.3, 1.1, "share of a long read's rate that attention reads the KV cache at")
+    attention_cycles: float = free(50.0, 0.0, 300.0, "SM cycles a layer's attention waits per token of context")
     launch_s: float = free(5e-6, 5e-7, 2e-5, "seconds of a small kernel between the products: norm, activation, ...")
+    row_s: float = free(1e-6, 0.0, 1e-5, "seconds a layer's small kernels take for each sequence, shared by the GPUs")
     all_reduce_wait_s: float = free(2.5e-5, 0.0, 1e-4, "seconds an all-reduce amid other kernels takes beyond its own")
     sparse_product_s: float = free(1e-5, 0.0, 5e-5, "seconds a sparse product takes beyond its back-to-back time")
     deepspeed_layer_s: float = free(5e-5, 0.0, 3e-4, "seconds a layer takes longer in DeepSpeed")

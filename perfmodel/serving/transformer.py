@@ -158,6 +158,15 @@ def kv_bytes_per_token(shape: Layers, p: ArrayLike = 1) -> Array:
     return 2.0 * shape.layers * local_kv_heads(shape, p) * shape.head_dim * FP16_BYTES
 
 
+def kv_read_bytes_per_token(shape: Layers, p: ArrayLike = 1, shared: bool = False) -> Array:
+    """Bytes of FP16 keys and values that attention reads for one token of context, on one of ``p`` GPUs.
+
+    Not ``shared``, each query head reads its own copy, also where heads share keys and values; else what is stored.
+    """
+    heads = local_kv_heads(shape, p) if shared else shape.heads / np.asarray(p, dtype=np.float64)
+    return 2.0 * shape.layers * heads * shape.head_dim * FP16_BYTES
+
+
 def attention_flops_per_layer(shape: Layers, input_len: ArrayLike, p: ArrayLike = 1) -> Array:
     """FLOP of ``Q K^T`` and ``P V`` for a whole prompt of one sequence, the masked half computed too."""
     length = np.asarray(input_len, dtype=np.float64)

@@ -38,7 +38,7 @@ def test_layer_times_are_the_sum_of_its_products() -> None:
 
 @pytest.mark.parametrize("model", ["opt-30b", "mixtral-8x7b"])
 def test_crossover_is_where_the_winner_changes(model: str) -> None:
-    tokens = np.array([8, 32, 128, 512])
+    tokens = np.array([8, 16, 32])
     found = crossover_sparsity("flash-llm", "rtx-4090", model, tokens)
     assert ((found > 0.3) & (found < 0.8)).all()
     for side, wins in ((-1e-6, False), (1e-6, True)):
@@ -57,12 +57,13 @@ def test_crossover_knows_never_and_always() -> None:
 
 
 def test_crossover_surface_is_a_table_of_crossovers() -> None:
-    table = crossover_surface("flash-llm", gpus=["a100-80gb", "h100"], models=["opt-13b"], n=[8, 64], speedup=1.5)
+    asked = {"gpus": ["a100-80gb", "h100"], "models": ["opt-13b"], "n": [8, 64]}
+    table = crossover_surface("flash-llm", **asked, speedup=1.2)
     assert list(table.columns) == ["kernel", "gpu", "model", "n", "sparsity"]
     assert list(zip(table["gpu"], table["n"], strict=True)) == [(g, n) for g in ("a100-80gb", "h100") for n in (8, 64)]
-    alone = crossover_sparsity("flash-llm", "h100", "opt-13b", 64, 1.5)
+    alone = crossover_sparsity("flash-llm", "h100", "opt-13b", 64, 1.2)
     assert table["sparsity"].iloc[3] == pytest.approx(float(alone), nan_ok=True)
-    easier = crossover_surface("flash-llm", gpus=["a100-80gb", "h100"], models=["opt-13b"], n=[8, 64])
+    easier = crossover_surface("flash-llm", **asked)
     assert (easier["sparsity"].to_numpy()[:2] < table["sparsity"].to_numpy()[:2]).all()
 
 

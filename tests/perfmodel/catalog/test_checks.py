@@ -26,6 +26,10 @@ from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
         ({"m": 10**26}, f"row 2: m is {10**26}, allowed is a positive integer of at most 2**40"),
         ({"gpu": ""}, "row 2: gpu is empty or no text"),
         ({"kernel": " "}, "row 2: kernel is empty or no text"),
+        ({"cache": "hot"}, "row 2: cache is hot, allowed are cold, warm"),
+        ({"launch": "grid"}, "row 2: launch is grid, allowed are stream, graph"),
+        ({"split_k": 0.5}, "row 2: split_k is 0.5, allowed is a positive integer, or empty"),
+        ({"copies": 0}, "row 2: copies is 0.0, allowed is a positive integer"),
         ({"speed": 1}, "missing columns [], unknown columns ['speed']"),
     ],
 )
@@ -39,7 +43,10 @@ def test_a_users_own_times_are_checked(change: dict[str, Any], message: str, tmp
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     write(row, row | {"time_us": ""})
-    assert read_kernel_times(path)["time_us"].isna().tolist() == [False, True]
+    read = read_kernel_times(path)
+    assert read["time_us"].isna().tolist() == [False, True]
+    assert read[["cache", "launch", "copies"]].iloc[0].tolist() == ["cold", "stream", 1]
+    assert read["split_k"].isna().all()
     write(row, row | change)
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
         read_kernel_times(path)

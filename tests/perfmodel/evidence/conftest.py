@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 
 from perfmodel.catalog import load_gpu
+from perfmodel.catalog.checks import OPTIONAL_COLUMNS
+from perfmodel.evidence.rows import with_residency
 from perfmodel.kernels import KERNELS, Machine, Shape
 from tests.perfmodel.cases import OURS
 from tests.perfmodel.evidence.own_rows import SIZES, TRUTH
@@ -21,4 +23,5 @@ def own() -> pd.DataFrame:
     )
     shape = Shape.of(*(rows[column].to_numpy() for column in rows))
     time_us = model.time(machine, shape, model.Parameters(**TRUTH)).time_s * 1e6
-    return rows.assign(gpu="h100", kernel=OURS, time_us=time_us, status="value", source="made-up")
+    rows = rows.assign(gpu="h100", kernel=OURS, time_us=time_us, status="value", source="made-up", **OPTIONAL_COLUMNS)
+    return with_residency(rows)

@@ -5,46 +5,81 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from perfmodel.evidence.kernel_fit import BOXPLOT_TOKENS
-from perfmodel.evidence.rows import boxplot_predictor, boxplot_quartiles, boxplot_table, launched_by_graph
+from perfmodel.evidence.kernel_fit import BOXPLOT_GPU, BOXPLOT_SOURCE, BOXPLOT_TOKENS, boxplot_baseline
+from perfmodel.evidence.rows import kernel_evidence
+from perfmodel.evidence.speedups import boxplot_predictor, boxplot_quartiles, boxplots
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import error_statistics, join_predictions, nearest_evidence
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 
 
-def test_dense_times_of_an_unseen_gpu_generation(joined: pd.DataFrame) -> None:
-    # H100 rows took no part in any fit: predicted from the datasheet.
-    rows = joined[(joined["gpu"] == "h100") & (joined["kernel"] == "cublas") & (joined["n"] <= 64)]
-    assert len(rows) > 5000
-    assert rows["error"].abs().mean() <= 0.12
+def test_dense_times_of_few_tokens_in_serving_stacks(joined: pd.DataFrame) -> None:
+    rows = joined[
+        (joined["gpu"] == "h100") & (joined["kernel"] == "cublas") & (joined["n"] <= 64) & ~joined["resident"]
+    ]
+    assert len(rows) > 3000
+    assert rows["error"].abs().mean() <= 0.06
 
 
 @pytest.mark.parametrize(("kernel", "goal"), [("quant-llm-w6", 0.06), ("quant-llm-w5", 0.06), ("int8", 0.08)])
 def test_quantised_kernels_on_held_out_tokens(joined: pd.DataFrame, kernel: str, goal: float) -> None:
-    rows = joined[(joined["kernel"] == kernel) & ~joined["fitted"]]
+    rows = joined[(joined["kernel"] == kernel) & ~joined["fitted"] & ~joined["resident"]]
     assert set(rows["n"]) == {16}
     assert rows["error"].abs().mean() <= goal
 
 
 def test_bitmap_quartiles_at_held_out_tokens() -> None:
-    table = boxplot_table("bitmap")
+    table = boxplots()
+    table = table[(table["source"] == BOXPLOT_SOURCE) & (table["kernel"] == "bitmap")]
     held_out = table[~table["n"].isin(BOXPLOT_TOKENS)]
     published = boxplot_quartiles(held_out)
-    predicted = boxplot_predictor(KERNELS["bitmap"], held_out, calibrated("cublas"))(calibrated("bitmap"))
+    baseline = boxplot_baseline(kernel_evidence(calibrated("cublas")))
+    predicted = boxplot_predictor(KERNELS["bitmap"], BOXPLOT_GPU, held_out, baseline)(calibrated("bitmap"))
     assert len(published) == 12
-    assert abs(predicted / published - 1).mean() <= 0.07
+    assert abs(predicted / published - 1).mean() <= 0.06
 
 
-def test_replayed_graphs_are_faster_than_launches(joined: pd.DataFrame) -> None:
-    graph = launched_by_graph(joined)
-    assert set(joined[graph]["source"]) == {"aiconfigurator-gemm"}
-    assert calibrated("cublas").launch_s > 1e-6
+def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
+    assert set(joined.loc[joined["launch"] == "graph", "source"]) == {"aiconfigurator-gemm"}
+    assert set(joined.loc[joined["source"] == "aiconfigurator-gemm", "launch"]) == {"graph"}
+
+
+# Dense products of weights beyond the L2, on GPUs that no fit saw: the reach of the model, a little above what it does.
+@pytest.mark.parametrize(
+    ("gpu", "most"),
+    [
+        ("a100-40gb", 0.06),
+        ("rtx-a5000", 0.07),
+        ("rtx-a6000", 0.06),
+        ("rtx-4090", 0.03),
+        ("h100", 0.055),
+        ("b200", 0.09),
+    ],
+)
+def test_dense_products_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -> None:
+    rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == "cublas") & ~joined["fitted"] & ~joined["resident"]]
+    assert len(rows) >= 6
+    assert rows["error"].abs().mean() <= most
+
+
+@pytest.mark.parametrize(
+    ("kernel", "gpu", "most"),
+    [
+        ("flash-llm", "rtx-a5000", 0.06), ("flash-llm-noreorder", "rtx-a6000", 0.095), ("flash-llm-noreorder", "rtx-4090", 0.03),
+        ("bitmap", "rtx-4090", 0.10), ("bitmap", "rtx-a6000", 0.11), ("sputnik", "v100", 0.14), ("sputnik", "rtx-4090", 0.14),
+        ("sparta", "rtx-4090", 0.08),
+    ],
+)  # fmt: skip
+def test_sparse_products_elsewhere(joined: pd.DataFrame, kernel: str, gpu: str, most: float) -> None:
+    rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == kernel) & ~joined["resident"]]
+    assert not rows["fitted"].any()
+    assert rows["error"].abs().mean() <= most
 
 
 # Goals of the project for rows no parameter was fitted on (mean absolute error, Fig 9 at N = 16).
 @pytest.mark.parametrize(
-    ("kernel", "goal"), [("cublas", 0.03), ("flash-llm", 0.03), ("sparta", 0.08), ("sputnik", 0.10)]
+    ("kernel", "goal"), [("cublas", 0.03), ("flash-llm", 0.025), ("sparta", 0.055), ("sputnik", 0.10)]
 )
 def test_held_out_rows_of_figure_9(joined: pd.DataFrame, kernel: str, goal: float) -> None:
     rows = joined[(joined["source"] == "flash-llm-fig9") & (joined["kernel"] == kernel) & (joined["n"] == 16)]

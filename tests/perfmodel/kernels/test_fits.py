@@ -12,22 +12,25 @@ import pytest
 from perfmodel import catalog, predict
 from perfmodel.catalog import data_directory, gpu_names, load_gpu
 from perfmodel.kernels import KERNELS, Machine, Shape
-from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits, unmeasured_kernels
+from perfmodel.kernels.call import FIRST_CALL
+from perfmodel.kernels.fits import SPREADS, calibrated, extrapolated, interval, kernel_fits, unmeasured_kernels
 from tests.perfmodel.cases import OURS
 
 CALIBRATION = json.loads((data_directory() / catalog.CALIBRATION_FILE).read_text(encoding="utf-8"))
+
+SPREAD = dict.fromkeys(SPREADS, 0.1)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"cublass": CALIBRATION["cublas"]}, "unknown kernel 'cublass': did you mean cublas?"),
-        ({"spread": {}}, "cublas: spread has no keys, needed are inside, range, gpu"),
-        ({"spread": {"inside": 0.1, "range": 0.1}}, "cublas: spread has inside, range, needed are inside, range, gpu"),
-        ({"spread": {"inside": 0.1, "range": 0.1, "gpu": float("nan")}}, "cublas: spread.gpu is nan, allowed are"),
-        ({"spread": {"inside": -1, "range": 0.1, "gpu": 0.1}}, "cublas: spread.inside is -1.0, allowed are finite"),
+        ({"spread": {}}, "cublas: spread has no keys, needed are inside, many, resident, latency, range, gpu"),
+        ({"spread": {"inside": 0.1, "range": 0.1}}, "cublas: spread has inside, range, needed are inside, many, resident, latency, range, gpu"),
+        ({"spread": SPREAD | {"gpu": float("nan")}}, "cublas: spread.gpu is nan, allowed are"),
+        ({"spread": SPREAD | {"inside": -1}}, "cublas: spread.inside is -1.0, allowed are finite"),
         ({"spread": {"inside": "x"}}, "cublas.spread[...]: Expected 'float', got 'str'"),
-        ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are bandwidth_eff"),
+        ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are pipeline_cycles"),
         ({"evidence_range": {"m": [1, 2]}}, "cublas: evidence_range has m, needed are m, k, n, sparsity"),
         ({"mood": "good"}, "cublas: unknown key 'mood'"),
         ({"rows": 0}, "cublas.rows: Expected 'int' >= 1"),
@@ -49,9 +52,9 @@ def test_a_users_own_fit_is_checked(
 
 @pytest.mark.parametrize("kernel", list(kernel_fits()))
 def test_intervals_hold_the_prediction_and_widen_outside(kernel: str) -> None:
-    n = 1 if kernel == "macko" else 8
+    n = 1 if kernel in ("macko", "cusparse") else 8
     home = kernel_fits()[kernel].gpus[0]
-    sparsity = 0.6 if kernel == "bitmap" else 0.8
+    sparsity = 0.6 if kernel in ("bitmap", "flash-llm-noreorder") else 0.8
     inside = predict(kernel, home, m=36864, k=9216, n=n, sparsity=sparsity)
     outside = predict(kernel, home, m=32, k=32, n=n, sparsity=sparsity)
     abroad = predict(kernel, "b200", m=36864, k=9216, n=n, sparsity=sparsity)
@@ -94,9 +97,9 @@ def test_every_prediction_is_an_extrapolation_with_the_range_of_its_assumptions(
 def test_interval_and_mark_need_no_fit() -> None:
     model, machine = KERNELS[OURS], Machine.of(load_gpu("l40s"))
     shape = Shape.of(4096, 4096, 8, 0.5)
-    time_s = model.time(machine, shape, calibrated(OURS)).time_s
-    lo_s, hi_s = interval(model, None, "l40s", machine, shape, time_s)
-    assert lo_s < time_s < hi_s
+    result = model.time(machine, shape, calibrated(OURS))
+    lo_s, hi_s = interval(model, {}, "l40s", machine, shape, FIRST_CALL, result)
+    assert lo_s < result.time_s < hi_s
     assert extrapolated(None, "l40s", np.ones((3, 1)), 1, np.ones(2), 0.5).shape == (3, 2)
 
 

@@ -11,7 +11,6 @@ from perfmodel.catalog.specs import Bound
 from perfmodel.kernels import Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
 from perfmodel.kernels.tiled_csl import blocks_per_sm, padded_tokens, split_k
-from tests.comparison import assert_close
 from tests.perfmodel.cases import CASE
 
 
@@ -20,7 +19,7 @@ def test_infinite_bandwidth_leaves_the_on_chip_floor() -> None:
     result = TILED.time(machine, Shape.of(*CASE.values(), 0.7), calibrated("flash-llm"))
     assert result.bound.item() is Bound.SHARED_MEMORY
     floor = result.terms[Bound.SHARED_MEMORY] + result.terms[Bound.LATENCY]
-    assert_close(result.time_s, floor, relative=1e-3)
+    assert floor < result.time_s < 1.05 * floor  # blocks of later waves fill their pipelines once more
 
 
 def test_empty_matrix_keeps_the_published_floor() -> None:

@@ -1,0 +1,100 @@
+"""How a product is called: from a stream or a graph, with cold or warm caches, with K shared among blocks or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.catalog.specs import LARGEST_SIZE, Cache, Launch
+from perfmodel.kernels.machine import Array, Machine, Number
+
+# The fixed part of a dense product is 5 us where serving stacks replay graphs (H100), 11 us where the paper's benchmark
+# launches in a stream (A100); clocks explain the rest.
+STREAM_LAUNCH_S = 5e-6
+# Share of the L2's plateau that products reach whose weights it holds: 33 MB in 19 us on an RTX 4090. Cards with HBM
+# read their memory faster than that.
+L2_READ_SHARE = 0.35
+RESIDENT_L2_SIZES = 1.1  # working sets up to here count as held by the L2
+NEWTON_STEPS = 6
+
+
+def cyclic_misses(working_set: Number) -> Array:
+    """Share of reads that miss when a ``working_set``, in sizes of the cache, is read over and over.
+
+    A line must outlive one round, in which every miss throws out a line at random: ``1 - miss = exp(-miss * set)``.
+    Nothing misses up to the size of the cache, and 20 % still hit at twice its size.
+    """
+    x = np.asarray(working_set, dtype=np.float64)
+    miss = np.clip(2 * (x - 1) / np.maximum(x, 1) ** 2, 0.0, 1.0)
+    for _ in range(NEWTON_STEPS):
+        left = np.exp(-miss * x)
+        miss = np.where(x > 1, miss - (miss - 1 + left) / np.maximum(1 - x * left, 1e-9), 0.0)
+    return miss
+
+
+@dataclass(frozen=True)
+class Call:
+    """How a product is called; scalars or arrays that broadcast against the product's sizes.
+
+    Attributes
+    ----------
+    graph : bool
+        Replayed from a CUDA graph, which saves `STREAM_LAUNCH_S` of each launch in a stream.
+    warm : bool
+        The same product was called before, and finds in the L2 what still is there of it. Otherwise every byte comes
+        from device memory, as for the weights of a model that were last read a whole forward pass ago.
+    copies : float
+        Copies of the weights that warm calls go through in turn, as some benchmarks do.
+    split_k : float
+        Ways to share K among blocks, NaN for the kernel's own choice. Kernels without split-K ignore it.
+    """
+
+    graph: NDArray[np.bool_] | bool = False
+    warm: NDArray[np.bool_] | bool = False
+    copies: Number = 1.0
+    split_k: Number = np.nan
+
+    @classmethod
+    def of(cls, launch: ArrayLike = "stream", cache: ArrayLike = "cold", split_k: ArrayLike | None = None) -> Call:
+        """Check and convert.
+
+        Raises
+        ------
+        ValueError
+            If ``launch`` or ``cache`` is no choice there is, or ``split_k`` no whole number of at least 1; names the
+            quantity, the value and what is allowed.
+        """
+        for name, value, kind in (("launch", launch, Launch), ("cache", cache, Cache)):
+            chosen = np.atleast_1d(np.asarray(value, dtype=object))
+            wrong = ~np.isin(chosen.astype(str), list(kind))
+            if wrong.any():
+                raise ValueError(f"{name} is {chosen[wrong][0]}, allowed are {', '.join(kind)}")
+        ways = np.asarray(np.nan if split_k is None else split_k, dtype=np.float64)
+        bad = ~(np.isnan(ways) | ((ways >= 1) & (ways <= LARGEST_SIZE) & (np.floor(ways) == ways)))
+        if np.any(bad):
+            raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number of at least 1")
+        return cls(np.asarray(launch) == Launch.GRAPH, np.asarray(cache) == Cache.WARM, 1.0, ways)
+
+    def launch_s(self, launches: Number = 1.0) -> Array:
+        """Seconds that launches cost in a stream beyond their cost in a graph."""
+        return np.where(self.graph, 0.0, STREAM_LAUNCH_S * launches)
+
+    def miss_share(self, machine: Machine, weight_bytes: Number) -> Array:
+        """Share of a product's bytes that comes from device memory: 1 unless warm, and then what the L2 cannot keep."""
+        return np.where(self.warm, cyclic_misses(self.copies * weight_bytes / machine.kept_bytes), 1.0)
+
+    def resident(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:
+        """True where warm calls find all copies of their weights in the L2, or nearly: they time it, not the memory."""
+        return np.asarray(self.warm & (self.copies * weight_bytes <= RESIDENT_L2_SIZES * machine.l2_bytes))
+
+    def memory_s(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
+        """Seconds to bring weights and activations in: what misses from device memory, the rest from the L2."""
+        moved, miss = weight_bytes + other_bytes, self.miss_share(machine, weight_bytes)
+        l2_rate = np.maximum(L2_READ_SHARE * machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
+        hit_s = moved / l2_rate
+        return miss * moved / machine.streamed_bytes_per_s + (1 - miss) * hit_s
+
+
+FIRST_CALL = Call()  # in a stream, with nothing in the caches
