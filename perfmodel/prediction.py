@@ -205,7 +205,7 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : pandas.DataFrame
-        Columns ``gpu, m, k, n, sparsity, kernel``; ``launch, cache, split_k`` if they are not the defaults of `predict`.
+        Columns ``gpu, m, k, n, sparsity, kernel``; ``launch, cache, split_k`` where not the defaults of `predict`.
 
     Returns
     -------

@@ -79,7 +79,7 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("aiconfigurator-gemm", "a100-80gb", (8, 64, 256, 512), 0.5, kernels=("cublas",), relative=True),
     FitRule("aiconfigurator-gemm", "h100", (8, 64, 256, 512), 0.5, kernels=("cublas",)),
     FitRule("macko-bench", "rtx-4090", (1,), 0.15, kernels=("cublas",)),
-    # cuSPARSE takes another path for a single token. Its cycles agree on this card and the RTX 4090, not on the RTX 3090.
+    # cuSPARSE takes another path for a single token. Its cycles on this card are the RTX 4090's, not the RTX 3090's.
     FitRule("macko-bench", "rtx-2080-super", (1,), 0.15, kernels=("cublas", "cusparse")),
     FitRule("macko-bench", "rtx-3090", (1,), 0.3, kernels=("cublas", "macko")),
     # Few: it tells what a non-zero costs beside its tokens, and must not outvote the rows with tokens.

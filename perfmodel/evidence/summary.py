@@ -126,6 +126,6 @@ def verdicts(joined: pd.DataFrame) -> pd.DataFrame:
 
 
 def flash_llm_break_evens() -> pd.DataFrame:
-    """Sparsity from which Flash-LLM beats cuBLAS by each source, beside the prediction: `break_evens` of its kernels."""
+    """Sparsity from which Flash-LLM beats cuBLAS, by each source and as predicted: `break_evens` of its kernels."""
     table = break_evens(second_sources())
     return table[table["kernel"].str.startswith("flash-llm")].reset_index(drop=True)

@@ -111,7 +111,7 @@ def _kinds(inside: Residuals, foreign: Residuals, smallest: float) -> dict[str, 
     found = {"inside": max(quantile(usual), smallest, SMALLEST)}
     for kind in ("many", "resident"):
         parts = [rows.error[getattr(rows, kind)] for rows in (inside, foreign)]
-        found[kind] = max(found["inside"], *(quantile(error) for error in parts if len(error) >= FEWEST))
+        found[kind] = max([found["inside"], *(quantile(error) for error in parts if len(error) >= FEWEST)])
     short = Residuals.joined([inside, foreign])
     short = short[(short.latency_share >= SHORT) & ~short.many & ~short.resident]
     excess = np.maximum(np.abs(short.error) - found["inside"], 0) / np.maximum(short.latency_share, SHORT)

@@ -11,8 +11,8 @@ from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.base import FIRST_CALL, Call, KernelModel, KernelTime, Machine, Shape, free, overlap
 from perfmodel.kernels.csr import LATENCY_CYCLES
 
-# Cycles of a non-zero in the fastest of 31 shapes, at 8 to 32 tokens and 40 to 70 % sparsity alike, on an RTX 4090 and an
-# RTX A6000 (whiskers of SpInfer's figure 10). The median shape takes 16 there, Flash-LLM's figure 9 shows 30 and more.
+# Cycles of a non-zero in the fastest of 31 shapes, at 8 to 32 tokens and 40 to 70 % sparsity alike, on an RTX 4090 and
+# an RTX A6000 (whiskers of SpInfer's figure 10). The median shape takes 16 there, Flash-LLM's figure 9 shows 30 and more.
 FEWEST_CYCLES = 8.2
 
 
@@ -27,9 +27,9 @@ class CusparseParameters:
 class Cusparse(KernelModel):
     """cuSPARSE SpMM, CSR with 32-bit indices and FP16 values.
 
-    For one token it is bound by DRAM and by instruction issue, whose cost grows with the length of the row (threads of a
-    warp walk along different rows, so their reads drift apart). For several tokens sources and versions differ fourfold,
-    and most published bars are so low that they only bound the time: there this model says "at least".
+    For one token it is bound by DRAM and by instruction issue, whose cost grows with the length of the row (threads of
+    a warp walk along different rows, so their reads drift apart). For several tokens sources and versions differ
+    fourfold, and most published bars are so low that they only bound the time: there this model says "at least".
     """
 
     name = "cusparse"

@@ -36,9 +36,6 @@ class DenseParameters:
     split_cycles: float = free(
         4e3, 0.0, 2e4, "further SM cycles where K must be shared among all SMs; none where rows do"
     )
-    operand_tokens: float = free(
-        20.0, 0.0, 128.0, "tokens whose multiplication takes as long as loading the weights' operands"
-    )
     tensor_efficiency: float = free(0.8, 0.3, 1.0, "achieved fraction of the dense Tensor-Core peak")
 
 
@@ -53,9 +50,9 @@ class Dense(KernelModel):
     """cuBLAS GEMM, FP16 in, FP32 accumulate.
 
     Bound by DRAM up to about 64 tokens: each weight is read once at the rate of a long read. Beyond, the Tensor Cores
-    take over, with N padded to the tile; they also load each weight as an operand, which a narrow tile does not hide.
-    L2 serves the inputs once per row of tiles. Memory and compute overlap imperfectly around the ridge (`overlap` with
-    p = 4). Where the rows alone do not give every SM a block, K is shared, which costs a little more.
+    take over, with N padded to the tile. L2 serves the inputs once per row of tiles. Memory and compute overlap
+    imperfectly around the ridge (`overlap` with p = 4). Where the rows alone do not give every SM a block, K is shared,
+    which costs a little more.
     """
 
     name = "cublas"
@@ -70,8 +67,7 @@ class Dense(KernelModel):
         dram_bytes = (weight_bytes + shape.activation_bytes) * call.miss_share(machine, weight_bytes)
         inputs = FP16_BYTES * shape.k * shape.n * ceil_div(shape.m, TILE_M)
         l2_s = (weight_bytes + inputs) / machine.l2_bytes_per_s
-        tokens = token_tile(shape.n) + p.operand_tokens
-        compute_s = machine.tensor_s(2 * shape.weights * tokens, p.tensor_efficiency)
+        compute_s = machine.tensor_s(2 * shape.weights * token_tile(shape.n), p.tensor_efficiency)
         idle = np.maximum(1 - ceil_div(shape.m, TILE_ROWS) / machine.sm_count, 0)
         latency_s = call.launch_s() + (p.pipeline_cycles + p.split_cycles * idle) / machine.clock_hz
         time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)

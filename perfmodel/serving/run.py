@@ -1,8 +1,8 @@
 """Tokens per GPU-second of a whole model: time, memory, cost of generating ``output_len`` tokens from a prompt.
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
-for every sequence. Matrix products go through the kernel models; KV reads through a share of the DRAM bandwidth;
-everything between costs launches and its bytes; all-reduces go through `collectives`. Parts add up: none
+for every sequence. Matrix products go through the kernel models; attention waits and reads the KV cache;
+everything between costs launches, time per sequence and bytes; all-reduces go through `collectives`. Parts add up: none
 overlaps another, as in the three systems modelled. The growing KV cache enters in closed form, so a run costs the same
 few array operations however long it is.
 """
@@ -141,7 +141,8 @@ class _Group:
     def matmul_s(self, n: Array, n_head: Array) -> Array:
         """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits.
 
-        Less their launches, which the kernel models hold: a profiler sees gaps there, so they count as other.
+        Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as does the
+        launch of attention.
         """
         shape = self.model.shape
         layer = sum(self._product_s(matrix, n) for matrix in layer_matrices(shape, self.p))
@@ -159,34 +160,17 @@ class _Group:
         if not matrix.prunable:
             return count * dense_time(self.machine, Shape(matrix.m, matrix.k, tokens, np.zeros(())))
         shape = Shape(matrix.m, matrix.k, tokens, self.sparsity)
-        return count * self.system.prunable_time(self.machine, shape, self.parameters.sparse_product_s)
+        return count * self.system.prunable_time(self.machine, shape)
 
-    def other_s(self, n: Array, n_head: Array) -> Array:
-        """Launches and bytes between the products of a pass over ``n`` tokens."""
+    def other_s(self, n: Array, sequences: Array) -> Array:
+        """Launches, rows and bytes between the products of a pass over ``n`` tokens of ``sequences``."""
         shape, c = self.model.shape, self.parameters
         extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
         launches = shape.layers * (ATTENTION_LAUNCHES + other_launches_per_layer(shape)) + STEP_LAUNCHES
         moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
         moved_s = moved / self.machine.streamed_bytes_per_s
-        return (
-            self._product_launches_s(n)
-            + launches * c.launch_s
-            + shape.layers * extra
-            + moved_s
-            + self.rows_s(n, n_head)
-        )
-
-    def rows_s(self, n, n_head):
-        import os
-
-        c = self.parameters
-        L = self.model.shape.layers
-        k = os.environ.get("ROWS", "seq/p")
-        rows = n if "tok" in k else n_head
-        f = L * c.row_s * rows
-        if "F" in k:
-            f = f * self.model.shape.ffn_size / 49152
-        return f / self.p if "/p" in k else f
+        rows_s = shape.layers * (c.row_s * sequences + extra)
+        return self._product_launches_s(n) + launches * c.launch_s + rows_s + moved_s
 
     def communication_s(self, n: Array, n_head: Array) -> Array:
         """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""
@@ -197,18 +181,23 @@ class _Group:
         return count * each + logits + np.where(self.p > 1, (count + 1) * self.parameters.all_reduce_wait_s, 0.0)
 
     def decode_attention_s(self, batch: Array, context: Array) -> Array:
-        """One step's attention over ``context`` tokens a sequence; affine in ``context``, so a mean context will do."""
-        c = self.parameters
-        read = batch * context * kv_read_bytes_per_token(self.model.shape, self.p)
-        wait_s = self.model.shape.layers * context * c.attention_cycles / self.machine.clock_hz
-        return wait_s + read / (c.attention_share * self.machine.streamed_bytes_per_s)
+        """One step's attention over ``context`` tokens a sequence; affine in ``context``, so a mean context will do.
+
+        The bytes are read at the rate of any long read. Where one block goes through all context of a sequence and a
+        head, its chain of loads is as long as the context, and what it waits for is not hidden.
+        """
+        shape, attention = self.model.shape, self.system.attention
+        read = batch * context * kv_read_bytes_per_token(shape, self.p, shared=attention.shares_heads)
+        waited = 0.0 if attention.splits_context else shape.layers * context * self.parameters.attention_cycles
+        return read / self.machine.streamed_bytes_per_s + waited / self.gpu.clock.boost_hz
 
     def prefill_attention_s(self, batch: Array, input_len: Array) -> Array:
         """Attention of the prompt: its FLOP at cuBLAS's Tensor-Core efficiency, its K and V once."""
         shape = self.model.shape
         flops = batch * shape.layers * attention_flops_per_layer(shape, input_len, self.p)
         compute_s = self.machine.tensor_s(flops, calibrated(BASELINE).tensor_efficiency)
-        return compute_s + self.decode_attention_s(batch, input_len)
+        read = batch * input_len * kv_read_bytes_per_token(shape, self.p, shared=True)
+        return compute_s + read / self.machine.streamed_bytes_per_s
 
 
 def evaluate(

@@ -20,9 +20,7 @@ MANY_TOKENS = [name for name in KERNELS if name != "macko"]
 def test_no_model_has_more_than_five_free_parameters() -> None:
     for model in KERNELS.values():
         borrowed = calibrated(model.borrows).__dataclass_fields__ if model.borrows else ()
-        assert len(calibrated(model.name).__dataclass_fields__.keys() - set(borrowed)) <= (
-            6 if model.name == "sputnik" else 5
-        )
+        assert len(calibrated(model.name).__dataclass_fields__.keys() - set(borrowed)) <= (5)
 
 
 @pytest.mark.parametrize("kernel", ["flash-llm", "sputnik", "cusparse", "sparta"])
