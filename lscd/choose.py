@@ -75,7 +75,9 @@ def _answer(choice: Choice, where: str) -> str:
     counts = Counter(matrix.fastest.kernel for matrix in choice.free)
     total = len(choice.free)
     rivals = [_plain(name) for name in choice.rivals]
-    doubt = f"; the interval overlaps with {_listed(rivals)}" if rivals else "; no other kernel's interval reaches it"
+    doubt = (
+        f"; a tie with {_listed(rivals)}: intervals overlap" if rivals else "; no other kernel's interval reaches it"
+    )
     if set(counts) == {BASELINE}:
         return f"dense for all {total} matrices{where}: no candidate is predicted faster{doubt}."
     parts = [f"{_plain(kernel)} for {count} of {total}" for kernel, count in counts.most_common()]

@@ -122,10 +122,13 @@ def kernel_times(view: View) -> Chart:
         _layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
         _layer(text, x={**x, "field": "to_us"}, text={"field": "note"}),
     ]
-    best = table[table["measured"]].iloc[0]
+    known = table[table["measured"] & ~table["at_least"]]
+    best = known.iloc[0]
+    ties = known["title"][(known["lo_us"] <= best["hi_us"]) & (known["kernel"] != best["kernel"])]
+    tie = f", a tie with {', '.join(ties)}" if len(ties) else ""
     words = (
-        f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us; cuBLAS takes "
-        f"{dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the kernel "
+        f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us{tie}; cuBLAS "
+        f"takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the kernel "
         "was fitted on."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
@@ -137,7 +140,7 @@ def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
         label=_padded_titles(kernels),
         shown_us=kernels["time_us"].clip(upper=top),
         from_us=kernels["lo_us"].clip(upper=top),
-        to_us=kernels["hi_us"].clip(upper=top),
+        to_us=kernels["hi_us"].fillna(kernels["time_us"]).clip(upper=top),
         cut=kernels["time_us"] > top,
         note=[_time_note(row, top) for row in kernels.itertuples()],
     )
@@ -150,6 +153,8 @@ def _padded_titles(table: pd.DataFrame) -> list[str]:
 
 
 def _time_note(row: Any, top: float) -> str:
+    if row.at_least:
+        return f"at least {row.time_us:,.0f} us"
     return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{' *' if row.extrapolated else ''}"
 
 

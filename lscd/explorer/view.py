@@ -59,10 +59,11 @@ class View:
 
     @cached_property
     def kernels(self) -> pd.DataFrame:
-        """One row per kernel that takes this N, perhaps padded; fastest first.
+        """One row per kernel that takes this N, perhaps padded; fastest first, those known by a bound only last.
 
-        Columns ``kernel, title, n, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured, intensity,
-        flops_per_s``. Where nobody has measured a kernel, anywhere, ``measured`` is False.
+        Columns ``kernel, title, n, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured, at_least,
+        intensity, flops_per_s``. Where nobody has measured a kernel, anywhere, ``measured`` is False; where only a
+        lower bound of its time is known, ``at_least`` is True and ``hi_us`` missing.
         """
         return kernel_table(self.state)
 
@@ -148,16 +149,17 @@ def kernel_table(state: State) -> pd.DataFrame:
                 "n": padded,
                 "time_us": float(p.time_s) / MICRO,
                 "lo_us": float(p.lo_s) / MICRO,
-                "hi_us": float(p.hi_s) / MICRO,
+                "hi_us": np.nan if p.at_least else float(p.hi_s) / MICRO,
                 "speedup_vs_dense": float(p.speedup_vs_dense),
                 "bound": str(p.bound.item()),
                 "extrapolated": bool(p.extrapolated),
                 "measured": p.measured,
+                "at_least": bool(p.at_least),
                 "intensity": float(intensity(stored, MemoryLevel.DRAM, m, k, n, state.sparsity)),
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
         )
-    return pd.DataFrame(rows).sort_values("time_us", ignore_index=True)
+    return pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
 
 
 def short_title(kernel: str) -> str:

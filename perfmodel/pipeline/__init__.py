@@ -3,12 +3,12 @@
 `simulate` is the front door; `programs` describes the kernels, `engine` runs them.
 """
 
-from perfmodel.pipeline.parameters import PipelineParameters, Submission, load_parameters
+from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.programs import WhatIf
 from perfmodel.pipeline.simulate import PROGRAMS, Simulation, simulate
 
 __all__ = [
-    "PROGRAMS", "PipelineParameters", "Program", "Resource", "Simulation", "Stage", "Submission", "Tile", "Wait",
+    "PROGRAMS", "PipelineParameters", "Program", "Resource", "Simulation", "Stage", "Tile", "Wait",
     "WhatIf", "Work", "load_parameters", "simulate",
 ]  # fmt: skip

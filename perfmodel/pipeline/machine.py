@@ -1,8 +1,8 @@
 """A GPU as the simulator sees it: how many cycles of the SM clock each resource needs for one unit of work.
 
-Everything but three derating parameters comes from the datasheet or from published microbenchmarks. The rate of device
-memory is bounded twice: by what its kind sustains in a long read, the same share of the datasheet's rate that every
-closed form takes, and by Little's law, the bytes that all SMs can have in flight over the latency.
+Everything but the free parameters comes from the datasheet or from published microbenchmarks. Device memory serves what
+its kind sustains in a long read: the same share of the datasheet's rate as in every closed form. What an SM can have in
+flight needs no rate of its own: it is what the stages of its blocks have asked for and not yet received.
 """
 
 from __future__ import annotations
@@ -51,17 +51,11 @@ class Machine:
     def of(cls, gpu: Gpu, p: PipelineParameters, *, bandwidth_scale: float = 1.0, shared_scale: float = 1.0) -> Machine:
         """Machine of a catalogue GPU, its device memory and its shared memory scaled for a what-if."""
         clock = gpu.clock.boost_hz
-        in_flight = p.outstanding_bytes * bandwidth_scale / gpu.latency.dram_cycles
-        port = min(in_flight, L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
-        sustained = streamed_share(gpu.dram) * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale / clock
-        little = in_flight * gpu.clock.sm_count
+        sustained = streamed_share(gpu.dram) * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale
         cycles = np.zeros(len(Resource))
-        import os
-
-        q = float(os.environ.get("JOIN", "2"))
-        cycles[Resource.DRAM] = ((1 / sustained) ** q + (1 / little) ** q) ** (1 / q) if q else 1 / sustained
+        cycles[Resource.DRAM] = clock / sustained
         cycles[Resource.L2] = clock / gpu.l2.bandwidth_bytes_per_s
-        cycles[Resource.PORT] = 1 / port
+        cycles[Resource.PORT] = 1 / (L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
         cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock
         cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * (gpu.clock.tensor_hz or clock) / gpu.peak.fp16_tensor
         cycles[Resource.ISSUE] = 1 / gpu.sm.schedulers

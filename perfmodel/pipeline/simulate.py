@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine
-from perfmodel.pipeline.parameters import PipelineParameters, Submission, load_parameters
+from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
 from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
 from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
 from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
@@ -119,7 +119,7 @@ class Simulation:
 def simulate(
     kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float = 0.0, *, split_k: int | None = None,
     what_if: WhatIf | None = None, nnz_per_tile: ArrayLike | None = None, seed: int | None = 0,
-    parameters: PipelineParameters | None = None, submission: Submission = Submission.STREAM,
+    parameters: PipelineParameters | None = None, launch: Launch = Launch.STREAM,
 ) -> Simulation:  # fmt: skip
     """Simulate ``C[m, n] = A[m, k] @ B[k, n]`` on one kernel and GPU.
 
@@ -143,8 +143,8 @@ def simulate(
         Seed of the sampled non-zeros; None for the expected count in every tile.
     parameters : PipelineParameters, optional
         Instead of the calibrated ones.
-    submission : Submission
-        How the host launches, if the parameters are the calibrated ones.
+    launch : Launch
+        From a stream or a graph, if the parameters are the calibrated ones.
 
     Returns
     -------
@@ -160,7 +160,7 @@ def simulate(
     change = what_if or WhatIf()
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     machine = Machine.of(
-        record, parameters or load_parameters(kernel, submission),
+        record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,
     )  # fmt: skip
     program = build(machine, product, change)

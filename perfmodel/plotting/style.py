@@ -17,10 +17,12 @@ BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 # Further ones that stay apart from those above, and from each other, for colour-blind readers too.
 INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#CCCC77"
+SALMON = "#FFB8A8"
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
     "flash-llm": VERMILION,
+    "flash-llm-noreorder": SALMON,
     "sparta": BLUE,
     "sputnik": GREEN,
     "cusparse": PURPLE,
@@ -49,6 +51,7 @@ FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
 KERNEL_MARKERS = {
     "cublas": "s",
     "flash-llm": "o",
+    "flash-llm-noreorder": "8",
     "sparta": "^",
     "sputnik": "D",
     "cusparse": "v",

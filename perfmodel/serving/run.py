@@ -1,16 +1,15 @@
 """Tokens per GPU-second of a whole model: time, memory, cost of generating ``output_len`` tokens from a prompt.
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
-for every sequence. Matrix products go through the kernel models; attention waits and reads the KV cache;
-everything between costs launches, time per sequence and bytes; all-reduces go through `collectives`. Parts add up: none
-overlaps another, as in the three systems modelled. The growing KV cache enters in closed form, so a run costs the same
-few array operations however long it is.
+for every sequence; `passes` says how long one pass takes. Parts add up: none overlaps another, as in the three systems
+modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,33 +18,19 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import BASELINE, Machine, Shape
-from perfmodel.kernels.call import STREAM_LAUNCH_S
-from perfmodel.kernels.fits import calibrated, unmeasured_kernels
-from perfmodel.serving.collectives import CALIBRATION_FILE, all_reduce_time, point_to_point_time
+from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
+from perfmodel.serving.passes import Group
 from perfmodel.serving.systems import (
     CALIBRATION_NAME,
     System,
     SystemParameters,
     calibrated_systems,
-    dense_time,
     load_system,
 )
-from perfmodel.serving.transformer import (
-    ALL_REDUCES_PER_LAYER,
-    ATTENTION_LAUNCHES,
-    STEP_LAUNCHES,
-    Matrix,
-    Part,
-    activation_bytes_per_layer,
-    attention_flops_per_layer,
-    check_split,
-    head_matrices,
-    kv_read_bytes_per_token,
-    layer_matrices,
-    other_launches_per_layer,
-)
+from perfmodel.serving.transformer import Part, check_split
+from perfmodel.serving.uncertainty import HalfWidths, half_widths
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -81,6 +66,8 @@ class Serving:
         Board power limit, if known.
     extrapolated : ndarray of bool
         True outside the evidence of the fit, and for kernels that nobody measured.
+    half_widths : callable
+        Makes the half-widths of the 90 % intervals; called when one is asked for, because most sweeps ask for none.
     """
 
     ttft_s: Array
@@ -93,6 +80,29 @@ class Serving:
     usd_per_gpu_hour: tuple[float, float] | None
     tdp_w: float | None
     extrapolated: NDArray[np.bool_]
+    half_widths: Callable[[], HalfWidths] = field(repr=False, compare=False)
+
+    @cached_property
+    def _widths(self) -> HalfWidths:
+        return self.half_widths()
+
+    @property
+    def tokens_per_gpu_s_interval(self) -> tuple[Array, Array]:
+        """Low and high end of the 90 % interval of `tokens_per_gpu_s`."""
+        faster, slower = self._widths.run
+        return self.tokens_per_gpu_s * np.exp(-slower), self.tokens_per_gpu_s * np.exp(faster)
+
+    @property
+    def ttft_s_interval(self) -> tuple[Array, Array]:
+        """Low and high end of the 90 % interval of ``ttft_s``."""
+        faster, slower = self._widths.prefill
+        return self.ttft_s * np.exp(-faster), self.ttft_s * np.exp(slower)
+
+    @property
+    def tpot_s_interval(self) -> tuple[Array, Array]:
+        """Low and high end of the 90 % interval of ``tpot_s``; NaN for a single output token."""
+        faster, slower = self._widths.step
+        return self.tpot_s * np.exp(-faster), self.tpot_s * np.exp(slower)
 
     @property
     def tokens_per_s(self) -> Array:
@@ -121,83 +131,6 @@ class Serving:
     def joules_per_token(self) -> Array | None:
         """Upper bound of the GPUs' energy per output token: every board at its power limit all the time."""
         return None if self.tdp_w is None else self.tdp_w / self.tokens_per_gpu_s
-
-
-@dataclass(frozen=True)
-class _Group:
-    """One model on one tensor-parallel group: everything a forward pass needs, checked."""
-
-    model: LanguageModel
-    gpu: Gpu
-    system: System
-    sparsity: Array
-    p: Array
-    parameters: SystemParameters
-
-    @property
-    def machine(self) -> Machine:
-        return Machine.of(self.gpu)
-
-    def matmul_s(self, n: Array, n_head: Array) -> Array:
-        """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits.
-
-        Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as does the
-        launch of attention.
-        """
-        shape = self.model.shape
-        layer = sum(self._product_s(matrix, n) for matrix in layer_matrices(shape, self.p))
-        head = sum(self._product_s(matrix, n_head) for matrix in head_matrices(shape, self.p))
-        return np.asarray(shape.layers * layer + head) - self._product_launches_s(n)
-
-    def _product_launches_s(self, n: Array) -> Array:
-        """Launches of all matrix products of a pass over ``n`` tokens, each as long as cuBLAS's."""
-        shape = self.model.shape
-        layer = sum(matrix.products(n)[0] for matrix in layer_matrices(shape))
-        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * STREAM_LAUNCH_S
-
-    def _product_s(self, matrix: Matrix, n: Array) -> Array:
-        count, tokens = matrix.products(n)
-        if not matrix.prunable:
-            return count * dense_time(self.machine, Shape(matrix.m, matrix.k, tokens, np.zeros(())))
-        shape = Shape(matrix.m, matrix.k, tokens, self.sparsity)
-        return count * self.system.prunable_time(self.machine, shape)
-
-    def other_s(self, n: Array, sequences: Array) -> Array:
-        """Launches, rows and bytes between the products of a pass over ``n`` tokens of ``sequences``."""
-        shape, c = self.model.shape, self.parameters
-        extra = c.deepspeed_layer_s if self.system.deepspeed else 0.0
-        launches = shape.layers * (ATTENTION_LAUNCHES + other_launches_per_layer(shape)) + STEP_LAUNCHES
-        moved = shape.layers * activation_bytes_per_layer(shape, self.p) * n
-        moved_s = moved / self.machine.streamed_bytes_per_s
-        rows_s = shape.layers * (c.row_s * sequences + extra)
-        return self._product_launches_s(n) + launches * c.launch_s + rows_s + moved_s
-
-    def communication_s(self, n: Array, n_head: Array) -> Array:
-        """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""
-        shape = self.model.shape
-        count = shape.layers * ALL_REDUCES_PER_LAYER
-        each = all_reduce_time(self.gpu, self.p, FP16_BYTES * n * shape.hidden_size)
-        logits = all_reduce_time(self.gpu, self.p, FP16_BYTES * n_head * shape.vocab_size / 2)
-        return count * each + logits + np.where(self.p > 1, (count + 1) * self.parameters.all_reduce_wait_s, 0.0)
-
-    def decode_attention_s(self, batch: Array, context: Array) -> Array:
-        """One step's attention over ``context`` tokens a sequence; affine in ``context``, so a mean context will do.
-
-        The bytes are read at the rate of any long read. Where one block goes through all context of a sequence and a
-        head, its chain of loads is as long as the context, and what it waits for is not hidden.
-        """
-        shape, attention = self.model.shape, self.system.attention
-        read = batch * context * kv_read_bytes_per_token(shape, self.p, shared=attention.shares_heads)
-        waited = 0.0 if attention.splits_context else shape.layers * context * self.parameters.attention_cycles
-        return read / self.machine.streamed_bytes_per_s + waited / self.gpu.clock.boost_hz
-
-    def prefill_attention_s(self, batch: Array, input_len: Array) -> Array:
-        """Attention of the prompt: its FLOP at cuBLAS's Tensor-Core efficiency, its K and V once."""
-        shape = self.model.shape
-        flops = batch * shape.layers * attention_flops_per_layer(shape, input_len, self.p)
-        compute_s = self.machine.tensor_s(flops, calibrated(BASELINE).tensor_efficiency)
-        read = batch * input_len * kv_read_bytes_per_token(shape, self.p, shared=True)
-        return compute_s + read / self.machine.streamed_bytes_per_s
 
 
 def evaluate(
@@ -252,7 +185,7 @@ def evaluate(
     s = check_sparsity(sparsity)
     p = _tensor_parallel(model, total_gpus, stages)
     _check_positions(model, prompt, new)
-    group = _Group(model, gpu, system, s, p, parameters or calibrated_systems())
+    group = Group(model, gpu, system, s, p, parameters or calibrated_systems())
     prefill, decode = _prefill(group, b, prompt, stages), _decode(group, b, prompt, new, stages)
     parts = {part: prefill[part] + (new - 1) * decode[part] for part in Part}
     full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, np.shape(sparsity))
@@ -272,6 +205,7 @@ def evaluate(
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
         tdp_w=None if gpu.power is None else gpu.power.tdp_w,
         extrapolated=np.broadcast_to(_extrapolated(gpu, system, {**counts, "sparsity": sparsity}), full),
+        half_widths=lambda: half_widths(group, b, prompt, new, stages, _sum(prefill), _sum(decode)),
     )
 
 
@@ -284,7 +218,7 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
     )
 
 
-def _prefill(group: _Group, b: Array, prompt: Array, stages: Array) -> Parts:
+def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
     """Seconds by part until every sequence has its first token.
 
     ``stages`` micro-batches follow each other through the pipeline; the last leaves after ``2 - 1/stages`` passes.
@@ -300,7 +234,7 @@ def _prefill(group: _Group, b: Array, prompt: Array, stages: Array) -> Parts:
     return {part: seconds * (2 - 1 / stages) for part, seconds in parts.items()}
 
 
-def _decode(group: _Group, b: Array, prompt: Array, new: Array, stages: Array) -> Parts:
+def _decode(group: Group, b: Array, prompt: Array, new: Array, stages: Array) -> Parts:
     """Mean seconds by part of one decode step: context grows from ``prompt + 1`` to ``prompt + new - 1``."""
     micro = np.ceil(b / stages)
     context = prompt + new / 2
@@ -312,10 +246,10 @@ def _decode(group: _Group, b: Array, prompt: Array, new: Array, stages: Array) -
     }
 
 
-def _handover_s(group: _Group, n: Array, stages: Array) -> Array:
+def _handover_s(group: Group, n: Array, stages: Array) -> Array:
     """Seconds to pass hidden states along the pipeline, and back to the first stage."""
     each = point_to_point_time(group.gpu, FP16_BYTES * n * group.model.shape.hidden_size)
-    return np.where(stages > 1, stages * (each + group.parameters.all_reduce_wait_s), 0.0)
+    return np.where(stages > 1, stages * (each + group.wait_s), 0.0)
 
 
 def _sum(parts: Mapping[Part, Array]) -> Array:

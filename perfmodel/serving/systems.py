@@ -41,7 +41,9 @@ class SystemParameters:
     attention_cycles: float = free(60.0, 0.0, 300.0, "SM cycles that a layer's attention waits per token of context")
     launch_s: float = free(5e-6, 5e-7, 2e-5, "seconds of a small kernel between the products: norm, activation, ...")
     row_s: float = free(1e-6, 0.0, 5e-6, "seconds that a layer's small kernels take for each sequence")
-    all_reduce_wait_s: float = free(2.5e-5, 0.0, 1e-4, "seconds an all-reduce amid other kernels takes beyond its own")
+    all_reduce_wait_cycles: float = free(
+        4e4, 0.0, 1.5e5, "SM cycles an all-reduce amid other kernels takes beyond its own"
+    )
     deepspeed_layer_s: float = free(5e-5, 0.0, 3e-4, "seconds a layer takes longer in DeepSpeed")
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 from perfmodel.serving.planning import result_columns
 from perfmodel.serving.run import evaluate
@@ -21,12 +21,13 @@ Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Columns = dict[str, Array]
 
+HOW = {"launch": "stream", "cache": "cold"}  # and what holds where a sweep has no such axis
 BOUNDS = tuple(str(bound) for bound in Bound)
 _SCALED = {
     "dram_bandwidth_scale": ("dram_bytes_per_s",),
     "l2_bandwidth_scale": ("l2_bytes_per_s",),
-    "tensor_peak_scale": ("tensor_flops_per_s",),
-    "clock_scale": ("clock_hz", "tensor_flops_per_s", "simt_flops_per_s"),
+    "tensor_peak_scale": ("tensor_flops_per_s", "power_flops_per_s"),
+    "clock_scale": ("clock_hz", "tensor_flops_per_s", "power_flops_per_s", "simt_flops_per_s"),
 }
 
 
@@ -80,11 +81,12 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
     shape = Shape(x["m"], x["k"], padded, x["sparsity"])
-    result = model.time(machine, shape, calibrated(name, calibration))
+    call = Call.of(*(block.names.get(axis, default) for axis, default in HOW.items()), x.get("split_k"))
+    result = model.time(machine, shape, calibrated(name, calibration), call)
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
     if "speedup_vs_dense" in wanted:
         asked = Shape(x["m"], x["k"], x["n"], x["sparsity"])
-        dense = KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE, calibration))
+        dense = KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE, calibration), call)
         columns["speedup_vs_dense"] = dense.time_s / result.time_s
     if "bound" in wanted:
         columns["bound"] = _longest(result.terms)
@@ -92,8 +94,10 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     if "extrapolated" in wanted:
         columns["extrapolated"] = extrapolated(fit, gpu.key, x["m"], x["k"], padded, x["sparsity"])
     if {"lo_us", "hi_us"} & wanted:
-        lo_s, hi_s = interval(model, fit, gpu.key, machine, shape, result.time_s)
-        columns |= {"lo_us": lo_s * 1e6, "hi_us": hi_s * 1e6}
+        lo_s, hi_s = interval(model, calibration, gpu.key, machine, shape, call, result)
+        columns |= {"lo_us": lo_s * 1e6, "hi_us": np.where(np.isinf(hi_s), np.nan, hi_s * 1e6)}
+    if "at_least" in wanted:
+        columns["at_least"] = model.at_least(shape)
     return columns
 
 

@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
 from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.specs import Cache, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import KERNELS, kernel_model
+from perfmodel.kernels import KERNELS, Call, kernel_model
 from perfmodel.serving.systems import SYSTEMS, load_system
 from perfmodel.sweep.grid import Column, Dimension, Grid
 
@@ -48,14 +49,18 @@ _CHECK_NAME: dict[str, Callable[[str], object]] = {
     "kernel": kernel_model,
     "model": load_model,
     "system": load_system,
+    "launch": lambda name: Call.of(launch=name),
+    "cache": lambda name: Call.of(cache=name),
 }
 _ALL_NAMES = {
     "gpu": gpu_names,
     "kernel": lambda: tuple(KERNELS),
     "model": model_names,
     "system": lambda: tuple(SYSTEMS),
+    "launch": lambda: tuple(map(str, Launch)),
+    "cache": lambda: tuple(map(str, Cache)),
 }
-WHOLE = {"m", "k", "n", "gpus", "batch", "input_len", "output_len", "pipeline_parallel"}
+WHOLE = {"m", "k", "n", "split_k", "gpus", "batch", "input_len", "output_len", "pipeline_parallel"}
 _RANGE_KEYS = ({"start", "stop", "step"}, {"log_start", "log_stop", "count"})
 SCALES = ("dram_bandwidth_scale", "l2_bandwidth_scale", "tensor_peak_scale", "clock_scale")
 
@@ -84,10 +89,11 @@ _GPU_SECONDS = ("matmul_gpu_s", "attention_gpu_s", "other_gpu_s", "comm_gpu_s")
 TARGETS = {
     "predict": Target(
         required=("gpu", "kernel", "m", "k", "n", "sparsity"),
-        optional=SCALES,
+        optional=("launch", "cache", "split_k", *SCALES),
         results={
             "n_padded": "number", "time_us": "number", "speedup_vs_dense": "number", "bound": "text",
-            "extrapolated": "flag", "lo_us": "number", "hi_us": "number", "dram_bytes": "number",
+            "extrapolated": "flag", "lo_us": "number", "hi_us": "number", "at_least": "flag",
+            "dram_bytes": "number",
         },
         default=("n_padded", "time_us", "speedup_vs_dense", "bound", "extrapolated"),
     ),

@@ -45,7 +45,8 @@ def test_predict_prints_every_kernel() -> None:
     assert result.exit_code == 0
     for kernel in ("cublas", "flash-llm", "sparta", "sputnik", "cusparse"):
         assert f"\n{kernel} " in result.output
-    assert "with FP16 weights flash-llm (1.90x)" in result.output
+    assert re.search(r"with FP16 weights flash-llm \(1\.\d\dx dense\) ties with sparta", result.output)
+    assert re.search(r"\ncusparse +at least \d+ +- +at most 0\.\d\dx", result.output)
 
 
 def test_predict_json_has_time_bound_and_evidence() -> None:
@@ -56,10 +57,37 @@ def test_predict_json_has_time_bound_and_evidence() -> None:
     assert kernel["bound"] == "shared-memory"
     assert kernel["evidence"]["exact"] is True
     assert kernel["extrapolated"] is False
+    assert kernel["at_least"] is False
+    bound = json.loads(RUNNER.invoke(app, [*ONE, "--kernel", "cusparse", "--json"]).output)["kernels"][0]
+    assert (bound["at_least"], bound["hi_us"], bound["lo_us"]) == (True, None, bound["time_us"])
+
+
+def test_launch_and_cache_are_options_and_columns(tmp_path: Path) -> None:
+    asked = ["predict", "--gpu", "rtx-4090", "--m", "4096", "--k", "4096", "--n", "8", "--kernel", "cublas", "--json"]
+    warm = json.loads(RUNNER.invoke(app, [*asked, "--launch", "graph", "--cache", "warm"]).output)
+    cold = json.loads(RUNNER.invoke(app, asked).output)
+    assert (warm["launch"], warm["cache"], cold["launch"], cold["cache"]) == ("graph", "warm", "stream", "cold")
+    assert (warm["kernels"][0]["in_l2"], cold["kernels"][0]["in_l2"]) == (True, False)
+    assert warm["kernels"][0]["time_us"] < cold["kernels"][0]["time_us"] / 1.5
+    rows = ["graph,warm,", "stream,cold,", ",,", ",,4"]
+    given = "\n".join(
+        ["gpu,m,k,n,sparsity,kernel,launch,cache,split_k", *(f"rtx-4090,4096,4096,8,0,cublas,{r}" for r in rows)]
+    )
+    (tmp_path / "in.csv").write_text(given + "\n", encoding="utf-8")
+    files = ["--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")]
+    assert RUNNER.invoke(app, ["predict", *files]).exit_code == 0
+    found = pd.read_csv(tmp_path / "out.csv")["time_us"]
+    expected = [warm["kernels"][0]["time_us"]] + 3 * [cold["kernels"][0]["time_us"]]
+    assert found.tolist() == pytest.approx(expected)
+    (tmp_path / "in.csv").write_text(given.replace("graph,warm", "graph,hot"), encoding="utf-8")
+    refused = RUNNER.invoke(app, ["predict", *files])
+    assert refused.exit_code == 2
+    assert "line 2: cache is 'hot', allowed are cold, warm" in refused.output
 
 
 def test_answers_say_how_far_to_trust_them() -> None:
-    assert "Extrapolated, outside what their models were fitted on: bitmap." in RUNNER.invoke(app, ONE).output
+    far = "Extrapolated, outside what their models were fitted on: flash-llm-noreorder, cusparse, bitmap."
+    assert far in RUNNER.invoke(app, ONE).output
     run = ["e2e", "--model", "opt-66b", "--gpu", "a100-80gb", "--gpus", "2", "--batch", "8", "--system"]
     known, unknown, too_big = (
         RUNNER.invoke(app, [*run, system, *more]).output

@@ -85,7 +85,10 @@ def test_large_matrices_pay_and_json_adds_up(tmp_path: Path, capsys: pytest.Capt
     code, out, _ = run(capsys, "inspect", path, "--gpu", "a100-80gb", "--batch", "8", "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["answer"].startswith("The zeros pay for 1 of 1 matrices on a100-80gb at N = 8")
+    # On an A100 sources disagree on Flash-LLM by more than a matrix of this size gains.
+    assert found["answer"].startswith(
+        "The zeros may pay, within the models' error, for 1 of 1 matrices on a100-80gb at N = 8"
+    )
     matrix, total = found["matrices"][0], found["total"]
     assert matrix["sparsity"] == pytest.approx(0.8, abs=1e-3)
     assert matrix["tiles"]["ratio"] == pytest.approx(1, abs=0.1)

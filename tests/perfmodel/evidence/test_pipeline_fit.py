@@ -6,8 +6,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from perfmodel.catalog import load_kernel_times
+from perfmodel.catalog.specs import Launch
 from perfmodel.evidence.pipeline_fit import FITS, fit, predicted_us
-from perfmodel.pipeline import PipelineParameters, Submission, load_parameters
+from perfmodel.pipeline import PipelineParameters, load_parameters
 
 
 @pytest.mark.parametrize(("kernel", "limit"), [("cublas", 0.03), ("flash-llm", 0.03)])
@@ -21,16 +22,16 @@ def test_held_out_tokens_of_the_paper(kernel, limit):
 
 
 @pytest.mark.parametrize(
-    ("gpu", "submission", "limit"),
+    ("gpu", "launch", "limit"),
     [("rtx-3090", "stream", 0.07), ("rtx-2080-super", "stream", 0.05), ("h100", "graph", 0.08)],
 )
-def test_dense_products_on_gpus_never_fitted(gpu, submission, limit):
+def test_dense_products_on_gpus_never_fitted(gpu, launch, limit):
     """cuBLAS up to 64 tokens, from the datasheet alone; the limit is a little above what is reached."""
     rows = load_kernel_times("measured/*")
     rows = rows[(rows["kernel"] == "cublas") & (rows["gpu"] == gpu) & (rows["n"] <= 64)].iloc[
         :: 40 if gpu == "h100" else 1
     ]
-    error = predicted_us("cublas", rows, load_parameters("cublas", Submission(submission))) / rows["time_us"] - 1
+    error = predicted_us("cublas", rows, load_parameters("cublas", Launch(launch))) / rows["time_us"] - 1
     assert error.abs().mean() <= limit
 
 
