@@ -1,7 +1,8 @@
 """Fills the documentation at build time, so that no number and no option in it can be out of date.
 
-Three placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
-the reference of every command; ``<!-- fits -->`` the table of fitted parameters. A command that fails fails the build.
+Four placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
+the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of numbers
+taken from evidence by hand. A command that fails fails the build.
 """
 
 from __future__ import annotations
@@ -19,12 +20,25 @@ import typer
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from perfmodel.kernels import KERNELS, KernelModel
+from perfmodel.catalog import load_calibration
+from perfmodel.evidence.rows import DIRTY_PER_READ, DIRTY_SHARE
+from perfmodel.kernels import KERNELS, decode, tiled_csl
+from perfmodel.kernels.call import L2_READ_SHARE, STREAM_LAUNCH_S
+from perfmodel.kernels.csr import LATENCY_CYCLES
+from perfmodel.kernels.cusparse import FEWEST_CYCLES
 from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
+from perfmodel.kernels.limits import FLOPS_PER_JOULE, FLOPS_PER_JOULE_HOPPER, MEMORY_FILE, SPLIT_L2_KEEPS
+from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
+from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
+from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
+from perfmodel.serving.collectives import CollectiveParameters
+from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
+from perfmodel.serving.systems import SystemParameters
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
+SYSTEM_RECORDS = {ALL_REDUCE: CollectiveParameters, SERVING: SystemParameters}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -33,8 +47,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = RUN_FENCE.sub(lambda fence: with_output(fence[1], fence[2], names), markdown)
     if "<!-- cli -->" in markdown:
         markdown = markdown.replace("<!-- cli -->", cli_reference())
-    if "<!-- fits -->" in markdown:
-        markdown = markdown.replace("<!-- fits -->", fits_table())
+    for name, table in (("fits", fits_table), ("constants", constants_table)):
+        if f"<!-- {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {name} -->", table())
     return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
 
 
@@ -96,20 +111,80 @@ def _describe(command: Any, path: str) -> list[str]:
 
 
 def fits_table() -> str:
-    """Fitted parameters of the kernel models, with what they were fitted on, as Markdown."""
-    lines = ["| kernel | parameters | fitted on | rows | mean error there |", "| --- | --- | --- | --- | --- |"]
-    for name, fit in kernel_fits().items():
-        values = ", ".join(f"{key} {value:.4g}" for key, value in fit.parameters.items())
-        lines.append(f"| {name} | {values} | {fit.fitted_on} | {fit.rows} | {100 * fit.mean_absolute_error:.1f} % |")
-    lines += [
-        f"| {name} | {_assumed(KERNELS[name])} | nothing: assumed | 0 | unknown |" for name in unmeasured_kernels()
-    ]
-    return "\n".join(lines)
+    """What was fitted on what: memories, kernels, systems, simulator; then each parameter with its range and meaning."""
+    files = {
+        "memory": (load_calibration(MEMORY_FILE), None),
+        "kernel": (kernel_fits(), lambda name: KERNELS[name].Parameters),
+        "system": (load_calibration(SYSTEMS_FILE), SYSTEM_RECORDS.get),
+        "simulator": (load_calibration(PIPELINE_FILE), lambda name: PipelineParameters),
+    }
+    fits, parameters = [], []
+    for kind, (stored, record) in files.items():
+        for name, fit in stored.items():
+            error = f"{100 * fit.mean_absolute_error:.1f} %"
+            fits.append(f"| {kind} | {name} | {fit.fitted_on} | {fit.rows:,} | {error} |")
+            declared = {} if record is None else {f.name: f.metadata for f in fields(record(name))}
+            parameters += [_parameter(f"{kind} {name}", *item, declared) for item in fit.parameters.items()]
+    for name in unmeasured_kernels():
+        fits.append(f"| kernel | {name} | nothing: assumed | 0 | unknown |")
+        declared = {f.name: f.metadata | {"value": f.default} for f in fields(KERNELS[name].Parameters)}
+        parameters += [
+            _parameter(f"kernel {name}, assumed", key, at["value"], declared) for key, at in declared.items()
+        ]
+    head = ["| kind | name | fitted on | rows | mean error there |", "| --- | --- | --- | --- | --- |"]
+    each = ["", "| of | parameter | value | allowed range | meaning |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *fits, *each, *parameters])
 
 
-def _assumed(model: KernelModel) -> str:
-    """Assumed parameters of a kernel with their ranges."""
-    return ", ".join(
-        f"{f.name} {f.default:.4g} ({f.metadata['low']:.4g} to {f.metadata['high']:.4g})"
-        for f in fields(model.Parameters)
+def _parameter(of: str, name: str, value: float, declared: dict[str, Any]) -> str:
+    """A row of the table of parameters."""
+    at = declared.get(
+        name, {"low": 0.5, "high": 1.0, "meaning": "share of its datasheet's rate that a long read reaches"}
     )
+    return f"| {of} | {name} | {value:.4g} | {at['low']:.4g} to {at['high']:.4g} | {at['meaning']} |"
+
+
+def constants_table() -> str:
+    """Numbers taken from evidence by hand, each with where it is from."""
+    rows = [
+        (
+            "launch in a stream over one in a graph",
+            f"{STREAM_LAUNCH_S * 1e6:g} us",
+            "dense products: fixed part in serving stacks (graphs) against Fig 9's (stream)",
+        ),
+        (
+            "share of an L2 of two halves that keeps what all SMs read",
+            f"{SPLIT_L2_KEEPS:g}",
+            "dense products of the A100 and H100 with weights in the L2",
+        ),
+        (
+            "share of the L2's rate that a product in it reaches",
+            f"{L2_READ_SHARE:g}",
+            "RTX 4090, 4096 x 4096: 33 MB in 19 us",
+        ),
+        (
+            "FLOP per joule, Tensor Cores fed from registers",
+            f"{FLOPS_PER_JOULE:.3g}",
+            "A100 of 400 W at 512 tokens; an L40S of 350 W is reported at 0.55-0.58 of its peak",
+        ),
+        ("FLOP per joule, Hopper", f"{FLOPS_PER_JOULE_HOPPER:.3g}", "H100 PCIe of 350 W at 512 to 2,048 tokens"),
+        (
+            "Tensor-Core efficiency of Flash-LLM",
+            f"{tiled_csl.TENSOR_EFFICIENCY:g}",
+            "SpInfer's figure 16 from 1,024 tokens on and an RTX A6000 at 512: between the two",
+        ),
+        ("Tensor-Core efficiency of SpInfer's kernel", f"{decode.Bitmap.tensor_efficiency:g}", "as above"),
+        ("cycles of a non-zero in cuSPARSE, at least", f"{FEWEST_CYCLES:g}", "upper whiskers of SpInfer's figure 10"),
+        (
+            "cycles of fill and drain of Sputnik and cuSPARSE",
+            f"{LATENCY_CYCLES:g}",
+            "time of an empty matrix in Flash-LLM's sparsity sweep",
+        ),
+        (
+            "share of an L2 that a memset leaves dirty, and dirty bytes thrown out per byte read",
+            f"{DIRTY_SHARE:g}, {DIRTY_PER_READ:g}",
+            "cold harnesses: fixed part of dense, MACKO's and Sputnik's times by size on three GPUs",
+        ),
+    ]
+    lines = ["| number | value | taken from |", "| --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {what} | {value} | {source} |" for what, value, source in rows)])

@@ -57,7 +57,7 @@ class FitRule:
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
         chosen = (evidence["source"] == self.source) & (evidence["gpu"] == self.gpu)
-        chosen &= evidence["status"].isin(FITTED_STATUS) & ~evidence["resident"]
+        chosen &= evidence["status"].isin(FITTED_STATUS) & (~evidence["resident"] | self.own)
         if self.tokens is not None:
             chosen &= evidence["n"].isin(self.tokens)
         if self.kernels is not None:
@@ -93,13 +93,13 @@ BOXPLOT_SOURCE, BOXPLOT_GPU = "spinfer-rerun-boxplot", "a100-40gb"
 BOXPLOT_BASELINE_SOURCE = "spinfer-rerun-times"
 
 
-OWN_WEIGHT = 3.0  # a user's own measurements count more than all published ones together
+SPRING, SMALLEST_RATIO = 0.02, 1e-3
 
 
 def rules_with(own: pd.DataFrame) -> tuple[FitRule, ...]:
     """The rules, and one for each source and GPU of a user's own measurements."""
     pairs = own[["source", "gpu"]].drop_duplicates().itertuples(index=False, name=None)
-    return (*FIT_RULES, *(FitRule(source, gpu, None, OWN_WEIGHT, own=True) for source, gpu in pairs))
+    return (*FIT_RULES, *(FitRule(source, gpu, None, 1.0, own=True) for source, gpu in pairs))
 
 
 def is_own_fit(fitted: FittedKernel, source: str, gpu: str) -> bool:
@@ -175,7 +175,10 @@ def fit(
     if rows.empty:
         return _fit_boxplot(model, boxplot_baseline(evidence), _start(model, lenders or {}))
     used = [rule for rule in rules if rule.select(rows).any()]
-    solved = solve(model, rows, used)
+    published = rows[fitted_rows(rows, [rule for rule in used if not rule.own])]
+    solved = solve(model, published, used) if len(published) else None
+    if any(rule.own for rule in used):
+        solved = solve_own(model, rows.drop(published.index), solved)
     error = residuals(model, rows)(solved)
     return FittedKernel(
         parameters=asdict(solved),
@@ -213,14 +216,33 @@ def solve(
             error[chosen] -= error[chosen].mean() if chosen.any() else 0.0
         return scale * error
 
-    return least_squares_parameters(start or model.Parameters(), errors, robust_scale=ROBUST_SCALE)
+    best = start or model.Parameters()
+    return least_squares_parameters(best, errors, robust_scale=ROBUST_SCALE, fixed=model.moved_by_own)
+
+
+def solve_own(model: KernelModel, rows: pd.DataFrame, published: Any = None) -> Any:
+    """Parameters that fit a user's own ``rows`` best, held by a weak spring to those that ``published`` rows gave.
+
+    The spring settles what few rows leave open: a factor of ten in a parameter weighs like `SPRING` of error in every row.
+    """
+    start = published or model.Parameters()
+    errors_at = residuals(model, rows)
+    stretched = [f.name for f in fields(start) if published is not None and getattr(start, f.name) > 0]
+
+    def errors(parameters: Any) -> Array:
+        ratios = np.array([getattr(parameters, name) / getattr(start, name) for name in stretched])
+        spring = SPRING * np.sqrt(len(rows)) * np.log10(np.maximum(ratios, SMALLEST_RATIO))
+        return np.concatenate([errors_at(parameters), spring])
+
+    return least_squares_parameters(start, errors, robust_scale=ROBUST_SCALE)
 
 
 def boxplot_baseline(evidence: pd.DataFrame) -> Any:
     """Parameters of the dense model that fit the box plots' own cuBLAS: the nine times printed beside them."""
     rows = evidence[(evidence["source"] == BOXPLOT_BASELINE_SOURCE) & (evidence["kernel"] == BASELINE)]
-    errors = residuals(KERNELS[BASELINE], rows)
-    return least_squares_parameters(KERNELS[BASELINE].Parameters(), errors, robust_scale=ROBUST_SCALE)
+    model = KERNELS[BASELINE]
+    errors = residuals(model, rows)
+    return least_squares_parameters(model.Parameters(), errors, robust_scale=ROBUST_SCALE, fixed=model.moved_by_own)
 
 
 def _start(model: KernelModel, fitted: Mapping[str, FittedKernel]) -> Any:

@@ -117,6 +117,7 @@ class KernelModel(ABC):
     format_name: ClassVar[str]
     Parameters: ClassVar[type]
     assumed: ClassVar[bool] = False
+    moved_by_own: ClassVar[tuple[str, ...]] = ()  # parameters that only a user's own measurements move
     slower_variant: ClassVar[str | None] = None  # sources call both by this name, so an interval reaches to it
     borrows: ClassVar[str | None] = None  # kernel whose fitted parameters hold for this one too
 

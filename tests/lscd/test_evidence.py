@@ -15,9 +15,31 @@ from tests.lscd.commands import RUNNER, run
 
 def test_validate_prints_the_errors_of_whole_models():
     shown = CliRunner().invoke(app, ["validate"]).output
-    lines = [line for line in shown.splitlines() if line.startswith("lmdeploy-a100")]
+    lines = [line for line in shown.splitlines() if line.startswith("lmdeploy-a100 ")]
     assert len(lines) == joined_runs().query("source == 'lmdeploy-a100'")["model"].nunique() == 3
     assert all("held out" in line for line in lines)
+
+
+def test_validate_sums_up_first() -> None:
+    """A line for every kernel with held-out rows and every source of runs, then the right winners, then tables."""
+    shown = RUNNER.invoke(app, ["validate"]).output
+    summary, table = shown.split("Error of the predicted time", 1)
+    summary = " ".join(summary.split())
+    for name in (
+        "cublas",
+        "flash-llm",
+        "flash-llm-noreorder",
+        "sparta",
+        "sputnik",
+        "bitmap",
+        "macko",
+        "spinfer-fig13-14",
+    ):
+        assert f" {name}: " in summary
+    assert "worst" in summary
+    assert "faster than dense, measured rows" in summary
+    assert "flash-llm-noreorder pays on a100-40gb, N = 8, from 61% by spinfer-rerun-boxplot" in summary
+    assert "held out, in L2" in table
 
 
 OWN_HEADER = "gpu,kernel,m,k,n,sparsity,time_us,time_err_us,status,cache,source,note\n"

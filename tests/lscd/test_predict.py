@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lscd.cli import app
+from lscd.errors import InputError
 from perfmodel.kernels.fits import unmeasured_kernels
 from tests.lscd.commands import GOOD_ROW, HEADER, ONE, RUNNER, run
 from tests.perfmodel.cases import OURS
@@ -81,8 +82,8 @@ def test_launch_and_cache_are_options_and_columns(tmp_path: Path) -> None:
     assert found.tolist() == pytest.approx(expected)
     (tmp_path / "in.csv").write_text(given.replace("graph,warm", "graph,hot"), encoding="utf-8")
     refused = RUNNER.invoke(app, ["predict", *files])
-    assert refused.exit_code == 2
-    assert "line 2: cache is 'hot', allowed are cold, warm" in refused.output
+    assert isinstance(refused.exception, InputError)
+    assert "line 2: cache is 'hot', allowed are cold, warm" in str(refused.exception)
 
 
 def test_answers_say_how_far_to_trust_them() -> None:

@@ -49,7 +49,7 @@ def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("gpu", "most"),
     [
-        ("a100-40gb", 0.06),
+        ("a100-40gb", 0.065),
         ("rtx-a5000", 0.07),
         ("rtx-a6000", 0.06),
         ("rtx-4090", 0.03),

@@ -30,7 +30,7 @@ SPREAD = dict.fromkeys(SPREADS, 0.1)
         ({"spread": SPREAD | {"gpu": float("nan")}}, "cublas: spread.gpu is nan, allowed are"),
         ({"spread": SPREAD | {"inside": -1}}, "cublas: spread.inside is -1.0, allowed are finite"),
         ({"spread": {"inside": "x"}}, "cublas.spread[...]: Expected 'float', got 'str'"),
-        ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are pipeline_cycles"),
+        ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are bandwidth_eff"),
         ({"evidence_range": {"m": [1, 2]}}, "cublas: evidence_range has m, needed are m, k, n, sparsity"),
         ({"mood": "good"}, "cublas: unknown key 'mood'"),
         ({"rows": 0}, "cublas.rows: Expected 'int' >= 1"),
