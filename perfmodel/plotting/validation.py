@@ -36,6 +36,7 @@ GPU_COLOURS = {
 OTHER_GPU = VERMILION
 GPU_MARKERS = {"a100-80gb": "o", "rtx-3090": "^", "rtx-4090": "D"}
 OTHER_MARKER = "s"
+SOURCE_MARKERS = ("o", "^", "s", "D")
 BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
 
 
@@ -128,4 +129,57 @@ def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         )
     axes.legend(loc="upper left", title="band: 5 points")
     axes.set(xlabel="measured crossover sparsity [%]", ylabel="predicted [%]", xlim=(0, 100), ylim=(0, 100))
+    return figure
+
+
+def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Predicted over published speed-ups of second sources, a panel a source, a colour a kernel, a marker a GPU.
+
+    ``table``: ``source, gpu, kernel, published, predicted``.
+    """
+    sources = list(dict.fromkeys(table["source"]))
+    figure, panels = plt.subplots(1, len(sources), figsize=(COLUMN_WIDTH, 3.0), sharex=True, sharey=True)
+    span = np.array([0.18, 3.2])
+    gpus = list(dict.fromkeys(table["gpu"]))
+    for axes, source in zip(panels, sources, strict=True):
+        for band, shade in BANDS:
+            axes.fill_between(span, span * (1 - band), span * (1 + band), color=shade, zorder=0)
+        axes.plot(span, span, color=GREY, lw=1)
+        axes.axhline(1, color=GREY, lw=0.6, ls=":")
+        axes.axvline(1, color=GREY, lw=0.6, ls=":")
+        for (kernel, gpu), rows in table[table["source"] == source].groupby(["kernel", "gpu"], sort=False):
+            marker = SOURCE_MARKERS[gpus.index(gpu) % len(SOURCE_MARKERS)]
+            axes.plot(
+                rows["published"],
+                rows["predicted"],
+                marker,
+                ms=4,
+                mew=0.5,
+                mec=BLACK,
+                color=KERNEL_COLOURS[str(kernel)],
+            )
+        axes.set(xscale="log", yscale="log", xlim=span, ylim=span, title=source)
+        axes.set_xticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
+        axes.set_yticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
+        axes.minorticks_off()
+        axes.set_aspect("equal")
+    panels[len(panels) // 2].set_xlabel("published speed-up over cuBLAS")
+    panels[0].set_ylabel("predicted")
+    kernels = [
+        Line2D([], [], color=KERNEL_COLOURS[name], marker="o", mec=BLACK, mew=0.5, linestyle="none", label=titles[name])
+        for name in dict.fromkeys(table["kernel"])
+    ]
+    cards = [
+        Line2D(
+            [],
+            [],
+            color="white",
+            mec=BLACK,
+            marker=SOURCE_MARKERS[i % len(SOURCE_MARKERS)],
+            linestyle="none",
+            label=gpu,
+        )
+        for i, gpu in enumerate(gpus)
+    ]
+    figure.legend(handles=[*kernels, *cards], loc="outside lower center", ncols=4)
     return figure
