@@ -127,7 +127,7 @@ def validate(
     _print_errors(joined, groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
     if own is None:
-        from perfmodel.evidence.systems_fit import joined_runs
+        from perfmodel.evidence.runs import joined_runs
 
         say("Whole models: error of the time per token.")
         _print_errors(joined_runs(), list(RUN_GROUPS))
@@ -136,7 +136,7 @@ def validate(
 def _print_summary(joined: pd.DataFrame) -> None:
     """A line each: every kernel, every source of whole runs, and how often the winner is the right one."""
     from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
-    from perfmodel.evidence.systems_fit import joined_runs
+    from perfmodel.evidence.runs import joined_runs
 
     headline("Mean error of the time on rows that no fit saw:")
     for kernel, row in kernel_summary(joined).iterrows():

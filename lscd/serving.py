@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say, side_by_side
+from perfmodel.catalog.specs import Launch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,9 +22,10 @@ if TYPE_CHECKING:
 
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
-SYSTEM_HELP = "flash-llm, fastertransformer, deepspeed, or fastertransformer+FORMAT (`lscd formats`)."
+SYSTEM_HELP = (
+    "flash-llm, fastertransformer, deepspeed, lmdeploy, tensorrt-llm, or fastertransformer+FORMAT (`lscd formats`)."
+)
 JSON_HELP = "Print JSON instead of a table."
-LEVEL = 0.05  # throughputs nearer than this are less apart than the models of whole systems can tell
 
 
 def e2e(
@@ -36,13 +39,14 @@ def e2e(
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
+    launch: Annotated[str, typer.Option(help="How products are launched: stream, or graph.")] = Launch.STREAM.value,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     input_csv: Annotated[
         Path | None,
         typer.Option(
             "--input",
             help="CSV with columns model, gpu, gpus, system, sparsity, batch, input_len, output_len and, where wanted, "
-            "pipeline_parallel.",
+            "pipeline_parallel (1), launch (stream).",
         ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
@@ -63,9 +67,10 @@ def e2e(
         "sparsity": sparsity,
         "gpus": gpus,
     }
-    run = evaluate(model, gpu, system, **question, pipeline_parallel=pipeline_parallel)
+    how = {"pipeline_parallel": pipeline_parallel, "launch": launch}
+    run = evaluate(model, gpu, system, **question, **how)
     if as_json:
-        asked = {"model": model, "gpu": gpu, "system": system, **question, "pipeline_parallel": pipeline_parallel}
+        asked = {"model": model, "gpu": gpu, "system": system, **question, **how}
         print(json.dumps({**asked, **_run_fields(run)}, indent=2))
     else:
         _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
@@ -95,10 +100,10 @@ def plan(
 
 def _run_fields(run: Serving) -> dict[str, Any]:
     """One run as JSON shows it: the columns of the batch form and more; null instead of a time that cannot be."""
-    from perfmodel.serving.planning import result_columns
+    from perfmodel.serving.planning import interval_columns, result_columns
 
     fits = bool(run.memory.fits)
-    fields = {name: _number(value) for name, value in result_columns(run).items()}
+    fields = {name: _number(value) for name, value in (result_columns(run) | interval_columns(run)).items()}
     price, energy = run.usd_per_million_tokens, run.joules_per_token
     parts = ("weights", "kv_cache", "activations", "workspace", "reserve", "total", "headroom")
     return {
@@ -113,7 +118,8 @@ def _run_fields(run: Serving) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return None if value != value else float(value)
+    """A number as JSON has it: null for a time that cannot be, and for one without an upper bound."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _print_run(question: str, run: Serving) -> None:
@@ -122,7 +128,7 @@ def _print_run(question: str, run: Serving) -> None:
     shares: dict[str, str] = {}
     if fields["fits"]:
         mark = " (extrapolated)" if fields["extrapolated"] else ""
-        headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{mark}")
+        headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1)}{mark}")
         say(question)
         _say_latency_and_cost(fields)
         shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
@@ -135,13 +141,22 @@ def _print_run(question: str, run: Serving) -> None:
 
 
 def _say_latency_and_cost(fields: dict[str, Any]) -> None:
-    tpot = "" if fields["tpot_ms"] is None else f", then a token every {fields['tpot_ms']:.2f} ms"
-    say(f"first token after {fields['ttft_ms']:.0f} ms{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
+    tpot = ""
+    if fields["tpot_ms"] is not None:
+        tpot = f", then a token every {fields['tpot_ms']:.2f} ms{_ends(fields, 'tpot_ms', 2)}"
+    first = f"first token after {fields['ttft_ms']:.0f} ms{_ends(fields, 'ttft_ms', 0)}"
+    say(f"{first}{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
     if fields["usd_per_million_tokens"]:
         low, high = fields["usd_per_million_tokens"]
         say(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
     if fields["joules_per_token_at_most"]:
         say(f"at most {fields['joules_per_token_at_most']:.2f} J per token (boards at their power limit)")
+
+
+def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
+    """The 90 % interval of a field in words."""
+    low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
+    return f" (at least {low:.{digits}f})" if high is None else f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
 
 
 def _print_plan(question: str, found: Plan) -> None:
@@ -152,7 +167,7 @@ def _print_plan(question: str, found: Plan) -> None:
     headline(_cheapest_words(found))
     fewest = {option.system: found.fewest_gpus(option.system) for option in found.options}
     say(f"Fewest GPUs: {', '.join(f'{system} {gpus}' for system, gpus in fewest.items())}; {question}")
-    numbers = ("GPUs", "best batch", "largest", "tokens/GPU-s", "TTFT [ms]", "TPOT [ms]", "$/M tokens")
+    numbers = ("GPUs", "best batch", "largest", "tokens/GPU-s", "90 %", "TTFT [ms]", "TPOT [ms]", "$/M tokens")
     rows = [(*_option_cells(option), "extrapolated" if option.extrapolated else "") for option in found.options]
     print_table(("system", *numbers, ""), rows, text=("system", ""))
     for line in [*_break_even_words(found), _error_words(list(fewest))]:
@@ -160,20 +175,26 @@ def _print_plan(question: str, found: Plan) -> None:
 
 
 def _cheapest_words(found: Plan) -> str:
-    """The cheapest option, and the one on the fewest GPUs where that is another."""
+    """The cheapest option, the systems that tie with it, and the option on the fewest GPUs of these.
+
+    A tie: the 90 % intervals of throughput overlap.
+    """
     top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
     words = f"{top.system} on {_cards(top.gpus)} is the cheapest, batch {top.batch}"
-    level = [other for other in found.options if other.tokens_per_gpu_s > (1 - LEVEL) * top.tokens_per_gpu_s]
+    level = [option for option in found.options if option.ties_with(top)]
+    rivals = list(dict.fromkeys(option.system for option in level if option.system != top.system))
+    if rivals:
+        words += f"; a tie with {' and '.join(rivals)}: intervals overlap"
     fewest = min(level, key=lambda option: option.gpus)
     if fewest.gpus < top.gpus:
         loss = 1 - fewest.tokens_per_gpu_s / top.tokens_per_gpu_s
-        words += f"; {fewest.system} on {_cards(fewest.gpus)}, batch {fewest.batch}, is within {loss:.1%} of it"
+        words += f"; {fewest.system} on {_cards(fewest.gpus)}, batch {fewest.batch}, is {loss:.1%} below and ties too"
     return f"{words}."
 
 
 def _error_words(systems: list[str]) -> str:
     """How far predictions of these systems are from published runs, which say how sure they are."""
-    from perfmodel.evidence.systems_fit import joined_runs
+    from perfmodel.evidence.runs import joined_runs
 
     runs = joined_runs()
     runs = runs[runs["system"].isin(systems)]
@@ -194,6 +215,7 @@ def _option_cells(option: Option) -> tuple[str, ...]:
         str(option.batch),
         str(option.largest_batch),
         f"{option.tokens_per_gpu_s:.1f}",
+        " - ".join(f"{end:.0f}" for end in option.tokens_per_gpu_s_interval),
         f"{option.ttft_s * 1e3:.0f}",
         f"{option.tpot_s * 1e3:.1f}",
         "unknown" if price is None else f"{price[0]:.2f} to {price[1]:.2f}",
@@ -243,6 +265,7 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
         numbers={**sizes, "sparsity": FRACTION},
         names={"model": load_model, "gpu": load_gpu, "system": load_system},
         optional={"pipeline_parallel": SIZE},
+        choices={"launch": tuple(Launch)},
     )
     try:
         results = evaluate_rows(rows)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.specs import Bound, Gpu
 from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
@@ -33,7 +33,7 @@ class Prediction:
     dense_s : ndarray
         Seconds of cuBLAS for the same product.
     bound : ndarray of Bound
-        The resource that sets the time.
+        The resource with the longest time; the L2 for a product that reads its weights there.
     terms : dict
         Seconds each resource would take alone.
     dram_bytes, weight_bytes : ndarray
@@ -150,13 +150,16 @@ def predict(
     fit = calibration.get(kernel)
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)
     weight_bytes = model.format.bytes_of(shape.m, shape.k, shape.sparsity)
+    resident = call.resident(machine, weight_bytes)
+    from_l2 = resident & (result.bound == Bound.MEMORY)
+    bound = np.where(from_l2, np.array(Bound.L2, dtype=object), result.bound)
     full = np.broadcast(*vars(shape).values(), *vars(call).values()).shape
     return Prediction(
         kernel=kernel,
         gpu=record.key,
         time_s=np.broadcast_to(result.time_s, full),
         dense_s=np.broadcast_to(dense.time_s, full),
-        bound=np.broadcast_to(result.bound, full),
+        bound=np.broadcast_to(bound, full),
         terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
         dram_bytes=np.broadcast_to(result.dram_bytes, full),
         weight_bytes=np.broadcast_to(weight_bytes, full),
@@ -165,7 +168,7 @@ def predict(
         extrapolated=np.broadcast_to(outside, full),
         measured=fit is not None,
         at_least=np.broadcast_to(model.at_least(shape), full),
-        resident=np.broadcast_to(call.resident(machine, weight_bytes), full),
+        resident=np.broadcast_to(resident, full),
     )
 
 

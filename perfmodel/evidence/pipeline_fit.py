@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 
 FIT_GPU = "a100-80gb"
 MAX_EVALUATIONS = 160  # of one search
-SEARCHES = 2  # a simplex that has shrunk too early starts afresh where it stopped
-FIRST_STEP = 0.12  # of a parameter's range
+# Of a parameter's range; a simplex that shrank too early starts afresh where it stopped.
+FIRST_STEPS = (0.12, -0.12, 0.12)
 WORST_WEIGHT = 0.3  # of the root mean square error beside the mean error, so that no row is given up
 
 
@@ -100,12 +100,18 @@ def fit(plan: Fit, evidence: pd.DataFrame, base: PipelineParameters) -> tuple[Pi
         outside = float(np.abs(unit - np.clip(unit, 0, 1)).sum())
         return float(np.abs(error).mean() + WORST_WEIGHT * np.sqrt((error**2).mean())) + outside
 
-    unit = (np.array([getattr(base, name) for name in plan.free]) - low) / (high - low)
-    for _ in range(SEARCHES):
-        steps = np.diag(np.where(unit < 1 - FIRST_STEP, FIRST_STEP, -FIRST_STEP))
+    unit: Array = (np.array([getattr(base, name) for name in plan.free]) - low) / (high - low)
+    for step in FIRST_STEPS:
+        inside = (unit + step >= 0) & (unit + step <= 1)
+        steps = np.diag(np.where(inside, step, -step))
         simplex = np.vstack([unit, unit + steps])
-        options = {"maxfev": MAX_EVALUATIONS, "initial_simplex": simplex, "xatol": 1e-3}
-        unit = np.clip(minimize(cost, unit, method="Nelder-Mead", options=options).x, 0, 1)
+        found = minimize(
+            cost,
+            unit,
+            method="Nelder-Mead",
+            options={"maxfev": MAX_EVALUATIONS, "initial_simplex": simplex, "xatol": 1e-3},
+        )
+        unit = np.clip(found.x, 0, 1)
     best = at(unit)
     error = predicted_us(plan.kernel, rows, best) / measured - 1
     return best, FittedKernel(

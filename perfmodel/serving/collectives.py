@@ -20,9 +20,9 @@ Start and hop are waits of threads that poll memory, so they are stated in SM cl
 give the small messages of an H100, whose clock is 40 % faster, without a further parameter. Bandwidth is a fitted
 share of the datasheet's link in one direction (half of the printed figure).
 
-Without NVLink, two GPUs have a link each. More of them sit behind different ports of the host and send every byte through
-its bridge, which carries in all what one link carries: a GPU's share is the ``p``-th part. At 67 % of PCIe 4.0 x16 that
-is 21, 5.4 and 2.7 GB/s for 2, 4 and 8 GPUs; NCCL on L40S was seen to reach 20, 5.1 and 2.1.
+Without NVLink, two GPUs have a link each. More of them send every byte through the host's bridge, which carries in all
+what one link carries: a GPU's share is the ``p``-th part. At 67 % of PCIe 4.0 x16 that is 21, 5.4 and 2.7 GB/s for 2, 4
+and 8 GPUs; NCCL on L40S was seen to reach 20, 5.1 and 2.1.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def one_way_bytes_per_s(gpu: Gpu) -> float:
 
 
 def link_bytes_per_s(gpu: Gpu, gpus: ArrayLike) -> Array:
-    """Datasheet bytes/s out of each of ``gpus`` GPUs at once: `one_way_bytes_per_s`, or its share of the host's bridge."""
+    """Datasheet bytes/s out of each of ``gpus`` GPUs at once: `one_way_bytes_per_s`, or its part of the bridge's."""
     p = np.asarray(gpus, dtype=np.float64)
     shared = (p > PAIR) & (gpu.link.nvlink_bytes_per_s is None)
     return np.asarray(one_way_bytes_per_s(gpu) / np.where(shared, p, 1.0))

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.kernels import BASELINE, Machine, Shape
-from perfmodel.kernels.call import STREAM_LAUNCH_S
 from perfmodel.kernels.fits import calibrated
 from perfmodel.serving.collectives import all_reduce_time
 from perfmodel.serving.systems import System, SystemParameters, dense_time
@@ -47,13 +46,14 @@ class Group:
 
     @property
     def machine(self) -> Machine:
+        """The GPU as kernel models see it."""
         return Machine.of(self.gpu)
 
     def matmul_s(self, n: Array, n_head: Array) -> Array:
         """All matrix products of a pass over ``n`` tokens, of which ``n_head`` need logits.
 
-        Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as does the
-        launch of attention.
+        Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as
+        does the launch of attention.
         """
         shape = self.model.shape
         layer = sum(self._product_s(matrix, n) for matrix in layer_matrices(shape, self.p))
@@ -61,15 +61,15 @@ class Group:
         return np.asarray(shape.layers * layer + head) - self._product_launches_s(n)
 
     def _product_launches_s(self, n: Array) -> Array:
-        """Launches of all matrix products of a pass over ``n`` tokens, each as long as cuBLAS's."""
+        """Launches of all matrix products of a pass over ``n`` tokens, each as long as cuBLAS's; none in a graph."""
         shape = self.model.shape
         layer = sum(matrix.products(n)[0] for matrix in layer_matrices(shape))
-        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * STREAM_LAUNCH_S
+        return (shape.layers * np.asarray(layer) + len(head_matrices(shape))) * self.system.call.launch_s()
 
     def _product_s(self, matrix: Matrix, n: Array) -> Array:
         count, tokens = matrix.products(n)
         if not matrix.prunable:
-            return count * dense_time(self.machine, Shape(matrix.m, matrix.k, tokens, np.zeros(())))
+            return count * dense_time(self.machine, Shape(matrix.m, matrix.k, tokens, np.zeros(())), self.system.call)
         shape = Shape(matrix.m, matrix.k, tokens, self.sparsity)
         return count * self.system.prunable_time(self.machine, shape)
 

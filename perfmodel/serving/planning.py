@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
 RESULT_COLUMNS = (
     "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
-    "comm_gpu_s",
+    "comm_gpu_s", "lo_tokens_per_gpu_s", "hi_tokens_per_gpu_s", "lo_ttft_ms", "hi_ttft_ms", "lo_tpot_ms", "hi_tpot_ms",
 )  # fmt: skip
 GPUS_PER_MACHINE = 8
 BATCHES = 2 ** np.arange(11)
@@ -40,13 +40,15 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : DataFrame
-        ``model, gpu, system`` and `RUN_COLUMNS`, one run each; ``pipeline_parallel`` if there is such a column.
+        ``model, gpu, system`` and `RUN_COLUMNS`, one run each; ``pipeline_parallel`` and ``launch`` if there are such
+        columns.
 
     Returns
     -------
     DataFrame
         `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
-        run summed over all GPUs. Where the run does not fit there is no time (NaN).
+        run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval. Where the run does not fit there is
+        no time (NaN).
 
     Raises
     ------
@@ -57,16 +59,17 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
     parts = []
     given = [name for name in (*RUN_COLUMNS, "pipeline_parallel") if name in rows]
-    for (model, gpu, system), index in rows.groupby(["model", "gpu", "system"], sort=False).indices.items():
+    names = ["model", "gpu", "system", *(["launch"] if "launch" in rows else [])]
+    for (model, gpu, system, *launch), index in rows.groupby(names, sort=False).indices.items():
         group = rows.iloc[index]
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
-        run = evaluate(str(model), str(gpu), str(system), **columns)
-        parts.append(pd.DataFrame(result_columns(run), index=group.index))
+        run = evaluate(str(model), str(gpu), str(system), **columns, launch=launch[0] if launch else None)
+        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run), index=group.index))
     return pd.concat(parts).loc[rows.index]
 
 
 def result_columns(run: Serving) -> dict[str, Any]:
-    """`RESULT_COLUMNS` of predicted runs, as arrays; NaN instead of a time where the run does not fit."""
+    """`RESULT_COLUMNS` but the intervals of predicted runs, as arrays; NaN where a run that does not fit has a time."""
     fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
     seconds = run.gpu_seconds
     times = {
@@ -82,6 +85,21 @@ def result_columns(run: Serving) -> dict[str, Any]:
     return {"fits": fits, "memory_gb": memory_gb, **{name: np.where(fits, v, np.nan) for name, v in times.items()}}
 
 
+def interval_columns(run: Serving) -> dict[str, Any]:
+    """Ends of the 90 % intervals of predicted runs, as arrays; NaN where the run does not fit.
+
+    Apart from `result_columns`, because they ask every kernel for its interval, and grids of millions of runs do not.
+    """
+    fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
+    ends = {
+        "tokens_per_gpu_s": run.tokens_per_gpu_s_interval,
+        "ttft_ms": tuple(seconds / MILLI for seconds in run.ttft_s_interval),
+        "tpot_ms": tuple(seconds / MILLI for seconds in run.tpot_s_interval),
+    }
+    pairs = {f"{end}_{name}": both[i] for name, both in ends.items() for i, end in enumerate(("lo", "hi"))}
+    return {name: np.where(fits, value, np.nan) for name, value in pairs.items()}
+
+
 @dataclass(frozen=True)
 class Option:
     """One system on one number of GPUs, at its best batch.
@@ -94,6 +112,8 @@ class Option:
         GPUs, sequences of the best run, sequences that fit.
     tokens_per_gpu_s, ttft_s, tpot_s : float
         Of the best run.
+    tokens_per_gpu_s_interval : tuple of float
+        Low and high end of the 90 % interval of the first.
     usd_per_million_tokens : tuple of float or None
         At the low and high price of the GPU.
     extrapolated : bool
@@ -109,6 +129,12 @@ class Option:
     tpot_s: float
     usd_per_million_tokens: tuple[float, float] | None
     extrapolated: bool
+    tokens_per_gpu_s_interval: tuple[float, float]
+
+    def ties_with(self, other: Option) -> bool:
+        """Whether the intervals of both throughputs overlap, so that either could be the higher."""
+        low, high = self.tokens_per_gpu_s_interval
+        return low <= other.tokens_per_gpu_s_interval[1] and other.tokens_per_gpu_s_interval[0] <= high
 
 
 @dataclass(frozen=True)
@@ -198,7 +224,7 @@ def _best_batch(
     batches = np.unique([*BATCHES[largest >= BATCHES], largest])
     run = evaluate(model, gpu, record, batch=batches, sparsity=sparsity, gpus=gpus, **lengths)
     i = int(np.argmax(run.tokens_per_gpu_s))
-    price = run.usd_per_million_tokens
+    price, ends = run.usd_per_million_tokens, run.tokens_per_gpu_s_interval
     return Option(
         system=system,
         gpus=gpus,
@@ -209,6 +235,7 @@ def _best_batch(
         tpot_s=float(run.tpot_s[i]),
         usd_per_million_tokens=None if price is None else (float(price[0][i]), float(price[1][i])),
         extrapolated=bool(run.extrapolated[i]),
+        tokens_per_gpu_s_interval=(float(ends[0][i]), float(ends[1][i])),
     )
 
 

@@ -8,16 +8,17 @@ modelled. The growing KV cache enters in closed form, so a run costs the same fe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration, load_gpu, load_model
-from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel
+from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel, Launch
 from perfmodel.formats import check_sparsity
+from perfmodel.kernels import Call
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
@@ -67,7 +68,8 @@ class Serving:
     extrapolated : ndarray of bool
         True outside the evidence of the fit, and for kernels that nobody measured.
     half_widths : callable
-        Makes the half-widths of the 90 % intervals; called when one is asked for, because most sweeps ask for none.
+        Makes the half-widths of the 90 % intervals, with other spreads where some are given; called when one is asked
+        for, because most sweeps ask for none.
     """
 
     ttft_s: Array
@@ -80,7 +82,7 @@ class Serving:
     usd_per_gpu_hour: tuple[float, float] | None
     tdp_w: float | None
     extrapolated: NDArray[np.bool_]
-    half_widths: Callable[[], HalfWidths] = field(repr=False, compare=False)
+    half_widths: Callable[..., HalfWidths] = field(repr=False, compare=False)
 
     @cached_property
     def _widths(self) -> HalfWidths:
@@ -144,6 +146,7 @@ def evaluate(
     sparsity: ArrayLike = 0.0,
     gpus: ArrayLike = 1,
     pipeline_parallel: ArrayLike = 1,
+    launch: str | None = None,
     parameters: SystemParameters | None = None,
 ) -> Serving:
     """Predict runs of one model on one kind of GPU with one system.
@@ -162,6 +165,8 @@ def evaluate(
         GPUs in all: tensor-parallel degree times ``pipeline_parallel``.
     pipeline_parallel : array_like
         Pipeline stages. The batch is cut into as many micro-batches, so that in steady state no stage idles.
+    launch : str, optional
+        ``stream`` or ``graph``: how the products' kernels are started, if not as the system does it (in a stream).
     parameters
         Fitted numbers; the stored ones by default.
 
@@ -177,6 +182,9 @@ def evaluate(
     (True, True)
     """
     model, gpu, system = resolve(model, gpu, system)
+    if launch is not None:
+        Call.of(launch=launch)  # refuses what is no launch
+        system = replace(system, launch=Launch(launch))
     counts = {
         "batch": batch, "input_len": input_len, "output_len": output_len, "gpus": gpus,
         "pipeline_parallel": pipeline_parallel,
@@ -205,7 +213,7 @@ def evaluate(
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
         tdp_w=None if gpu.power is None else gpu.power.tdp_w,
         extrapolated=np.broadcast_to(_extrapolated(gpu, system, {**counts, "sparsity": sparsity}), full),
-        half_widths=lambda: half_widths(group, b, prompt, new, stages, _sum(prefill), _sum(decode)),
+        half_widths=partial(half_widths, group, (b, prompt, new, stages), _sum(prefill), _sum(decode)),
     )
 
 
@@ -283,7 +291,8 @@ def _check_positions(model: LanguageModel, prompt: Array, new: Array) -> None:
 def _extrapolated(gpu: Gpu, system: System, values: Mapping[str, Any]) -> NDArray[np.bool_]:
     """True outside the ranges and GPUs of the fit (sparsity 0, dense, is inside), or if nobody measured the kernel."""
     fitted = load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME]
-    outside = np.asarray(gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels())
+    by_graph = system.launch is Launch.GRAPH  # as no run of the fit
+    outside = np.asarray(gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels() or by_graph)
     for name, (low, high) in fitted.evidence_range.items():
         value = np.asarray(values[name], dtype=np.float64)
         outside = outside | (value < low) | (value > high)

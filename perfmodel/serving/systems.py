@@ -2,8 +2,9 @@
 
 The numbers are global: one set for every model, GPU and number of GPUs. They describe what a kernel model, calibrated
 on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention.
-A product costs what its kernel model says and nothing beyond: with an extra time per sparse product left free, the fit
-puts it at 0.1 us. The KV cache is read at the rate of any long read: left free, that share comes out at 1.0 to 1.1.
+A product costs what its kernel model says and nothing beyond, sparse or dense. Sources disagree on that: OPT-66B alone
+would add 13 us to each sparse product, SpInfer's profile of an RTX 4090 nothing, both together 0.1 us. The KV cache is
+read at the rate of any long read: left free, that share comes out at 1.0 to 1.1.
 ``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format.
 """
 
@@ -18,9 +19,9 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.specs import Bound
+from perfmodel.catalog.specs import Bound, Launch
 from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
-from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape
+from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.base import free, overlap
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
@@ -86,6 +87,8 @@ class System:
         Whether DeepSpeed's extra time per layer applies.
     attention : Attention
         How it reads the KV cache; FasterTransformer's way by default.
+    launch : Launch
+        How it starts the kernels of its products: in a stream, or replayed from a CUDA graph.
     """
 
     name: str
@@ -95,6 +98,12 @@ class System:
     dense_below: float = 0.0
     deepspeed: bool = False
     attention: Attention = Attention()
+    launch: Launch = Launch.STREAM
+
+    @property
+    def call(self) -> Call:
+        """How it calls a product: each weight was last read a whole forward pass ago, so none is in the caches."""
+        return Call(graph=self.launch is Launch.GRAPH)
 
     def stores_sparse(self, sparsity: Array) -> NDArray[np.bool_]:
         """True where prunable matrices are stored in the system's own format."""
@@ -107,27 +116,27 @@ class System:
 
     def prunable_time(self, machine: Machine, shape: Shape) -> Array:
         """Seconds of one product with a prunable matrix."""
-        dense = dense_time(machine, shape)
+        dense = dense_time(machine, shape, self.call)
         if self.kernel == BASELINE:
             return dense
         if self.kernel is None:
-            own = format_time(self.format, machine, shape)
+            own = format_time(self.format, machine, shape, self.call)
         else:
-            own = KERNELS[self.kernel].time(machine, shape, calibrated(self.kernel)).time_s
+            own = KERNELS[self.kernel].time(machine, shape, calibrated(self.kernel), self.call).time_s
         return np.where(self.stores_sparse(shape.sparsity), own, dense)
 
 
-def dense_time(machine: Machine, shape: Shape) -> Array:
+def dense_time(machine: Machine, shape: Shape, call: Call) -> Array:
     """Seconds of cuBLAS."""
-    return KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE)).time_s
+    return KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call).time_s
 
 
-def format_time(fmt: WeightFormat, machine: Machine, shape: Shape) -> Array:
+def format_time(fmt: WeightFormat, machine: Machine, shape: Shape, call: Call) -> Array:
     """Seconds of an ideal kernel of ``fmt``: its bytes at cuBLAS's efficiency, decoding hidden.
 
     A lower bound for formats without a kernel model of their own.
     """
-    dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE))
+    dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call)
     moved = fmt.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * shape.n * (shape.m + shape.k)
     memory_s = dense.terms[Bound.MEMORY] * moved / dense.dram_bytes
     busy_s = overlap(memory_s, dense.terms[Bound.COMPUTE], OVERLAP_SHARPNESS)
@@ -174,7 +183,8 @@ def load_system(name: str) -> System:
 
 
 def _hosted(name: str, part: str) -> System:
-    by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items()}
+    # A variant that borrows its parameters is chosen by its own name only.
+    by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items() if model.borrows is None}
     kernel = part if part in KERNELS else by_format.get(part)
     fmt = FORMATS[KERNELS[part].format_name if part in KERNELS else part]
     even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0

@@ -1,11 +1,11 @@
 """How far may a predicted run be off? Half-widths of 90 % intervals, from published runs and from the kernels.
 
-Two errors join as the root of the sum of squares. One is that of whole runs, measured on published ones that no fit has
-seen (`perfmodel.evidence.run_spread`): ``inside`` for FasterTransformer and what is built on it, on the GPU of the fit;
-more on another ``gpu``; more for another ``system``, whose host and attention are its own; and more for the ``prefill``,
-by its share of the time. The other is that of the kernels: each shape of a layer may be off by its kernel's own
-interval, independently of the others, and weighs as much as its time does. Where nobody measured a kernel, all its
-shapes are off together.
+Two errors join as the root of the sum of squares. One is that of whole runs, measured on published ones that no fit
+has seen (`perfmodel.evidence.run_spread`): ``inside`` for FasterTransformer and what is built on it, on the GPU of the
+fit; more on another ``gpu``; more for another ``system``, whose host and attention are its own; and more for the
+``prefill``, by its share of the time. The other is that of the kernels: each shape of a layer may be off by its
+kernel's own interval, independently of the others, and weighs as much as its time does. Where nobody measured a kernel,
+all its shapes are off together.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.kernels import KERNELS, Shape
-from perfmodel.kernels.call import FIRST_CALL
-from perfmodel.kernels.fits import calibrated, interval, kernel_fits
+from perfmodel.kernels import BASELINE, KERNELS, Shape
+from perfmodel.kernels.fits import calibrated, half_width, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.passes import Group
-from perfmodel.serving.systems import BASELINE, CALIBRATION_NAME, ENGINES
+from perfmodel.serving.systems import CALIBRATION_NAME, ENGINES, format_time
 from perfmodel.serving.transformer import layer_matrices
 
 Array = NDArray[np.float64]
@@ -65,32 +64,41 @@ def fitted_serving() -> FittedKernel:
 
 
 def half_widths(
-    group: Group, batch: Array, prompt: Array, new: Array, stages: Array, prefill_s: Array, step_s: Array
+    group: Group,
+    load: tuple[Array, Array, Array, Array],
+    prefill_s: Array,
+    step_s: Array,
+    spread: Mapping[str, float] | None = None,
 ) -> HalfWidths:
-    """Half-widths of a run of ``new`` steps, of which the first takes ``prefill_s`` and each other ``step_s``."""
-    micro = np.ceil(batch / stages)
-    steps, passes = new - 1, 2 - 1 / stages
-    first = tuple(side * passes for side in kernel_errors_s(group, micro * prompt))
-    each = kernel_errors_s(group, micro)
-    both = (first[0] + steps * each[0], first[1] + steps * each[1])
+    """Half-widths of a run whose first token takes ``prefill_s`` and each further one ``step_s``.
+
+    Parameters
+    ----------
+    load
+        Sequences, tokens of each prompt, tokens generated for it, pipeline stages.
+    spread
+        `SPREADS` of whole runs; the stored ones by default.
+    """
+    batch, prompt, new, stages = load
+    known = fitted_serving().spread if spread is None else spread
+    micro, steps, passes = np.ceil(batch / stages), new - 1, 2 - 1 / stages
+    fill, each = kernel_errors_s(group, micro * prompt), kernel_errors_s(group, micro)
+    first = fill[0] * passes, fill[1] * passes
+    both = first[0] + steps * each[0], first[1] + steps * each[1]
     total_s = prefill_s + steps * step_s
-    widths = (
-        _joined(kernels_s, seconds, run_half_width(group, share))
-        for kernels_s, seconds, share in (
-            (both, total_s, prefill_s / total_s), ((first[0], first[1]), prefill_s, 1.0), (each, step_s, 0.0)
-        )
-    )  # fmt: skip
-    return HalfWidths(*widths)
+    return HalfWidths(
+        run=_joined(_half_widths(both, total_s), run_half_width(group, prefill_s / total_s, known)),
+        prefill=_joined(_half_widths(first, prefill_s), run_half_width(group, 1.0, known)),
+        step=_joined(_half_widths(each, step_s), run_half_width(group, 0.0, known)),
+    )
 
 
-def run_half_width(group: Group, prefill_share: ArrayLike, spread: Mapping[str, float] | None = None) -> Array:
-    """Half-width that runs themselves give to a time of which ``prefill_share`` is prefill, without the kernels' part."""
-    fitted = fitted_serving() if spread is None else None
-    known = spread if spread is not None else fitted.spread  # type: ignore[union-attr]
-    gpus = load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].gpus
-    variance = known["inside"] ** 2 + (known["prefill"] * np.asarray(prefill_share)) ** 2
-    variance = variance + (known["gpu"] ** 2 if group.gpu.key not in gpus else 0.0)
-    return np.sqrt(variance + (known["system"] ** 2 if group.system.name in ENGINES else 0.0))
+def run_half_width(group: Group, prefill_share: ArrayLike, spread: Mapping[str, float]) -> Array:
+    """Half-width that runs give to a time of which ``prefill_share`` is prefill, without the kernels' part."""
+    away = group.gpu.key not in load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].gpus
+    variance = spread["inside"] ** 2 + (spread["prefill"] * np.asarray(prefill_share, dtype=np.float64)) ** 2
+    variance = variance + away * spread["gpu"] ** 2 + (group.system.name in ENGINES) * spread["system"] ** 2
+    return np.asarray(np.sqrt(variance))
 
 
 def kernel_errors_s(group: Group, n: Array) -> Sides:
@@ -113,9 +121,16 @@ def kernel_errors_s(group: Group, n: Array) -> Sides:
 
 
 def _product_interval_s(group: Group, shape: Shape, fits: Mapping[str, FittedKernel]) -> tuple[Array, Array, Array]:
-    """Seconds of a product and its interval: of the system's kernel, or of cuBLAS where weights stay dense."""
-    own = _interval_s(group, group.system.kernel or BASELINE, shape, fits)
+    """Seconds of a product and its interval: of the system's kernel, or of cuBLAS where weights stay dense.
+
+    A format without a kernel of its own is read as cuBLAS reads, so it errs as cuBLAS does.
+    """
     dense = _interval_s(group, BASELINE, shape, fits)
+    if group.system.kernel is None:
+        scale = format_time(group.system.format, group.machine, shape, group.system.call) / dense[0]
+        own = tuple(scale * seconds for seconds in dense)
+    else:
+        own = _interval_s(group, group.system.kernel, shape, fits)
     sparse = group.system.stores_sparse(shape.sparsity)
     time_s, low, high = (np.where(sparse, a, b) for a, b in zip(own, dense, strict=True))
     return time_s, low, high
@@ -124,14 +139,23 @@ def _product_interval_s(group: Group, shape: Shape, fits: Mapping[str, FittedKer
 def _interval_s(
     group: Group, kernel: str, shape: Shape, fits: Mapping[str, FittedKernel]
 ) -> tuple[Array, Array, Array]:
+    """Of a kernel itself: a system says which it runs, so variants of the same name do not widen its interval."""
     model = KERNELS[kernel]
-    result = model.time(group.machine, shape, calibrated(kernel), FIRST_CALL)
-    low, high = interval(model, fits, group.gpu.key, group.machine, shape, FIRST_CALL, result)
+    asked = (group.gpu.key, group.machine, shape, group.system.call)
+    result = model.time(group.machine, shape, calibrated(kernel), group.system.call)
+    if kernel not in fits:
+        return (result.time_s, *interval(model, fits, *asked, result))
+    factor = np.exp(half_width(model, fits[kernel], *asked, result))
+    bound = model.at_least(shape)
+    low = np.where(bound, result.time_s, result.time_s / factor)
+    high = np.where(bound, np.inf, result.time_s * factor)
     return result.time_s, low, high
 
 
-def _joined(kernels_s: Sides, seconds: Array, own: Array) -> Sides:
-    """Both errors of a time of ``seconds``, towards faster and slower; no time falls below a hundredth."""
-    faster = -np.log(np.maximum(1 - kernels_s[0] / seconds, 0.01))
-    slower = np.log(1 + kernels_s[1] / seconds)
-    return np.sqrt(own**2 + faster**2), np.sqrt(own**2 + slower**2)
+def _half_widths(error_s: Sides, seconds: Array) -> Sides:
+    """Half-widths of the log of ``seconds`` that may be off by ``error_s``; none falls below a hundredth."""
+    return -np.log(np.maximum(1 - error_s[0] / seconds, 0.01)), np.log(1 + error_s[1] / seconds)
+
+
+def _joined(kernels: Sides, own: Array) -> Sides:
+    return np.sqrt(own**2 + kernels[0] ** 2), np.sqrt(own**2 + kernels[1] ** 2)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from lscd import serving as commands
+from lscd.cli import app
 from perfmodel.serving.planning import RESULT_COLUMNS, evaluate_rows
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import SYSTEMS
+from tests.lscd.commands import RUNNER
 from tests.perfmodel.serving.cases import A100, FLASH, RUN, invoke
 
 
@@ -46,6 +49,34 @@ def test_json_of_one_run():
     assert answer["tokens_per_gpu_s"] == pytest.approx(float(expected.tokens_per_gpu_s))
     assert answer["fits"] is True
     assert answer["memory_bytes"]["total"] / 1e9 == answer["memory_gb"]
+
+
+def test_intervals_are_printed_and_in_json():
+    asked = ("e2e", "--model", "opt-66b", "--gpu", "a100-80gb", "--gpus", "2", "--batch", "8")
+    answer = json.loads(invoke(*asked, "--json").stdout)
+    for name in ("tokens_per_gpu_s", "ttft_ms", "tpot_ms"):
+        assert answer[f"lo_{name}"] < answer[name] < answer[f"hi_{name}"]
+    text = invoke(*asked).stdout
+    assert text.count("(90 %: ") == 3
+    assert f"(90 %: {answer['lo_tokens_per_gpu_s']:.1f} - {answer['hi_tokens_per_gpu_s']:.1f})" in text
+
+
+def test_a_time_known_from_below_is_printed_as_one():
+    asked = (
+        "e2e",
+        "--model",
+        "opt-30b",
+        "--gpu",
+        "a100-80gb",
+        "--batch",
+        "8",
+        "--system",
+        "fastertransformer+cusparse",
+    )
+    assert "(at least " in invoke(*asked).stdout
+    answer = json.loads(invoke(*asked, "--json").stdout)
+    assert answer["hi_tpot_ms"] is None
+    assert answer["lo_tokens_per_gpu_s"] == 0
 
 
 def test_out_of_memory_says_by_how_much():
@@ -128,3 +159,21 @@ def test_plan_on_the_command_line():
     assert "is the cheapest" in text
     found = json.loads(invoke("plan", "--model", "opt-30b", "--gpu", "a100-80gb", "--json").stdout)
     assert {option["system"] for option in found["options"]} == set(SYSTEMS)
+
+
+def test_launch_is_an_option_and_a_column(tmp_path: Path) -> None:
+    asked = ["e2e", "--model", "opt-30b", "--gpu", "a100-80gb", "--batch", "8", "--system", "fastertransformer"]
+    asked += ["--sparsity", "0", "--json"]
+    stream, graph = (json.loads(RUNNER.invoke(app, [*asked, "--launch", how]).output) for how in ("stream", "graph"))
+    assert graph["tpot_ms"] < stream["tpot_ms"]
+    rows = "model,gpu,gpus,system,sparsity,batch,input_len,output_len,launch\n"
+    rows += "".join(f"opt-30b,a100-80gb,1,fastertransformer,0,8,64,512,{how}\n" for how in ("", "graph"))
+    (tmp_path / "in.csv").write_text(rows, encoding="utf-8")
+    done = RUNNER.invoke(app, ["e2e", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")])
+    assert done.exit_code == 0, done.output
+    assert pd.read_csv(tmp_path / "out.csv")["tpot_ms"].tolist() == pytest.approx([stream["tpot_ms"], graph["tpot_ms"]])
+
+
+def test_plan_says_tie_where_intervals_overlap() -> None:
+    words = RUNNER.invoke(app, ["plan", "--model", "opt-66b", "--gpu", "a100-80gb"]).output
+    assert "a tie with fastertransformer and deepspeed: intervals overlap" in " ".join(words.split())

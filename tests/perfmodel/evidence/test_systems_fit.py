@@ -2,40 +2,78 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from perfmodel.catalog import load_model
+from perfmodel.catalog import load_calibration, load_model
 from perfmodel.evidence.systems_fit import (
     _fit_serving,
-    all_reduce_wait_s,
+    all_reduce_wait_cycles,
+    fitted_evidence,
+    joined_parts,
     joined_runs,
     outside_runs,
     predict_runs,
     published_runs,
 )
+from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.systems import calibrated_systems
+from perfmodel.serving.systems import CALIBRATION_NAME, calibrated_systems
 from perfmodel.serving.transformer import Part
 from tests.perfmodel.serving.cases import A100, FT, RUN
 
 
-def errors():
-    runs = published_runs()
-    runs = runs[runs["fits"]].reset_index(drop=True)
-    runs["error"] = predict_runs(runs) / runs["tokens_per_gpu_s"] - 1
-    return runs
+@pytest.fixture(scope="module")
+def runs():
+    """All published runs; ``size`` is the error of the throughput."""
+    joined = joined_runs()
+    return joined.assign(size=(1 / (1 + joined["error"]) - 1).abs())
 
 
-def test_error_on_fitted_model_and_on_the_one_held_out():
-    mean = errors().assign(size=lambda rows: rows["error"].abs()).groupby("fitted")["size"].mean()
-    assert mean[True] <= 0.025
-    assert mean[False] <= 0.04
+@pytest.fixture(scope="module")
+def parts():
+    joined = joined_parts()
+    return joined.assign(size=joined["error"].abs())
+
+
+@pytest.mark.parametrize(
+    ("source", "bound"), [("flash-llm-fig15", 0.035), ("flash-llm-fig13", 0.037), ("flash-llm-fig16", 0.048)]
+)
+def test_throughput_of_opt_66b_which_is_fitted_and_of_opt_30b_and_175b_which_are_not(runs, source, bound):
+    rows = runs[runs["source"] == source]
+    assert set(rows["fitted"]) == {source == "flash-llm-fig15"}
+    assert rows["size"].mean() <= bound
 
 
 def test_dense_systems_alone():
-    runs = errors()
-    dense = runs[runs["system"] != "flash-llm"]
-    assert dense["error"].abs().groupby(dense["model"]).mean().max() <= 0.03
+    rows = published_runs().query("fits and system != 'flash-llm'").reset_index(drop=True)
+    size = (predict_runs(rows) / rows["tokens_per_gpu_s"] - 1).abs()
+    assert size.groupby(rows["model"]).mean().max() <= 0.03
+
+
+def test_parts_of_opt_175b_were_never_seen(parts):
+    rows = parts[parts["source"] == "flash-llm-fig16"]
+    assert not rows["fitted"].any()
+    assert rows["size"].mean() <= 0.12
+    assert rows.groupby("part")["size"].mean().max() <= 0.17
+    assert rows.groupby("part")["size"].mean()["matmul"] <= 0.06
+
+
+def test_parts_of_runs_on_other_cards(parts):
+    rows = parts[(parts["source"] == "spinfer-fig15") & ~parts["fitted"] & (parts["system"] != "fastertransformer")]
+    mean = rows.groupby("part")["size"].mean()
+    assert mean["matmul"] <= 0.08
+    assert mean["communication"] <= 0.17  # through NVLink between two A6000, through the host between 4090s
+    assert mean["attention"] <= 0.2
+
+
+def test_runs_on_other_cards_that_no_fit_has_seen(runs):
+    rows = runs[runs["source"] == "spinfer-fig13-14"]
+    assert not rows["fitted"].any()
+    assert rows["size"].mean() <= 0.09
+    per_card = rows.groupby("gpu")["size"].mean()
+    assert per_card["rtx-a6000"] <= 0.05
+    assert per_card["rtx-4090"] <= 0.11
 
 
 def test_headline_ratios_of_opt_66b():
@@ -48,17 +86,20 @@ def test_headline_ratios_of_opt_66b():
     assert best["flash-llm"] / best["fastertransformer"] == pytest.approx(3.6, rel=0.2)
 
 
-def test_errors_on_systems_that_no_fit_has_seen():
-    runs = joined_runs().query("not fitted")
-    size = runs["error"].abs()
-    gpt_20b = runs["printed_model"] == "GPT-20B"
-    assert size[gpt_20b & (runs["output_len"] == 200)].mean() <= 0.04  # 1 to 8 GPUs, batch 1 to 256
-    assert size[gpt_20b].mean() <= 0.07
-    assert size[runs["source"] == "lmdeploy-a100"].mean() <= 0.08  # Llama 2 up to 70B, prompts up to 2048
-    # A known miss: gpt-fast sums over GPUs by a kernel of its own, without NCCL's start and wait.
-    gpt_fast = runs[runs["source"] == "gpt-fast-a100"].set_index("gpus")["error"]
-    assert gpt_fast[1] < 0.05 < gpt_fast[2].min()
-    assert gpt_fast[8].min() > 0.4
+def test_fastertransformers_own_runs_of_models_of_6_billion_parameters_and_more(runs):
+    own = runs[runs["source"] == "fastertransformer-gpt"]
+    assert own[own["model"] != "opt-1.3b"]["size"].mean() <= 0.09
+    gpt_20b = own[own["printed_model"] == "GPT-20B"]
+    assert gpt_20b[gpt_20b["output_len"] == 200]["size"].mean() <= 0.04  # 1 to 8 GPUs, batch 1 to 256
+    # A known miss: tables of another date, and of requests of 8 and 32 tokens only.
+    assert own[own["model"] == "opt-1.3b"]["size"].mean() > 0.2
+
+
+def test_engines_with_attention_of_their_own(runs):
+    assert runs[runs["source"] == "lmdeploy-a100"]["size"].mean() <= 0.06  # Llama 2 up to 70B, prompts up to 2048
+    assert runs[runs["source"] == "tensorrt-llm-a100"]["size"].mean() <= 0.13
+    # A known miss: gpt-fast replays graphs and sums over GPUs by a kernel of its own.
+    assert runs[runs["source"] == "gpt-fast-a100"]["size"].mean() > 0.2
 
 
 def test_outside_runs_are_sound():
@@ -67,7 +108,7 @@ def test_outside_runs_are_sound():
     assert not runs.duplicated(case).any()
     assert (runs["fits"] == runs["tokens_per_gpu_s"].notna()).all()
     assert set(runs["gpu"]) == {"a100-80gb"}
-    assert set(runs["system"]) == {"fastertransformer"}
+    assert set(runs["system"]) == {"fastertransformer", "lmdeploy", "tensorrt-llm"}
     # No request is quicker than reading its weights once a step at the datasheet's rate.
     ran = runs[runs["fits"]]
     weights = ran["model"].map(lambda name: 2 * load_model(name).parameters) / ran["gpus"]
@@ -75,22 +116,34 @@ def test_outside_runs_are_sound():
     assert (step_s > 0.9 * weights / A100.dram.bandwidth_bytes_per_s).all()
 
 
-def test_fit_needs_no_row_of_the_held_out_model():
-    fitted = published_runs().query("fitted")
+def test_fit_sees_its_stated_part_and_no_more(runs):
+    fitted, profile = fitted_evidence()
     assert set(fitted["model"]) == {"opt-66b"}
-    assert _fit_serving().rows == len(fitted) == 16
+    assert set(profile["source"]) == {"spinfer-fig15"}
+    assert set(profile["gpu"]) == {"rtx-4090"}
+    assert set(profile["part"]) == {"other"}
+    assert len(fitted) == runs["fitted"].sum() == 16
+    keys = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len"]
+    both = runs[runs["fitted"]].merge(runs[~runs["fitted"]], on=keys)
+    assert both.empty
+
+
+def test_stored_fit_is_what_the_evidence_gives():
+    found, stored = _fit_serving(), load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME]
+    assert found.parameters == pytest.approx(stored.parameters, rel=1e-3)
+    assert found.spread == pytest.approx(stored.spread, rel=1e-3)
 
 
 def test_wait_is_read_from_a_published_breakdown():
     # LLaMA-70B on two GPUs: 10 s of communication in 1536 steps of 160 all-reduces = 41 us each, 13 to 19 us alone.
-    assert 2e-5 < all_reduce_wait_s() < 3e-5
-    assert calibrated_systems().all_reduce_wait_s == pytest.approx(all_reduce_wait_s(), rel=1e-3)
+    assert 2e-5 < all_reduce_wait_cycles() / A100.clock.boost_hz < 3e-5
+    assert calibrated_systems().all_reduce_wait_cycles == pytest.approx(all_reduce_wait_cycles(), rel=1e-3)
 
 
-def test_quant_llm_steps_of_opt_30b():
+def test_quant_llm_steps_of_opt_30b(parts):
     # Another framework and another year: dense matmul time of OPT-30B within 6 %.
-    from perfmodel.catalog import load_table
-
-    rows = load_table("measured/a100-80gb/quant_llm_e2e_breakdown.csv").query("system == 'dense-fp16' and gpus == 1")
-    run = evaluate("opt-30b", A100, FT, batch=rows["batch"], input_len=1, output_len=1536)
-    assert run.parts[Part.MATMUL] == pytest.approx(rows["matmul_s"].to_numpy(), rel=0.06)
+    rows = parts.query("source == 'quant-llm-figures' and model == 'opt-30b' and system == 'fastertransformer'")
+    matmul = rows[rows["part"] == Part.MATMUL]
+    assert np.max(matmul["size"]) < 0.06
+    run = evaluate("opt-30b", A100, FT, batch=matmul["batch"], input_len=1, output_len=1536)
+    assert run.parts[Part.MATMUL] == pytest.approx(matmul["predicted_gpu_s"].to_numpy())

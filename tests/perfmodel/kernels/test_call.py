@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from perfmodel import predict
+from perfmodel.catalog.specs import Bound
 from perfmodel.kernels.call import STREAM_LAUNCH_S, Call, cyclic_misses
 
 SMALL = {"m": 4096, "k": 4096, "n": 8}
@@ -30,7 +31,10 @@ def test_warm_calls_are_faster_only_where_the_l2_holds_the_weights() -> None:
     assert gain("rtx-4090", SMALL) > 1.4
     assert gain("rtx-3090", SMALL) == pytest.approx(1, abs=0.01)
     assert gain("rtx-4090", LARGE) == pytest.approx(1, abs=1e-3)
-    assert predict("cublas", "rtx-4090", **SMALL, cache="warm").resident
+    warm = predict("cublas", "rtx-4090", **SMALL, cache="warm")
+    assert warm.resident
+    assert warm.bound.item() is Bound.L2
+    assert predict("cublas", "rtx-4090", **SMALL).bound.item() is Bound.MEMORY
 
 
 def test_misses_of_a_cycle() -> None:

@@ -43,7 +43,7 @@ def test_more_bandwidth_is_never_slower(kernel: str) -> None:
 def test_more_tokens_are_never_faster(kernel: str) -> None:
     tokens = np.array([8, 16, 32, 64, 128, 256, 512, 1024, 4096])
     times = predict(kernel, "a100-80gb", m=12288, k=12288, n=tokens, sparsity=0.8).time_s
-    assert (np.diff(times) >= -0.03 * times[:-1]).all()  # another split of K may fill the last wave better
+    assert (np.diff(times) >= -0.06 * times[:-1]).all()  # another split of K may fill the last wave better
 
 
 @pytest.mark.parametrize("kernel", MANY_TOKENS)

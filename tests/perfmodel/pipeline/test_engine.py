@@ -27,7 +27,7 @@ def test_one_block_by_hand():
     # The second load is issued with the first `use`; DRAM is free again long before.
     assert_allclose(result.kernel_s * machine.clock_hz, 2 * (transfer + 300 + 20 * 5), rtol=1e-12)
     assert_allclose(result.dram_bytes, 2000)
-    shares = result.stall_breakdown
+    shares = result.waits
     assert_allclose(shares[Wait.DRAM] / shares[Wait.ISSUE], (transfer + 300) / 100)
 
 

@@ -12,6 +12,7 @@ from perfmodel.serving.collectives import (
     CollectiveParameters,
     all_reduce_time,
     calibrated_collectives,
+    link_bytes_per_s,
     one_way_bytes_per_s,
     point_to_point_time,
     switch_reduces,
@@ -79,6 +80,17 @@ def test_monotone_in_size_and_gpus(algorithm):
     # NCCL and custom change protocol later with more GPUs; a switch has less to send back to each of them.
     if algorithm not in (Algorithm.NCCL, Algorithm.CUSTOM, Algorithm.IN_SWITCH):
         assert np.all(np.diff(times, axis=0) >= 0)
+
+
+def test_more_than_two_gpus_without_nvlink_share_the_bridge_of_their_host():
+    card = load_gpu("rtx-4090")
+    assert link_bytes_per_s(card, [2, 4, 8]).tolist() == [32e9, 8e9, 4e9]
+    assert link_bytes_per_s(load_gpu("a100-80gb"), 8) == one_way_bytes_per_s(load_gpu("a100-80gb"))
+    # NCCL on L40S: 20, 5.1 and 2.1 GB/s of a ring's traffic per GPU.
+    size = 1e9
+    for gpus, seen in ((2, 20e9), (4, 5.1e9), (8, 2.1e9)):
+        seconds = float(all_reduce_time(load_gpu("l40s"), gpus, size))
+        assert 2 * (gpus - 1) / gpus * size / seconds == pytest.approx(seen, rel=0.3)
 
 
 def test_link_is_one_direction_of_nvlink_or_pcie():

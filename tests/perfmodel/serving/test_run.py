@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_model
+from perfmodel.catalog.specs import Launch
+from perfmodel.kernels import Machine
+from perfmodel.kernels.call import STREAM_LAUNCH_S
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import SYSTEMS, calibrated_systems
 from perfmodel.serving.transformer import Part
@@ -40,7 +43,8 @@ def test_closed_form_equals_one_run_per_token():
     run = evaluate("opt-30b", A100, FT, batch=4, input_len=32, output_len=lengths)
     model, parameters = load_model("opt-30b"), calibrated_systems()
     kv = 4 * 2 * model.shape.layers * model.shape.hidden_size * 2
-    per_token_s = kv / (parameters.kv_bandwidth_efficiency * A100.dram.bandwidth_bytes_per_s)
+    wait_s = model.shape.layers * parameters.attention_cycles / A100.clock.boost_hz
+    per_token_s = kv / Machine.of(A100).streamed_bytes_per_s + wait_s
     steps = np.diff(run.total_s)
     assert np.diff(steps) == pytest.approx(per_token_s, rel=1e-6)
     assert run.total_s[-1] == pytest.approx(run.ttft_s[0] + steps.sum(), rel=1e-12)
@@ -127,3 +131,14 @@ def test_parameters_can_be_given():
     # own launches are inside the kernel models, so they only move from one part to the other.
     per_step = (slow.launch_s - calibrated_systems().launch_s) * (48 * 4 + 10)
     assert float(slower.total_s - base.total_s) == pytest.approx(512 * per_step)
+
+
+def test_a_graph_saves_the_launches_of_products() -> None:
+    """Four products a layer and the head, each `STREAM_LAUNCH_S` of a step; no run of the fit used graphs."""
+    asked = {"batch": 8, "input_len": 64, "output_len": 512}
+    stream, graph = (evaluate("opt-30b", "a100-80gb", "fastertransformer", **asked, launch=how) for how in Launch)
+    products = 4 * load_model("opt-30b").shape.layers + 1
+    assert float(stream.tpot_s - graph.tpot_s) == pytest.approx(products * STREAM_LAUNCH_S)
+    assert (bool(stream.extrapolated), bool(graph.extrapolated)) == (False, True)
+    with pytest.raises(ValueError, match="launch is grid, allowed are stream, graph"):
+        evaluate("opt-30b", "a100-80gb", "fastertransformer", **asked, launch="grid")

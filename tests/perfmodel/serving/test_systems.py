@@ -7,7 +7,7 @@ import pytest
 from perfmodel.catalog import load_model
 from perfmodel.serving.memory import weight_bytes
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.systems import load_system
+from perfmodel.serving.systems import ENGINES, SYSTEMS, load_system
 from perfmodel.serving.transformer import Part
 from tests.perfmodel.serving.cases import A100, FLASH, RUN
 
@@ -27,6 +27,17 @@ def test_formats_without_a_kernel_model_read_their_bytes():
 def test_hosted_tiled_csl_is_flash_llm():
     hosted = evaluate("opt-30b", A100, "fastertransformer+tiled-csl", **RUN, sparsity=0.8)
     assert float(hosted.total_s) == float(evaluate("opt-30b", A100, FLASH, **RUN, sparsity=0.8).total_s)
+
+
+def test_a_variant_is_hosted_by_its_own_name_only():
+    plain, variant = (load_system(f"fastertransformer+{name}") for name in ("tiled-csl", "flash-llm-noreorder"))
+    assert (plain.kernel, variant.kernel) == ("flash-llm", "flash-llm-noreorder")
+    assert plain.format == variant.format
+
+
+def test_engines_are_known_and_planned_nowhere():
+    assert load_system("lmdeploy").attention.splits_context
+    assert not set(ENGINES) & set(SYSTEMS)
 
 
 def test_unknown_system_suggests_the_nearest():

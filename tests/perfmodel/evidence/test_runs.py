@@ -1,0 +1,62 @@
+"""Tables of published runs and their parts: provenance, and what a part adds up to."""
+
+from __future__ import annotations
+
+import pytest
+
+from perfmodel.catalog import gpu_names, load_gpu, load_model, load_sources
+from perfmodel.evidence.runs import joined_runs, published_parts, published_runs, spinfer_runs
+from perfmodel.serving.systems import load_system
+from perfmodel.serving.transformer import Part
+
+CASE = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len", "source"]
+
+
+@pytest.mark.parametrize("table", [published_runs, spinfer_runs, published_parts])
+def test_every_row_names_what_the_catalogue_knows(table):
+    rows = table()
+    assert set(rows["source"]) <= set(load_sources())
+    assert set(rows["gpu"]) <= set(gpu_names())
+    assert all(load_model(name) for name in rows["model"].unique())
+    assert all(load_system(name) for name in rows["system"].unique())
+    assert rows["sparsity"].between(0, 1).all()
+    assert not rows.duplicated(CASE + (["part"] if "part" in rows else [])).any()
+
+
+def test_parts_of_a_run_are_each_positive_and_agree_with_its_throughput():
+    parts = published_parts().query("source == 'flash-llm-fig16'")
+    assert (parts["gpu_s"] > 0).all()
+    assert set(parts["part"]) == set(Part)
+    case = [name for name in CASE if name != "source"]
+    total = parts.groupby(case, as_index=False)["gpu_s"].sum()
+    both = total.merge(published_runs(), on=case)
+    assert len(both) == len(total) == 8
+    tokens = both["gpu_s"] * both["tokens_per_gpu_s"] / both["batch"]
+    assert tokens.to_numpy() == pytest.approx(512, rel=0.06)  # read as 516 to 535 tokens a sequence
+
+
+def test_spinfers_profile_has_the_totals_of_its_throughput():
+    # Batch 16 and 256 output tokens are inferred from this.
+    parts = published_parts().query("source == 'spinfer-fig15' and model != 'opt-66b'")
+    case = ["model", "gpu", "gpus", "system"]
+    total = parts.groupby(case, as_index=False)["gpu_s"].sum()
+    runs = spinfer_runs().query("batch == 16 and output_len == 256")
+    both = total.merge(runs, on=case)
+    assert len(both) >= 8
+    ratio = both["gpu_s"] * both["tokens_per_gpu_s"] / (16 * 256)
+    assert ratio.between(0.9, 1.2).all()
+
+
+def test_sparse_products_of_the_profile_read_no_faster_than_the_memory():
+    rows = published_parts().query("source == 'spinfer-fig15' and part == 'matmul' and system != 'fastertransformer'")
+    for row in rows.itertuples():
+        shape, system = load_model(row.model).shape, load_system(row.system)
+        weights = shape.layers * 12 * shape.hidden_size**2
+        read = float(system.format.bytes_of(weights**0.5, weights**0.5, row.sparsity))
+        assert read * 256 / row.gpu_s < load_gpu(row.gpu).dram.bandwidth_bytes_per_s
+
+
+def test_runs_that_did_not_fit_have_no_error():
+    runs = joined_runs()
+    assert runs["fits"].all()
+    assert runs["error"].notna().all()
