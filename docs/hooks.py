@@ -1,8 +1,8 @@
 """Fills the documentation at build time, so that no number and no option in it can be out of date.
 
 Four placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
-the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of numbers
-taken from evidence by hand. A command that fails fails the build.
+the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
+numbers taken from evidence by hand. A command that fails fails the build.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _describe(command: Any, path: str) -> list[str]:
 
 
 def fits_table() -> str:
-    """What was fitted on what: memories, kernels, systems, simulator; then each parameter with its range and meaning."""
+    """What was fitted on what: memories, kernels, systems, simulator; then each parameter, its range and meaning."""
     files = {
         "memory": (load_calibration(MEMORY_FILE), None),
         "kernel": (kernel_fits(), lambda name: KERNELS[name].Parameters),

@@ -135,8 +135,8 @@ def validate(
 
 def _print_summary(joined: pd.DataFrame) -> None:
     """A line each: every kernel, every source of whole runs, and how often the winner is the right one."""
-    from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
     from perfmodel.evidence.runs import joined_runs
+    from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
 
     headline("Mean error of the time on rows that no fit saw:")
     for kernel, row in kernel_summary(joined).iterrows():

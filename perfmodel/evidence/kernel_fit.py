@@ -223,7 +223,7 @@ def solve(
 def solve_own(model: KernelModel, rows: pd.DataFrame, published: Any = None) -> Any:
     """Parameters that fit a user's own ``rows`` best, held by a weak spring to those that ``published`` rows gave.
 
-    The spring settles what few rows leave open: a factor of ten in a parameter weighs like `SPRING` of error in every row.
+    It settles what few rows leave open: a factor of ten in a parameter weighs like `SPRING` of error in each row.
     """
     start = published or model.Parameters()
     errors_at = residuals(model, rows)

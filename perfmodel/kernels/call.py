@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog.specs import LARGEST_SIZE, Cache, Launch
 from perfmodel.kernels.machine import Array, Machine, Number
 
-# The fixed part of a dense product is 5 us where serving stacks replay graphs, 11 us and more where the paper's benchmark
-# launches in a stream. Other benchmarks in a stream lie between: 3 to 9 us in SpInfer's, 12 in MACKO's.
+# The fixed part of a dense product is 5 us where serving stacks replay graphs, 11 us and more where the paper's
+# benchmark launches in a stream. Other benchmarks in a stream lie between: 3 to 9 us in SpInfer's, 12 in MACKO's.
 STREAM_LAUNCH_S = 6e-6
 # Share of the L2's plateau that products reach whose weights it holds: 33 MB in 19 us on an RTX 4090. Cards with HBM
 # read their memory faster than that.

@@ -35,8 +35,8 @@ class Sputnik(KernelModel):
 
     Bound by instruction issue from about 8 tokens on, a cycle per SM and non-zero and slowly more with the tokens; by
     device memory for one token, of whose rate its loads, each waited for, reach two thirds. Short rows pay a fixed cost
-    each, which ends the gain above 95 %. The tile configurations Sputnik picks at 16 tokens are not modelled: one source
-    has it up to 30 % slower there than this, another a third faster.
+    each, which ends the gain above 95 %. The tile configurations Sputnik picks at 16 tokens are not modelled: one
+    source has it up to 30 % slower there than this, another a third faster.
     """
 
     name = "sputnik"

@@ -12,7 +12,7 @@ from perfmodel.kernels.base import FIRST_CALL, Call, KernelModel, KernelTime, Ma
 from perfmodel.kernels.csr import LATENCY_CYCLES
 
 # Cycles of a non-zero in the fastest of 31 shapes, at 8 to 32 tokens and 40 to 70 % sparsity alike, on an RTX 4090 and
-# an RTX A6000 (whiskers of SpInfer's figure 10). The median shape takes 16 there, Flash-LLM's figure 9 shows 30 and more.
+# an RTX A6000 (whiskers of SpInfer's figure 10). The median shape takes 16 there; Flash-LLM's figure 9 shows 30 up.
 FEWEST_CYCLES = 8.2
 
 

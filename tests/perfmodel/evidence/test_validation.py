@@ -66,9 +66,9 @@ def test_dense_products_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -
 @pytest.mark.parametrize(
     ("kernel", "gpu", "most"),
     [
-        ("flash-llm", "rtx-a5000", 0.06), ("flash-llm-noreorder", "rtx-a6000", 0.095), ("flash-llm-noreorder", "rtx-4090", 0.03),
-        ("bitmap", "rtx-4090", 0.10), ("bitmap", "rtx-a6000", 0.11), ("sputnik", "v100", 0.14), ("sputnik", "rtx-4090", 0.14),
-        ("sparta", "rtx-4090", 0.08),
+        ("flash-llm", "rtx-a5000", 0.06), ("flash-llm-noreorder", "rtx-a6000", 0.095),
+        ("flash-llm-noreorder", "rtx-4090", 0.03), ("bitmap", "rtx-4090", 0.10), ("bitmap", "rtx-a6000", 0.11),
+        ("sputnik", "v100", 0.14), ("sputnik", "rtx-4090", 0.14), ("sparta", "rtx-4090", 0.08),
     ],
 )  # fmt: skip
 def test_sparse_products_elsewhere(joined: pd.DataFrame, kernel: str, gpu: str, most: float) -> None:

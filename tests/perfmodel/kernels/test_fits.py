@@ -25,8 +25,8 @@ SPREAD = dict.fromkeys(SPREADS, 0.1)
     ("change", "message"),
     [
         ({"cublass": CALIBRATION["cublas"]}, "unknown kernel 'cublass': did you mean cublas?"),
-        ({"spread": {}}, "cublas: spread has no keys, needed are inside, many, resident, latency, range, gpu"),
-        ({"spread": {"inside": 0.1, "range": 0.1}}, "cublas: spread has inside, range, needed are inside, many, resident, latency, range, gpu"),
+        ({"spread": {}}, f"cublas: spread has no keys, needed are {', '.join(SPREADS)}"),
+        ({"spread": {"inside": 0.1, "range": 0.1}}, "cublas: spread has inside, range, needed are inside, many, resid"),
         ({"spread": SPREAD | {"gpu": float("nan")}}, "cublas: spread.gpu is nan, allowed are"),
         ({"spread": SPREAD | {"inside": -1}}, "cublas: spread.inside is -1.0, allowed are finite"),
         ({"spread": {"inside": "x"}}, "cublas.spread[...]: Expected 'float', got 'str'"),

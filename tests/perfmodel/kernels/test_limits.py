@@ -16,7 +16,10 @@ from perfmodel.kernels.limits import MEMORY_FILE, memory_family, power_flops_per
 
 @pytest.mark.parametrize(
     ("gpu", "family"),
-    [("v100", "HBM"), ("a100-40gb", "HBM"), ("a100-80gb", "HBM2e"), ("h200", "HBM"), ("l40s", "GDDR"), ("rtx-4090", "GDDR")],
+    [
+        ("v100", "HBM"), ("a100-40gb", "HBM"), ("a100-80gb", "HBM2e"), ("h200", "HBM"), ("l40s", "GDDR"),
+        ("rtx-4090", "GDDR"),
+    ],
 )  # fmt: skip
 def test_memory_families(gpu: str, family: str) -> None:
     assert memory_family(load_gpu(gpu).dram) == family
