@@ -5,7 +5,7 @@
 into ``data/measured/<gpu>/`` after each matrix; ``--minutes`` limits it, ``--resume`` goes on where it ended. Needs
 numba-cuda and PyTorch or CuPy; a plain checkout is enough.
 
-Method: events around replays of a CUDA graph (note "graph") or around launches one by one (note "loop": what cannot
+Method: events around replays of a CUDA graph (launch "graph") or around launches one by one ("stream": what cannot
 be captured, an upper bound where launching takes as long); 60 ms of warm-up, then the median of 9 stretches of about
 8 ms. ``cold`` rotates through copies of the weights that together exceed the L2 cache three times over, while x and
 the output, which are small, stay in it; ``warm`` repeats one copy and is left out where that would be read from
@@ -146,11 +146,11 @@ class Bench:
         """Keep one result and report it."""
         rate = nbytes / timing.time_us * 1e6
         of_copy = f", {rate / self.gpu.copy_bytes_per_s:.2f} of a copy" if cache == "cold" else ""
-        how = "graph" if timing.replayed else "loop"
-        note = f"{rate / 1e9:.0f} GB/s{of_copy}, error {error:.1e}, {how}"
+        launch = "graph" if timing.replayed else "stream"
+        note = f"{rate / 1e9:.0f} GB/s{of_copy}, error {error:.1e}"
         times = (round(timing.time_us, 3), round(timing.error_us, 3))
         sparsity, status = round(problem.sparsity, 4), "upper_bound" if timing.host_bound else "value"
-        self.rows.append(Row(self.gpu.key, kernel, *problem.shape, sparsity, *times, status, cache, SOURCE, note))
+        self.rows.append(Row(self.gpu.key, kernel, *problem.shape, sparsity, *times, status, cache, SOURCE, note, launch))
         self.report(f"{kernel:16} {problem.shape!s:24} {sparsity:.2f} {cache} {timing.time_us:9.2f} us  {note}")
 
     def ours(self, kernel: str, encode: Encoder, a: NDArray[np.float16], problems: list[Problem]) -> None:

@@ -81,6 +81,7 @@ class Row:
     cache: str
     source: str
     note: str
+    launch: str = "stream"
 
 
 def gpu_key(name: str) -> str:

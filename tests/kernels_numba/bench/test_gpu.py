@@ -22,6 +22,7 @@ from kernels_numba.gpu.launch import Launch
 from tests.kernels_numba.bench.emulated import Emulated, bench, problem
 
 COLUMNS = ["gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note"]
+COLUMNS += ["launch"]
 RNG = np.random.default_rng(4)
 
 
@@ -70,8 +71,8 @@ def test_a_run_from_end_to_end(one_gpu: Emulated, tmp_path: Path, capsys: pytest
     assert first["note"].startswith("1 GB/s, 0.00 of a copy, error ")
     errors = [float(row["note"].split("error ")[1].split(",")[0]) for row in rows]
     assert 0 < min(errors) <= max(errors) < 2.0**-11
-    assert {row["note"].rpartition(", ")[2] for row in rows if row["kernel"] != "cusparse"} == {"graph"}
-    assert {row["note"].rpartition(", ")[2] for row in rows if row["kernel"] == "cusparse"} == {"loop"}
+    assert {row["launch"] for row in rows if row["kernel"] != "cusparse"} == {"graph"}
+    assert {row["launch"] for row in rows if row["kernel"] == "cusparse"} == {"stream"}
     assert {row["sparsity"] for row in rows if row["kernel"] in ("cublas", "lscd-dense")} == {"0.0"}
     assert [(step["m"], step["k"], step["sparsity"]) for step in story["steps"]] == [
         (64, 64, 0.0), (64, 64, 0.8), (32, 128, 0.0), (32, 128, 0.8),
