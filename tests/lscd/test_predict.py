@@ -92,10 +92,10 @@ def test_answers_say_how_far_to_trust_them() -> None:
     run = ["e2e", "--model", "opt-66b", "--gpu", "a100-80gb", "--gpus", "2", "--batch", "8", "--system"]
     known, unknown, too_big = (
         RUNNER.invoke(app, [*run, system, *more]).output
-        for system, *more in (["flash-llm"], ["fastertransformer+bitmap"], ["flash-llm", "--batch", "900"])
+        for system, *more in (["flash-llm"], ["fastertransformer+int8"], ["flash-llm", "--batch", "900"])
     )
-    assert re.search(r"Mean error against published runs, all on a100-80gb: \d\.\d% over 4 held-out runs", known)
-    assert "No published run of fastertransformer+bitmap shows how far this is off." in unknown
+    assert re.search(r"Mean error against published runs, all on a100-80gb: \d\.\d% over 8 held-out runs", known)
+    assert "No published run of fastertransformer+int8 shows how far this is off." in unknown
     assert too_big.startswith("out of memory by ")
     assert "published" not in too_big
 
