@@ -23,7 +23,7 @@ class KernelTimes:
 
     tokens : N after the padding the kernel asks for.
     time_us, lo_us, hi_us : microseconds of one product and the model's 90 % interval.
-    bound : the resource that sets the time.
+    bound : the resource with the longest time alone.
     extrapolated : the kernel was never measured near this shape, N or GPU.
     measured : anybody has measured the kernel at all.
     """

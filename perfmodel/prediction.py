@@ -33,7 +33,7 @@ class Prediction:
     dense_s : ndarray
         Seconds of cuBLAS for the same product.
     bound : ndarray of Bound
-        The resource with the longest time; the L2 for a product that reads its weights there.
+        The resource with the longest time alone; the L2 for a product that reads its weights there.
     terms : dict
         Seconds each resource would take alone.
     dram_bytes, weight_bytes : ndarray

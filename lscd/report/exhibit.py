@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from perfmodel.catalog import load_gpu, load_kernel_times, load_sources
+from perfmodel.evidence.runs import joined_parts, joined_runs
 from perfmodel.evidence.validation import join_predictions
 from perfmodel.kernels.fits import kernel_fits
 
@@ -73,6 +74,16 @@ class Context:
     def joined(self) -> pd.DataFrame:
         """Every kernel time with its prediction."""
         return join_predictions(calibration=self.calibration)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Every published run of a whole model that fits, with its prediction."""
+        return joined_runs()
+
+    @cached_property
+    def parts(self) -> pd.DataFrame:
+        """GPU-seconds of published runs by part, with their prediction."""
+        return joined_parts()
 
     @cached_property
     def benchmark(self) -> pd.DataFrame:

@@ -22,7 +22,8 @@ PUBLISHED = {"flash-llm-fig9", "flash-llm-sweep"}
 TITLES = {name: model.title for name, model in KERNELS.items()}
 FORMAT_TITLES = {name: fmt.title for name, fmt in FORMATS.items()}
 # The goals this suite set itself for rows it was not fitted on.
-GOALS = {"cublas": 0.03, "flash-llm": 0.03, "sparta": 0.08, "sputnik": 0.10}
+GOALS = {"cublas": 0.025, "flash-llm": 0.02, "sparta": 0.055, "sputnik": 0.10}
+HELD_OUT_TOKENS = 16  # the panel of Fig 9 that no model was fitted on
 
 
 def skinny_roofline(context: Context) -> Exhibit:
@@ -65,18 +66,14 @@ def time_against_sparsity(context: Context) -> Exhibit:
     grid = np.round(np.arange(0.5, 1.0001, 0.005), 4)
     parts = []
     for name in FIGURE_KERNELS:
-        p = predict(name, GPU, **SWEEP_SHAPE, sparsity=grid)
-        columns = {"kernel": name, "sparsity": grid, "time_us": p.time_s * 1e6, "extrapolated": p.extrapolated}
-        parts.append(pd.DataFrame(columns))
+        parts.append(sweep_line(name, GPU, **SWEEP_SHAPE, sparsity=grid))
     lines = pd.concat(parts, ignore_index=True)
     seen = context.joined[context.joined["source"] == "flash-llm-sweep"]
-    dense = seen[seen["kernel"] == BASELINE]
-    levels = sorted(seen.loc[seen["kernel"] == "flash-llm", "sparsity"].unique())
-    dense = dense.drop(columns="sparsity").merge(pd.DataFrame({"sparsity": levels}), how="cross")
-    markers = pd.concat([seen[seen["kernel"] != BASELINE], dense], ignore_index=True)
+    markers = at_every_sparsity(seen, "flash-llm")
     wide = lines.pivot_table(index="sparsity", columns="kernel", values="time_us")
-    cross = {name: _first_below(wide[name], wide[BASELINE]) for name in FIGURE_KERNELS if name != BASELINE}
-    ours = seen[seen["kernel"] == "flash-llm"]["error"].abs()
+    cross = {name: _first_below(wide[name], wide[BASELINE]) for name in ("flash-llm", "sparta", "sputnik")}
+    ours = seen[seen["kernel"] == "flash-llm"].assign(size=lambda rows: rows["error"].abs())
+    fitted, held_out = ours[ours["fitted"]], ours[~ours["fitted"]]
     finding = (
         f"Flash-LLM beats cuBLAS from {percent(cross['flash-llm'], 0)} sparsity on, SparTA from "
         f"{percent(cross['sparta'], 0)}, Sputnik from {percent(cross['sputnik'], 0)}; and at 100 % Flash-LLM still "
@@ -87,8 +84,11 @@ def time_against_sparsity(context: Context) -> Exhibit:
         title="Time against sparsity",
         finding=finding,
         evidence=(
-            f"M/K/N = 36864/9216/8 on an A100. These points took part in the fit: mean error of Flash-LLM here "
-            f"{percent(ours.mean())}, worst {percent(ours.max())}. Dotted: outside the fitted sparsities."
+            "M/K/N = 36864/9216/8 on an A100, called in a loop as in the benchmark. Of Flash-LLM's points those up to "
+            f"{percent(fitted['sparsity'].max(), 0)} took part in the fit (mean error {percent(fitted['size'].mean())}"
+            f", worst {percent(fitted['size'].max())}); the L2 holds the weights of the others (mean error "
+            f"{percent(held_out['size'].mean())}). Dotted: outside the fitted sparsities. cuSPARSE takes at least as "
+            "long as its line says."
         ),
         sources=("flash-llm-sweep",),
         table=lines.merge(
@@ -100,6 +100,21 @@ def time_against_sparsity(context: Context) -> Exhibit:
     )
 
 
+def sweep_line(kernel: str, gpu: str, *, sparsity: np.ndarray, **shape: int) -> pd.DataFrame:
+    """Predicted times of one product over ``sparsity``, called in a loop: columns of `draw.time_against_sparsity`."""
+    p = predict(kernel, gpu, **shape, sparsity=sparsity, cache="warm")
+    columns = {"time_us": p.time_s * 1e6, "extrapolated": p.extrapolated, "at_least": p.at_least}
+    return pd.DataFrame({"kernel": kernel, "sparsity": sparsity, **columns})
+
+
+def at_every_sparsity(rows: pd.DataFrame, like: str) -> pd.DataFrame:
+    """``rows`` of `join_predictions`, the dense one drawn at each sparsity that the kernel ``like`` was measured at."""
+    levels = sorted(rows.loc[rows["kernel"] == like, "sparsity"].unique())
+    dense = rows[rows["kernel"] == BASELINE].drop(columns="sparsity")
+    dense = dense.merge(pd.DataFrame({"sparsity": levels}), how="cross")
+    return pd.concat([rows[rows["kernel"] != BASELINE], dense], ignore_index=True)
+
+
 def _first_below(times: pd.Series, baseline: pd.Series) -> float:
     """Lowest sparsity from which ``times`` stays below ``baseline``."""
     above = times.index[times >= baseline]
@@ -109,7 +124,8 @@ def _first_below(times: pd.Series, baseline: pd.Series) -> float:
 def kernel_benchmark(context: Context) -> Exhibit:
     """Fig 9: 36 groups x three batch sizes x five kernels."""
     table = context.benchmark
-    held_out = context.joined[(context.joined["source"] == "flash-llm-fig9") & ~context.joined["fitted"]]
+    held_out = context.joined[context.joined["source"] == "flash-llm-fig9"]
+    held_out = held_out[(held_out["n"] == HELD_OUT_TOKENS) & ~held_out["fitted"] & ~held_out["at_least"]]
     errors = {row.kernel: row.mean for row in error_statistics(held_out, ["kernel"]).itertuples()}
     worst = held_out.loc[held_out[held_out["kernel"].isin(GOALS)]["error"].abs().idxmax()]
     listed = ", ".join(f"{TITLES[name]} {percent(errors[name])}" for name in GOALS)
@@ -123,8 +139,9 @@ def kernel_benchmark(context: Context) -> Exhibit:
         title="The kernel benchmark of the paper (Fig 9)",
         finding=finding,
         evidence=(
-            "Dense-equivalent rate 2MNK/t on an A100. N = 8 and 32 took part in the fit, N = 16 did not. cuSPARSE bars "
-            "are mostly upper bounds of the rate."
+            "Dense-equivalent rate 2MNK/t on an A100, called in a loop. N = 8 and 32 took part in the fit where the L2 "
+            "does not hold the weights, N = 16 did not. cuSPARSE's bars are mostly upper bounds of its rate, and its "
+            "dashes are: it is not scored."
         ),
         sources=("flash-llm-fig9",),
         table=table[columns],
@@ -135,7 +152,8 @@ def kernel_benchmark(context: Context) -> Exhibit:
 
 def scatter(context: Context) -> Exhibit:
     """Predicted against published times."""
-    joined = context.joined[context.joined["source"].isin(PUBLISHED) & (context.joined["status"] == "value")]
+    joined = context.joined[context.joined["source"].isin(PUBLISHED) & ~context.joined["at_least"]]
+    joined = joined[joined["status"] == "value"]
     held_out = joined[~joined["fitted"]]
     within = [(held_out["error"].abs() <= band).mean() for band in (0.1, 0.2)]
     return Exhibit(
@@ -145,7 +163,10 @@ def scatter(context: Context) -> Exhibit:
             f"Of the {len(held_out)} held-out points {percent(within[0], 0)} lie within 10 % and "
             f"{percent(within[1], 0)} within 20 % of the published time."
         ),
-        evidence="All points of the two kernel figures that state a time; hollow markers took part in the fit.",
+        evidence=(
+            "All points of the two kernel figures that state a time, but cuSPARSE's, whose model only bounds it; "
+            "hollow markers took part in the fit."
+        ),
         sources=("flash-llm-fig9", "flash-llm-sweep"),
         table=joined[["source", "kernel", "m", "k", "n", "sparsity", "time_us", "predicted_us", "error", "fitted"]],
         figure=draw.predicted_against_measured(joined, TITLES),

@@ -212,7 +212,7 @@ def errors(context: Context) -> Exhibit:
         title="How wrong is it?",
         finding=(
             f"{len(met)} of {len(GOALS)} kernels meet their goal on the held-out N = 16 rows "
-            f"({', '.join(f'{TITLES[name]} {percent(goal, 0)}' for name, goal in GOALS.items())}). "
+            f"({', '.join(f'{TITLES[name]} {percent(goal)}' for name, goal in GOALS.items())}). "
             f"{len(far)} of the {len(statistics)} groups below miss by more than 20 % on average: do not trust the "
             f"models there."
         ),

@@ -43,7 +43,7 @@ class Architecture(StrEnum):
 
 
 class Bound(StrEnum):
-    """The resource whose time is the longest, and so sets the time of a kernel."""
+    """The resource with the longest time alone, if everything else took none."""
 
     MEMORY = "memory"
     L2 = "l2"

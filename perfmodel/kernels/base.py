@@ -99,7 +99,7 @@ class KernelTime:
 
     @property
     def bound(self) -> NDArray[np.object_]:
-        """The resource with the longest time, as `Bound` members."""
+        """The resource with the longest time alone, if everything else took none, as `Bound` members."""
         names = np.array(list(self.terms), dtype=object)
         stacked = np.stack(np.broadcast_arrays(*self.terms.values(), self.time_s)[:-1])
         return np.asarray(names[np.argmax(stacked, axis=0)], dtype=object)

@@ -39,7 +39,7 @@ class Resource(IntEnum):
 
 
 class Wait(StrEnum):
-    """What a thread block on the critical path waits for; the classes of the stall breakdown."""
+    """What the critical path waits for; `words.WAITS` says it in words."""
 
     DRAM = "dram"
     L2 = "l2"

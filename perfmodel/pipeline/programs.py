@@ -45,7 +45,7 @@ class WhatIf:
     register_decode : bool
         True: weights are decoded from bitmaps straight into Tensor-Core operands; no clearing, no scatter.
     bandwidth_scale, shared_scale : float
-        Device-memory bandwidth (and bytes in flight), and shared memory per SM, times this; above 0.
+        Device-memory bandwidth, and shared memory per SM, times this; above 0.
     tile_k : int or None
         Depth of a tile, a multiple of 16.
     """

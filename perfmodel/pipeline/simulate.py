@@ -1,4 +1,8 @@
-"""`simulate`: the time of a kernel on a GPU from its counted work, with the reasons."""
+"""`simulate`: the time of a kernel on a GPU from its counted work, with the reasons.
+
+The number of a kernel is its closed form's (`PREDICTED_BY`). A simulation explains where that time goes, and its own
+time tests the closed form's interval.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
-from perfmodel.catalog.specs import Gpu, Launch
+from perfmodel.catalog.specs import Bound, Gpu, Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine
@@ -28,6 +32,12 @@ PROGRAMS: dict[str, Builder] = {
     "numba-bitmap": numba_bitmap,
     "numba-bitmap-pairs": numba_bitmap_pairs,
     "numba-dense": numba_dense,
+}
+# Closed form that predicts what a program simulates; the others have none, and nobody has timed them.
+PREDICTED_BY = {
+    **{name: name for name in PUBLISHED},
+    "numba-bitmap": "lscd-bitmap",
+    "numba-bitmap-pairs": "lscd-bitmap-pairs",
 }
 SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)
 
@@ -65,8 +75,8 @@ class Simulation:
         Its three parts.
     mean_finish_s : float
         When the average SM of those in use has run out of blocks; from there on to ``kernel_s`` is the tail.
-    utilisation : dict
-        Share of the whole time in which each resource was busy.
+    busy : dict
+        `words.MEANINGS`, by resource; the rates are `words.RATES`.
     dram_bytes : float
         Bytes over DRAM as simulated, of the whole GPU.
     """
@@ -79,15 +89,34 @@ class Simulation:
     kernel_s: float
     reduction_s: float
     mean_finish_s: float
-    utilisation: dict[str, float]
+    busy: dict[str, float]
     dram_bytes: float
     load: Load
     table: Table
     events: Events
 
+    @property
+    def alone_s(self) -> dict[Bound, float]:
+        """Seconds each resource would take alone, as `KernelTime.terms` has them; launches are the latency."""
+        seconds = {name: share * self.time_s for name, share in self.busy.items()}
+        launches = 1 if self.reduction_s == 0 else 2
+        return {
+            Bound.MEMORY: seconds["dram"],
+            Bound.L2: seconds["l2"],
+            Bound.SHARED_MEMORY: seconds["shared"],
+            Bound.COMPUTE: max(seconds["tensor"], seconds["issue"]),
+            Bound.LATENCY: launches * self.launch_s,
+        }
+
+    @property
+    def bound(self) -> Bound:
+        """`words.MEANINGS`: the longest of `alone_s`."""
+        alone_s = self.alone_s
+        return max(alone_s, key=lambda resource: alone_s[resource])
+
     @cached_property
-    def stall_breakdown(self) -> dict[str, float]:
-        """Share of the time the critical path spent waiting on each of `Wait`; sums to 1.
+    def waits(self) -> dict[str, float]:
+        """`words.MEANINGS`: share of the time by `Wait`; sums to 1.
 
         The path runs backwards from the last event to end, each time to the event it waited for longest. What lies
         after the average SM's end counts as tail.
@@ -237,7 +266,7 @@ def run_program(program: Program, machine: Machine, grid: Grid, counts: TileCoun
     return Simulation(
         program=program, grid=grid, machine=machine, time_s=time_s, launch_s=launch_s, kernel_s=kernel_s,
         reduction_s=reduction_s, mean_finish_s=float(np.average(finish, weights=load.weight)) / machine.clock_hz,
-        utilisation={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in SHOWN_RESOURCES},
+        busy={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in SHOWN_RESOURCES},
         dram_bytes=dram_bytes, load=load, table=table, events=events,
     )  # fmt: skip
 

@@ -117,18 +117,15 @@ def _label(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
 
 
 def stall_table(simulations: dict[str, Simulation]) -> pd.DataFrame:
-    """Stall breakdowns side by side: one row per simulation, ``time_us`` and a share per `Wait`."""
+    """What each simulation waits for, a row for each: ``time_us`` and a share per `Wait`."""
     import pandas as pd
 
-    rows = {
-        name: {"time_us": s.time_s * 1e6, **{str(w): s.stall_breakdown[w] for w in Wait}}
-        for name, s in simulations.items()
-    }
+    rows = {name: {"time_us": s.time_s * 1e6, **{str(w): s.waits[w] for w in Wait}} for name, s in simulations.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("case").reset_index()
 
 
-def utilisation_table(simulations: dict[str, Simulation]) -> pd.DataFrame:
-    """Busy share of each resource: one row per simulation."""
+def busy_table(simulations: dict[str, Simulation]) -> pd.DataFrame:
+    """How busy each resource is: one row per simulation."""
     import pandas as pd
 
-    return pd.DataFrame([{"case": name, **s.utilisation} for name, s in simulations.items()])
+    return pd.DataFrame([{"case": name, **s.busy} for name, s in simulations.items()])

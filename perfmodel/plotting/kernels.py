@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from perfmodel.plotting.style import (
+    BLACK,
     BLUE,
     COLUMN_WIDTH,
     FORMAT_COLOURS,
@@ -71,39 +72,51 @@ def time_against_sparsity(
 ) -> Figure:
     """Predicted time (line) over published time (marker), one colour per kernel.
 
-    ``lines``: ``kernel, sparsity, time_us, extrapolated``; ``markers``: ``kernel, sparsity, time_us``. Extrapolated
-    stretches are dashed. Times above ``top_us`` are cut.
+    ``lines``: ``kernel, sparsity, time_us, extrapolated`` and, where some only bound the time, ``at_least``;
+    ``markers``: ``kernel, sparsity, time_us``. Extrapolated stretches are dotted. Times above ``top_us`` are cut.
     """
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.3))
     for kernel, group in lines.groupby("kernel", sort=False):
         colour = KERNEL_COLOURS[str(kernel)]
-        for part, dash in ((~group["extrapolated"], "-"), (group["extrapolated"], ":")):
-            # Keep both ends of a stretch, so that solid and dashed parts meet.
-            shown = group["time_us"].where(part | part.shift(1, fill_value=False) | part.shift(-1, fill_value=False))
-            axes.plot(
-                group["sparsity"] * 100, shown if dash == "-" else group["time_us"].where(part), dash, color=colour
-            )
+        for dash, times in stretches(group["time_us"], group["extrapolated"]):
+            axes.plot(group["sparsity"] * 100, times, dash, color=colour)
         seen = markers[markers["kernel"] == kernel]
         axes.plot(
             seen["sparsity"] * 100,
             seen["time_us"],
             KERNEL_MARKERS[str(kernel)],
             color=colour,
-            label=titles[str(kernel)],
-            clip_on=True,
+            mec=BLACK,
+            mew=0.5,
+            label=titles[str(kernel)] + (" (line: at least)" if bounds(group) else ""),
         )
-    axes.set(xlabel="sparsity [%]", ylabel="time [us]", ylim=(0, top_us), xlim=(lines["sparsity"].min() * 100, 100.5))
+    ends = lines["sparsity"].min() * 100 - 0.5, lines["sparsity"].max() * 100 + 0.5
+    axes.set(xlabel="sparsity [%]", ylabel="time [us]", ylim=(0, top_us), xlim=ends)
     handles, _ = axes.get_legend_handles_labels()
     extra = [Line2D([], [], color=GREY, label="model"), Line2D([], [], color=GREY, ls=":", label="model, extrapolated")]
-    figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=4)
+    figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=4, fontsize=8, columnspacing=1.2)
     return figure
+
+
+def stretches(values: pd.Series, extrapolated: pd.Series) -> Iterator[tuple[str, pd.Series]]:
+    """The parts of a line: a dash pattern and ``values`` where it holds, NaN elsewhere; solid and dotted parts meet."""
+    inside = ~extrapolated
+    if inside.any():
+        yield "-", values.where(inside | inside.shift(1, fill_value=False) | inside.shift(-1, fill_value=False))
+    if extrapolated.any():
+        yield ":", values.where(extrapolated)
+
+
+def bounds(rows: pd.DataFrame) -> bool:
+    """Whether the model gives no more than a bound for ``rows`` of one kernel."""
+    return "at_least" in rows and bool(rows["at_least"].any())
 
 
 def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """The paper's kernel figure: bars as published, a dash across each where the model puts it.
 
-    ``table``: ``m, k, n, sparsity, kernel, tflops, predicted_tflops``; one panel per N, one group of bars per shape and
-    sparsity.
+    ``table``: ``m, k, n, sparsity, kernel, tflops, predicted_tflops`` and, where some times are only bounded,
+    ``at_least``; one panel per N, one group of bars per shape and sparsity.
     """
     kernels = [name for name in KERNEL_COLOURS if name in set(table["kernel"])]
     shapes = list(table[["m", "k"]].drop_duplicates().itertuples(index=False, name=None))
@@ -132,7 +145,10 @@ def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.set(ylabel="TFLOP/s", title=f"N = {n}")
         axes.grid(axis="x", visible=False)
     _label_groups(panels[-1], shapes, sparsities)
-    handles = [Patch(color=KERNEL_COLOURS[name], alpha=0.45, label=titles[name]) for name in kernels]
+    at_most = {name: " (dash: at most)" for name in kernels if bounds(table[table["kernel"] == name])}
+    handles = [
+        Patch(color=KERNEL_COLOURS[name], alpha=0.45, label=titles[name] + at_most.get(name, "")) for name in kernels
+    ]
     bar = Patch(color=GREY, alpha=0.45, label="bar: published")
     dash = Line2D([], [], color=GREY, linewidth=2.2, label="dash: model")
     figure.legend(handles=[*handles, bar, dash], loc="outside upper left", ncols=len(handles) + 2, fontsize=10)

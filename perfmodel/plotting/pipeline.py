@@ -1,6 +1,9 @@
-"""Figures of the pipeline simulator: the Gantt picture of a thread block, utilisation and stalls."""
+"""Figures of the pipeline simulator: the Gantt picture of a thread block, what is busy, what is waited for."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,15 +35,8 @@ WAIT_COLOURS = {
     "reduction": BLACK,
     "launch": VERMILION,
 }
-WAIT_TITLES = {"dram": "DRAM", "l2": "L2", "tail": "tail (idle SMs)", "reduction": "split-K reduction"}
-RESOURCE_TITLES = {
-    "dram": "DRAM",
-    "l2": "L2",
-    "shared": "shared memory",
-    "tensor": "Tensor Cores",
-    "issue": "issue slots",
-}
 SHORT_NAMES = {"load words": "words", "copy B": "B", "load A": "A", "tile complete": "", "A clear": ""}
+TITLE_LETTERS = 16  # of a line below a group of bars
 NAMED_SHARE = 0.035  # of the picture's width, from which a bar has room for its name
 
 
@@ -101,10 +97,18 @@ def _draw_block(axes: Axes, table: pd.DataFrame, rows: list[str], origin: float,
     axes.grid(axis="y", visible=False)
 
 
-def utilisation(table: pd.DataFrame) -> Figure:
-    """Busy share of each resource over the whole run; ``table`` as `utilisation_table` gives it."""
-    resources = [name for name in RESOURCE_TITLES if name in table]
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.2))
+def busy(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """How busy each resource is over the whole run.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `perfmodel.pipeline.timeline.busy_table` gives it.
+    titles : mapping
+        Resource -> its name, with the rate that its share is of.
+    """
+    resources = [name for name in titles if name in table]
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.4))
     width = 0.8 / len(table)
     colours = [BLACK, VERMILION, ORANGE, BLUE, GREEN, PURPLE, SKY]
     for index, (_, row) in enumerate(table.iterrows()):
@@ -112,47 +116,60 @@ def utilisation(table: pd.DataFrame) -> Figure:
         shares = [100 * row[name] for name in resources]
         bars = axes.bar(places, shares, width * 0.92, color=colours[index % len(colours)], label=row["case"])
         axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
-    axes.set_xticks(range(len(resources)), [RESOURCE_TITLES[name] for name in resources])
-    axes.set(ylabel="busy share of the time [%]", ylim=(0, 105))
+    axes.set_xticks(range(len(resources)), [fill(titles[name], TITLE_LETTERS) for name in resources], fontsize=7)
+    axes.set(ylabel="busy: share of the time [%]", ylim=(0, 105))
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=min(len(table), 3))
     return figure
 
 
-def stalls(table: pd.DataFrame) -> Figure:
-    """What the critical path waited for, in microseconds, stacked; ``table`` as `stall_table` gives it."""
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2 + 0.42 * len(table)))
+def waits(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """What the critical path waits for, in microseconds, stacked.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As `perfmodel.pipeline.timeline.stall_table` gives it.
+    titles : mapping
+        What is waited for -> words.
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.4 + 0.42 * len(table)))
     left = np.zeros(len(table))
     for wait, colour in WAIT_COLOURS.items():
         part = (table[wait] * table["time_us"]).to_numpy()
         if part.max() > 0:
-            axes.barh(table["case"], part, left=left, color=colour, label=WAIT_TITLES.get(wait, wait.replace("-", " ")))
+            axes.barh(table["case"], part, left=left, color=colour, label=titles[wait])
         left += part
     for y, total in enumerate(table["time_us"]):
         axes.text(total, y, f" {total:.0f} us", va="center", fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="time on the critical path [us]", xlim=(0, 1.12 * table["time_us"].max()))
+    axes.set(xlabel="waits of the critical path [us]", xlim=(0, 1.12 * table["time_us"].max()))
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=4)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 def agreement(table: pd.DataFrame) -> Figure:
-    """Simulated over closed-form time, one panel per GPU; ``table``: ``gpu, n, sparsity, ratio``."""
+    """Simulated over predicted time, one panel per GPU; ``table``: ``gpu, n, sparsity, ratio, within``.
+
+    In brackets where the simulated time is outside the prediction's interval.
+    """
     gpus = list(dict.fromkeys(table["gpu"]))
     figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.7), sharey=True)
     image = None
     for axes, gpu in zip(panels, gpus, strict=True):
-        grid = table[table["gpu"] == gpu].pivot_table(index="n", columns="sparsity", values="ratio")
+        rows = table[table["gpu"] == gpu]
+        grid, inside = (rows.pivot_table(index="n", columns="sparsity", values=name) for name in ("ratio", "within"))
         image = axes.imshow(grid, cmap="PuOr", vmin=0.7, vmax=1.3, aspect="auto", origin="lower")
         for (row, column), ratio in np.ndenumerate(grid.to_numpy()):
             colour = "white" if abs(ratio - 1) > 0.2 else "black"
-            axes.text(column, row, f"{ratio:.2f}", ha="center", va="center", fontsize=6.2, color=colour)
+            words = f"{ratio:.2f}" if inside.iloc[row, column] else f"({ratio:.2f})"
+            axes.text(column, row, words, ha="center", va="center", fontsize=6.2, color=colour)
         axes.set_xticks(range(grid.shape[1]), [f"{100 * value:.0f}" for value in grid.columns], fontsize=7.5)
         axes.set_yticks(range(grid.shape[0]), grid.index)
         axes.set(title=gpu, xlabel="sparsity [%]")
         axes.grid(visible=False)
     panels[0].set_ylabel("tokens N")
     assert image is not None
-    figure.colorbar(image, ax=panels, label="simulated / closed form", shrink=0.9)
+    figure.colorbar(image, ax=panels, label="simulated / predicted", shrink=0.9)
     return figure

@@ -11,13 +11,39 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from perfmodel.plotting.style import BLACK, BLUE, COLUMN_WIDTH, GREEN, GREY, ORANGE, SKY, VERMILION
+from perfmodel.plotting.style import (
+    BLACK,
+    BLUE,
+    COLUMN_WIDTH,
+    GREEN,
+    GREY,
+    KERNEL_COLOURS,
+    KERNEL_MARKERS,
+    ORANGE,
+    SKY,
+    VERMILION,
+)
 
-SYSTEM_COLOURS = {"flash-llm": VERMILION, "fastertransformer": BLACK, "deepspeed": BLUE}
-SYSTEM_MARKERS = {"flash-llm": "o", "fastertransformer": "s", "deepspeed": "^"}
+SYSTEM_COLOURS = {
+    "flash-llm": VERMILION,
+    "fastertransformer": BLACK,
+    "deepspeed": BLUE,
+    # A host with another kernel looks as that kernel does.
+    "fastertransformer+bitmap": KERNEL_COLOURS["bitmap"],
+    "fastertransformer+flash-llm-noreorder": KERNEL_COLOURS["flash-llm-noreorder"],
+}
+SYSTEM_MARKERS = {
+    "flash-llm": "o",
+    "fastertransformer": "s",
+    "deepspeed": "^",
+    "fastertransformer+bitmap": KERNEL_MARKERS["bitmap"],
+    "fastertransformer+flash-llm-noreorder": KERNEL_MARKERS["flash-llm-noreorder"],
+}
 DASHES: tuple[Literal["-"], Literal["--"]] = ("-", "--")  # fewer GPUs solid, more GPUs dashed
 PART_COLOURS = {"matmul": VERMILION, "attention": SKY, "communication": ORANGE, "other": GREY}
+PALE = 0.45  # opacity of what is published, where it stands beside a prediction
 MEMORY_COLOURS = {"weights": VERMILION, "kv_cache": SKY, "activations": GREEN, "workspace": ORANGE, "reserve": GREY}
 
 
@@ -108,6 +134,49 @@ def breakdown(table: pd.DataFrame, parts: Sequence[str]) -> Figure:
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper left", ncols=len(parts))
     return figure
+
+
+def breakdown_beside(table: pd.DataFrame, parts: Sequence[str], *, same_scale: bool) -> Figure:
+    """GPU-seconds of runs, stacked by part: published above in pale, predicted below in full colour.
+
+    ``table``: ``panel, label``, a column of published GPU-seconds for each of ``parts``, and one of predicted ones with
+    ``predicted_`` before its name; a part that a run does not have is 0. ``same_scale``: whether bars of different
+    panels are to be compared.
+    """
+    panels, counts = list(dict.fromkeys(table["panel"])), table.groupby("panel", sort=False).size()
+    size = (COLUMN_WIDTH, 0.29 * len(table) + 0.48 * len(panels) + 0.6)
+    ratios = list(counts)
+    figure, grid = plt.subplots(len(panels), 1, figsize=size, height_ratios=ratios, sharex=same_scale, squeeze=False)
+    for axes, panel in zip(grid[:, 0], panels, strict=True):
+        _breakdown_panel(axes, table[table["panel"] == panel], parts)
+        axes.set_title(panel, fontsize=9)
+    grid[-1, 0].set_xlabel("GPU-seconds of the run")
+    handles = [Patch(color=PART_COLOURS[part], label=part) for part in parts]
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        title="pale, above: published; full, below: model",
+    )
+    return figure
+
+
+def _breakdown_panel(axes: Axes, rows: pd.DataFrame, parts: Sequence[str]) -> None:
+    at = np.arange(len(rows))[::-1]
+    for which, shift, alpha in (("", 0.2, PALE), ("predicted_", -0.2, 1.0)):
+        left = np.zeros(len(rows))
+        for part in parts:
+            width = rows[f"{which}{part}"].to_numpy()
+            axes.barh(at + shift, width, 0.36, left=left, color=PART_COLOURS[part], alpha=alpha, lw=0)
+            left = left + width
+        for y, total in zip(at + shift, left, strict=True):
+            axes.annotate(
+                f"{total:.1f}", (total, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
+            )
+    axes.set_yticks(at, rows["label"], fontsize=7.5)
+    axes.set_ylim(-0.5, len(rows) - 0.5)
+    axes.margins(x=0.08)
+    axes.grid(visible=False, axis="y")
 
 
 def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Figure:

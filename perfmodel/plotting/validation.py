@@ -1,4 +1,4 @@
-"""Figures about trust: predicted against measured by GPU, residuals by sparsity, crossovers."""
+"""Figures about trust: predicted against measured by GPU, residuals by sparsity, crossovers, second sources."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ from perfmodel.plotting.style import (
     COLUMN_WIDTH,
     GREEN,
     GREY,
+    INDIGO,
     KERNEL_COLOURS,
+    KERNEL_MARKERS,
     ORANGE,
     PURPLE,
+    SAND,
     SKY,
     VERMILION,
+    WINE,
 )
 
 GPU_COLOURS = {
@@ -32,11 +36,14 @@ GPU_COLOURS = {
     "rtx-3090": ORANGE,
     "rtx-4090": SKY,
     "rtx-2080-super": GREEN,
+    "b200": INDIGO,
+    "rtx-a5000": SAND,
+    "rtx-a6000": WINE,
 }
 OTHER_GPU = VERMILION
 GPU_MARKERS = {"a100-80gb": "o", "rtx-3090": "^", "rtx-4090": "D"}
 OTHER_MARKER = "s"
-SOURCE_MARKERS = ("o", "^", "s", "D")
+SOURCE_MARKERS = ("o", "^", "s", "D", "v")
 BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
 
 
@@ -139,7 +146,8 @@ def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """
     sources = list(dict.fromkeys(table["source"]))
     figure, panels = plt.subplots(1, len(sources), figsize=(COLUMN_WIDTH, 3.0), sharex=True, sharey=True)
-    span = np.array([0.18, 3.2])
+    span = np.array([0.18, max(3.2, 1.15 * table[["published", "predicted"]].to_numpy().max())])
+    ticks = [tick for tick in (0.25, 0.5, 1, 2, 4) if tick < span[1]]
     gpus = list(dict.fromkeys(table["gpu"]))
     for axes, source in zip(panels, sources, strict=True):
         for band, shade in BANDS:
@@ -158,13 +166,12 @@ def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
                 mec=BLACK,
                 color=KERNEL_COLOURS[str(kernel)],
             )
-        axes.set(xscale="log", yscale="log", xlim=span, ylim=span, title=source)
-        axes.set_xticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
-        axes.set_yticks([0.25, 0.5, 1, 2], ["0.25", "0.5", "1", "2"])
+        axes.set(xscale="log", yscale="log", xlim=span, ylim=span, title=source, xlabel="published")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
         axes.set_aspect("equal")
-    panels[len(panels) // 2].set_xlabel("published speed-up over cuBLAS")
-    panels[0].set_ylabel("predicted")
+    panels[0].set_ylabel("predicted speed-up over cuBLAS")
     kernels = [
         Line2D([], [], color=KERNEL_COLOURS[name], marker="o", mec=BLACK, mew=0.5, linestyle="none", label=titles[name])
         for name in dict.fromkeys(table["kernel"])
@@ -182,4 +189,41 @@ def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         for i, gpu in enumerate(gpus)
     ]
     figure.legend(handles=[*kernels, *cards], loc="outside lower center", ncols=4)
+    return figure
+
+
+def encoders(lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Speed-up over cuBLAS against sparsity, a panel a card: what the encoder of one and the same kernel is worth.
+
+    Parameters
+    ----------
+    lines : DataFrame
+        ``card, kernel, sparsity, speedup, low, high`` predicted; the first kernel's interval is shaded.
+    markers : DataFrame
+        ``card, kernel, sparsity, speedup`` measured.
+    titles : mapping
+        Kernel name to label.
+    """
+    cards, kernels = (list(dict.fromkeys(lines[name])) for name in ("card", "kernel"))
+    figure, panels = plt.subplots(1, len(cards), figsize=(1.25 * COLUMN_WIDTH, 3.3), sharex=True, sharey=True)
+    for axes, card in zip(panels, cards, strict=True):
+        for kernel, rows in lines[lines["card"] == card].groupby("kernel", sort=False):
+            colour, at = KERNEL_COLOURS[str(kernel)], rows["sparsity"] * 100
+            if kernel == kernels[0]:
+                axes.fill_between(at, rows["low"], rows["high"], color=BANDS[1][1], zorder=0)
+            axes.plot(at, rows["speedup"], color=colour)
+        for kernel, rows in markers[markers["card"] == card].groupby("kernel", sort=False):
+            at, colour = rows["sparsity"] * 100, KERNEL_COLOURS[str(kernel)]
+            axes.plot(at, rows["speedup"], KERNEL_MARKERS[str(kernel)], color=colour, mec=BLACK, mew=0.7, ms=6)
+        axes.axhline(1, color=GREY, lw=0.8)
+        axes.set(title=card, xlabel="sparsity [%]", yscale="log")
+        axes.set_yticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+        axes.minorticks_off()
+    panels[0].set_ylabel("speed-up over cuBLAS")
+    handles = [
+        Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], mec=BLACK, mew=0.7, label=titles[name])
+        for name in kernels
+    ]
+    band = Patch(color=BANDS[1][1], label=f"90 % interval of {titles[kernels[0]]}")
+    figure.legend(handles=[*handles, band], loc="outside lower center", ncols=3)
     return figure
