@@ -67,7 +67,7 @@ def e2e(
         "sparsity": sparsity,
         "gpus": gpus,
     }
-    how = {"pipeline_parallel": pipeline_parallel, "launch": launch}
+    how: dict[str, Any] = {"pipeline_parallel": pipeline_parallel, "launch": launch}
     run = evaluate(model, gpu, system, **question, **how)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, **question, **how}

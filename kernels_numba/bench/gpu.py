@@ -150,7 +150,8 @@ class Bench:
         note = f"{rate / 1e9:.0f} GB/s{of_copy}, error {error:.1e}"
         times = (round(timing.time_us, 3), round(timing.error_us, 3))
         sparsity, status = round(problem.sparsity, 4), "upper_bound" if timing.host_bound else "value"
-        self.rows.append(Row(self.gpu.key, kernel, *problem.shape, sparsity, *times, status, cache, SOURCE, note, launch))
+        row = Row(self.gpu.key, kernel, *problem.shape, sparsity, *times, status, cache, SOURCE, note, launch)
+        self.rows.append(row)
         self.report(f"{kernel:16} {problem.shape!s:24} {sparsity:.2f} {cache} {timing.time_us:9.2f} us  {note}")
 
     def ours(self, kernel: str, encode: Encoder, a: NDArray[np.float16], problems: list[Problem]) -> None:

@@ -128,8 +128,8 @@ def kernel_times(view: View) -> Chart:
     tie = f", a tie with {', '.join(ties)}" if len(ties) else ""
     words = (
         f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us{tie}; cuBLAS "
-        f"takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the kernel "
-        "was fitted on."
+        f"takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the "
+        "kernel was fitted on."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
 

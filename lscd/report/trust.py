@@ -45,8 +45,8 @@ def summary(context: Context) -> Exhibit:
         ),
         evidence=(
             "Mean absolute error of the time on rows that no fit saw. Rows whose weights the L2 holds time another "
-            "memory and are counted apart; where a model gives a lower bound only (cuSPARSE beyond one token) nothing is "
-            "counted. A V100's cuBLAS took an algorithm that reaches half of its memory's rate."
+            "memory and are counted apart; where a model gives a lower bound only (cuSPARSE beyond one token) nothing "
+            "is counted. A V100's cuBLAS took an algorithm that reaches half of its memory's rate."
         ),
         sources=tuple(sorted(held_out(context.joined)["source"].unique())),
         table=table.rename_axis("kernel").reset_index(),

@@ -176,7 +176,7 @@ def fit(
         return _fit_boxplot(model, boxplot_baseline(evidence), _start(model, lenders or {}))
     used = [rule for rule in rules if rule.select(rows).any()]
     published = rows[fitted_rows(rows, [rule for rule in used if not rule.own])]
-    solved = solve(model, published, used) if len(published) else None
+    solved: Any = solve(model, published, used) if len(published) else None
     if any(rule.own for rule in used):
         solved = solve_own(model, rows.drop(published.index), solved)
     error = residuals(model, rows)(solved)

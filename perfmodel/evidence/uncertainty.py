@@ -4,6 +4,7 @@ The log error of a prediction has a part of its own kind and, where they apply, 
 
 ``inside``, ``many``, ``resident``
     products of up to 64 tokens, of more, and such whose weights a warm L2 holds; shapes left out of the fit in turn.
+    A kernel that few rows show with its weights in the L2 borrows the pooled residuals of the others there.
 ``latency``
     times the share of launch, fill and drain in the time: short products are known less well.
 ``range``
@@ -75,6 +76,15 @@ class Residuals:
         return self[~self.many & ~self.resident & (self.latency_share < SHORT)]
 
 
+@dataclass(frozen=True)
+class KernelErrors:
+    """Errors of one kernel: of shapes left out of the fit, of token counts left out, on each GPU no parameter saw."""
+
+    inside: Residuals
+    beyond: Residuals
+    abroad: dict[str, Residuals]
+
+
 def with_spread(
     fitted: Mapping[str, FittedKernel], evidence: pd.DataFrame, own: pd.DataFrame | None = None
 ) -> dict[str, FittedKernel]:
@@ -84,34 +94,67 @@ def with_spread(
     """
     import msgspec
 
-    abroad = {name: transfer_errors(name, fit, evidence) for name, fit in fitted.items()}
-    abroad |= {name: abroad[name] + abroad.get(_variant(name), []) for name in fitted}
-    pooled = Residuals.joined([part for name in fitted if name not in OUTLIERS for part in abroad[name]]).usual.error
+    found = spreads(kernel_errors(fitted, evidence))
     result = {}
     for name, fit in fitted.items():
-        inside, beyond = left_out_errors(name, evidence, fit)
-        mine = own_errors(name, fit, own)
-        foreign = Residuals.joined(abroad[name])
-        spread = _kinds(inside, foreign, quantile(mine))
-        usual = foreign.usual.error
-        spread["range"] = _beyond(quantile(beyond.error), spread["inside"])
-        spread["gpu"] = _beyond(quantile(usual if len(usual) >= FEWEST else pooled), spread["inside"])
-        result[name] = msgspec.structs.replace(fit, spread={key: float(f"{v:.4g}") for key, v in spread.items()})
+        mine = quantile(own_errors(name, fit, own))
+        at_least = {kind: max(found[name][kind], mine) for kind in ("inside", "many", "resident")}
+        spread = {kind: float(f"{value:.4g}") for kind, value in (found[name] | at_least).items()}
+        result[name] = msgspec.structs.replace(fit, spread=spread)
     return result
 
 
-def _variant(kernel: str) -> str:
-    """The kernel that some sources call by the name of this one, else itself."""
-    return kernel_model(kernel).slower_variant or ""
+def kernel_errors(fitted: Mapping[str, FittedKernel], evidence: pd.DataFrame) -> dict[str, KernelErrors]:
+    """Errors of every kernel that fits exist for, each row predicted without having been fitted."""
+    return {
+        name: KernelErrors(*left_out_errors(name, evidence, fit), transfer_errors(name, fit, evidence))
+        for name, fit in fitted.items()
+    }
 
 
-def _kinds(inside: Residuals, foreign: Residuals, smallest: float) -> dict[str, float]:
-    """Spread of each kind of product: many tokens and weights in the L2 where it is worse, at home or on other GPUs."""
+def spreads(errors: Mapping[str, KernelErrors], without: str | None = None) -> dict[str, dict[str, float]]:
+    """Spread of each kernel by kind, from the errors of all; ``without`` is a GPU key whose rows take no part."""
+    abroad = {
+        name: [rows for of in _by_one_name(name, errors) for gpu, rows in of.abroad.items() if gpu != without]
+        for name in errors
+    }
+    pooled = [name for name in errors if name not in OUTLIERS]
+    elsewhere = Residuals.joined([rows for name in pooled for rows in abroad[name]]).usual.error
+    in_l2 = _sampled_in_l2([rows for name in pooled for rows in (errors[name].inside, *abroad[name])])
+    result = {}
+    for name, of in errors.items():
+        foreign = Residuals.joined(abroad[name])
+        spread = _kinds(of.inside, foreign, in_l2)
+        usual = foreign.usual.error
+        spread["range"] = _beyond(quantile(of.beyond.error), spread["inside"])
+        spread["gpu"] = _beyond(quantile(usual if len(usual) >= FEWEST else elsewhere), spread["inside"])
+        result[name] = spread
+    return result
+
+
+def _by_one_name(name: str, errors: Mapping[str, KernelErrors]) -> list[KernelErrors]:
+    """Errors of kernel ``name``, and of the variant that some sources call by this name."""
+    names = (name, kernel_model(name).slower_variant or name)
+    return [errors[x] for x in dict.fromkeys(names) if x in errors]
+
+
+def _sampled_in_l2(parts: list[Residuals]) -> Array:
+    """Log errors of products with their weights in the L2, at most `SAMPLE` of each part."""
+    errors, generator = [rows.error[rows.resident] for rows in parts], np.random.default_rng(0)
+    return np.concatenate([generator.choice(error, min(SAMPLE, len(error)), replace=False) for error in errors])
+
+
+def _kinds(inside: Residuals, foreign: Residuals, in_l2: Array) -> dict[str, float]:
+    """Spread of each kind of product: many tokens and weights in the L2 where it is worse, at home or on other GPUs.
+
+    ``in_l2`` are the errors of all kernels on weights in the L2, for those that have too few of their own.
+    """
     usual = inside.usual.error if len(inside.usual.error) >= FEWEST else inside.error
-    found = {"inside": max(quantile(usual), smallest, SMALLEST)}
-    for kind in ("many", "resident"):
+    found = {"inside": max(quantile(usual), SMALLEST)}
+    for kind, borrowed in (("many", np.zeros(0)), ("resident", in_l2)):
         parts = [rows.error[getattr(rows, kind)] for rows in (inside, foreign)]
-        found[kind] = max([found["inside"], *(quantile(error) for error in parts if len(error) >= FEWEST)])
+        own = [error for error in parts if len(error) >= FEWEST]
+        found[kind] = max([found["inside"], *(quantile(error) for error in own or [borrowed])])
     short = Residuals.joined([inside, foreign])
     short = short[(short.latency_share >= SHORT) & ~short.many & ~short.resident]
     excess = np.maximum(np.abs(short.error) - found["inside"], 0) / np.maximum(short.latency_share, SHORT)
@@ -139,13 +182,13 @@ def quantile(errors: Array) -> float:
     return float(np.quantile(np.abs(errors), level))
 
 
-def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> list[Residuals]:
-    """Residuals on each GPU no parameter saw; of each at most `SAMPLE` rows."""
+def transfer_errors(name: str, fit: FittedKernel, evidence: pd.DataFrame) -> dict[str, Residuals]:
+    """Residuals on each GPU (by key) that no parameter saw; of each at most `SAMPLE` rows."""
     rows = evidence[(evidence["kernel"] == name) & evidence["status"].isin(COMPARED)]
     rows = rows[~rows["gpu"].isin(fit.gpus)]
     parameters = kernel_parameters(fit, name)
-    groups = (group.sample(min(SAMPLE, len(group)), random_state=0) for _, group in rows.groupby("gpu"))
-    return [_residuals(name, group, parameters) for group in groups]
+    groups = {str(gpu): group.sample(min(SAMPLE, len(group)), random_state=0) for gpu, group in rows.groupby("gpu")}
+    return {gpu: _residuals(name, group, parameters) for gpu, group in groups.items()}
 
 
 def _residuals(name: str, rows: pd.DataFrame, parameters: object) -> Residuals:
@@ -197,7 +240,7 @@ def _cross_errors(name: str, rows: pd.DataFrame, folds: NDArray[np.int64]) -> Re
 def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.DataFrame:
     """Share of held-out rows inside their interval, and how wide it is, per kernel and kind of extrapolation.
 
-    On another GPU the interval is set without that GPU's own rows (leave one GPU out).
+    On another GPU the interval is set without any row of that GPU, of whichever kernel (leave one GPU out).
 
     Returns
     -------
@@ -208,6 +251,8 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
     import msgspec
     import pandas as pd
 
+    errors = kernel_errors(fitted, joined)
+    left_out = {gpu: spreads(errors, without=gpu) for gpu in {gpu for of in errors.values() for gpu in of.abroad}}
     found = []
     stated = joined["status"].isin(COMPARED) & ~joined["fitted"] & ~joined["at_least"]
     rows = joined[stated & joined["kernel"].isin(list(fitted))]
@@ -215,8 +260,7 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
         name, fit = str(kernel), fitted[str(kernel)]
         foreign = gpu not in fit.gpus
         if foreign:
-            wider = {"gpu": _gpu_spread_without(name, str(gpu), joined, fit)}
-            fit = msgspec.structs.replace(fit, spread=fit.spread | wider)
+            fit = msgspec.structs.replace(fit, spread=left_out[str(gpu)][name])
         model, machine, shape, call = kernel_model(name), Machine.of(load_gpu(str(gpu))), shapes_of(group), calls(group)
         result = model.time(machine, shape, kernel_parameters(fit, name), call)
         low, high = interval(model, {**fitted, name: fit}, str(gpu), machine, shape, call, result)
@@ -225,16 +269,3 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
         where = ("another GPU" if foreign else "inside") + (", in L2" if resident else "")
         found.append((kernel, gpu, where, len(group), inside.mean(), float(np.median(high / low))))
     return pd.DataFrame(found, columns=["kernel", "gpu", "where", "rows", "covered", "width"])
-
-
-def _gpu_spread_without(kernel: str, gpu: str, joined: pd.DataFrame, fit: FittedKernel) -> float:
-    """Spread of another GPU from all other foreign GPUs of the kernel, or pooled over kernels where it has none."""
-    usual = ~joined["resident"] & (joined["n"] <= MANY_TOKENS) & (joined["latency_share"] < SHORT) & ~joined["at_least"]
-    usual &= joined["status"].isin(COMPARED)
-    foreign = joined[usual & ~joined["gpu"].isin(fit.gpus) & (joined["gpu"] != gpu)]
-    own = foreign[foreign["kernel"].isin([kernel, _variant(kernel)])]
-    chosen = own if len(own) >= FEWEST else foreign[~foreign["fitted"] & ~foreign["kernel"].isin(OUTLIERS)]
-    per_gpu = [
-        np.log1p(group["error"]).sample(min(SAMPLE, len(group)), random_state=0) for _, group in chosen.groupby("gpu")
-    ]
-    return _beyond(quantile(np.concatenate(per_gpu)), fit.spread["inside"])

@@ -77,6 +77,6 @@ class Dense(KernelModel):
         idle = np.maximum(1 - ceil_div(shape.m, TILE_ROWS) / machine.sm_count, 0)
         latency_s = call.launch_s() + (p.pipeline_cycles + p.split_cycles * idle) / machine.clock_hz
         time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
-        terms = {Bound.MEMORY: memory_s, Bound.L2: l2_s, Bound.COMPUTE: compute_s}
+        terms = {Bound.MEMORY: memory_s, Bound.L2: np.asarray(l2_s), Bound.COMPUTE: compute_s}
         terms[Bound.LATENCY] = np.broadcast_to(latency_s, np.shape(time_s))
         return KernelTime(np.asarray(time_s), terms, np.asarray(dram_bytes))

@@ -165,7 +165,7 @@ def interval(
         return fast, slow
     factor = np.exp(half_width(model, fits[model.name], gpu, machine, shape, call, result))
     low, high = result.time_s / factor, result.time_s * factor
-    if model.slower_variant in fits:
+    if model.slower_variant is not None and model.slower_variant in fits:
         variant = kernel_model(model.slower_variant)
         slower = variant.time(machine, shape, kernel_parameters(fits[variant.name], variant.name), call)
         high = np.maximum(high, slower.time_s * np.exp(fits[variant.name].spread["inside"]))

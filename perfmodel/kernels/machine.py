@@ -74,9 +74,9 @@ class Machine:
         """Bytes/s of a long read of device memory: the datasheet's, times the share its kind of memory reaches."""
         return self.dram_share * self.dram_bytes_per_s
 
-    def tensor_s(self, flops: Number, efficiency: Number) -> Number:
+    def tensor_s(self, flops: Number, efficiency: Number) -> Array:
         """Seconds of ``flops`` on the Tensor Cores at ``efficiency`` of their peak, or at what the board can power."""
-        return flops / np.minimum(efficiency * self.tensor_flops_per_s, self.power_flops_per_s)
+        return np.asarray(flops / np.minimum(efficiency * self.tensor_flops_per_s, self.power_flops_per_s))
 
     @property
     def sm_cycles_per_s(self) -> Number:

@@ -7,7 +7,7 @@ from shared memory, then multiplied on Tensor Cores, double-buffered; K is split
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -125,7 +125,7 @@ class TiledCsl(KernelModel):
     title = "Flash-LLM"
     format_name = "tiled-csl"
     Parameters = TiledCslParameters
-    slower_variant = "flash-llm-noreorder"
+    slower_variant: ClassVar[str | None] = "flash-llm-noreorder"
     supported_n = "8, 16, 32, 64 or a multiple of 128"
 
     def padded_n(self, n: ArrayLike) -> Array:
@@ -169,7 +169,7 @@ class TiledCsl(KernelModel):
         latency_s = call.launch_s() + launches * block_s
         busy_s = overlap(overlap(memory_s, shared_s + refills_s, 3), compute_s, 3)
         time_s = latency_s + busy_s + reduction_bytes / machine.dram_bytes_per_s
-        terms = {
+        terms: dict[Bound, Array] = {
             Bound.MEMORY: memory_s,
             Bound.SHARED_MEMORY: shared_s,
             Bound.COMPUTE: compute_s,

@@ -81,7 +81,8 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
     shape = Shape(x["m"], x["k"], padded, x["sparsity"])
-    call = Call.of(*(block.names.get(axis, default) for axis, default in HOW.items()), x.get("split_k"))
+    launch, cache = (block.names.get(axis, default) for axis, default in HOW.items())
+    call = Call.of(launch, cache, x.get("split_k"))
     result = model.time(machine, shape, calibrated(name, calibration), call)
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
     if "speedup_vs_dense" in wanted:
