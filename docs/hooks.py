@@ -29,6 +29,7 @@ from perfmodel.kernels.cusparse import FEWEST_CYCLES
 from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
 from perfmodel.kernels.limits import FLOPS_PER_JOULE, FLOPS_PER_JOULE_HOPPER, MEMORY_FILE, SPLIT_L2_KEEPS
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
+from perfmodel.pipeline.programs import CONFLICT_INSTRUCTIONS
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import CollectiveParameters
@@ -179,6 +180,11 @@ def constants_table() -> str:
             "cycles of fill and drain of Sputnik and cuSPARSE",
             f"{LATENCY_CYCLES:g}",
             "time of an empty matrix in Flash-LLM's sparsity sweep",
+        ),
+        (
+            "instructions that a further wavefront of a conflicting store holds its warp for, in the simulator",
+            f"{CONFLICT_INSTRUCTIONS:g}",
+            "twelve medians of Flash-LLM without reordering on an A100-40GB (`spinfer-rerun-boxplot`)",
         ),
         (
             "share of an L2 that a memset leaves dirty, and dirty bytes thrown out per byte read",

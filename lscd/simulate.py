@@ -26,7 +26,10 @@ GANTT_STEPS = (6, 9)  # past the start of the pipeline
 def simulate(
     kernel: Annotated[
         str,
-        typer.Argument(help="flash-llm, cublas, bitmap (SpInfer), or numba-tiled-csl, -bitmap, -bitmap-pairs, -dense."),
+        typer.Argument(
+            help="flash-llm, flash-llm-noreorder, cublas, bitmap (SpInfer), or numba-tiled-csl, -bitmap, "
+            "-bitmap-pairs, -dense."
+        ),
     ],
     gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")],
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")],

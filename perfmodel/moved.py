@@ -23,7 +23,7 @@ MOVED = {
     "names": ("catalog.names",),
     "pipeline.calibrate": ("evidence.pipeline_fit", "pipeline.parameters"),
     "planning": ("serving.planning",),
-    "serving_calibration": ("evidence.systems_fit",),
+    "serving_calibration": ("evidence.systems_fit", "evidence.runs"),
     "specs": ("catalog.specs",),
     "systems": ("serving.systems",),
     "transformer": ("serving.transformer",),

@@ -33,14 +33,10 @@ from perfmodel.evidence.runs import (
     WAIT_CATALOGUE_MODEL,
     WAIT_MIN_BATCH,
     WAIT_MODEL,
-    joined_parts,
-    joined_runs,
-    outside_runs,
     predict_parts,
     predict_runs,
     published_parts,
     published_runs,
-    spinfer_runs,
 )
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import Algorithm, CollectiveParameters, all_reduce_time
@@ -57,10 +53,6 @@ Array = NDArray[np.float64]
 ROBUST_SCALE = 0.02  # relative error from which a row counts less than quadratically
 READ_TO = 0.02  # relative reading error up to which a profile's seconds weigh as much as a throughput
 ALGORITHMS = {"nccl": Algorithm.NCCL, "tensorrt-llm": Algorithm.CUSTOM}
-__all__ = [
-    "RUN_COLUMNS", "fit", "fitted_evidence", "joined_parts", "joined_runs", "measured_all_reduces", "outside_runs",
-    "predict_all_reduces", "predict_runs", "published_runs", "spinfer_runs",
-]  # fmt: skip
 
 
 def measured_all_reduces(gpu: str = FIT_GPU) -> pd.DataFrame:

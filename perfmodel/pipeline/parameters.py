@@ -11,6 +11,7 @@ from perfmodel.kernels.base import free
 PIPELINE_FILE = "calibration/pipeline.json"
 # What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
 BORROWED = {
+    "flash-llm-noreorder": "flash-llm",
     "bitmap": "flash-llm",
     "numba-tiled-csl": "flash-llm",
     "numba-bitmap": "flash-llm",

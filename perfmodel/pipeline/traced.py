@@ -19,6 +19,7 @@ from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Wor
 from perfmodel.pipeline.programs import (
     ACCESS_INSTRUCTIONS,
     MMA_K,
+    THREADS,
     WARPS,
     WORD_BYTES,
     Product,
@@ -26,6 +27,7 @@ from perfmodel.pipeline.programs import (
     barrier,
     copy_stage,
     covered,
+    held_instructions,
     offsets_stage,
     start_stage,
     store_stage,
@@ -104,7 +106,7 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
     each = _per_access(trace, loop)
     stores = counts["shared_wavefronts.scatter"]
     per_word = stores["word"] if what_if.reorder else expected_wavefronts(WARP_SIZE) / WARP_SIZE
-    word_instructions = counts["instructions"]["word"] / WARPS
+    word_instructions = counts["instructions"]["word"] / WARPS + held_instructions(per_word * WARP_SIZE) / THREADS
     last = f"mma {tile.depth // MMA_K - 1}"
     stages = (
         start_stage(machine),

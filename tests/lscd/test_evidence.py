@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from lscd.cli import app
 from perfmodel import predict
-from perfmodel.evidence.systems_fit import joined_runs
+from perfmodel.evidence.runs import joined_runs
 from tests.lscd.commands import RUNNER, run
 
 

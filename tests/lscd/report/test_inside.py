@@ -29,9 +29,14 @@ def test_kernels_never_run_have_one_number(kernel: str) -> None:
     assert 0.9 <= table["ratio"].median() <= 1.1
 
 
-@pytest.mark.parametrize(("kernel", "share"), [("cublas", 0.9), ("flash-llm", 0.9), ("bitmap", 0.9)])
+@pytest.mark.parametrize(
+    ("kernel", "share"), [("cublas", 0.9), ("flash-llm", 0.9), ("flash-llm-noreorder", 0.85), ("bitmap", 0.9)]
+)
 def test_intervals_of_measured_kernels_hold_what_the_simulator_says(kernel: str, share: float) -> None:
-    """Both were fitted on evidence of one or two GPUs; the limit is a little below what is reached."""
+    """Both were fitted on evidence of one or two GPUs; the limit is a little below what is reached.
+
+    Without reordering, at 64 tokens, the closed form has a third block hide the conflicts, the simulator does not.
+    """
     table = grid(kernel)
     assert table["within"].mean() >= share
     assert 0.85 <= table["ratio"].median() <= 1.15

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from perfmodel.catalog import load_kernel_times
+from perfmodel.catalog import load_gpu, load_kernel_times
 from perfmodel.catalog.specs import Launch
+from perfmodel.evidence.kernel_fit import BOXPLOT_GPU, BOXPLOT_SOURCE, boxplot_baseline
 from perfmodel.evidence.pipeline_fit import FITS, fit, predicted_us
 from perfmodel.evidence.rows import with_residency
-from perfmodel.pipeline import PipelineParameters, load_parameters
+from perfmodel.evidence.speedups import boxplot_shapes, boxplots
+from perfmodel.kernels import Call, Machine, Shape, kernel_model
+from perfmodel.pipeline import PipelineParameters, WhatIf, load_parameters, simulate
 
 
 @pytest.mark.parametrize(("kernel", "limit"), [("cublas", 0.03), ("flash-llm", 0.03)])
@@ -38,6 +42,27 @@ def test_dense_products_on_gpus_never_fitted(gpu, launch, limit):
     rows = rows[~rows["resident"]].iloc[:: 1 if launch == "stream" else 40]
     error = predicted_us("cublas", rows, load_parameters("cublas", Launch(launch))) / rows["time_us"] - 1
     assert error.abs().mean() <= limit
+
+
+def test_simulated_conflicts_cost_what_a_rerun_measured():
+    """Flash-LLM without reordering on an A100-40GB: medians of speed-ups over 31 shapes, at every other of them."""
+    published = boxplots()
+    published = published[(published["source"] == BOXPLOT_SOURCE) & (published["kernel"] == "flash-llm-noreorder")]
+    dense, baseline = kernel_model("cublas"), boxplot_baseline(with_residency(load_kernel_times()))
+    machine = Machine.of(load_gpu(BOXPLOT_GPU))
+    m, k = (boxplot_shapes()[size].to_numpy()[::2] for size in "mk")
+    for reorder, within in ((False, (0.92, 1.12)), (True, (1.08, 1.4))):
+        ratios = []
+        for row in published.itertuples():
+            case, what_if = (row.n, row.sparsity), WhatIf(reorder=reorder)
+            shape = Shape.of(m, k, row.n, 0)
+            dense_s = dense.time(machine, shape, baseline, Call(warm=True)).time_s
+            runs = [
+                simulate("flash-llm", BOXPLOT_GPU, *map(int, sizes), *case, what_if=what_if, seed=None)
+                for sizes in zip(m, k, strict=True)
+            ]
+            ratios.append(np.median(dense_s / [run.time_s for run in runs]) / row.speedup_median)
+        assert within[0] < np.mean(ratios) < within[1], ratios
 
 
 def test_a_fit_finds_the_parameter_its_evidence_was_made_with():

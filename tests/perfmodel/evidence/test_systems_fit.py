@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_calibration, load_model
-from perfmodel.evidence.systems_fit import (
-    _fit_serving,
-    all_reduce_wait_cycles,
-    fitted_evidence,
-    joined_parts,
-    joined_runs,
-    outside_runs,
-    predict_runs,
-    published_runs,
-)
+from perfmodel.evidence.runs import joined_parts, joined_runs, outside_runs, predict_runs, published_runs
+from perfmodel.evidence.systems_fit import _fit_serving, all_reduce_wait_cycles, fitted_evidence
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import CALIBRATION_NAME, calibrated_systems

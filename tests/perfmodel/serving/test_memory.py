@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.evidence.systems_fit import outside_runs, published_runs
+from perfmodel.evidence.runs import outside_runs, published_runs
 from perfmodel.serving.memory import largest_batch, memory, weight_bytes
 from perfmodel.serving.systems import load_system
 from tests.perfmodel.serving.cases import A100, FLASH, FT, RUN
