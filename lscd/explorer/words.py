@@ -52,10 +52,14 @@ def _fits(view: View) -> Fact:
 
 def _throughput(view: View) -> Fact:
     rate, dense = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
+    low, high = map(float, view.run.tokens_per_gpu_s_interval)
+    dense_low, dense_high = map(float, view.dense.tokens_per_gpu_s_interval)
     against = "" if view.state.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
     if against and not view.dense.memory.fits:
         against += ", which does not fit"
-    notes = [against, *_warnings(view)]
+    elif against and low <= dense_high and dense_low <= high:
+        against += ", a tie: their intervals overlap"
+    notes = [f"90 % interval {low:,.1f} – {high:,.1f}", against, *_warnings(view)]
     return Fact("throughput", "Tokens per GPU-second", f"{rate:,.1f}", "; ".join(note for note in notes if note))
 
 

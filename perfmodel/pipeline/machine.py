@@ -1,8 +1,9 @@
 """A GPU as the simulator sees it: how many cycles of the SM clock each resource needs for one unit of work.
 
 Everything but the free parameters comes from the datasheet or from published microbenchmarks. Device memory serves what
-its kind sustains in a long read: the same share of the datasheet's rate as in every closed form. What an SM can have in
-flight needs no rate of its own: it is what the stages of its blocks have asked for and not yet received.
+its kind sustains in a long read, Tensor Cores what the board can power: the same limits as in every closed form. A
+closed form's share of the Tensor Cores' peak is no input here: it should come out of the simulated waits. What an SM
+can have in flight needs no rate of its own: it is what the stages of its blocks have asked for and not yet received.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Gpu
-from perfmodel.kernels.limits import streamed_share
+from perfmodel.kernels.limits import power_flops_per_s, streamed_share
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
@@ -57,7 +58,8 @@ class Machine:
         cycles[Resource.L2] = clock / gpu.l2.bandwidth_bytes_per_s
         cycles[Resource.PORT] = 1 / (L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
         cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock
-        cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * (gpu.clock.tensor_hz or clock) / gpu.peak.fp16_tensor
+        at_peak = (gpu.clock.tensor_hz or clock) / gpu.peak.fp16_tensor
+        cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * max(at_peak, clock / power_flops_per_s(gpu))
         cycles[Resource.ISSUE] = 1 / gpu.sm.schedulers
         return cls(
             gpu=gpu,

@@ -25,7 +25,10 @@ ACCESS_INSTRUCTIONS = 2  # an access and its address or predicate
 SCATTER_INSTRUCTIONS = 8  # per word: unpack place and value, form the address, store
 # Each further wavefront of a store whose banks collide holds its warp as long as so many instructions. Chosen, as the
 # only number here, by a time: medians of Flash-LLM without reordering on an A100-40GB (`spinfer-rerun-boxplot`).
-CONFLICT_INSTRUCTIONS = 2
+CONFLICT_INSTRUCTIONS = 1.5
+# Registers of a thread of Flash-LLM: a third-party nsys report on an A6000; at 64 tokens half as many hold words and
+# results, so that three blocks fit (`tiled_csl.BLOCKS_BY_REGISTERS_AT_64`).
+REGISTERS, REGISTERS_AT_64 = 246, 168
 DECODE_INSTRUCTIONS = 14  # per 8 x 8 bitmap and warp: two bit tests, masks, population counts, two reads, select, pack
 # Population counts of a 64-bit mask and of its lower part are 4 instructions, which run on 16 lanes of the whole SM
 # (CUDA C++ Programming Guide, throughput of arithmetic instructions, 7.x to 9.0): 8 issue slots each.
@@ -219,7 +222,7 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     tile = Tile(256 if n <= 32 else 128, min(max(n, 16), 128), what_if.tile_k or 64)
     if what_if.register_decode:
         what_if.check_for("flash-llm that decodes in registers", "register_decode", "double_buffer", "tile_k")
-        return _decoding("flash-llm", machine, product, what_if, tile, 246)
+        return _decoding("flash-llm", machine, product, what_if, tile, REGISTERS)
     buffers = 2 if what_if.double_buffer else 1
     skip = buffers - 1
     a_bytes = FP16_BYTES * tile.rows * tile.depth
@@ -247,9 +250,10 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     )
     shared = max(2 * FP16_BYTES * (tile.rows + tile.columns) * tile.depth, FP32_BYTES * (tile.rows + 4) * tile.columns)
     return Program(
-        name="flash-llm", tile=tile, buffers=buffers, shared_bytes=shared, registers_per_thread=246, threads=THREADS,
+        name="flash-llm", tile=tile, buffers=buffers, shared_bytes=shared, threads=THREADS,
+        registers_per_thread=REGISTERS_AT_64 if n == 64 else REGISTERS,
         stages=(*stages, store_stage(machine, product, tile, min(n, 128))), pad_nonzeros=VECTOR_BYTES // WORD_BYTES,
-        source="AlibabaResearch/flash-llm csrc, commit 1d2828a; 246 registers: third-party nsys report on an A6000",
+        source="AlibabaResearch/flash-llm csrc, commit 1d2828a",
     )  # fmt: skip
 
 

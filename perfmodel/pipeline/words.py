@@ -21,7 +21,7 @@ RATES = MappingProxyType(
     {
         "dram": "DRAM, of the sustained rate",
         "l2": "L2, of the catalogue's read rate",
-        "tensor": "Tensor Cores, of the dense FP16 peak at boost clock",
+        "tensor": "Tensor Cores, of what peak and power allow",
         "shared": "shared memory, of its peak rate",
         "issue": "issue slots, of one instruction per scheduler and cycle",
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from perfmodel.plotting.style import BLACK, BLUE, COLUMN_WIDTH, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW
 
@@ -152,7 +152,7 @@ def waits(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 def agreement(table: pd.DataFrame) -> Figure:
     """Simulated over predicted time, one panel per GPU; ``table``: ``gpu, n, sparsity, ratio, within``.
 
-    In brackets where the simulated time is outside the prediction's interval.
+    Framed where the simulated time is outside the prediction's interval.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
     figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.7), sharey=True)
@@ -163,8 +163,10 @@ def agreement(table: pd.DataFrame) -> Figure:
         image = axes.imshow(grid, cmap="PuOr", vmin=0.7, vmax=1.3, aspect="auto", origin="lower")
         for (row, column), ratio in np.ndenumerate(grid.to_numpy()):
             colour = "white" if abs(ratio - 1) > 0.2 else "black"
-            words = f"{ratio:.2f}" if inside.iloc[row, column] else f"({ratio:.2f})"
-            axes.text(column, row, words, ha="center", va="center", fontsize=6.2, color=colour)
+            axes.text(column, row, f"{ratio:.2f}", ha="center", va="center", fontsize=6.2, color=colour)
+            if not inside.iloc[row, column]:
+                corner = column - 0.45, row - 0.45
+                axes.add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor=BLACK, linewidth=1.6))
         axes.set_xticks(range(grid.shape[1]), [f"{100 * value:.0f}" for value in grid.columns], fontsize=7.5)
         axes.set_yticks(range(grid.shape[0]), grid.index)
         axes.set(title=gpu, xlabel="sparsity [%]")

@@ -20,3 +20,10 @@ def test_the_verdict_follows_the_memory() -> None:
 )
 def test_the_accuracy_tile_follows_published_pruning(sparsity: float, value: str) -> None:
     assert facts(State(sparsity=sparsity))["accuracy"].value == value
+
+
+@pytest.mark.parametrize(("sparsity", "tie"), [(0.5, True), (0.9, False)])
+def test_the_throughput_tile_says_tie_where_intervals_overlap(sparsity: float, tie: bool) -> None:
+    note = facts(State(model="opt-30b", gpus=2, batch=16, sparsity=sparsity))["throughput"].note
+    assert note.startswith("90 % interval")
+    assert ("a tie: their intervals overlap" in note) == tie

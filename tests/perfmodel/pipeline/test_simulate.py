@@ -41,7 +41,7 @@ def test_work_is_conserved(kernel, n, sparsity):
     demand = sum(program.demand(count, stored * count) for count in tiles) * grid.row_blocks * grid.column_blocks
     # The few simulated SMs draw the shorter last split a little more or less often than all SMs do.
     assert_allclose(result.dram_bytes, demand[Resource.DRAM], rtol=5e-3)
-    cycles = demand * result.machine.cycles_per_unit * 1.0
+    cycles = demand * result.machine.cycles_per_unit
     cycles[[Resource.TENSOR, Resource.SHARED, Resource.ISSUE]] /= result.machine.sm_count
     for name, share in result.busy.items():
         used = share * result.time_s * result.machine.clock_hz
