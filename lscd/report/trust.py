@@ -66,7 +66,7 @@ def _shown_summary(table: pd.DataFrame) -> pd.DataFrame:
             "worst GPU": worst.to_numpy(),
             "weights in the L2": in_l2.where(table["l2_rows"] > 0, "").to_numpy(),
             "in its 90 % interval": table["covered"].map(lambda value: percent(value, 0)).to_numpy(),
-            "upper / lower end": table["width"].map("{:.2f}".format).to_numpy(),
+            "high / low": table["width"].map("{:.2f}".format).to_numpy(),
         }
     )
 
@@ -191,7 +191,7 @@ def interval_coverage(context: Context) -> Exhibit:
         ),
         sources=tuple(sorted(context.joined["source"].unique())),
         table=table,
-        shown=shown.rename(columns={"width": "upper / lower end"}),
+        shown=shown.rename(columns={"width": "high / low"}),
     )
 
 
