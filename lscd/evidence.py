@@ -114,6 +114,7 @@ def validate(
     by: Annotated[str, typer.Option(help=f"Groups of rows, of {','.join(GROUPS)}.")] = "kernel,source,gpu",
 ) -> None:
     """Print the error of every model of kernels and of whole runs: fitted rows, rows held out, or your own rows."""
+    from perfmodel.evidence.run_spread import judged_runs
     from perfmodel.evidence.validation import join_predictions
     from perfmodel.kernels.fits import unmeasured_kernels
 
@@ -121,28 +122,27 @@ def validate(
     if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
         raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
     joined = join_predictions(None if own is None else _read_own(own))
-    if own is None:
-        _print_summary(joined)
+    runs = None if own is not None else judged_runs()
+    if runs is not None:
+        _print_summary(joined, runs)
     say("Error of the predicted time, predicted / measured - 1; mean and median of its size, bias of its sign.")
     _print_errors(joined, groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
-    if own is None:
-        from perfmodel.evidence.runs import joined_runs
-
+    if runs is not None:
         say("Whole models: error of the time per token.")
-        _print_errors(joined_runs(), list(RUN_GROUPS))
+        _print_errors(runs, list(RUN_GROUPS))
 
 
-def _print_summary(joined: pd.DataFrame) -> None:
+def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:
     """A line each: every kernel, every source of whole runs, and how often the winner is the right one."""
-    from perfmodel.evidence.runs import joined_runs
     from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
 
     headline("Mean error of the time on rows that no fit saw:")
     for kernel, row in kernel_summary(joined).iterrows():
         say(f"{kernel}: {_kernel_words(row)}.")
-    for source, row in run_summary(joined_runs()).iterrows():
-        say(f"{source}: {row['mean']:.1%} on {row['rows']} runs, worst {row['worst']} {row['worst_mean']:.1%}.")
+    for source, row in run_summary(runs).iterrows():
+        words = f"{row['mean']:.1%} on {row['rows']} runs, worst {row['worst']} {row['worst_mean']:.1%}"
+        say(f"{source}: {words}; {_interval_words(row)}.")
     for question, row in verdicts(joined).iterrows():
         say(f"Right winner, {question}: {row['right']:.1%} of {row['cases']:.0f} that differ by more than 5 %.")
     for row in flash_llm_break_evens().itertuples():
@@ -155,9 +155,11 @@ def _kernel_words(row: pd.Series) -> str:
     words = f"{row['mean']:.1%} on {row['rows']:,} rows of {gpus}"
     if row["l2_rows"]:
         words += f"; with weights in the L2 {row['l2_mean']:.1%} on {row['l2_rows']:,}"
-    if not math.isnan(row["covered"]):
-        words += f"; 90 % intervals hold {row['covered']:.0%}, upper over lower end {row['width']:.2f}"
-    return words
+    return words if math.isnan(row["covered"]) else f"{words}; {_interval_words(row)}"
+
+
+def _interval_words(row: pd.Series) -> str:
+    return f"90 % intervals hold {row['covered']:.0%}, upper over lower end {row['width']:.2f}"
 
 
 def _print_errors(joined: pd.DataFrame, groups: list[str]) -> None:

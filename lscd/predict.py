@@ -74,19 +74,21 @@ def _predict_one(
         found = list(predict_all(record, m, k, n, sparsity, **how))
     evidence = kernel_evidence(calibrated(BASELINE))
     joined = join_predictions(evidence[evidence["gpu"] == record.key])
-    results = [_row(tokens, prediction, joined, m, k, sparsity) for tokens, prediction in found]
+    results = [_row(prediction, joined, (m, k, tokens, sparsity), how) for tokens, prediction in found]
     if as_json:
         question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity, **how}
         print(json.dumps({**question, "kernels": results}, indent=2))
     else:
         called = f"{record.name}, launched from a {how['launch']}, {how['cache']} cache"
-        _print(called, m, k, n, sparsity, results)
+        _print(called, m, k, n, sparsity, how, results)
 
 
-def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, sparsity: float) -> dict[str, Any]:
+def _row(
+    prediction: Prediction, joined: pd.DataFrame, product: tuple[int, int, int, float], how: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "kernel": prediction.kernel,
-        "n": n,
+        "n": product[2],
         "time_us": float(prediction.time_s) * 1e6,
         "lo_us": float(prediction.lo_s) * 1e6,
         "hi_us": None if prediction.at_least else float(prediction.hi_s) * 1e6,
@@ -94,7 +96,7 @@ def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, s
         "dram_bytes": float(prediction.dram_bytes),
         "bound": str(prediction.bound.item()),
         "extrapolated": bool(prediction.extrapolated),
-        "evidence": _evidence(joined, prediction.kernel, prediction.gpu, m, k, n, sparsity),
+        "evidence": _evidence(prediction, joined, product, how),
         "measured": prediction.measured,
         "at_least": bool(prediction.at_least),
         "in_l2": bool(prediction.resident),
@@ -102,34 +104,48 @@ def _row(n: int, prediction: Prediction, joined: pd.DataFrame, m: int, k: int, s
 
 
 def _evidence(
-    joined: pd.DataFrame, kernel: str, gpu: str, m: int, k: int, n: int, sparsity: float
+    prediction: Prediction, joined: pd.DataFrame, product: tuple[int, int, int, float], how: dict[str, Any]
 ) -> dict[str, Any] | None:
     """The nearest published row, and the model's mean error on rows of this kernel it was not fitted on."""
+    from perfmodel.evidence.summary import held_out
     from perfmodel.evidence.validation import nearest_evidence
     from perfmodel.kernels import KERNELS
 
-    row = nearest_evidence(joined, kernel, gpu, m, k, n, sparsity)
+    (m, k, n, sparsity), kernel, gpu = product, prediction.kernel, prediction.gpu
+    asked = {"launch": how["launch"], "resident": bool(prediction.resident)}
+    row = nearest_evidence(joined, kernel, gpu, *product, **asked)
     if row is None:
         return None
-    held_out = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu) & ~joined["fitted"]]
+    scored = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu)]
+    scored = held_out(scored[~scored["resident"]])
     same_shape = (row["m"], row["k"], row["n"]) == (m, k, n)
     any_sparsity = not KERNELS[kernel].format.depends_on_sparsity
     exact = same_shape and (row["sparsity"] == sparsity or any_sparsity)
+    called = {"launch": str(row["launch"]), "in_l2": bool(row["resident"]), "split_k": _whole(row["split_k"])}
+    exact &= (called["launch"], called["in_l2"]) == tuple(asked.values())
+    exact &= how["split_k"] in (None, called["split_k"])
     return {
         "exact": bool(exact),
         "m": int(row["m"]),
         "k": int(row["k"]),
         "n": int(row["n"]),
         "sparsity": float(row["sparsity"]),
+        **called,
         "time_us": float(row["time_us"]),
         "error": float(row["error"]),
         "fitted": bool(row["fitted"]),
         "source": str(row["source"]),
-        "held_out_mean_error": None if held_out.empty else float(held_out["error"].abs().mean()),
+        "held_out_mean_error": None if scored.empty else float(scored["error"].abs().mean()),
     }
 
 
-def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict[str, Any]]) -> None:
+def _whole(number: float) -> int | None:
+    return None if math.isnan(number) else int(number)
+
+
+def _print(
+    gpu: str, m: int, k: int, n: int, sparsity: float, how: dict[str, Any], results: list[dict[str, Any]]
+) -> None:
     headline(_fastest(results))
     say(f"{m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
     far = [row["kernel"] for row in results if row["measured"] and row["extrapolated"]]
@@ -151,7 +167,7 @@ def _print(gpu: str, m: int, k: int, n: int, sparsity: float, results: list[dict
             *_times(row),
             f"{row['dram_bytes'] / 1e6:.1f}",
             row["bound"],
-            _evidence_words(row, m, k, n, sparsity),
+            _evidence_words(row, m, k, n, sparsity, how),
         )
         for row in results
     ]
@@ -188,17 +204,17 @@ def _fastest(results: list[dict[str, Any]]) -> str:
 
 def _first(ranked: list[dict[str, Any]]) -> str:
     """The first of ``ranked``, or its tie with those whose intervals overlap its own."""
-    from perfmodel.kernels import KERNELS
+    from perfmodel.kernels import VARIANTS
 
-    best, variant = ranked[0], KERNELS[ranked[0]["kernel"]].slower_variant
-    ties = [row["kernel"] for row in ranked[1:] if row["lo_us"] <= best["hi_us"] and row["kernel"] != variant]
+    best = ranked[0]
+    ties = [row["kernel"] for row in ranked[1:] if row["lo_us"] <= best["hi_us"] and row["kernel"] not in VARIANTS]
     gain = f"({best['speedup_vs_dense']:.2f}x dense)"
     if ties:
         return f"{best['kernel']} {gain} ties with {', '.join(ties)}, whose intervals overlap its own"
     return f"{best['kernel']} is the fastest {gain}"
 
 
-def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float) -> str:
+def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float, how: dict[str, Any]) -> str:
     """Measured time and our error there, and in what that row differs from the question."""
     from perfmodel.kernels import KERNELS
 
@@ -214,6 +230,9 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float
         f"N = {found['n']}": found["n"] != row["n"],
         f"sparsity {found['sparsity']:g}": found["sparsity"] != sparsity
         and KERNELS[row["kernel"]].format.depends_on_sparsity,
+        f"split-K {found['split_k']}": how["split_k"] not in (None, found["split_k"]),
+        f"launched from a {found['launch']}": found["launch"] != how["launch"],
+        "weights in the L2" if found["in_l2"] else "weights in memory": found["in_l2"] != row["in_l2"],
     }
     return f"{padded}{words}, at {', '.join(part for part, differs in other.items() if differs)}"
 

@@ -49,7 +49,7 @@ def layer_times(
     Returns
     -------
     tuple of ndarray
-        Broadcast shape of the inputs; NaN where the kernel cannot take the tokens.
+        Broadcast shape of the inputs; NaN where the kernel cannot take the tokens, or only a bound of it is known.
     """
     chosen = kernel_model(kernel)
     machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
@@ -61,7 +61,8 @@ def layer_times(
         count, each = matrix.products(tokens)
         padded = chosen.padded_n(each)
         shape = Shape.of(matrix.m, matrix.k, np.where(np.isnan(padded), each, padded), s)
-        time_s = np.where(np.isnan(padded), np.nan, chosen.time(machine, shape, calibrated(kernel)).time_s)
+        unknown = np.isnan(padded) | chosen.at_least(shape)
+        time_s = np.where(unknown, np.nan, chosen.time(machine, shape, calibrated(kernel)).time_s)
         asked = Shape.of(matrix.m, matrix.k, each, 0.0)
         own = own + count * time_s
         dense = dense + count * KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE)).time_s

@@ -21,7 +21,7 @@ from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.formats import FORMATS, check_sparsity
-from perfmodel.kernels import BASELINE, KERNELS, Machine
+from perfmodel.kernels import BASELINE, KERNELS, VARIANTS, Machine
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.fits import unmeasured_kernels
@@ -252,9 +252,8 @@ def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> l
         If a format is unknown or no kernel model reads it, or nothing is left.
     """
     hidden = () if unmeasured else unmeasured_kernels()
-    variants = {model.slower_variant for model in KERNELS.values()}  # the same kernel, and never the better choice
     known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
-    known = [model for model in known if model.name not in variants]
+    known = [model for model in known if model.name not in VARIANTS]
     readable = list(dict.fromkeys(model.format_name for model in known))
     for name in formats:
         if name in FORMATS and name not in readable:

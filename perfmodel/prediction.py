@@ -48,7 +48,7 @@ class Prediction:
         True where ``time_s`` is a lower bound and nothing more is known: ``hi_s`` is infinite, and nothing may be
         ranked by it.
     resident : ndarray of bool
-        True where a warm call finds its weights in the L2.
+        True where warm calls have all copies of their weights in the L2, or nearly: `Call.resident`.
     """
 
     kernel: str
@@ -151,7 +151,7 @@ def predict(
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)
     weight_bytes = model.format.bytes_of(shape.m, shape.k, shape.sparsity)
     resident = call.resident(machine, weight_bytes)
-    from_l2 = resident & (result.bound == Bound.MEMORY)
+    from_l2 = call.mostly_hits(machine, weight_bytes) & (result.bound == Bound.MEMORY)
     bound = np.where(from_l2, np.array(Bound.L2, dtype=object), result.bound)
     full = np.broadcast(*vars(shape).values(), *vars(call).values()).shape
     return Prediction(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from lscd.explorer.view import View
 from perfmodel.catalog import load_gpu
-from perfmodel.kernels import BASELINE
+from perfmodel.kernels import BASELINE, VARIANTS
 from perfmodel.plotting.style import BLACK, BLUE, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, SKY, VERMILION
 from perfmodel.serving.systems import HOST
 from perfmodel.units import GIGA, TERA
@@ -124,7 +124,8 @@ def kernel_times(view: View) -> Chart:
     ]
     known = table[table["measured"] & ~table["at_least"]]
     best = known.iloc[0]
-    ties = known["title"][(known["lo_us"] <= best["hi_us"]) & (known["kernel"] != best["kernel"])]
+    rivals = known[(known["kernel"] != best["kernel"]) & ~known["kernel"].isin(VARIANTS)]
+    ties = rivals["title"][rivals["lo_us"] <= best["hi_us"]]
     tie = f", a tie with {', '.join(ties)}" if len(ties) else ""
     words = (
         f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us{tie}; cuBLAS "

@@ -52,11 +52,11 @@ def predicted_runs() -> pd.DataFrame:
 
 
 def published_runs() -> pd.DataFrame:
-    """Published runs that fit, with prediction and error."""
+    """Published runs that fit, with prediction and error of the time per token, as `lscd validate` has it."""
     runs = load_published()
     runs = runs[runs["fits"]].reset_index(drop=True)
     runs["predicted_tokens_per_gpu_s"] = predict_runs(runs)
-    runs["error"] = runs["predicted_tokens_per_gpu_s"] / runs["tokens_per_gpu_s"] - 1
+    runs["error"] = runs["tokens_per_gpu_s"] / runs["predicted_tokens_per_gpu_s"] - 1
     return runs
 
 
@@ -83,9 +83,9 @@ def throughput(context: Context) -> Exhibit:
         title="Tokens per GPU-second",
         finding=(
             f"Best against best on two GPUs, OPT-66B in Flash-LLM yields {' and '.join(ratios)}. "
-            f"Mean error {percent(means['opt-66b'])} on OPT-66B, and on two models that took no part in the fit "
-            f"{percent(means['opt-30b'])} (OPT-30B) and {percent(means['opt-175b'])} (OPT-175B); the worst miss is "
-            f"{TITLES[worst['system']]} on {load_model(worst['model']).name} at batch {worst['batch']}: "
+            f"Mean error of the time per token: {percent(means['opt-66b'])} on OPT-66B, and on two models that took no "
+            f"part in the fit {percent(means['opt-30b'])} (OPT-30B) and {percent(means['opt-175b'])} (OPT-175B); the "
+            f"worst miss is {TITLES[worst['system']]} on {load_model(worst['model']).name} at batch {worst['batch']}: "
             f"{worst['error']:+.0%}."
         ),
         evidence=(
@@ -254,11 +254,11 @@ def errors(context: Context) -> Exhibit:
     return Exhibit(
         name="end_to_end_errors",
         title="How wrong is that?",
-        finding=(f"Mean error of the throughput: {goals[0]}; held out: {goals[1]} and {goals[2]}."),
+        finding=(f"Mean error of the time per token: {goals[0]}; held out: {goals[1]} and {goals[2]}."),
         evidence=(
-            "Throughput error, predicted / published - 1; for all-reduces error of the time. Five numbers for all "
-            "models: four fitted on OPT-66B and a profile of small kernels on an RTX 4090, the wait at an all-reduce "
-            "on a published breakdown of LLaMA-70B."
+            "Error of a run's time per token, and of an all-reduce's time, predicted / published - 1. Five numbers for "
+            "all models: four fitted on OPT-66B and a profile of small kernels on an RTX 4090, the wait at an "
+            "all-reduce on a published breakdown of LLaMA-70B."
         ),
         sources=(*SOURCES, "quant-llm-figures", "aiconfigurator-nccl", "aiconfigurator-tensorrt-llm"),
         table=table,

@@ -24,7 +24,7 @@ from perfmodel.evidence.speedups import (
     same_winner,
 )
 from perfmodel.evidence.summary import second_sources
-from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
 from perfmodel.kernels.fits import calibrated
 from perfmodel.plotting import kernels as draw_kernels
 from perfmodel.plotting import serving as draw_serving
@@ -36,7 +36,6 @@ SWEEP_SHAPE = {"m": 28672, "k": 8192, "n": 16}
 SWEEP_KERNELS = ("cublas", "bitmap", "flash-llm-noreorder", "sparta", "sputnik")
 SWEEP, BOXES, TOKENS = "spinfer-fig1", "spinfer-fig10", "spinfer-fig16"
 RUNS, PARTS = "spinfer-fig13-14", "spinfer-fig15"
-BOUNDED = ("cusparse",)  # beyond one token its model gives a lower bound of the time only
 SYSTEMS = {
     "fastertransformer+bitmap": "SpInfer",
     "fastertransformer+flash-llm-noreorder": "Flash-LLM, not reordered",
@@ -127,7 +126,8 @@ def box_plots(context: Context) -> Exhibit:
     worst = seen.loc[seen["error"].abs().idxmax()]
     pairs = head_to_head(seen)
     spread, predicted_spread = (_spread(table, which) for which in ("", "predicted_"))
-    bounded = boxplots().query("source == @BOXES and kernel in @BOUNDED")["speedup_median"]
+    boxes = boxplots()
+    bounded = boxes.loc[(boxes["source"] == BOXES) & boxes["kernel"].isin(BOUNDED), "speedup_median"]
     return Exhibit(
         name="spinfer_box_plots",
         title=f"Speed-ups on {len(boxplot_shapes())} shapes (SpInfer, Fig 10)",

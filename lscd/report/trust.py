@@ -13,12 +13,12 @@ from perfmodel.evidence.speedups import boxplot_shapes
 from perfmodel.evidence.summary import flash_llm_break_evens, held_out, kernel_summary, second_sources, verdicts
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import crossovers, error_statistics
+from perfmodel.kernels import BOUNDED
 from perfmodel.plotting import validation as draw
 from perfmodel.prediction import predict
 
 THIN = 400  # rows drawn of one source and GPU; thousands of dense rows would hide the rest
 VARYING = ("flash-llm", "sparta", "sputnik", "macko")
-NOT_TRUSTED = "cusparse"
 RERUN_TOKENS = 8
 SOURCE_TITLES = {
     BOXPLOT_SOURCE: "rerun by others",
@@ -31,7 +31,7 @@ def summary(context: Context) -> Exhibit:
     """A line a kernel on held-out rows: what `lscd validate` prints first."""
     table = kernel_summary(context.joined)
     answered = verdicts(context.joined)
-    judged = table.drop(index=NOT_TRUSTED)
+    judged = table.drop(index=list(BOUNDED))
     worst = judged["worst_mean"].idxmax()
     winners, pairs = answered["right"].iloc[0], answered["right"].iloc[2]
     return Exhibit(
@@ -111,7 +111,7 @@ def crossover_sparsity_of(kernel: str, gpu: str, n: int) -> float:
 
 def across_gpus(context: Context) -> Exhibit:
     """Predicted against measured on all GPUs with evidence."""
-    joined = context.joined[(context.joined["kernel"] != NOT_TRUSTED) & ~context.joined["resident"]]
+    joined = context.joined[~context.joined["kernel"].isin(BOUNDED) & ~context.joined["resident"]]
     drawn = joined.groupby(["source", "gpu", "fitted"], group_keys=False)[joined.columns.tolist()].apply(
         lambda rows: rows.sample(min(THIN, len(rows)), random_state=0)
     )
@@ -153,7 +153,7 @@ def residuals(context: Context) -> Exhibit:
 
 def crossover_points(context: Context) -> Exhibit:
     """Measured and predicted sparsity at which sparse overtakes dense."""
-    table = crossovers(context.joined[(context.joined["kernel"] != NOT_TRUSTED) & ~context.joined["resident"]]).dropna()
+    table = crossovers(context.joined[~context.joined["kernel"].isin(BOUNDED) & ~context.joined["resident"]]).dropna()
     table["difference"] = table["predicted"] - table["measured"]
     groups = table.groupby(["kernel", "gpu"])["difference"]
     means = groups.apply(lambda values: values.abs().mean())

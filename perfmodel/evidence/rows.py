@@ -53,9 +53,9 @@ def kernel_evidence(dense_parameters: Any) -> pd.DataFrame:
 
 
 def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with a column ``resident``: True where warm calls find their weights in the L2, all copies of them.
+    """``rows`` with a column ``resident``: True where warm calls have their weights, all copies, in the L2 or nearly.
 
-    Such rows are neither fitted nor scored with the others: they time the L2, not device memory.
+    Such rows are neither fitted nor scored with the others: what they time is rather the L2 than device memory.
     """
     resident = np.zeros(len(rows), dtype=bool)
     for (kernel, gpu), places in rows.groupby(["kernel", "gpu"]).indices.items():

@@ -3,8 +3,9 @@
 Only runs that no fit has seen are asked, and none of OPT-175B, which stays a test. Each spread is measured on the
 groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on the A100, requests of some length;
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
-two cards; ``system`` on engines with attention of their own. Groups weigh alike however many runs they hold. Left out
-are gpt-fast, which is predicted as FasterTransformer and is not, and models so small that the host decides.
+two cards; ``system`` on engines with attention of their own. Groups weigh alike however many runs they hold. Of cards
+and engines few groups tell, and a question is about one more: there the share to hold is conformal prediction's. Left
+out are gpt-fast, which is predicted as FasterTransformer and is not, and models so small that the host decides.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ NOT_ITSELF = "gpt-fast-a100"
 LEAST_PARAMETERS = 6e9  # of smaller models the host decides, which is not modelled
 NOTHING = dict.fromkeys(SPREADS, 0.0)
 ORDER = ("inside", "prefill", "gpu", "system")  # each is what its own groups need beyond the ones before
+AWAY = ("gpu", "system")
 
 
 def run_spread(parameters: SystemParameters | None = None) -> dict[str, float]:
@@ -124,11 +126,13 @@ def _is_large(model: str) -> bool:
 
 
 def _needed(rows: pd.DataFrame, found: dict[str, float], name: str) -> float:
-    """Spread that, joined to those found before, holds 90 % of each group of ``rows``, groups weighing alike."""
+    """Spread that, joined to those found before, holds `COVERED` of ``rows``, groups weighing alike."""
     side = np.where(rows["log_error"] > 0, rows["kernel_faster"], rows["kernel_slower"])
     before = side**2 + sum(_weight(rows, key) ** 2 * value**2 for key, value in found.items())
     beyond = np.sqrt(np.maximum(rows["log_error"] ** 2 - before, 0)) / _weight(rows, name)
     weight = 1 / rows.groupby("group")["group"].transform("size").to_numpy()
     order = np.argsort(beyond.to_numpy())
     reached = np.cumsum(weight[order]) / weight.sum()
-    return float(beyond.to_numpy()[order][np.searchsorted(reached, COVERED - 1e-9)])
+    groups = rows["group"].nunique()
+    level = min(1.0, COVERED * (groups + 1) / groups) if name in AWAY else COVERED
+    return float(beyond.to_numpy()[order][np.searchsorted(reached, level - 1e-9)])

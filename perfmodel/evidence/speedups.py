@@ -154,8 +154,13 @@ def _pairs(speedups: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     for key, rows in speedups.groupby(["source", "gpu", "n", "sparsity"], sort=False):
         for (_, first), (_, second) in combinations(rows.iterrows(), 2):
             published, predicted = (first[name] / second[name] for name in ("published", "predicted"))
-            if abs(np.log(published)) > np.log1p(CLEARLY):
+            if is_clear(published):
                 yield (*key, first["kernel"], second["kernel"], published, predicted)
+
+
+def is_clear(ratio: Any) -> Any:
+    """Whether two times of this ``ratio`` differ by more than `CLEARLY`; a number or an array."""
+    return np.abs(np.log(ratio)) > np.log1p(CLEARLY)
 
 
 def same_winner(pairs: pd.DataFrame) -> Array:
@@ -183,5 +188,6 @@ def against_dense(joined: pd.DataFrame) -> pd.DataFrame:
     pairs = sparse.merge(dense, on=case, suffixes=("", "_dense"))
     pairs["published"] = pairs["time_us_dense"] / pairs["time_us"]
     pairs["predicted"] = pairs["predicted_us_dense"] / pairs["predicted_us"]
-    clear = abs(np.log(pairs["published"])) > np.log1p(CLEARLY)
-    return pairs.loc[clear, [*case, "kernel", "sparsity", "published", "predicted"]].reset_index(drop=True)
+    return pairs.loc[is_clear(pairs["published"]), [*case, "kernel", "sparsity", "published", "predicted"]].reset_index(
+        drop=True
+    )

@@ -13,9 +13,17 @@ import numpy as np
 from perfmodel.catalog import load_kernel_times
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE, boxplot_baseline
 from perfmodel.evidence.rows import with_residency
-from perfmodel.evidence.speedups import against_dense, break_evens, head_to_head, published_speedups, same_winner
+from perfmodel.evidence.run_spread import run_coverage
+from perfmodel.evidence.speedups import (
+    against_dense,
+    break_evens,
+    head_to_head,
+    is_clear,
+    published_speedups,
+    same_winner,
+)
 from perfmodel.evidence.uncertainty import coverage
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import BOUNDED, KERNELS
 from perfmodel.kernels.fits import kernel_fits
 
 if TYPE_CHECKING:
@@ -70,10 +78,17 @@ def _weighted(intervals: pd.DataFrame, column: str) -> float:
 
 
 def run_summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a source of whole runs, on held-out runs: ``rows, mean, worst`` (model, GPUs, system), ``worst_mean``."""
+    """One row a source of whole runs, on those of `judged_runs` that no fit saw.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index: source. ``rows, mean`` (absolute error of the time per token), ``worst`` (model, GPUs, system) and
+        ``worst_mean``; ``covered, width`` of `run_coverage`.
+    """
     import pandas as pd
 
-    found = {}
+    found, intervals = {}, run_coverage(runs)
     for source, group in runs[~runs["fitted"]].groupby("source", sort=False):
         size = group["error"].abs()
         names = group["model"] + " on " + group["gpus"].astype(str) + " x " + group["gpu"] + ", " + group["system"]
@@ -83,6 +98,8 @@ def run_summary(runs: pd.DataFrame) -> pd.DataFrame:
             "mean": size.mean(),
             "worst": by_case.idxmax(),
             "worst_mean": by_case.max(),
+            "covered": _weighted(intervals[intervals["source"] == source], "covered"),
+            "width": _weighted(intervals[intervals["source"] == source], "width"),
         }
     return pd.DataFrame.from_dict(found, orient="index")
 
@@ -92,14 +109,7 @@ def second_sources() -> pd.DataFrame:
     """`published_speedups`, with the baseline of the one source that printed its own cuBLAS fitted to it; no bounds."""
     evidence = with_residency(load_kernel_times())
     table = published_speedups({BOXPLOT_SOURCE: boxplot_baseline(evidence)})
-    bounded = table["kernel"].isin([name for name in KERNELS if _only_bounds(name)])
-    return table[~bounded].reset_index(drop=True)
-
-
-def _only_bounds(kernel: str) -> bool:
-    from perfmodel.kernels import Shape
-
-    return bool(KERNELS[kernel].at_least(Shape.of(1, 1, 8, 0.5)))
+    return table[~table["kernel"].isin(BOUNDED)].reset_index(drop=True)
 
 
 def verdicts(joined: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +123,7 @@ def verdicts(joined: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     medians = second_sources()
-    medians = medians[abs(np.log(medians["published"])) > np.log1p(0.05)]
+    medians = medians[is_clear(medians["published"])]
     asked = {
         "faster than dense, measured rows": against_dense(joined),
         "faster than dense, published speed-ups": medians,

@@ -31,7 +31,7 @@ from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
 from perfmodel.evidence.rows import calls, machines, shapes_of
-from perfmodel.kernels import Machine, kernel_model
+from perfmodel.kernels import BOUNDED, Machine, kernel_model
 from perfmodel.kernels.fits import MANY_TOKENS, interval, kernel_parameters
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ FEWEST = 8  # rows that make a quantile worth having
 SMALLEST = 0.02  # no interval is narrower: published times themselves are read off pictures to about 1 %
 SHORT = 0.2  # share of latency from which a product counts as short
 NORMAL_Q90_OVER_MEAN = 2.06  # 90 % quantile over mean of the size of a normal error
-OUTLIERS = ("cusparse",)  # not pooled: its error on another GPU says nothing about the other kernels
 COMPARED = ("value", "assumed-gpu", "derived")
 
 
@@ -118,7 +117,8 @@ def spreads(errors: Mapping[str, KernelErrors], without: str | None = None) -> d
         name: [rows for of in _by_one_name(name, errors) for gpu, rows in of.abroad.items() if gpu != without]
         for name in errors
     }
-    pooled = [name for name in errors if name not in OUTLIERS]
+    # A kernel of which for several tokens only a bound is known errs elsewhere in ways that say nothing of the others.
+    pooled = [name for name in errors if name not in BOUNDED]
     elsewhere = Residuals.joined([rows for name in pooled for rows in abroad[name]]).usual.error
     in_l2 = _sampled_in_l2([rows for name in pooled for rows in (errors[name].inside, *abroad[name])])
     result = {}
@@ -255,6 +255,7 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
     left_out = {gpu: spreads(errors, without=gpu) for gpu in {gpu for of in errors.values() for gpu in of.abroad}}
     found = []
     stated = joined["status"].isin(COMPARED) & ~joined["fitted"] & ~joined["at_least"]
+    stated &= ~(joined["resident"] & _resident_like_fitted(joined))  # these made the spread of their kind
     rows = joined[stated & joined["kernel"].isin(list(fitted))]
     for (kernel, gpu, resident), group in rows.groupby(["kernel", "gpu", "resident"]):
         name, fit = str(kernel), fitted[str(kernel)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.catalog.specs import Launch
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
 from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
@@ -50,7 +51,7 @@ def join_predictions(
         latency_share = model.time(machines(group), shape, parameters, calls(group)).latency_share
         rows.loc[group.index, "latency_share"] = latency_share
         rows.loc[group.index, "at_least"] = model.at_least(shape)
-    rows["fitted"] = (fitted_rows(rows) & ~rows["at_least"]) | own
+    rows["fitted"] = (fitted_rows(rows) | own) & ~rows["at_least"]
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
 
@@ -92,11 +93,21 @@ def error_statistics(joined: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def nearest_evidence(
-    joined: pd.DataFrame, kernel: str, gpu: str, m: float, k: float, n: float, sparsity: float
+    joined: pd.DataFrame,
+    kernel: str,
+    gpu: str,
+    m: float,
+    k: float,
+    n: float,
+    sparsity: float,
+    *,
+    launch: str = Launch.STREAM,
+    resident: bool = False,
 ) -> pd.Series | None:
     """The evidence row of this kernel and GPU that lies nearest, or None if there is none.
 
-    Distance is Euclidean in log m, log k, log n and in sparsity, where 0.1 of sparsity counts like a factor of two.
+    Distance is Euclidean in log m, log k, log n and in sparsity, where 0.1 of sparsity counts like a factor of two, and
+    so do another way to launch and weights in the L2 where the product asked for has them in memory, or the reverse.
 
     Parameters
     ----------
@@ -106,6 +117,8 @@ def nearest_evidence(
         Names, as in the evidence.
     m, k, n, sparsity : float
         The product asked for.
+    launch, resident
+        How it is launched, and whether its weights are in the L2.
     """
     rows = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu)]
     if rows.empty:
@@ -113,6 +126,7 @@ def nearest_evidence(
     offsets = [np.log2(rows[column] / value) for column, value in (("m", m), ("k", k), ("n", n))]
     if not (rows["sparsity"] == rows["sparsity"].iloc[0]).all():
         offsets.append((rows["sparsity"] - sparsity) / 0.1)
+    offsets += [(rows["launch"] != launch).astype(float), (rows["resident"] != resident).astype(float)]
     return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
 
 

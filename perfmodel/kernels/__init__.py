@@ -4,6 +4,9 @@
 """
 
 from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
-from perfmodel.kernels.registry import BASELINE, KERNELS, kernel_model
+from perfmodel.kernels.registry import BASELINE, BOUNDED, KERNELS, VARIANTS, kernel_model
 
-__all__ = ["BASELINE", "KERNELS", "Call", "KernelModel", "KernelTime", "Machine", "Shape", "kernel_model"]
+__all__ = [
+    "BASELINE", "BOUNDED", "KERNELS", "VARIANTS", "Call", "KernelModel", "KernelTime", "Machine", "Shape",
+    "kernel_model",
+]  # fmt: skip

@@ -13,10 +13,11 @@ from perfmodel.kernels.machine import Array, Machine, Number
 # The fixed part of a dense product is 5 us where serving stacks replay graphs, 11 us and more where the paper's
 # benchmark launches in a stream. Other benchmarks in a stream lie between: 3 to 9 us in SpInfer's, 12 in MACKO's.
 STREAM_LAUNCH_S = 6e-6
-# Share of the L2's plateau that products reach whose weights it holds: 33 MB in 19 us on an RTX 4090. Cards with HBM
-# read their memory faster than that.
+# Share of the L2's plateau that products reach whose weights it holds: 33 MB in 19 us on an RTX 4090. Never less than
+# what device memory sustains, which is more on an H200, a B200 and a V100.
 L2_READ_SHARE = 0.35
-RESIDENT_L2_SIZES = 1.1  # working sets up to here count as held by the L2
+RESIDENT_L2_SIZES = 1.1  # working sets up to here are rather the L2's than the memory's
+MOSTLY = 0.5
 NEWTON_STEPS = 6
 
 
@@ -86,12 +87,29 @@ class Call:
         return np.where(self.warm, cyclic_misses(self.copies * weight_bytes / machine.kept_bytes), 1.0)
 
     def resident(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:
-        """True where warm calls find all copies of their weights in the L2, or nearly: they time it, not the memory."""
+        """True where warm calls have all copies of their weights in an L2 of this size, or nearly.
+
+        How many reads hit is the least sure there, so such products are fitted and scored apart.
+        """
         return np.asarray(self.warm & (self.copies * weight_bytes <= RESIDENT_L2_SIZES * machine.l2_bytes))
 
-    def memory_s(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
-        """Seconds to bring weights and activations in: what misses from device memory, the rest from the L2."""
-        moved, miss = weight_bytes + other_bytes, self.miss_share(machine, weight_bytes)
+    def mostly_hits(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:
+        """True where most of what a product reads comes from the L2."""
+        return np.asarray(self.miss_share(machine, weight_bytes) < MOSTLY)
+
+    def dram_bytes(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
+        """Bytes of weights and activations that come from device memory."""
+        return np.asarray((weight_bytes + other_bytes) * self.miss_share(machine, weight_bytes))
+
+    def memory_s(
+        self, machine: Machine, weight_bytes: Number, other_bytes: Number, all_weight_bytes: Number | None = None
+    ) -> Array:
+        """Seconds to bring weights and activations in: what misses from device memory, the rest from the L2.
+
+        Of a product of several kernels ``weight_bytes`` are those of one; ``all_weight_bytes`` compete for the L2.
+        """
+        moved = weight_bytes + other_bytes
+        miss = self.miss_share(machine, weight_bytes if all_weight_bytes is None else all_weight_bytes)
         l2_rate = np.maximum(L2_READ_SHARE * machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
         hit_s = moved / l2_rate
         return miss * moved / machine.streamed_bytes_per_s + (1 - miss) * hit_s

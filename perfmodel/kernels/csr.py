@@ -48,7 +48,7 @@ class Sputnik(KernelModel):
         """Seconds of one SpMM."""
         issue_s = csr_issue_s(machine, shape, shape.nnz, p)
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
-        dram_bytes = weight_bytes + shape.activation_bytes
+        dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.load_share
         latency_s = call.launch_s() + LATENCY_CYCLES / machine.clock_hz
         time_s = latency_s + overlap(issue_s, memory_s, 3)

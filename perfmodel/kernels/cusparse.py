@@ -47,7 +47,7 @@ class Cusparse(KernelModel):
         cycles = np.where(self.at_least(shape), np.maximum(FEWEST_CYCLES, one_token), one_token)
         issue_s = cycles * shape.nnz / machine.sm_cycles_per_s
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
-        dram_bytes = weight_bytes + shape.activation_bytes
+        dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes)
         latency_s = call.launch_s() + LATENCY_CYCLES / machine.clock_hz
         time_s = latency_s + overlap(issue_s, memory_s, 2)

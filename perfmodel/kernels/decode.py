@@ -14,11 +14,23 @@ from numpy.typing import ArrayLike
 
 from perfmodel.catalog.specs import Bound
 from perfmodel.formats import MACKO_VALUE_BYTES
-from perfmodel.kernels.base import FIRST_CALL, Array, Call, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.kernels.base import (
+    FIRST_CALL,
+    Array,
+    Call,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Shape,
+    ceil_div,
+    free,
+    overlap,
+)
 from perfmodel.units import FP16_BYTES, FP32_BYTES
 
 OVERLAP_SHARPNESS = 2
 MMA_TOKENS = 8  # columns of the smallest Tensor-Core tile
+TILE_K = 64  # depth of SpInfer's tiles; no block takes less of K
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ class DecodeKernel(KernelModel):
     def time(self, machine: Machine, shape: Shape, p: DecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one product."""
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
-        dram_bytes = weight_bytes + shape.activation_bytes
+        dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
         cycles = p.cycles_per_weight * self.passes(shape.n) + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
@@ -110,7 +122,7 @@ class Bitmap(DecodeKernel):
 
         Only where ``call`` says how many: what the kernel chooses by itself is within its fitted latency.
         """
-        ways = np.where(call.split_k > 1, call.split_k, 0.0)
+        ways = np.where(call.split_k > 1, np.minimum(call.split_k, ceil_div(shape.k, TILE_K)), 0.0)
         moved = 2 * FP16_BYTES * ways * shape.m * shape.n
         rate = np.where(moved > machine.l2_bytes, machine.streamed_bytes_per_s, machine.l2_bytes_per_s)
         return np.asarray(moved / rate)

@@ -70,7 +70,7 @@ class Dense(KernelModel):
         """Seconds of one GEMM; ``shape.sparsity`` is ignored: a dense kernel multiplies zeros too."""
         weight_bytes = FP16_BYTES * shape.weights
         memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
-        dram_bytes = (weight_bytes + shape.activation_bytes) * call.miss_share(machine, weight_bytes)
+        dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         inputs = FP16_BYTES * shape.k * shape.n * ceil_div(shape.m, TILE_M)
         l2_s = (weight_bytes + inputs) / machine.l2_bytes_per_s
         compute_s = machine.tensor_s(2 * shape.weights * token_tile(shape.n), p.tensor_efficiency)

@@ -147,6 +147,8 @@ def interval(
     shape: Shape,
     call: Call,
     result: KernelTime,
+    *,
+    variants: bool = True,
 ) -> tuple[Array, Array]:
     """Seconds at both ends of the interval around the time of ``result``, the prediction of ``model``; broadcasts.
 
@@ -159,13 +161,15 @@ def interval(
         The fits in use, by kernel.
     gpu, machine
         Catalogue name, and the numbers the model was given.
+    variants : bool
+        False where it is known that no other variant is meant.
     """
     if model.name not in fits:
         fast, slow = (model.time(machine, shape, parameters, call).time_s for parameters in model.at_ends())
         return fast, slow
     factor = np.exp(half_width(model, fits[model.name], gpu, machine, shape, call, result))
     low, high = result.time_s / factor, result.time_s * factor
-    if model.slower_variant is not None and model.slower_variant in fits:
+    if variants and model.slower_variant is not None and model.slower_variant in fits:
         variant = kernel_model(model.slower_variant)
         slower = variant.time(machine, shape, kernel_parameters(fits[variant.name], variant.name), call)
         high = np.maximum(high, slower.time_s * np.exp(fits[variant.name].spread["inside"]))

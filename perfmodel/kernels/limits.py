@@ -45,4 +45,5 @@ def power_flops_per_s(gpu: Gpu) -> float:
 
 def kept_share(gpu: Gpu) -> float:
     """Share of the L2 in which what all SMs read in turn survives; HBM cards since the A100 split theirs in two."""
-    return SPLIT_L2_KEEPS if gpu.dram.kind.startswith("HBM") else 1.0
+    split = gpu.dram.kind.startswith("HBM") and float(gpu.compute_capability) >= 8
+    return SPLIT_L2_KEEPS if split else 1.0

@@ -164,7 +164,7 @@ class RegisterDecode(KernelModel):
         # The second launch finds the partial sums in the L2 unless they outgrow it.
         in_l2 = reduction_bytes < machine.l2_bytes
         reduction_s = reduction_bytes / np.where(in_l2, machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
-        dram_bytes = weight_bytes + other_bytes + np.where(in_l2, 0.0, reduction_bytes)
+        dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes) + np.where(in_l2, 0.0, reduction_bytes)
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
         l2_s = weight_bytes * columns / machine.l2_bytes_per_s
         memory_s = np.maximum(call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency, l2_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perfmodel.catalog.names import unknown_name
-from perfmodel.kernels.base import KernelModel
+from perfmodel.kernels.base import KernelModel, Shape
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -36,6 +36,8 @@ _MODELS: tuple[KernelModel, ...] = (
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name
+VARIANTS = frozenset(model.slower_variant for model in _MODELS) - {None}  # another's work, worse encoded: no rivals
+BOUNDED = frozenset(model.name for model in _MODELS if model.at_least(Shape.of(1, 1, 8, 0.5)))  # for several tokens
 
 
 def kernel_model(name: str) -> KernelModel:

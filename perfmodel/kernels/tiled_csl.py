@@ -152,7 +152,7 @@ class TiledCsl(KernelModel):
             self.format.bytes_of(shape.m, shape.k, shape.sparsity),
             FP16_BYTES * n * (shape.m + shape.k),
         )
-        dram_bytes = weight_bytes + other_bytes
+        dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes)
         memory_s = call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency
         partial_bytes = FP16_BYTES * shape.m * n * split
         # Partial sums are written instead of the result, read again, and added up into it.

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.kernels import BASELINE, KERNELS, Shape
-from perfmodel.kernels.fits import calibrated, half_width, interval, kernel_fits
+from perfmodel.kernels.fits import calibrated, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.passes import Group
 from perfmodel.serving.systems import CALIBRATION_NAME, ENGINES, format_time
@@ -141,15 +141,10 @@ def _interval_s(
 ) -> tuple[Array, Array, Array]:
     """Of a kernel itself: a system says which it runs, so variants of the same name do not widen its interval."""
     model = KERNELS[kernel]
-    asked = (group.gpu.key, group.machine, shape, group.system.call)
-    result = model.time(group.machine, shape, calibrated(kernel), group.system.call)
-    if kernel not in fits:
-        return (result.time_s, *interval(model, fits, *asked, result))
-    factor = np.exp(half_width(model, fits[kernel], *asked, result))
-    bound = model.at_least(shape)
-    low = np.where(bound, result.time_s, result.time_s / factor)
-    high = np.where(bound, np.inf, result.time_s * factor)
-    return result.time_s, low, high
+    call = group.system.call
+    result = model.time(group.machine, shape, calibrated(kernel), call)
+    ends = interval(model, fits, group.gpu.key, group.machine, shape, call, result, variants=False)
+    return result.time_s, *ends
 
 
 def _half_widths(error_s: Sides, seconds: Array) -> Sides:

@@ -90,7 +90,7 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
         dense = KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE, calibration), call)
         columns["speedup_vs_dense"] = dense.time_s / result.time_s
     if "bound" in wanted:
-        held = call.resident(machine, model.format.bytes_of(shape.m, shape.k, shape.sparsity))
+        held = call.mostly_hits(machine, model.format.bytes_of(shape.m, shape.k, shape.sparsity))
         longest = _longest(result.terms)
         columns["bound"] = np.where(held & (longest == BOUNDS.index(Bound.MEMORY)), BOUNDS.index(Bound.L2), longest)
     fit = calibration.get(name)

@@ -25,14 +25,14 @@ def test_intervals_hold_nine_runs_in_ten(judged):
 
 def test_intervals_set_without_a_group_hold_it_nearly_as_often(judged):
     coverage = run_coverage(judged)
-    assert 0.8 <= mean(coverage) <= 0.95
+    assert 0.85 <= mean(coverage) <= 0.95
     assert set(coverage["kind"]) == set(SPREADS)
 
 
 def test_they_are_narrow_at_home_and_wider_away(judged):
     width = run_coverage(judged, leave_out=False).set_index(["source", "gpu", "kind"])["width"]
     assert width["flash-llm-fig13", "a100-80gb", "inside"] < 1.25
-    assert width["spinfer-fig13-14", "rtx-4090", "gpu"] < 1.5
+    assert width["spinfer-fig13-14", "rtx-4090", "gpu"] < 1.7
 
 
 def test_the_test_model_sets_no_spread(judged):
