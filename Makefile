@@ -64,7 +64,7 @@ format: .venv/dev ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: .venv/pip ## write the measured tables of README.md again
+readme: .venv/pip ## write the computed tables of README.md and docs/bitmap.md again
 	$(BIN)/python -m lscd.report.readme
 
 calibrate: .venv/pip ## fit the models to the evidence again; writes data/calibration

@@ -39,6 +39,8 @@ def calibrate(
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
+    if own is not None and simulator:
+        raise InputError("--simulator is fitted to the built-in evidence only; drop it, or --with")
     if own is not None and out is not None:
         refuse_overwriting(own, writable(out))
     mine = None if own is None else _read_own(own)
@@ -82,25 +84,30 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
 def _read_own(path: Path) -> pd.DataFrame:
     """A user's measurements: the schema of the evidence, known GPUs and kernels; without our kernels of no model."""
-    from perfmodel.catalog import load_gpu, load_sources, read_kernel_times
-    from perfmodel.kernels import kernel_model
+    from perfmodel.catalog import gpu_names, load_gpu, load_sources, read_kernel_times
+    from perfmodel.evidence.rows import shapes_of
+    from perfmodel.kernels import KERNELS, kernel_model
     from perfmodel.prediction import check_tokens
 
     table = read_kernel_times(path)
-    table = table[(table["status"] == "value") & ~table["kernel"].isin(WITHOUT_MODEL)]
+    table = table[(table["status"] == "value") & ~table["kernel"].isin(WITHOUT_MODEL)].reset_index(drop=True)
     if table.empty or table["time_us"].isna().any():
         raise InputError(f"{path}: needs rows of status 'value', each with a time")
     published = set(table["source"]) & set(load_sources())
     if published:
         raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
     try:
-        for gpu in table["gpu"].unique():
-            load_gpu(gpu)
+        keys = {gpu: load_gpu(gpu).key for gpu in table["gpu"].unique()}
+        if foreign := [gpu for gpu, key in keys.items() if key not in gpu_names()]:
+            raise InputError(f"gpu is {foreign[0]}, allowed are GPUs of the catalogue: see `lscd gpus`")
         for kernel, rows in table.groupby("kernel"):
             check_tokens(kernel_model(str(kernel)), rows["n"])
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
-    return table
+    if all(KERNELS[str(name)].at_least(shapes_of(rows)).all() for name, rows in table.groupby("kernel")):
+        names = ", ".join(table["kernel"].unique())
+        raise InputError(f"{path}: of {names} no more than a bound is modelled at these tokens, so no row counts")
+    return table.assign(gpu=table["gpu"].map(keys))
 
 
 # What `kernels_numba.bench.gpu` measures beside the kernels that have a model.

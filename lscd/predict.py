@@ -192,6 +192,8 @@ def _fastest(results: list[dict[str, Any]]) -> str:
     known = sorted((row for row in results if row["measured"] and not row["at_least"]), key=lambda row: row["time_us"])
     exact = [row for row in known if KERNELS[row["kernel"]].format.lossless]
     words = [_first(known)] if known else []
+    if not known and (bounded := [row["kernel"] for row in results if row["at_least"]]):
+        words.append(f"of {', '.join(bounded)} no more than a bound is known")
     if exact and exact[0] != known[0]:
         words.append(f"with FP16 weights {_first(exact)}")
     limit_us = exact[0]["time_us"] if exact else math.inf
@@ -238,9 +240,7 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float
 
 
 def _predict_table(input_csv: Path, output_csv: Path) -> None:
-    import pandas as pd
-
-    from lscd.tables import FRACTION, SIZE, SIZE_OR_EMPTY, read_rows
+    from lscd.tables import FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
     from perfmodel.catalog import load_gpu
     from perfmodel.kernels import kernel_model
     from perfmodel.prediction import predict_table
@@ -254,7 +254,7 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
     )
     _check_tokens(input_csv, rows)
     predicted = predict_table(rows)
-    table = pd.concat([rows.drop(columns=predicted.columns, errors="ignore"), predicted], axis=1)
+    table = beside(rows, predicted, input_csv, output_csv)
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)
 

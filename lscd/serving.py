@@ -118,7 +118,7 @@ def _run_fields(run: Serving) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    """A number as JSON has it: null for a time that cannot be, and for one without an upper bound."""
+    """A number as JSON has it: null for a time that cannot be."""
     return float(value) if math.isfinite(value) else None
 
 
@@ -156,7 +156,7 @@ def _say_latency_and_cost(fields: dict[str, Any]) -> None:
 def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
     """The 90 % interval of a field in words."""
     low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
-    return f" (at least {low:.{digits}f})" if high is None else f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
+    return f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
 
 
 def _print_plan(question: str, found: Plan) -> None:
@@ -217,7 +217,7 @@ def _option_cells(option: Option) -> tuple[str, ...]:
         f"{option.tokens_per_gpu_s:.1f}",
         " - ".join(f"{end:.0f}" for end in option.tokens_per_gpu_s_interval),
         f"{option.ttft_s * 1e3:.0f}",
-        f"{option.tpot_s * 1e3:.1f}",
+        "-" if math.isnan(option.tpot_s) else f"{option.tpot_s * 1e3:.1f}",
         "unknown" if price is None else f"{price[0]:.2f} to {price[1]:.2f}",
     )
 
@@ -252,9 +252,7 @@ def _faster_words(axis: str, faster: dict[int, bool], where: str) -> str:
 
 
 def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
-    import pandas as pd
-
-    from lscd.tables import FRACTION, SIZE, read_rows
+    from lscd.tables import FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
     from perfmodel.catalog import load_gpu, load_model
     from perfmodel.serving.planning import evaluate_rows
     from perfmodel.serving.systems import load_system
@@ -264,15 +262,17 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
         input_csv,
         numbers={**sizes, "sparsity": FRACTION},
         names={"model": load_model, "gpu": load_gpu, "system": load_system},
-        optional={"pipeline_parallel": SIZE},
+        optional={"pipeline_parallel": SIZE_OR_EMPTY},
         choices={"launch": tuple(Launch)},
     )
+    if "pipeline_parallel" in rows:
+        rows["pipeline_parallel"] = rows["pipeline_parallel"].fillna(1).astype(int)
     try:
         results = evaluate_rows(rows)
     except ValueError:
         _explain_row(input_csv, rows)
         raise
-    table = pd.concat([rows.drop(columns=results.columns, errors="ignore"), results], axis=1)
+    table = beside(rows, results, input_csv, output_csv)
     table["fits"] = table["fits"].map({True: "true", False: "false"})  # as in data/published/e2e.csv
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)

@@ -89,6 +89,24 @@ def read_rows(
     return table
 
 
+def beside(rows: pd.DataFrame, results: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
+    """``rows`` of ``source`` with ``results`` beside them, which replace columns of the same names.
+
+    Raises
+    ------
+    InputError
+        If that would happen in the only file that holds them.
+    """
+    import pandas as pd
+
+    replaced = [name for name in results.columns if name in rows]
+    if replaced and target.exists() and target.samefile(source):
+        raise InputError(
+            f"--output is {target}, the input itself, whose column {replaced[0]} it would replace; give another file"
+        )
+    return pd.concat([rows.drop(columns=replaced), results], axis=1)
+
+
 def _to_choices(path: Path, values: pd.Series, allowed: tuple[str, ...]) -> pd.Series:
     chosen = values.replace("", allowed[0])
     good = chosen.isin(allowed)
@@ -111,7 +129,7 @@ def _read_text(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV, all of one length; empty lines are allowed at the end only."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+            lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a CSV in UTF-8: {error}") from None
     while lines and not lines[-1]:

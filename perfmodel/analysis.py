@@ -291,7 +291,8 @@ def sparsity_for_speedup(kernel: str, gpu: str, speedup: float, *, m: int, k: in
     Raises
     ------
     ValueError
-        If a name is unknown or the kernel takes no N that holds ``n`` tokens; names kernel and value.
+        If a name is unknown, the kernel takes no N that holds ``n`` tokens, or only a bound of its time is known there;
+        names kernel and value.
     """
 
     def gain(sparsity: float) -> float:
@@ -327,5 +328,7 @@ def _speedup(kernel: str, gpu: str, shape: Shape, bandwidth_scale: float) -> flo
     padded = Shape(shape.m, shape.k, chosen.padded_n(shape.n), shape.sparsity)
     if np.isnan(padded.n):
         raise ValueError(f"{kernel} takes N of {chosen.supported_n}, got {float(shape.n):g}")
+    if chosen.at_least(padded).any():
+        raise ValueError(f"of {kernel} no more than a lower bound of the time is known at N = {float(shape.n):g}")
     dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE)).time_s
     return float(dense / chosen.time(machine, padded, calibrated(kernel)).time_s)

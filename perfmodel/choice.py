@@ -21,7 +21,7 @@ from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.formats import FORMATS, check_sparsity
-from perfmodel.kernels import BASELINE, KERNELS, VARIANTS, Machine
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.fits import unmeasured_kernels
@@ -286,7 +286,11 @@ def _all_candidates(
         assert baseline is not None  # the dense kernel takes any N
         candidates = tuple(c for column in columns if (c := column[i]) is not None) if matrix.prunable else (baseline,)
         if not candidates:
-            takes = "; ".join(f"{model.name} takes N of {model.supported_n}" for model in kernels)
+            takes = "; ".join(
+                f"of {model.name} only a bound is known" if model.name in BOUNDED
+                else f"{model.name} takes N of {model.supported_n}"
+                for model in kernels
+            )  # fmt: skip
             raise ValueError(f"no kernel of these formats takes {tokens[i]:g} tokens: {takes}")
         sizes = (int(m[i]), int(k[i]), int(tokens[i]), float(repeats[i] * active[i]), int(copies[i]))
         found.append(MatrixChoice(matrix.name, *sizes, matrix.prunable, baseline, candidates))

@@ -1,11 +1,7 @@
-"""Our own kernels against cuBLAS, predicted from what was counted in their compiled code; none has ever run on a GPU.
-
-``python -m lscd.report.own_kernels`` prints the two tables of docs/bitmap.md.
-"""
+"""Our own kernels against cuBLAS, predicted from what was counted in their compiled code; none ever ran on a GPU."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -159,7 +155,3 @@ def simulated_table() -> str:
     for (gpu, kernel), row in table.iterrows():
         lines.append(f"| {gpu} | {KERNELS[kernel]} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{predicted_table()}\n\n{simulated_table()}\n")

@@ -1,6 +1,6 @@
-"""Writes the tables of README.md that hold computed numbers, between their markers.
+"""Writes the tables of README.md and docs/bitmap.md that hold computed numbers, between their markers.
 
-`python -m lscd.report.readme` rewrites the file; a test says whether it is up to date.
+`python -m lscd.report.readme` rewrites the files; a test says whether they are up to date.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lscd.report.exhibit import Context, percent
-from lscd.report.kernels import GOALS, TITLES
+from lscd.report.kernels import TITLES
+from lscd.report.own_kernels import predicted_table, simulated_table
 from perfmodel.catalog import load_trace
 from perfmodel.evidence.run_spread import judged_runs
-from perfmodel.evidence.summary import kernel_summary, run_summary
+from perfmodel.evidence.summary import GOALS, kernel_summary, run_summary
 from perfmodel.evidence.validation import error_statistics
 
 KERNEL_TOKENS, KERNEL_DENSITY = (8, 16, 32, 64), 0.2
-README = Path(__file__).resolve().parents[2] / "README.md"
 
 
 def error_table(context: Context) -> str:
@@ -75,23 +75,26 @@ def kernel_table(context: Context) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[Context], str]] = {
-    "errors": error_table,
-    "elsewhere": elsewhere_table,
-    "kernels": kernel_table,
+ROOT = Path(__file__).resolve().parents[2]
+README, BITMAP = ROOT / "README.md", ROOT / "docs" / "bitmap.md"
+TABLES: dict[Path, dict[str, Callable[[Context], str]]] = {
+    README: {"errors": error_table, "elsewhere": elsewhere_table, "kernels": kernel_table},
+    BITMAP: {"predicted": lambda _: predicted_table(), "simulated": lambda _: simulated_table()},
 }
 
 
-def rewritten(text: str, context: Context) -> str:
-    """``text`` with the content between each pair of markers replaced."""
-    for name, make in TABLES.items():
+def rewritten(page: Path, context: Context) -> str:
+    """Text of ``page`` with the content between each pair of its markers replaced."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in TABLES[page].items():
         block = rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)"
         table = make(context).replace("\\", r"\\")
         text, count = re.subn(block, rf"\g<1>{table}\n\g<2>", text, flags=re.DOTALL)
         if count != 1:
-            raise ValueError(f"README.md needs exactly one pair of markers <!-- {name} --> and <!-- /{name} -->")
+            raise ValueError(f"{page.name} needs exactly one pair of markers <!-- {name} --> and <!-- /{name} -->")
     return text
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text(encoding="utf-8"), Context()), encoding="utf-8")
+    for path in TABLES:
+        path.write_text(rewritten(path, Context()), encoding="utf-8")

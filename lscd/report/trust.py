@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, percent
-from lscd.report.kernels import GOALS, TITLES
+from lscd.report.kernels import TITLES
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE
 from perfmodel.evidence.speedups import boxplot_shapes
-from perfmodel.evidence.summary import flash_llm_break_evens, held_out, kernel_summary, second_sources, verdicts
+from perfmodel.evidence.summary import GOALS, flash_llm_break_evens, held_out, kernel_summary, second_sources, verdicts
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import crossovers, error_statistics
 from perfmodel.kernels import BOUNDED
@@ -115,7 +115,7 @@ def across_gpus(context: Context) -> Exhibit:
     drawn = joined.groupby(["source", "gpu", "fitted"], group_keys=False)[joined.columns.tolist()].apply(
         lambda rows: rows.sample(min(THIN, len(rows)), random_state=0)
     )
-    statistics = error_statistics(joined[~joined["fitted"] & (joined["status"] != "rough")], ["gpu"])
+    statistics = error_statistics(joined[~joined["fitted"]], ["gpu"])
     listed = ", ".join(f"{row.gpu} {percent(row.mean, 0)}" for row in statistics.itertuples())
     return Exhibit(
         name="predicted_by_gpu",

@@ -60,7 +60,10 @@ def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
         table, "time_err_us", lambda error: error.isna() | ((error >= 0) & (error < math.inf)), "at least 0, or empty"
     )
     _check_numbers(
-        table, "split_k", lambda ways: ways.isna() | ((ways >= 1) & (ways % 1 == 0)), "a positive integer, or empty"
+        table,
+        "split_k",
+        lambda ways: ways.isna() | ((ways >= 1) & (ways <= LARGEST_SIZE) & (ways % 1 == 0)),
+        "a positive integer of at most 2**40, or empty",
     )
     return table[list(KERNEL_TIME_COLUMNS)].astype(dict.fromkeys(_SIZES, "int64") | {"split_k": "float64"})
 

@@ -88,7 +88,7 @@ class Dram(Record, frozen=True, kw_only=True):
 
     bandwidth_bytes_per_s: Positive
     size_bytes: Positive
-    kind: Text
+    kind: Annotated[str, msgspec.Meta(pattern=r"^(?i:HBM[2-9]e?|GDDR\d[XW]?|LPDDR\d[XT]?)$")]
     ecc: bool = False
     source: Text
 
@@ -165,7 +165,7 @@ class Gpu(Record, frozen=True, kw_only=True):
     key: Text
     name: Text
     architecture: Architecture
-    compute_capability: Text
+    compute_capability: Annotated[str, msgspec.Meta(pattern=r"^[1-9]\d?\.\d$")]
     clock: Clock
     peak: Peak
     dram: Dram

@@ -1,7 +1,7 @@
 """Which share of its datasheet's rate does each kind of memory reach in a long read?
 
 The dense kernel is the one that everybody has timed, and below 64 tokens it does little but read. So the shares are
-fitted together with its two free parameters, on the rows that `FIT_RULES` gives it: one share for each family of
+fitted together with its free parameters, on the rows that `FIT_RULES` gives it: one share for each family of
 `memory_family`. They are stored on their own, because every kernel's reads go through them.
 """
 
@@ -66,6 +66,6 @@ def _stored(share: float, rows: pd.DataFrame, chosen: NDArray[np.bool_], size: A
         rows=int(chosen.sum()),
         mean_absolute_error=float(f"{size[chosen].mean():.4g}"),
         evidence_range={
-            size: (float(rows.loc[chosen, size].min()), float(rows.loc[chosen, size].max())) for size in "mkn"
+            axis: (float(rows.loc[chosen, axis].min()), float(rows.loc[chosen, axis].max())) for axis in "mkn"
         },
     )

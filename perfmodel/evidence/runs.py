@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_table
+from perfmodel.serving.planning import RUN_COLUMNS
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import SystemParameters
 from perfmodel.serving.transformer import Part
@@ -31,7 +32,6 @@ DOUBTFUL_PROFILE = "fastertransformer"  # its attention there is faster than the
 QUANT_LLM_TABLE = f"measured/{FIT_GPU}/quant_llm_e2e_breakdown.csv"
 QUANT_LLM_READ_S = 0.5  # half-width of a bar of its breakdown
 QUANT_LLM_SYSTEMS = {"dense-fp16": "fastertransformer", "quant-llm-w6": "fastertransformer+quant-llm-w6"}
-RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
 
 
 def published_runs() -> pd.DataFrame:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = list(KERNELS)
+# The goals this suite set itself for rows it was not fitted on.
+GOALS = {"cublas": 0.025, "flash-llm": 0.02, "sparta": 0.055, "sputnik": 0.10}
 
 
 def held_out(joined: pd.DataFrame) -> pd.DataFrame:

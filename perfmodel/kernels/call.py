@@ -64,18 +64,18 @@ class Call:
         Raises
         ------
         ValueError
-            If ``launch`` or ``cache`` is no choice there is, or ``split_k`` no whole number of at least 1; names the
+            If ``launch`` or ``cache`` is no choice there is, or ``split_k`` no whole number from 1 to 2**40; names the
             quantity, the value and what is allowed.
         """
         for name, value, kind in (("launch", launch, Launch), ("cache", cache, Cache)):
             chosen = np.atleast_1d(np.asarray(value, dtype=object))
-            wrong = ~np.isin(chosen.astype(str), list(kind))
+            wrong = np.array([not isinstance(one, str) or one not in list(kind) for one in chosen.flat])
             if wrong.any():
-                raise ValueError(f"{name} is {chosen[wrong][0]}, allowed are {', '.join(kind)}")
+                raise ValueError(f"{name} is {chosen.flat[int(wrong.argmax())]!r}, allowed are {', '.join(kind)}")
         ways = np.asarray(np.nan if split_k is None else split_k, dtype=np.float64)
         bad = ~(np.isnan(ways) | ((ways >= 1) & (ways <= LARGEST_SIZE) & (np.floor(ways) == ways)))
         if np.any(bad):
-            raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number of at least 1")
+            raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number from 1 to 2**40")
         return cls(np.asarray(launch) == Launch.GRAPH, np.asarray(cache) == Cache.WARM, 1.0, ways)
 
     def launch_s(self, launches: Number = 1.0) -> Array:

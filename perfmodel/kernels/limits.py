@@ -11,10 +11,11 @@ SHARE = "share"
 
 
 def memory_family(dram: Dram) -> str:
-    """Kind of memory whose sustained share is fitted together: GDDR, HBM2e, or any other HBM."""
-    if dram.kind.startswith("GDDR"):
+    """Kind of memory whose sustained share is fitted together: GDDR (LPDDR as well), HBM2e, or any other HBM."""
+    kind = dram.kind.upper()
+    if not kind.startswith("HBM"):
         return "GDDR"
-    return "HBM2e" if dram.kind == "HBM2e" else "HBM"
+    return "HBM2e" if kind == "HBM2E" else "HBM"
 
 
 def streamed_share(dram: Dram) -> float:
@@ -24,7 +25,7 @@ def streamed_share(dram: Dram) -> float:
 
 def ecc_share(dram: Dram) -> float:
     """Share of the bandwidth that inline ECC leaves to data."""
-    return INLINE_ECC_SHARE if dram.ecc else 1.0
+    return INLINE_ECC_SHARE if dram.ecc and memory_family(dram) == "GDDR" else 1.0
 
 
 SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
@@ -45,5 +46,5 @@ def power_flops_per_s(gpu: Gpu) -> float:
 
 def kept_share(gpu: Gpu) -> float:
     """Share of the L2 in which what all SMs read in turn survives; HBM cards since the A100 split theirs in two."""
-    split = gpu.dram.kind.startswith("HBM") and float(gpu.compute_capability) >= 8
+    split = gpu.dram.kind.upper().startswith("HBM") and float(gpu.compute_capability) >= 8
     return SPLIT_L2_KEEPS if split else 1.0

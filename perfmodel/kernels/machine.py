@@ -13,6 +13,8 @@ from perfmodel.kernels.limits import kept_share, power_flops_per_s, streamed_sha
 Array = NDArray[np.float64]
 Number = float | Array
 
+RESERVED_SHARED_BYTES = 1024  # of a block's shared memory; the driver keeps them, from Ampere on
+
 
 @dataclass(frozen=True)
 class Machine:

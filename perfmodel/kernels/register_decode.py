@@ -35,7 +35,8 @@ from perfmodel.kernels.base import (
     imbalance,
     overlap,
 )
-from perfmodel.kernels.tiled_csl import RESERVED_SHARED_BYTES, split_k
+from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
+from perfmodel.kernels.tiled_csl import split_k
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 STRIP_SIZE = STRIP_M * STRIP_K
@@ -53,14 +54,14 @@ class RegisterDecodeParameters:
     """What cannot be counted: ranges from what measured kernels reach to what the simulator lets this one reach.
 
     The simulator gives every free slot and wavefront to whichever warp is ready, the fast end of each range. It
-    overstates the published bitmap kernel's speed-up by 16 to 23 %, so the middle takes less.
+    overstates the published bitmap kernel's speed-up by about a sixth, so the middle takes less.
     """
 
-    # Fitted kernels that read compact weights reach .95 to 1.07: MACKO, SpInfer, FP6, Flash-LLM.
+    # Fitted kernels that read compact weights reach .95 to 1.07: MACKO, FP6, FP5, Flash-LLM.
     bandwidth_efficiency: float = free(
         1.0, 0.9, 1.07, "share of a streaming read's rate that the kernel reaches", fast="high"
     )
-    # The simulator fills all slots; 1 / 1.23 of that.
+    # The simulator fills all slots; its overstatement taken from that.
     issue_efficiency: float = free(
         0.8, 0.5, 1.0, "achieved fraction of one instruction per scheduler and cycle", fast="high"
     )
@@ -68,7 +69,7 @@ class RegisterDecodeParameters:
     pipe_efficiency: float = free(
         0.85, 0.6, 1.0, "achieved fraction of the peak rates of shared memory and of the Tensor Cores", fast="high"
     )
-    # cuBLAS is fitted with 7,200 and Flash-LLM with 8,200; the simulator's start of a block with 4,300.
+    # cuBLAS's and Flash-LLM's fits lie in its upper half, the simulator's start of a block at its lower end.
     block_cycles: float = free(6.5e3, 3e3, 9e3, "SM cycles a block spends filling and draining its pipeline")
 
 

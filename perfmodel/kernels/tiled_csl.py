@@ -28,6 +28,7 @@ from perfmodel.kernels.base import (
     overlap,
 )
 from perfmodel.kernels.conflicts import expected_wavefronts
+from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
 from perfmodel.units import FP16_BYTES, WARP_SIZE
 
 TILE_M, TILE_K = 128, 64
@@ -37,11 +38,10 @@ GOOD_WAVE = 0.9
 LAUNCHES = 2  # product and split-K reduction
 TENSOR_EFFICIENCY = 0.62
 CALIBRATED_BLOCKS_PER_SM = 2  # residency on the A100, where the cycle counts below were fitted
-RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block
 # Registers allow two blocks of 128 threads: 246 a thread are known at 128 tokens, and up to 32 tokens twice as many
 # hold sparse words. At 64 tokens half of both is needed, and three blocks fit, as many as shared memory lets in. So the
-# sparsity from which the kernel pays dips a little at 64 tokens. Runs say the same: with two blocks there, published
-# throughputs of OPT-30B and OPT-66B at batch 64 are missed by 20 and 17 %, with three by 5 and 7 %.
+# sparsity from which the kernel pays dips a little at 64 tokens. That it is three was seen in published throughputs of
+# OPT-30B and OPT-66B at batch 64, which two would miss by twice as much.
 BLOCKS_BY_REGISTERS, BLOCKS_BY_REGISTERS_AT_64 = 2, 3
 
 
@@ -161,7 +161,9 @@ class TiledCsl(KernelModel):
         cycles_to_s = imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
         # A third block hides the others' waits in full; a missing second one is partly made up for by the first.
         residency = np.minimum(CALIBRATED_BLOCKS_PER_SM / resident, np.sqrt(CALIBRATED_BLOCKS_PER_SM / resident))
-        shared_s = on_chip_cycles(machine, shape, n, p, self.conflict_cycles(p)) * cycles_to_s * residency
+        # Conflicts keep the banks busy: a third block hides none of them.
+        conflicts = self.conflict_cycles(p) * shape.nnz * columns * np.maximum(residency, 1.0)
+        shared_s = (on_chip_cycles(machine, shape, n, p) * residency + conflicts) * cycles_to_s
         compute_s = machine.tensor_s(2 * shape.weights * n, TENSOR_EFFICIENCY)
         block_s = p.block_cycles / machine.clock_hz
         refills_s = np.maximum(blocks / (machine.sm_count * resident) - 1, 0) * block_s
@@ -196,9 +198,7 @@ class TiledCslUnordered(TiledCsl):
         return p.cycles_per_conflict * (expected_wavefronts(WARP_SIZE) - 1) / WARP_SIZE
 
 
-def on_chip_cycles(
-    machine: Machine, shape: Shape, n: Array, p: TiledCslParameters, conflict_cycles: float = 0.0
-) -> Array:
+def on_chip_cycles(machine: Machine, shape: Shape, n: Array, p: TiledCslParameters) -> Array:
     """SM cycles to expand and multiply all tiles, summed over the GPU.
 
     Per 128 x 64 tile: 128 wavefronts to clear, 128 to read by ldmatrix (twice from 64 tokens on, where two columns
@@ -214,5 +214,5 @@ def on_chip_cycles(
     flops_per_cycle = machine.tensor_flops_per_s / machine.sm_cycles_per_s
     tensor_cycles = 2 * TILE_M * TILE_K * stored / flops_per_cycle
     tiles = shape.weights / (TILE_M * TILE_K) * ceil_div(n, stored_tokens(n))
-    expand = shape.nnz * ceil_div(n, stored_tokens(n)) * (p.cycles_per_nonzero + conflict_cycles)
+    expand = shape.nnz * ceil_div(n, stored_tokens(n)) * p.cycles_per_nonzero
     return tiles * (p.cycles_per_wavefront * wavefronts + p.tensor_exposure * tensor_cycles) + expand

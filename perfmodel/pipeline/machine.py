@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.limits import power_flops_per_s, streamed_share
+from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
@@ -24,7 +25,6 @@ L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), secti
 WAVEFRONT_BYTES = 128
 LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor Cores via Microbenchmarks", TPDS 2023
 MMA_CYCLES = 33.0  # mma.m16n8k16 on an A100, same source
-RESERVED_SHARED_BYTES = 1024  # the driver keeps 1 KB of shared memory per block from Ampere on
 BLOCK_INTERVAL_CYCLES = 2.0  # the grid's blocks start one after the other
 
 
@@ -88,6 +88,6 @@ class Machine:
             )
         sm, warps = self.gpu.sm, -(-threads // 32)
         registers = -(-registers_per_thread // 8) * 8 * warps * 32  # allocated to warps in units of 256
-        reserved = RESERVED_SHARED_BYTES if self.gpu.compute_capability >= "8" else 0
+        reserved = RESERVED_SHARED_BYTES if float(self.gpu.compute_capability) >= 8 else 0
         by_shared = self.shared_bytes // (shared_bytes + reserved)
         return int(max(1, min(by_shared, sm.registers // registers, sm.max_warps // warps, sm.max_blocks)))

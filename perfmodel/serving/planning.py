@@ -64,8 +64,8 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
         group = rows.iloc[index]
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
         run = evaluate(str(model), str(gpu), str(system), **columns, launch=launch[0] if launch else None)
-        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run), index=group.index))
-    return pd.concat(parts).loc[rows.index]
+        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run), index=index))
+    return pd.concat(parts).sort_index().set_axis(rows.index)
 
 
 def result_columns(run: Serving) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 The numbers are global: one set for every model, GPU and number of GPUs. They describe what a kernel model, calibrated
 on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention.
-A product costs what its kernel model says and nothing beyond, sparse or dense. Sources disagree on that: OPT-66B alone
-would add 13 us to each sparse product, SpInfer's profile of an RTX 4090 nothing, both together 0.1 us. The KV cache is
-read at the rate of any long read: left free, that share comes out at 1.0 to 1.1.
+A product costs what its kernel model says and nothing beyond, sparse or dense: sources disagree on more, and together
+they ask for none. The KV cache is read at the rate of any long read, which a share left free comes out at too.
 ``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format.
 """
 
@@ -21,7 +20,7 @@ from perfmodel.catalog import load_calibration
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Bound, Launch
 from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
-from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.base import free, overlap
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
@@ -172,7 +171,7 @@ def load_system(name: str) -> System:
     Raises
     ------
     ValueError
-        If there is none; suggests the nearest and lists all.
+        If there is none (suggests the nearest and lists all), or its kernel's time is known as a bound only.
     """
     if name in SYSTEMS or name in ENGINES:
         return SYSTEMS.get(name) or ENGINES[name]
@@ -186,6 +185,10 @@ def _hosted(name: str, part: str) -> System:
     # A variant that borrows its parameters is chosen by its own name only.
     by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items() if model.borrows is None}
     kernel = part if part in KERNELS else by_format.get(part)
+    if kernel in BOUNDED:
+        raise ValueError(
+            f"system {name!r}: of {kernel} only a lower bound of the time is known, so no run is predicted"
+        )
     fmt = FORMATS[KERNELS[part].format_name if part in KERNELS else part]
     even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0
     dense_below = np.inf if even is None else even

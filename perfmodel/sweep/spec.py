@@ -95,7 +95,7 @@ TARGETS = {
             "extrapolated": "flag", "lo_us": "number", "hi_us": "number", "at_least": "flag",
             "dram_bytes": "number",
         },
-        default=("n_padded", "time_us", "speedup_vs_dense", "bound", "extrapolated"),
+        default=("n_padded", "time_us", "speedup_vs_dense", "bound", "extrapolated", "at_least"),
     ),
     "e2e": Target(
         required=("model", "gpu", "gpus", "system", "sparsity", "batch", "input_len", "output_len"),
@@ -156,17 +156,21 @@ class Spec:
         if name not in TARGETS:
             raise ValueError(unknown_name("target", name, TARGETS))
         target = TARGETS[name]
-        columns = tuple(head.get("columns", target.default))
+        columns = head.get("columns", target.default)
+        if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
+            raise ValueError(f"columns is {columns!r}, allowed is a list of names of {', '.join(target.results)}")
         for column in columns:
             if column not in target.results:
-                raise ValueError(unknown_name("result column", str(column), target.results))
+                raise ValueError(unknown_name("result column", column, target.results))
+            if list(columns).count(column) > 1:
+                raise ValueError(f"columns names {column} twice")
         grid = Grid.of(_dimensions(parsed, target))
         constraints = dict(_table(parsed, "constraints"))
         possible = constraints.pop(POSSIBLE, False)
         if not isinstance(possible, bool):
             raise ValueError(f"possible is {possible!r}, allowed is true or false")
         keep = {column: _bounds(column, value, grid, target) for column, value in constraints.items()}
-        return cls(name, columns, grid, keep, possible)
+        return cls(name, tuple(columns), grid, keep, possible)
 
 
 def check_size(spec: Spec, yes: bool) -> None:
@@ -265,7 +269,8 @@ def _checked(axis: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     if axis == "sparsity":
         return check_sparsity(numbers)
     if axis in WHOLE:
-        wrong, allowed = ~((numbers >= 1) & (numbers <= LARGEST_WHOLE) & (numbers % 1 == 0)), "a whole number from 1"
+        wrong = ~((numbers >= 1) & (numbers <= LARGEST_WHOLE) & (np.floor(numbers) == numbers))
+        allowed = f"a whole number from 1 to {LARGEST_WHOLE:,}"
     else:
         wrong, allowed = ~((numbers > 0) & (numbers < np.inf)), "a factor above 0"
     if wrong.any():
@@ -281,7 +286,8 @@ def _bounds(column: str, value: Any, grid: Grid, target: Target) -> tuple[float,
         raise ValueError(unknown_name("constraint", column, [POSSIBLE, *usable]))
     if isinstance(value, bool) and kinds[column] == "flag":
         return float(value), float(value)
-    if isinstance(value, Mapping) and value and set(value) <= {"min", "max"} and kinds[column] == "number":
+    ends = value.values() if isinstance(value, Mapping) and set(value) <= {"min", "max"} else ()
+    if ends and all(isinstance(end, int | float) for end in ends) and kinds[column] == "number":
         low, high = float(value.get("min", -np.inf)), float(value.get("max", np.inf))
         if low <= high:
             return low, high

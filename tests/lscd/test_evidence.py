@@ -94,6 +94,7 @@ OWN_ROW = "h200,cublas,64,64,8,0,5,,value,warm,mine,\n"
         ("h200,cublas,64,64,8,0,5,,failed,warm,mine,\n", "needs rows of status 'value'"),
         (",cublas,64,64,8,0,5,,value,warm,mine,\n", "row 1: gpu is empty"),
         ("h200,cublas,64,64,8,0,5,,value,warm,flash-llm-fig9,\n", "is a published one"),
+        ("h200,cusparse,64,64,8,0.5,5,,value,warm,mine,\n", "of cusparse no more than a bound is modelled"),
         ("", "needs rows of status 'value'"),
         (b"", "No columns to parse"),
         (b"\n\n", "No columns to parse"),

@@ -86,6 +86,36 @@ def test_launch_and_cache_are_options_and_columns(tmp_path: Path) -> None:
     assert "line 2: cache is 'hot', allowed are cold, warm" in str(refused.exception)
 
 
+def test_evidence_is_exact_only_for_the_same_call() -> None:
+    """A product timed in a loop, its weights in the L2, is not the one asked for with weights in memory."""
+    asked = ["predict", "--gpu", "rtx-4090", "--m", "4096", "--k", "4096", "--n", "8", "--sparsity", "0.4"]
+    asked += ["--kernel", "flash-llm-noreorder"]
+    for how, exact, words in (
+        ([], False, "weights in the L2"),
+        (["--cache", "warm", "--split-k", "7"], True, "held out"),
+        (["--cache", "warm", "--split-k", "2"], False, "split-K 7"),
+        (["--cache", "warm", "--launch", "graph"], False, "launched from a stream"),
+    ):
+        answer = json.loads(RUNNER.invoke(app, [*asked, *how, "--json"]).output)["kernels"][0]["evidence"]
+        assert answer["exact"] is exact
+        assert (answer["in_l2"], answer["launch"], answer["split_k"]) == (True, "stream", 7)
+        assert words in " ".join(RUNNER.invoke(app, [*asked, *how]).output.split())
+
+
+def test_a_bound_alone_is_said_to_be_one() -> None:
+    assert "of cusparse no more than a bound is known." in RUNNER.invoke(app, [*ONE, "--kernel", "cusparse"]).output
+
+
+def test_results_never_replace_a_column_of_the_only_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{HEADER},time_us\n{GOOD_ROW},123\n", encoding="utf-8")
+    kept = path.read_bytes()
+    refused = RUNNER.invoke(app, ["predict", "--input", str(path), "--output", str(path)])
+    assert "whose column time_us it would replace" in str(refused.exception)
+    assert path.read_bytes() == kept
+    assert RUNNER.invoke(app, ["predict", "--input", str(path), "--output", str(tmp_path / "out.csv")]).exit_code == 0
+
+
 def test_answers_say_how_far_to_trust_them() -> None:
     far = "Extrapolated, outside what their models were fitted on: flash-llm-noreorder, cusparse, bitmap."
     assert far in RUNNER.invoke(app, ONE).output

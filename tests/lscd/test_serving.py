@@ -61,22 +61,13 @@ def test_intervals_are_printed_and_in_json():
     assert f"(90 %: {answer['lo_tokens_per_gpu_s']:.1f} - {answer['hi_tokens_per_gpu_s']:.1f})" in text
 
 
-def test_a_time_known_from_below_is_printed_as_one():
-    asked = (
-        "e2e",
-        "--model",
-        "opt-30b",
-        "--gpu",
-        "a100-80gb",
-        "--batch",
-        "8",
-        "--system",
-        "fastertransformer+cusparse",
-    )
-    assert "(at least " in invoke(*asked).stdout
-    answer = json.loads(invoke(*asked, "--json").stdout)
-    assert answer["hi_tpot_ms"] is None
-    assert answer["lo_tokens_per_gpu_s"] == 0
+@pytest.mark.parametrize("name", ["cusparse", "csr"])
+def test_a_kernel_known_from_below_runs_no_model(name):
+    """One sentence: a bound of a product is no throughput."""
+    asked = ("--model", "opt-30b", "--gpu", "a100-80gb", "--batch", "8", "--system", f"fastertransformer+{name}")
+    result = invoke("e2e", *asked)
+    assert result.exit_code == 2
+    assert "of cusparse only a lower bound of the time is known" in result.stderr
 
 
 def test_out_of_memory_says_by_how_much():
@@ -128,7 +119,7 @@ def test_a_column_that_reads_like_another_is_refused(tmp_path, column):
         ({"batch": "many"}, "line 4: batch is 'many', allowed is a whole number of at least 1"),
         ({"sparsity": 80}, "line 4: sparsity is '80.0', allowed is a number in [0, 1]"),
         ({"gpus": 5}, "line 4: opt-66b cannot be shared by 5 GPUs"),
-        ({"pipeline_parallel": 0}, "line 2: pipeline_parallel is ''"),
+        ({"pipeline_parallel": 0}, "line 4: pipeline_parallel is '0.0'"),
     ],
 )
 def test_broken_row_is_named_and_nothing_written(tmp_path, changes, message):

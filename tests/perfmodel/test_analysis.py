@@ -56,6 +56,13 @@ def test_crossover_knows_never_and_always() -> None:
         crossover_sparsity("flash-llm", "a100-80gb", "opt-30b", 8, speedup=0)
 
 
+def test_a_bound_answers_no_question() -> None:
+    """cuSPARSE beyond one token is known from below only."""
+    assert np.isnan(crossover_sparsity("cusparse", "a100-80gb", "opt-30b", [2, 8])).all()
+    with pytest.raises(ValueError, match="of cusparse no more than a lower bound of the time is known at N = 8"):
+        sparsity_for_speedup("cusparse", "a100-80gb", 1.0, m=36864, k=9216, n=8)
+
+
 def test_crossover_surface_is_a_table_of_crossovers() -> None:
     asked = {"gpus": ["a100-80gb", "h100"], "models": ["opt-13b"], "n": [8, 64]}
     table = crossover_surface("flash-llm", **asked, speedup=1.2)

@@ -28,7 +28,7 @@ from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
         ({"kernel": " "}, "row 2: kernel is empty or no text"),
         ({"cache": "hot"}, "row 2: cache is hot, allowed are cold, warm"),
         ({"launch": "grid"}, "row 2: launch is grid, allowed are stream, graph"),
-        ({"split_k": 0.5}, "row 2: split_k is 0.5, allowed is a positive integer, or empty"),
+        ({"split_k": 0.5}, "row 2: split_k is 0.5, allowed is a positive integer of at most 2**40, or empty"),
         ({"copies": 0}, "row 2: copies is 0.0, allowed is a positive integer"),
         ({"speed": 1}, "missing columns [], unknown columns ['speed']"),
     ],

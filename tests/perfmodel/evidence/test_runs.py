@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, load_sources
-from perfmodel.evidence.runs import joined_runs, published_parts, published_runs, spinfer_runs
+from perfmodel.evidence.runs import joined_runs, outside_runs, published_parts, published_runs, spinfer_runs
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Part
 
@@ -57,6 +58,7 @@ def test_sparse_products_of_the_profile_read_no_faster_than_the_memory():
 
 
 def test_runs_that_did_not_fit_have_no_error():
+    stated = pd.concat([published_runs(), spinfer_runs(), outside_runs()])["fits"]
     runs = joined_runs()
-    assert runs["fits"].all()
+    assert 0 < len(runs) == stated.sum() < len(stated)
     assert runs["error"].notna().all()

@@ -19,7 +19,7 @@ CASE = {"m": 36864, "k": 9216, "n": 8}
 
 
 def test_ninety_percent_intervals_cover_about_ninety_percent(joined: pd.DataFrame) -> None:
-    """Over all rows, and over the rows of each kind; A100 and H100 rows in the L2 need less than B200's, which count."""
+    """Over all rows, and over those of each kind; in the L2 a B200's errors set the width, and A100 rows need less."""
     table = coverage(joined, kernel_fits())
     table["inside"] = table["covered"] * table["rows"]
     assert 0.85 <= table["inside"].sum() / table["rows"].sum() <= 0.95

@@ -8,6 +8,7 @@ import pytest
 from perfmodel.evidence.kernel_fit import BOXPLOT_GPU, BOXPLOT_SOURCE, BOXPLOT_TOKENS, boxplot_baseline
 from perfmodel.evidence.rows import kernel_evidence
 from perfmodel.evidence.speedups import boxplot_predictor, boxplot_quartiles, boxplots
+from perfmodel.evidence.summary import GOALS
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import error_statistics, join_predictions, nearest_evidence
 from perfmodel.kernels import KERNELS
@@ -45,7 +46,7 @@ def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
     assert set(joined.loc[joined["source"] == "aiconfigurator-gemm", "launch"]) == {"graph"}
 
 
-# Dense products of weights beyond the L2, on GPUs that no fit saw: the reach of the model, a little above what it does.
+# Dense products of weights beyond the L2 that no fit saw, by GPU; all but the H100 and RTX 4090 were never fitted.
 @pytest.mark.parametrize(
     ("gpu", "most"),
     [
@@ -68,7 +69,7 @@ def test_dense_products_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -
     [
         ("flash-llm", "rtx-a5000", 0.06), ("flash-llm-noreorder", "rtx-a6000", 0.095),
         ("flash-llm-noreorder", "rtx-4090", 0.03), ("bitmap", "rtx-4090", 0.10), ("bitmap", "rtx-a6000", 0.11),
-        ("sputnik", "v100", 0.14), ("sputnik", "rtx-4090", 0.14), ("sparta", "rtx-4090", 0.08),
+        ("sputnik", "v100", 0.14), ("sputnik", "rtx-4090", 0.14), ("sparta", "rtx-4090", 0.035),
     ],
 )  # fmt: skip
 def test_sparse_products_elsewhere(joined: pd.DataFrame, kernel: str, gpu: str, most: float) -> None:
@@ -77,15 +78,17 @@ def test_sparse_products_elsewhere(joined: pd.DataFrame, kernel: str, gpu: str, 
     assert rows["error"].abs().mean() <= most
 
 
-# Goals of the project for rows no parameter was fitted on (mean absolute error, Fig 9 at N = 16).
-@pytest.mark.parametrize(
-    ("kernel", "goal"), [("cublas", 0.03), ("flash-llm", 0.025), ("sparta", 0.055), ("sputnik", 0.10)]
-)
+MISSED = {"cublas": 0.028}  # its fixed part is 17 us in this benchmark, 3 to 12 in others that launch in a stream
+
+
+@pytest.mark.parametrize(("kernel", "goal"), GOALS.items())
 def test_held_out_rows_of_figure_9(joined: pd.DataFrame, kernel: str, goal: float) -> None:
+    """Goals of the project for rows no parameter was fitted on: mean absolute error at N = 16."""
     rows = joined[(joined["source"] == "flash-llm-fig9") & (joined["kernel"] == kernel) & (joined["n"] == 16)]
     assert len(rows) == (12 if kernel == "cublas" else 36)
     assert not rows["fitted"].any()
-    assert rows["error"].abs().mean() <= goal
+    assert (rows["error"].abs().mean() <= goal) == (kernel not in MISSED)
+    assert rows["error"].abs().mean() <= MISSED.get(kernel, goal)
 
 
 def test_sparsity_sweep_of_flash_llm(joined: pd.DataFrame) -> None:
@@ -94,8 +97,10 @@ def test_sparsity_sweep_of_flash_llm(joined: pd.DataFrame) -> None:
     assert rows["error"].abs().mean() <= 0.03
 
 
-def test_dense_rows_of_unseen_gpus_are_near(joined: pd.DataFrame) -> None:
+def test_dense_rows_of_one_token_are_near(joined: pd.DataFrame) -> None:
+    """Three cards share what their memory sustains: each alone must be near."""
     rows = joined[(joined["source"] == "macko-bench") & (joined["kernel"] == "cublas")]
+    assert rows["fitted"].all()
     statistics = error_statistics(rows, ["gpu"]).set_index("gpu")
     assert (statistics["mean"] < 0.08).all()
     assert (statistics["rank"] > 0.99).all()

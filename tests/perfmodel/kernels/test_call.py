@@ -69,9 +69,10 @@ def test_columns_of_calls_broadcast() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"launch": "grid"}, "launch is grid, allowed are stream, graph"),
-        ({"cache": ["cold", "hot"]}, "cache is hot, allowed are cold, warm"),
-        ({"split_k": 0}, "split_k is 0, allowed is a whole number of at least 1"),
+        ({"launch": "grid"}, "launch is 'grid', allowed are stream, graph"),
+        ({"cache": ["cold", "hot"]}, "cache is 'hot', allowed are cold, warm"),
+        ({"launch": b"graph"}, "launch is b'graph', allowed are stream, graph"),
+        ({"split_k": 0}, "split_k is 0, allowed is a whole number from 1 to"),
         ({"split_k": 2.5}, "split_k is 2.5, allowed"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from perfmodel import predict
 from perfmodel.catalog import gpu_names, load_gpu
-from perfmodel.kernels import KERNELS, Machine, Shape, kernel_model
+from perfmodel.kernels import KERNELS, Call, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
 from tests.perfmodel.cases import CASE
 
@@ -53,3 +53,20 @@ def test_no_prediction_beats_the_datasheet(kernel: str, gpu: str) -> None:
     p = predict(kernel, gpu, m=12288, k=12288, n=[8, 64, 1024], sparsity=0.5)
     assert (p.time_s > p.weight_bytes / record.dram.bandwidth_bytes_per_s).all()
     assert np.isfinite(p.time_s).all()
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if name != "cusparse"])
+def test_a_warm_call_that_hits_brings_nothing_from_memory(name: str) -> None:
+    """All weights in the L2: bytes over DRAM are 0 but for what a split K writes; cold, at least the weights."""
+    model, machine = KERNELS[name], Machine.of(load_gpu("rtx-4090"))
+    shape = Shape.of(1024, 4096, 1 if name == "macko" else 8, 0.5)
+    warm, cold = (model.time(machine, shape, calibrated(name), Call(warm=warm)).dram_bytes for warm in (True, False))
+    assert float(warm) < 0.2 * float(cold)
+    assert float(cold) >= model.format.bytes_of(1024, 4096, 0.5)
+
+
+def test_split_k_is_at_most_the_tiles_there_are() -> None:
+    """Asked for more, a kernel takes what there is: a small product stays a small one."""
+    for name in ("flash-llm", "bitmap", "lscd-bitmap"):
+        least, most = (float(predict(name, "a100-80gb", 100, 100, 8, 0.5, split_k=ways).time_s) for ways in (1, 2**40))
+        assert most < 2 * least

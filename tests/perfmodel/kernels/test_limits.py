@@ -30,6 +30,13 @@ def test_no_memory_sustains_its_datasheet(gpu: str) -> None:
     assert 0.75 < streamed_share(load_gpu(gpu).dram) < 0.95
 
 
+@pytest.mark.parametrize(
+    ("kind", "family"), [("hbm2e", "HBM2e"), ("gddr6x", "GDDR"), ("LPDDR5X", "GDDR"), ("HBM4", "HBM")]
+)
+def test_a_kind_may_be_spelled_in_any_case(kind: str, family: str) -> None:
+    assert memory_family(msgspec.structs.replace(load_gpu("a100-80gb").dram, kind=kind)) == family
+
+
 def test_inline_ecc_takes_a_sixteenth() -> None:
     dram = load_gpu("l40s").dram
     assert dram.ecc

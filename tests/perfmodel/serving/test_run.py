@@ -140,5 +140,5 @@ def test_a_graph_saves_the_launches_of_products() -> None:
     products = 4 * load_model("opt-30b").shape.layers + 1
     assert float(stream.tpot_s - graph.tpot_s) == pytest.approx(products * STREAM_LAUNCH_S)
     assert (bool(stream.extrapolated), bool(graph.extrapolated)) == (False, True)
-    with pytest.raises(ValueError, match="launch is grid, allowed are stream, graph"):
+    with pytest.raises(ValueError, match="launch is 'grid', allowed are stream, graph"):
         evaluate("opt-30b", "a100-80gb", "fastertransformer", **asked, launch="grid")
