@@ -41,6 +41,62 @@ RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
 SYSTEM_RECORDS = {ALL_REDUCE: CollectiveParameters, SERVING: SystemParameters}
+BITMAP_SHARE = {f.name: f.metadata for f in fields(decode.BitmapParameters)}["bandwidth_efficiency"]
+BY_HAND = (  # what a number is, its value, and the evidence that it was taken from
+    (
+        "launch in a stream over one in a graph",
+        f"{STREAM_LAUNCH_S * 1e6:g} us",
+        "dense products: fixed part in serving stacks (graphs) against Fig 9's (stream)",
+    ),
+    (
+        "share of an L2 of two halves that keeps what all SMs read",
+        f"{SPLIT_L2_KEEPS:g}",
+        "dense products of the A100 and H100 with weights in the L2",
+    ),
+    (
+        "share of the L2's rate that a product in it reaches",
+        f"{L2_READ_SHARE:g}",
+        "RTX 4090, 4096 x 4096: 33 MB in 19 us",
+    ),
+    (
+        "FLOP per joule, Tensor Cores fed from registers",
+        f"{FLOPS_PER_JOULE:.3g}",
+        "A100 of 400 W at 512 tokens; an L40S of 350 W is reported at 0.55-0.58 of its peak",
+    ),
+    ("FLOP per joule, Hopper", f"{FLOPS_PER_JOULE_HOPPER:.3g}", "H100 PCIe of 350 W at 512 to 2,048 tokens"),
+    (
+        "Tensor-Core efficiency of Flash-LLM",
+        f"{tiled_csl.TENSOR_EFFICIENCY:g}",
+        "SpInfer's figure 16 from 1,024 tokens on and an RTX A6000 at 512: between the two",
+    ),
+    (
+        "blocks of Flash-LLM on an SM at 64 tokens",
+        f"{tiled_csl.BLOCKS_BY_REGISTERS_AT_64}",
+        "registers counted by hand; OPT-66B and OPT-30B at batch 64 tell it from two",
+    ),
+    (
+        "range of SpInfer's share of a long read",
+        "{:g} to {:g}".format(*(BITMAP_SHARE[end] for end in ("low", "high"))),
+        "other kernels' shares: quartiles over shapes cannot tell it from the latency",
+    ),
+    ("Tensor-Core efficiency of SpInfer's kernel", f"{decode.Bitmap.tensor_efficiency:g}", "as above"),
+    ("cycles of a non-zero in cuSPARSE, at least", f"{FEWEST_CYCLES:g}", "upper whiskers of SpInfer's figure 10"),
+    (
+        "cycles of fill and drain of Sputnik and cuSPARSE",
+        f"{LATENCY_CYCLES:g}",
+        "time of an empty matrix in Flash-LLM's sparsity sweep",
+    ),
+    (
+        "instructions that a further wavefront of a conflicting store holds its warp for, in the simulator",
+        f"{CONFLICT_INSTRUCTIONS:g}",
+        "twelve medians of Flash-LLM without reordering on an A100-40GB (`spinfer-rerun-boxplot`)",
+    ),
+    (
+        "share of an L2 that a memset leaves dirty, and dirty bytes thrown out per byte read",
+        f"{DIRTY_SHARE:g}, {DIRTY_PER_READ:g}",
+        "cold harnesses: fixed part of dense, MACKO's and Sputnik's times by size on three GPUs",
+    ),
+)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -150,61 +206,5 @@ def _parameter(of: str, name: str, value: float, declared: dict[str, Any]) -> st
 
 def constants_table() -> str:
     """Numbers taken from evidence by hand, each with where it is from."""
-    decode_share = {f.name: f.metadata for f in fields(decode.BitmapParameters)}["bandwidth_efficiency"]
-    rows = [
-        (
-            "launch in a stream over one in a graph",
-            f"{STREAM_LAUNCH_S * 1e6:g} us",
-            "dense products: fixed part in serving stacks (graphs) against Fig 9's (stream)",
-        ),
-        (
-            "share of an L2 of two halves that keeps what all SMs read",
-            f"{SPLIT_L2_KEEPS:g}",
-            "dense products of the A100 and H100 with weights in the L2",
-        ),
-        (
-            "share of the L2's rate that a product in it reaches",
-            f"{L2_READ_SHARE:g}",
-            "RTX 4090, 4096 x 4096: 33 MB in 19 us",
-        ),
-        (
-            "FLOP per joule, Tensor Cores fed from registers",
-            f"{FLOPS_PER_JOULE:.3g}",
-            "A100 of 400 W at 512 tokens; an L40S of 350 W is reported at 0.55-0.58 of its peak",
-        ),
-        ("FLOP per joule, Hopper", f"{FLOPS_PER_JOULE_HOPPER:.3g}", "H100 PCIe of 350 W at 512 to 2,048 tokens"),
-        (
-            "Tensor-Core efficiency of Flash-LLM",
-            f"{tiled_csl.TENSOR_EFFICIENCY:g}",
-            "SpInfer's figure 16 from 1,024 tokens on and an RTX A6000 at 512: between the two",
-        ),
-        (
-            "blocks of Flash-LLM on an SM at 64 tokens",
-            f"{tiled_csl.BLOCKS_BY_REGISTERS_AT_64}",
-            "registers counted by hand; OPT-66B and OPT-30B at batch 64 tell it from two",
-        ),
-        (
-            "range of SpInfer's share of a long read",
-            "{:g} to {:g}".format(*(decode_share[end] for end in ("low", "high"))),
-            "other kernels' shares: quartiles over shapes cannot tell it from the latency",
-        ),
-        ("Tensor-Core efficiency of SpInfer's kernel", f"{decode.Bitmap.tensor_efficiency:g}", "as above"),
-        ("cycles of a non-zero in cuSPARSE, at least", f"{FEWEST_CYCLES:g}", "upper whiskers of SpInfer's figure 10"),
-        (
-            "cycles of fill and drain of Sputnik and cuSPARSE",
-            f"{LATENCY_CYCLES:g}",
-            "time of an empty matrix in Flash-LLM's sparsity sweep",
-        ),
-        (
-            "instructions that a further wavefront of a conflicting store holds its warp for, in the simulator",
-            f"{CONFLICT_INSTRUCTIONS:g}",
-            "twelve medians of Flash-LLM without reordering on an A100-40GB (`spinfer-rerun-boxplot`)",
-        ),
-        (
-            "share of an L2 that a memset leaves dirty, and dirty bytes thrown out per byte read",
-            f"{DIRTY_SHARE:g}, {DIRTY_PER_READ:g}",
-            "cold harnesses: fixed part of dense, MACKO's and Sputnik's times by size on three GPUs",
-        ),
-    ]
     lines = ["| number | value | taken from |", "| --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {what} | {value} | {source} |" for what, value, source in rows)])
+    return "\n".join([*lines, *(f"| {what} | {value} | {source} |" for what, value, source in BY_HAND)])

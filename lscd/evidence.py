@@ -170,12 +170,11 @@ def _interval_words(row: pd.Series) -> str:
 
 
 def _print_errors(joined: pd.DataFrame, groups: list[str]) -> None:
-    from perfmodel.evidence.validation import error_statistics
+    from perfmodel.evidence.validation import error_statistics, row_kinds
 
     groups = [*groups, "rows of"]
-    joined = joined.assign(**{"rows of": joined["fitted"].map({True: "fitted", False: "held out"})})
-    if "resident" in joined:
-        joined.loc[joined["resident"], "rows of"] += ", in L2"
+    joined = joined.assign(**{"rows of": row_kinds(joined)})
+    if "at_least" in joined:
         joined = joined[~joined["at_least"]]
     numbers = ("rows", "mean", "median", "worst", "bias", "rank")
     rows = [

@@ -110,11 +110,7 @@ def beside(rows: pd.DataFrame, results: pd.DataFrame, source: Path, target: Path
 def _to_choices(path: Path, values: pd.Series, allowed: tuple[str, ...]) -> pd.Series:
     chosen = values.replace("", allowed[0])
     good = chosen.isin(allowed)
-    if not good.all():
-        row = int((~good).to_numpy().argmax())
-        raise InputError(
-            f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed are {', '.join(allowed)}"
-        )
+    _refuse_others(path, values, good, f"are {', '.join(allowed)}")
     return chosen
 
 
@@ -161,6 +157,13 @@ def _check_names(path: Path, values: pd.Series, check: Callable[[str], object]) 
             raise InputError(f"{path}: line {_line(row)}: {error}") from None
 
 
+def _refuse_others(path: Path, values: pd.Series, good: pd.Series, allowed: str) -> None:
+    """Refuse the first value that is not ``good``, with its line."""
+    if not good.all():
+        row = int((~good).to_numpy().argmax())
+        raise InputError(f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed {allowed}")
+
+
 def _to_numbers(path: Path, values: pd.Series, rule: Column) -> pd.Series:
     import pandas as pd
 
@@ -170,9 +173,5 @@ def _to_numbers(path: Path, values: pd.Series, rule: Column) -> pd.Series:
         good &= numbers % 1 == 0
     if rule.empty:
         good |= values == ""
-    if not good.all():
-        row = int((~good).to_numpy().argmax())
-        raise InputError(
-            f"{path}: line {_line(row)}: {values.name} is {values.iloc[row]!r}, allowed is {rule.describe()}"
-        )
+    _refuse_others(path, values, good, f"is {rule.describe()}")
     return numbers.astype("int64" if rule.whole and not rule.empty else "float64")

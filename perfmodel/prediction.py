@@ -144,8 +144,9 @@ def predict(
     calibration = kernel_fits()
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration), call)
-    baseline = KERNELS[BASELINE]
-    dense = baseline.time(machine, shape, calibrated(BASELINE, calibration), call)
+    dense = result
+    if kernel != BASELINE:
+        dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE, calibration), call)
     lo_s, hi_s = interval(model, calibration, record.key, machine, shape, call, result)
     fit = calibration.get(kernel)
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.serving.planning import intervals_overlap
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.units import GIGA, MILLI
 
@@ -53,11 +54,10 @@ def _fits(view: View) -> Fact:
 def _throughput(view: View) -> Fact:
     rate, dense = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
     low, high = map(float, view.run.tokens_per_gpu_s_interval)
-    dense_low, dense_high = map(float, view.dense.tokens_per_gpu_s_interval)
     against = "" if view.state.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
     if against and not view.dense.memory.fits:
         against += ", which does not fit"
-    elif against and low <= dense_high and dense_low <= high:
+    elif against and intervals_overlap((low, high), view.dense.tokens_per_gpu_s_interval):
         against += ", a tie: their intervals overlap"
     notes = [f"90 % interval {low:,.1f} – {high:,.1f}", against, *_warnings(view)]
     return Fact("throughput", "Tokens per GPU-second", f"{rate:,.1f}", "; ".join(note for note in notes if note))

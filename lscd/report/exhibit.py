@@ -126,3 +126,8 @@ def percent(value: float, digits: int = 1) -> str:
 def gpu_title(gpu: str) -> str:
     """Short name of a catalogue GPU, for a panel or a sentence: ``A100``, ``RTX 4090``."""
     return load_gpu(gpu).name.removeprefix("NVIDIA ").removeprefix("GeForce ").split("-SXM")[0].split(" SXM")[0]
+
+
+def mean_errors(rows: pd.DataFrame, by: str) -> pd.Series:
+    """Mean size of the column ``error`` for each value of the column ``by``, in the order in which they come."""
+    return rows["error"].abs().groupby(rows[by], sort=False).mean()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, percent
+from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence.runs import evaluated, predict_runs
 from perfmodel.evidence.runs import published_runs as load_published
@@ -60,11 +60,6 @@ def published_runs() -> pd.DataFrame:
     return runs
 
 
-def _model_means(runs: pd.DataFrame) -> pd.Series:
-    """Mean absolute error of each model's runs."""
-    return runs.groupby("model")["error"].apply(lambda error: error.abs().mean())
-
-
 def throughput(context: Context) -> Exhibit:
     """Tokens per GPU-second against batch, three models."""
     lines, seen = predicted_runs(), published_runs()
@@ -75,7 +70,7 @@ def throughput(context: Context) -> Exhibit:
         f"(published {published['flash-llm'] / published[name]:.1f}x)"
         for name in ("deepspeed", "fastertransformer")
     ]
-    means = _model_means(seen)
+    means = mean_errors(seen, "model")
     worst = seen.loc[seen["error"].abs().idxmax()]
     keys = ["model", "system", "gpus", "batch"]
     return Exhibit(
@@ -108,8 +103,6 @@ def breakdown(context: Context) -> Exhibit:
     """Fig 16b: GPU-seconds of OPT-175B by part, published beside predicted."""
     parts = context.parts[context.parts["source"] == BREAKDOWN]
     assert not parts["fitted"].any()
-    means = parts.groupby("part")["error"].apply(lambda error: error.abs().mean())
-    listed = ", ".join(f"{part} {percent(means[part], 0)}" for part in PART_NAMES)
     worst = parts.loc[parts["error"].abs().idxmax()]
     totals = parts.groupby(["system", "batch"])[["gpu_s", "predicted_gpu_s"]].sum()
     off = (totals["predicted_gpu_s"] / totals["gpu_s"] - 1).abs()
@@ -122,8 +115,9 @@ def breakdown(context: Context) -> Exhibit:
         finding=(
             f"Half the GPUs do the work: Flash-LLM on four needs {gains[0]} times fewer GPU-seconds than "
             f"FasterTransformer on eight (predicted {gains[1]}). It saves {saved[0]} of the matrix products' "
-            f"(predicted {saved[1]}). Whole runs are off by {percent(off.mean())} on average; the parts by: {listed}; "
-            f"worst {worst['part']} of {TITLES[worst['system']]} at batch {worst['batch']}: {worst['error']:+.0%}."
+            f"(predicted {saved[1]}). Whole runs are off by {percent(off.mean())} on average; the parts by: "
+            f"{part_means(parts)}; worst {worst['part']} of {TITLES[worst['system']]} at batch {worst['batch']}: "
+            f"{worst['error']:+.0%}."
         ),
         evidence=(
             "OPT-175B was never fitted, neither its throughput nor these bars. GPU-seconds of the whole run of 512 "
@@ -143,6 +137,12 @@ def _saved(parts: pd.DataFrame, which: str) -> str:
     seconds = parts[parts["part"] == Part.MATMUL].pivot_table(index="batch", columns="system", values=which)
     share = 1 - seconds["flash-llm"] / seconds["fastertransformer"]
     return f"{percent(share.min(), 0)} to {percent(share.max(), 0)}"
+
+
+def part_means(parts: pd.DataFrame) -> str:
+    """Mean absolute error of each part in rows of `joined_parts`, for prose."""
+    means = mean_errors(parts, "part")
+    return ", ".join(f"{part} {percent(means[part], 0)}" for part in PART_NAMES)
 
 
 def _beside(parts: pd.DataFrame) -> pd.DataFrame:
@@ -245,7 +245,7 @@ def errors(context: Context) -> Exhibit:
     shown = table.copy()
     for column in ("mean", "worst", "bias"):
         shown[column] = shown[column].map(lambda value: f"{100 * value:.1f} %")
-    means = _model_means(runs)
+    means = mean_errors(runs, "model")
     met = {model: "met" if means[model] <= goal else "missed" for model, goal in GOALS.items()}
     goals = [
         f"{load_model(model).name} {percent(means[model], 2)} (goal {percent(goal)}, {met[model]})"

@@ -8,24 +8,23 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
+from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, mean_errors, percent
 from lscd.report.kernels import TITLES, at_every_sparsity, sweep_line
-from lscd.report.serving import PART_NAMES, parts_of_runs
+from lscd.report.serving import PART_NAMES, part_means, parts_of_runs
 from perfmodel.catalog import load_model, load_table
-from perfmodel.crossing import crossing
 from perfmodel.evidence.runs import DOUBTFUL_PROFILE, evaluated, spinfer_runs
 from perfmodel.evidence.speedups import (
     QUARTILES,
     TOKEN_SWEEP_TABLE,
-    boxplot_predictor,
     boxplot_shapes,
     boxplots,
     head_to_head,
+    predicted_boxplots,
     same_winner,
 )
 from perfmodel.evidence.summary import second_sources
+from perfmodel.evidence.validation import crossovers
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
-from perfmodel.kernels.fits import calibrated
 from perfmodel.plotting import kernels as draw_kernels
 from perfmodel.plotting import serving as draw_serving
 from perfmodel.plotting import spinfer as draw
@@ -60,8 +59,10 @@ def time_against_sparsity(context: Context) -> Exhibit:
     markers = at_every_sparsity(seen, "bitmap")
     errors = _means(seen)
     worst = seen.loc[seen["error"].abs().idxmax()]
-    even = {name: _break_even(seen, name) for name in ("flash-llm-noreorder", "sparta", "sputnik")}
-    listed = ", ".join(f"{TITLES[k]} {percent(p, 0)} (published {percent(q, 0)})" for k, (p, q) in even.items())
+    listed = ", ".join(
+        f"{TITLES[row.kernel]} {percent(row.predicted, 0)} (published {percent(row.measured, 0)})"
+        for row in crossovers(seen).dropna().itertuples()
+    )
     own, dense = seen[seen["kernel"] == "bitmap"], seen[seen["kernel"] == BASELINE].iloc[0]
     ahead, really = (int((own[name] < dense[name]).sum()) for name in ("predicted_us", "time_us"))
     return Exhibit(
@@ -88,35 +89,21 @@ def time_against_sparsity(context: Context) -> Exhibit:
 
 def _means(rows: pd.DataFrame) -> str:
     """Mean absolute error of each kernel, for prose."""
-    means = rows.groupby("kernel", sort=False)["error"].apply(lambda error: error.abs().mean())
-    return ", ".join(f"{TITLES[str(kernel)]} {percent(mean)}" for kernel, mean in means.items())
+    return ", ".join(f"{TITLES[str(kernel)]} {percent(mean)}" for kernel, mean in mean_errors(rows, "kernel").items())
 
 
 def _miss(row: pd.Series) -> str:
     return f"{TITLES[row['kernel']]} at {percent(row['sparsity'], 0)}: {row['error']:+.0%}"
 
 
-def _break_even(rows: pd.DataFrame, kernel: str) -> tuple[float, float]:
-    """Predicted and published sparsity from which ``kernel`` is faster than cuBLAS."""
-    own, dense = rows[rows["kernel"] == kernel].sort_values("sparsity"), rows[rows["kernel"] == BASELINE].iloc[0]
-    at = own["sparsity"].to_numpy()
-    predicted, published = (crossing(at, own[name].to_numpy() / dense[name]) for name in ("predicted_us", "time_us"))
-    return predicted, published
-
-
 @cache
 def quartile_table() -> pd.DataFrame:
     """Published and predicted quartiles of figure 10, in the columns of `draw.quartiles`; no kernel of `BOUNDED`."""
     names = dict(zip(QUARTILES, draw.QUARTILES, strict=True))
-    table = boxplots()
-    table = table[(table["source"] == BOXES) & ~table["kernel"].isin(BOUNDED)]
-    table = table.rename(columns=names).reset_index(drop=True)
-    for (gpu, kernel), rows in table.groupby(["gpu", "kernel"]):
-        model = KERNELS[str(kernel)]
-        levels = boxplot_predictor(model, str(gpu), rows, calibrated(BASELINE))(calibrated(model.name))
-        for name, values in zip(draw.QUARTILES, levels.reshape(len(QUARTILES), len(rows)), strict=True):
-            table.loc[rows.index, f"predicted_{name}"] = values
-    return table
+    table = predicted_boxplots({}).rename(
+        columns=names | {f"predicted_{a}": f"predicted_{b}" for a, b in names.items()}
+    )
+    return table[(table["source"] == BOXES) & ~table["kernel"].isin(BOUNDED)].sort_index(ignore_index=True)
 
 
 def box_plots(context: Context) -> Exhibit:
@@ -216,7 +203,7 @@ def end_to_end(context: Context) -> Exhibit:
     assert not seen["fitted"].any()
     asked = run_grid(spinfer_runs())
     lines, fits = asked[asked["fits"]], asked[asked["batch"].isin(seen["batch"].unique())]
-    means = seen.groupby("system")["error"].apply(lambda error: error.abs().mean())
+    means = mean_errors(seen, "system")
     listed = ", ".join(f"{title} {percent(means[name])}" for name, title in SYSTEMS.items())
     worst = seen.groupby([*SETUP, "system"], as_index=False)["error"].agg(mean=lambda error: error.abs().mean())
     worst = worst.loc[worst["mean"].idxmax()]
@@ -300,7 +287,7 @@ def breakdown(context: Context) -> Exhibit:
     held_out = seen[~seen["fitted"]]
     sound = held_out[held_out["system"] != DOUBTFUL_PROFILE]
     worst = sound.loc[sound["error"].abs().idxmax()]
-    listed, doubtful = (_part_means(rows) for rows in (sound, held_out[held_out["system"] == DOUBTFUL_PROFILE]))
+    listed, doubtful = (part_means(rows) for rows in (sound, held_out[held_out["system"] == DOUBTFUL_PROFILE]))
     runs = [*SETUP, "system"]
     totals = seen.groupby(runs)[["gpu_s", "predicted_gpu_s"]].sum()
     error = (totals["predicted_gpu_s"] / totals["gpu_s"] - 1).abs()
@@ -326,12 +313,6 @@ def breakdown(context: Context) -> Exhibit:
         ],
         figure=draw_serving.breakdown_beside(beside(seen, SYSTEMS), PART_NAMES, same_scale=False),
     )
-
-
-def _part_means(rows: pd.DataFrame) -> str:
-    """Mean absolute error of each part, for prose."""
-    means = rows.groupby("part")["error"].apply(lambda error: error.abs().mean())
-    return ", ".join(f"{part} {percent(means[part], 0)}" for part in PART_NAMES)
 
 
 def beside(parts: pd.DataFrame, systems: dict[str, str]) -> pd.DataFrame:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, percent
-from lscd.report.kernels import TITLES
+from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent
+from lscd.report.kernels import TITLES, held_out_of_fig9
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE
 from perfmodel.evidence.speedups import boxplot_shapes
 from perfmodel.evidence.summary import GOALS, flash_llm_break_evens, held_out, kernel_summary, second_sources, verdicts
 from perfmodel.evidence.uncertainty import coverage
-from perfmodel.evidence.validation import crossovers, error_statistics
+from perfmodel.evidence.validation import crossovers, error_statistics, row_kinds
 from perfmodel.kernels import BOUNDED
 from perfmodel.plotting import validation as draw
 from perfmodel.prediction import predict
@@ -198,13 +198,9 @@ def interval_coverage(context: Context) -> Exhibit:
 def errors(context: Context) -> Exhibit:
     """Error of every kernel model, fitted and held-out rows."""
     joined = context.joined[~context.joined["at_least"]]
-    rows_of = np.where(joined["fitted"], "fitted", "held out") + np.where(joined["resident"], ", in L2", "").astype(
-        object
-    )
-    joined = joined.assign(rows_of=rows_of)
+    joined = joined.assign(rows_of=row_kinds(joined))
     statistics = error_statistics(joined, ["kernel", "source", "gpu", "rows_of"])
-    on_fig9 = joined[(joined["source"] == "flash-llm-fig9") & (joined["n"] == 16)]
-    reached = on_fig9["error"].abs().groupby(on_fig9["kernel"]).mean()
+    reached = mean_errors(held_out_of_fig9(joined), "kernel")
     met = [name for name, goal in GOALS.items() if reached[name] <= goal]
     far = statistics[statistics["mean"] > 0.2]
     return Exhibit(

@@ -35,9 +35,9 @@ def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
         no choice there is, a size or time is not positive, or a sparsity lies outside [0, 1]; the message names row,
         column and value. A time may be missing: its kernel failed.
     """
-    table = table.assign(**{name: value for name, value in OPTIONAL_COLUMNS.items() if name not in table})
     table = table.assign(**{
-        name: table[name].astype(object).where(table[name].notna(), value) for name, value in OPTIONAL_COLUMNS.items()
+        name: table[name].astype(object).where(table[name].notna(), value) if name in table else value
+        for name, value in OPTIONAL_COLUMNS.items()
     })  # fmt: skip
     missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
     unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]

@@ -57,9 +57,9 @@ def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
 
     Such rows are neither fitted nor scored with the others: what they time is rather the L2 than device memory.
     """
-    resident = np.zeros(len(rows), dtype=bool)
+    resident, known = np.zeros(len(rows), dtype=bool), gpu_names()
     for (kernel, gpu), places in rows.groupby(["kernel", "gpu"]).indices.items():
-        if kernel in KERNELS and gpu in gpu_names():
+        if kernel in KERNELS and gpu in known:
             group = rows.iloc[places]
             weights = KERNELS[str(kernel)].format.bytes_of(*(group[c].to_numpy(float) for c in ("m", "k", "sparsity")))
             resident[places] = calls(group).resident(Machine.of(load_gpu(str(gpu))), weights)

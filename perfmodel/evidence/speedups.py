@@ -89,17 +89,29 @@ def published_speedups(baselines: dict[str, Any]) -> pd.DataFrame:
     return table.assign(error=table["published"] / table["predicted"] - 1)
 
 
-def _boxplot_medians(baselines: dict[str, Any]) -> pd.DataFrame:
+def predicted_boxplots(baselines: dict[str, Any]) -> pd.DataFrame:
+    """`boxplots`, kernel by kernel, with the model's own quartiles beside them, ``predicted_`` before their names.
+
+    ``baselines`` as `published_speedups` takes them.
+    """
     import pandas as pd
 
     parts = []
     for (source, gpu, kernel), table in boxplots().groupby(["source", "gpu", "kernel"], sort=False):
         model, dense = KERNELS[str(kernel)], baselines.get(str(source), calibrated(BASELINE))
         quartiles = boxplot_predictor(model, str(gpu), table, dense)(calibrated(model.name))
-        medians = quartiles.reshape(len(QUARTILES), len(table))[list(QUARTILES).index("speedup_median")]
-        part = table[["source", "gpu", "kernel", "n", "sparsity"]]
-        parts.append(part.assign(published=table["speedup_median"], predicted=medians, shapes=len(boxplot_shapes())))
-    return pd.concat(parts, ignore_index=True)
+        levels = quartiles.reshape(len(QUARTILES), len(table))
+        parts.append(
+            table.assign(**{f"predicted_{name}": level for name, level in zip(QUARTILES, levels, strict=True)})
+        )
+    return pd.concat(parts)
+
+
+def _boxplot_medians(baselines: dict[str, Any]) -> pd.DataFrame:
+    table = predicted_boxplots(baselines)
+    part = table[["source", "gpu", "kernel", "n", "sparsity"]]
+    medians = {"published": table["speedup_median"], "predicted": table["predicted_speedup_median"]}
+    return part.assign(**medians, shapes=len(boxplot_shapes()))
 
 
 def _token_sweep() -> pd.DataFrame:
@@ -188,6 +200,5 @@ def against_dense(joined: pd.DataFrame) -> pd.DataFrame:
     pairs = sparse.merge(dense, on=case, suffixes=("", "_dense"))
     pairs["published"] = pairs["time_us_dense"] / pairs["time_us"]
     pairs["predicted"] = pairs["predicted_us_dense"] / pairs["predicted_us"]
-    return pairs.loc[is_clear(pairs["published"]), [*case, "kernel", "sparsity", "published", "predicted"]].reset_index(
-        drop=True
-    )
+    columns = [*case, "kernel", "sparsity", "published", "predicted"]
+    return pairs.loc[is_clear(pairs["published"]), columns].reset_index(drop=True)

@@ -29,7 +29,6 @@ from perfmodel.evidence.runs import (
     PROFILE_GPU,
     PROFILE_SOURCE,
     QUANT_LLM_TABLE,
-    RUN_COLUMNS,
     WAIT_CATALOGUE_MODEL,
     WAIT_MIN_BATCH,
     WAIT_MODEL,
@@ -40,6 +39,7 @@ from perfmodel.evidence.runs import (
 )
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import Algorithm, CollectiveParameters, all_reduce_time
+from perfmodel.serving.planning import RUN_COLUMNS
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
 from perfmodel.serving.systems import SystemParameters
 from perfmodel.serving.transformer import ALL_REDUCES_PER_LAYER

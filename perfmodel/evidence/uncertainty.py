@@ -206,7 +206,7 @@ def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tup
     A kernel fitted to quartiles has their own error only, taken for a normal one.
     """
     chosen = (evidence["kernel"] == name).to_numpy()
-    rows = evidence[(fitted_rows(evidence) | _resident_like_fitted(evidence)) & chosen]
+    rows = evidence[_fitted_wherever_held(evidence) & chosen]
     rows = rows[~kernel_model(name).at_least(shapes_of(rows))]
     if rows.empty:
         error = np.full(FEWEST, fit.mean_absolute_error * NORMAL_Q90_OVER_MEAN)
@@ -221,8 +221,8 @@ def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tup
     return inside, _cross_errors(name, rows, tokens).usual
 
 
-def _resident_like_fitted(evidence: pd.DataFrame) -> Mask:
-    """Rows that would be fitted, were their weights not in the L2."""
+def _fitted_wherever_held(evidence: pd.DataFrame) -> Mask:
+    """Rows that are fitted, and those that would be, were their weights not in the L2."""
     return fitted_rows(evidence.assign(resident=False))
 
 
@@ -255,7 +255,7 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
     left_out = {gpu: spreads(errors, without=gpu) for gpu in {gpu for of in errors.values() for gpu in of.abroad}}
     found = []
     stated = joined["status"].isin(COMPARED) & ~joined["fitted"] & ~joined["at_least"]
-    stated &= ~(joined["resident"] & _resident_like_fitted(joined))  # these made the spread of their kind
+    stated &= ~(joined["resident"] & _fitted_wherever_held(joined))  # these made the spread of their kind
     rows = joined[stated & joined["kernel"].isin(list(fitted))]
     for (kernel, gpu, resident), group in rows.groupby(["kernel", "gpu", "resident"]):
         name, fit = str(kernel), fitted[str(kernel)]

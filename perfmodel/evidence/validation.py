@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog.specs import Launch
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
-from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
+from perfmodel.evidence.rows import kernel_evidence, shapes_of, with_residency
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 
@@ -42,15 +42,11 @@ def join_predictions(
     usable = evidence["kernel"].isin(KERNELS) & evidence["status"].isin(COMPARABLE_STATUS) & evidence["time_us"].notna()
     rows = with_residency(evidence[usable])
     own = _own_rows(rows, kernel_fits() if calibration is None else calibration)
-    rows[["predicted_us", "latency_share"]] = np.nan
-    rows["at_least"] = False
+    rows["predicted_us"], rows["at_least"] = np.nan, False
     for kernel, group in rows.groupby("kernel"):
-        name, parameters = str(kernel), calibrated(str(kernel), calibration)
-        model, shape = KERNELS[name], shapes_of(group)
-        rows.loc[group.index, "predicted_us"] = predictor(model, group)(parameters) * 1e6
-        latency_share = model.time(machines(group), shape, parameters, calls(group)).latency_share
-        rows.loc[group.index, "latency_share"] = latency_share
-        rows.loc[group.index, "at_least"] = model.at_least(shape)
+        model = KERNELS[str(kernel)]
+        rows.loc[group.index, "predicted_us"] = predictor(model, group)(calibrated(model.name, calibration)) * 1e6
+        rows.loc[group.index, "at_least"] = model.at_least(shapes_of(group))
     rows["fitted"] = (fitted_rows(rows) | own) & ~rows["at_least"]
     rows["error"] = rows["predicted_us"] / rows["time_us"] - 1
     return rows
@@ -62,6 +58,12 @@ def _own_rows(rows: pd.DataFrame, calibration: Mapping[str, FittedKernel]) -> ND
     for (kernel, source, gpu), positions in rows.groupby(["kernel", "source", "gpu"]).indices.items():
         own[positions] = kernel in calibration and is_own_fit(calibration[kernel], source, gpu)
     return own
+
+
+def row_kinds(joined: pd.DataFrame) -> pd.Series:
+    """What rows are called in a table of errors: fitted or held out, and apart those with weights in the L2."""
+    kinds = joined["fitted"].map({True: "fitted", False: "held out"})
+    return kinds + joined["resident"].map({True: ", in L2", False: ""}) if "resident" in joined else kinds
 
 
 def error_statistics(joined: pd.DataFrame, by: list[str]) -> pd.DataFrame:

@@ -82,8 +82,14 @@ class Call:
         """Seconds that launches cost in a stream beyond their cost in a graph."""
         return np.where(self.graph, 0.0, STREAM_LAUNCH_S * launches)
 
+    def ways(self, own: Number, k_tiles: Number) -> Array:
+        """Ways to share K among blocks: as asked for, at most the tiles along K, or else the kernel's ``own``."""
+        return np.where(np.isnan(self.split_k), own, np.minimum(self.split_k, k_tiles))
+
     def miss_share(self, machine: Machine, weight_bytes: Number) -> Array:
         """Share of a product's bytes that comes from device memory: 1 unless warm, and then what the L2 cannot keep."""
+        if not np.any(self.warm):
+            return np.ones(())  # as for most calls, of which sweeps make millions
         return np.where(self.warm, cyclic_misses(self.copies * weight_bytes / machine.kept_bytes), 1.0)
 
     def resident(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:

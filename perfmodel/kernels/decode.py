@@ -122,8 +122,8 @@ class Bitmap(DecodeKernel):
 
         Only where ``call`` says how many: what the kernel chooses by itself is within its fitted latency.
         """
-        ways = np.where(call.split_k > 1, np.minimum(call.split_k, ceil_div(shape.k, TILE_K)), 0.0)
-        moved = 2 * FP16_BYTES * ways * shape.m * shape.n
+        ways = call.ways(1.0, ceil_div(shape.k, TILE_K))
+        moved = np.where(ways > 1, 2 * FP16_BYTES * ways * shape.m * shape.n, 0.0)
         rate = np.where(moved > machine.l2_bytes, machine.streamed_bytes_per_s, machine.l2_bytes_per_s)
         return np.asarray(moved / rate)
 

@@ -8,6 +8,12 @@ from perfmodel.catalog.specs import Dram, Gpu
 MEMORY_FILE = "calibration/memory.json"
 INLINE_ECC_SHARE = 15 / 16  # one byte in sixteen of a GDDR card with inline ECC is a check byte
 SHARE = "share"
+SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
+# FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them. Tensor Cores fed
+# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58). Fed
+# from shared memory, as Hopper's: an H100 PCIe of 350 W at 512 to 2,048 tokens. Blackwell was not seen at its limit.
+FLOPS_PER_JOULE = 0.62e12
+FLOPS_PER_JOULE_HOPPER = 1.3e12
 
 
 def memory_family(dram: Dram) -> str:
@@ -28,14 +34,6 @@ def ecc_share(dram: Dram) -> float:
     return INLINE_ECC_SHARE if dram.ecc and memory_family(dram) == "GDDR" else 1.0
 
 
-SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
-# FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them. Tensor Cores fed
-# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58). Fed
-# from shared memory, as Hopper's: an H100 PCIe of 350 W at 512 to 2,048 tokens. Blackwell was not seen at its limit.
-FLOPS_PER_JOULE = 0.62e12
-FLOPS_PER_JOULE_HOPPER = 1.3e12
-
-
 def power_flops_per_s(gpu: Gpu) -> float:
     """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
     if gpu.power is None or float(gpu.compute_capability) >= 10:
@@ -46,5 +44,5 @@ def power_flops_per_s(gpu: Gpu) -> float:
 
 def kept_share(gpu: Gpu) -> float:
     """Share of the L2 in which what all SMs read in turn survives; HBM cards since the A100 split theirs in two."""
-    split = gpu.dram.kind.upper().startswith("HBM") and float(gpu.compute_capability) >= 8
+    split = memory_family(gpu.dram) != "GDDR" and float(gpu.compute_capability) >= 8
     return SPLIT_L2_KEEPS if split else 1.0

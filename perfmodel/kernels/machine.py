@@ -27,15 +27,11 @@ class Machine:
     kept_bytes: Number
     l2_bytes_per_s: Number
     l2_bytes: Number
-    l1_bytes: Number
     shared_bytes_per_clock: Number
     shared_bytes_per_sm: Number
-    shared_bytes_per_block: Number
     registers_per_sm: Number
-    warps_per_sm: Number
     tensor_flops_per_s: Number
     power_flops_per_s: Number
-    simt_flops_per_s: Number
 
     @classmethod
     def of(cls, gpu: Gpu) -> Machine:
@@ -48,15 +44,11 @@ class Machine:
             kept_bytes=kept_share(gpu) * gpu.l2.size_bytes,
             l2_bytes_per_s=gpu.l2.bandwidth_bytes_per_s,
             l2_bytes=gpu.l2.size_bytes,
-            l1_bytes=gpu.sm.shared_memory_bytes,
             shared_bytes_per_clock=gpu.sm.shared_bytes_per_clock,
             shared_bytes_per_sm=gpu.sm.shared_memory_bytes,
-            shared_bytes_per_block=gpu.sm.shared_memory_per_block_bytes,
             registers_per_sm=gpu.sm.registers,
-            warps_per_sm=gpu.sm.max_warps,
             tensor_flops_per_s=gpu.peak.fp16_tensor,
             power_flops_per_s=power_flops_per_s(gpu),
-            simt_flops_per_s=gpu.peak.fp32_simt,
         )
 
     @classmethod

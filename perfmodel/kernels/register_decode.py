@@ -153,8 +153,7 @@ class RegisterDecode(KernelModel):
         resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // c.registers[at]), 1)
         blocks = ceil_div(shape.m, TILE_M) * columns
         k_tiles = ceil_div(shape.k, TILE_K)
-        own = split_k(blocks, machine.sm_count * resident, k_tiles)
-        split = np.where(np.isnan(call.split_k), own, np.minimum(call.split_k, k_tiles))
+        split = call.ways(split_k(blocks, machine.sm_count * resident, k_tiles), k_tiles)
         blocks = blocks * split
 
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
@@ -169,7 +168,7 @@ class RegisterDecode(KernelModel):
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
         l2_s = weight_bytes * columns / machine.l2_bytes_per_s
         memory_s = np.maximum(call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency, l2_s)
-        tiles = ceil_div(shape.m, TILE_M) * ceil_div(shape.k, TILE_K) * columns
+        tiles = ceil_div(shape.m, TILE_M) * k_tiles * columns
         cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
         decode_s = (c.issue_cycles[at] + self.dequantise_cycles(p)) / p.issue_efficiency * cycles_to_s
         gather = np.interp(stored, *c.gather)

@@ -144,14 +144,11 @@ class TiledCsl(KernelModel):
         resident = blocks_per_sm(machine, n)
         blocks = ceil_div(shape.m, rows) * columns
         k_tiles = ceil_div(shape.k, TILE_K)
-        own = split_k(blocks, machine.sm_count * resident, k_tiles)
-        split = np.where(np.isnan(call.split_k), own, np.minimum(call.split_k, k_tiles))
+        split = call.ways(split_k(blocks, machine.sm_count * resident, k_tiles), k_tiles)
         blocks = blocks * split
 
-        weight_bytes, other_bytes = (
-            self.format.bytes_of(shape.m, shape.k, shape.sparsity),
-            FP16_BYTES * n * (shape.m + shape.k),
-        )
+        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        other_bytes = FP16_BYTES * n * (shape.m + shape.k)
         dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes)
         memory_s = call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency
         partial_bytes = FP16_BYTES * shape.m * n * split

@@ -109,33 +109,6 @@ def _gpus(count: int) -> str:
     return "1 GPU" if count == 1 else f"{count} GPUs"
 
 
-def breakdown(table: pd.DataFrame, parts: Sequence[str]) -> Figure:
-    """GPU-seconds of a run, stacked by part: one bar per system and batch.
-
-    ``table``: ``label, batch`` and a column of GPU-seconds for each of ``parts``; ``label`` names system and GPUs.
-    """
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.9))
-    labels, batches = list(table["label"].unique()), sorted(table["batch"].unique())
-    width = 0.8 / len(labels)
-    for i, label in enumerate(labels):
-        rows = table[table["label"] == label].set_index("batch").loc[batches]
-        at = np.arange(len(batches)) + (i - (len(labels) - 1) / 2) * width
-        bottom = np.zeros(len(batches))
-        for part in parts:
-            axes.bar(
-                at, rows[part], 0.92 * width, bottom=bottom, color=PART_COLOURS[part], label=part if i == 0 else None
-            )
-            bottom = bottom + rows[part].to_numpy()
-        for x, height in zip(at, bottom, strict=True):
-            axes.annotate(label, (x, height), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=7.5)
-    axes.set_xticks(np.arange(len(batches)), [str(batch) for batch in batches])
-    axes.set(xlabel="batch (sequences)", ylabel="GPU-seconds of the run")
-    axes.set_ylim(0, 1.28 * table[list(parts)].sum(axis=1).max())
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper left", ncols=len(parts))
-    return figure
-
-
 def breakdown_beside(table: pd.DataFrame, parts: Sequence[str], *, same_scale: bool) -> Figure:
     """GPU-seconds of runs, stacked by part: published above in pale, predicted below in full colour.
 

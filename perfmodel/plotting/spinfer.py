@@ -15,13 +15,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from perfmodel.plotting.kernels import stretches
-from perfmodel.plotting.serving import SYSTEM_COLOURS, SYSTEM_MARKERS
+from perfmodel.plotting.serving import PALE, SYSTEM_COLOURS, SYSTEM_MARKERS
 from perfmodel.plotting.style import BLACK, COLUMN_WIDTH, GREY, KERNEL_COLOURS, KERNEL_MARKERS
 
 QUARTILES = ("q1", "median", "q3")
 Colour = tuple[float, float, float, float]
 
-PALE, DARKER = 0.45, 0.72
+DARKER = 0.72
 SPEEDUP_TICKS = (0.4, 0.6, 1, 1.5, 2.5)
 GROUP = 0.86  # share of the room of one sparsity that its boxes fill
 BATCHES = (8, 16, 32)

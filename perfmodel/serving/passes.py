@@ -7,6 +7,7 @@ launches, time per sequence and bytes; all-reduces go through `collectives`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from perfmodel.serving.transformer import (
     activation_bytes_per_layer,
     attention_flops_per_layer,
     head_matrices,
+    kv_bytes_per_token,
     kv_read_bytes_per_token,
     layer_matrices,
     other_launches_per_layer,
@@ -44,7 +46,7 @@ class Group:
     p: Array
     parameters: SystemParameters
 
-    @property
+    @cached_property
     def machine(self) -> Machine:
         """The GPU as kernel models see it."""
         return Machine.of(self.gpu)
@@ -112,5 +114,5 @@ class Group:
         shape = self.model.shape
         flops = batch * shape.layers * attention_flops_per_layer(shape, input_len, self.p)
         compute_s = self.machine.tensor_s(flops, calibrated(BASELINE).tensor_efficiency)
-        read = batch * input_len * kv_read_bytes_per_token(shape, self.p, shared=True)
+        read = batch * input_len * kv_bytes_per_token(shape, self.p)
         return compute_s + read / self.machine.streamed_bytes_per_s

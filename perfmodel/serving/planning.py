@@ -100,6 +100,11 @@ def interval_columns(run: Serving) -> dict[str, Any]:
     return {name: np.where(fits, value, np.nan) for name, value in pairs.items()}
 
 
+def intervals_overlap(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
+    """Whether two intervals, each a low and a high end, have a value in common: a tie."""
+    return bool(first[0] <= second[1] and second[0] <= first[1])
+
+
 @dataclass(frozen=True)
 class Option:
     """One system on one number of GPUs, at its best batch.
@@ -132,9 +137,8 @@ class Option:
     tokens_per_gpu_s_interval: tuple[float, float]
 
     def ties_with(self, other: Option) -> bool:
-        """Whether the intervals of both throughputs overlap, so that either could be the higher."""
-        low, high = self.tokens_per_gpu_s_interval
-        return low <= other.tokens_per_gpu_s_interval[1] and other.tokens_per_gpu_s_interval[0] <= high
+        """Whether either throughput could be the higher."""
+        return intervals_overlap(self.tokens_per_gpu_s_interval, other.tokens_per_gpu_s_interval)
 
 
 @dataclass(frozen=True)
@@ -214,22 +218,32 @@ def plan(
     return Plan(tuple(options), sparse, batches, prompts)
 
 
-def _best_batch(
+def _runs(
     model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, Any]
-) -> Option | None:
+) -> tuple[NDArray[np.int64], Serving] | None:
+    """Batches up to the largest that fits, and their runs; None if none fits."""
     _, _, record = resolve(model, gpu, system)
     largest = largest_batch(model, gpu, record, **lengths, sparsity=sparsity, tensor_parallel=gpus)
     if largest == 0:
         return None
     batches = np.unique([*BATCHES[largest >= BATCHES], largest])
-    run = evaluate(model, gpu, record, batch=batches, sparsity=sparsity, gpus=gpus, **lengths)
+    return batches, evaluate(model, gpu, record, batch=batches, sparsity=sparsity, gpus=gpus, **lengths)
+
+
+def _best_batch(
+    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, Any]
+) -> Option | None:
+    found = _runs(model, gpu, system, gpus, sparsity, lengths)
+    if found is None:
+        return None
+    batches, run = found
     i = int(np.argmax(run.tokens_per_gpu_s))
     price, ends = run.usd_per_million_tokens, run.tokens_per_gpu_s_interval
     return Option(
         system=system,
         gpus=gpus,
         batch=int(batches[i]),
-        largest_batch=largest,
+        largest_batch=int(batches[-1]),
         tokens_per_gpu_s=float(run.tokens_per_gpu_s[i]),
         ttft_s=float(run.ttft_s[i]),
         tpot_s=float(run.tpot_s[i]),
@@ -252,8 +266,8 @@ def _break_even_sparsity(
         return None
 
     def pays(sparsity: float) -> bool:
-        found = (_best_batch(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
-        return any(option is not None and option.tokens_per_gpu_s > dense.tokens_per_gpu_s for option in found)
+        found = (_runs(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
+        return any(runs is not None and runs[1].tokens_per_gpu_s.max() > dense.tokens_per_gpu_s for runs in found)
 
     return next((float(sparsity) for sparsity in SPARSITIES if pays(sparsity)), None)
 

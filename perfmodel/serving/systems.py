@@ -173,8 +173,8 @@ def load_system(name: str) -> System:
     ValueError
         If there is none (suggests the nearest and lists all), or its kernel's time is known as a bound only.
     """
-    if name in SYSTEMS or name in ENGINES:
-        return SYSTEMS.get(name) or ENGINES[name]
+    if found := SYSTEMS.get(name) or ENGINES.get(name):
+        return found
     host, plus, part = name.partition("+")
     if host == HOST and plus and (part in KERNELS or part in FORMATS):
         return _hosted(name, part)

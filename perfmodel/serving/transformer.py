@@ -163,8 +163,8 @@ def kv_read_bytes_per_token(shape: Layers, p: ArrayLike = 1, shared: bool = Fals
 
     Not ``shared``, each query head reads its own copy, also where heads share keys and values; else what is stored.
     """
-    heads = local_kv_heads(shape, p) if shared else shape.heads / np.asarray(p, dtype=np.float64)
-    return 2.0 * shape.layers * heads * shape.head_dim * FP16_BYTES
+    copies = 1.0 if shared else shape.heads / np.asarray(p, dtype=np.float64) / local_kv_heads(shape, p)
+    return kv_bytes_per_token(shape, p) * copies
 
 
 def attention_flops_per_layer(shape: Layers, input_len: ArrayLike, p: ArrayLike = 1) -> Array:

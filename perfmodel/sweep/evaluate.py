@@ -21,13 +21,12 @@ Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Columns = dict[str, Array]
 
-HOW = {"launch": "stream", "cache": "cold"}  # and what holds where a sweep has no such axis
 BOUNDS = tuple(str(bound) for bound in Bound)
 _SCALED = {
     "dram_bandwidth_scale": ("dram_bytes_per_s",),
     "l2_bandwidth_scale": ("l2_bytes_per_s",),
     "tensor_peak_scale": ("tensor_flops_per_s", "power_flops_per_s"),
-    "clock_scale": ("clock_hz", "tensor_flops_per_s", "power_flops_per_s", "simt_flops_per_s"),
+    "clock_scale": ("clock_hz", "tensor_flops_per_s", "power_flops_per_s"),
 }
 
 
@@ -81,8 +80,8 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
     shape = Shape(x["m"], x["k"], padded, x["sparsity"])
-    launch, cache = (block.names.get(axis, default) for axis, default in HOW.items())
-    call = Call.of(launch, cache, x.get("split_k"))
+    how = {axis: block.names[axis] for axis in ("launch", "cache") if axis in block.names}
+    call = Call.of(**how, split_k=x.get("split_k"))
     result = model.time(machine, shape, calibrated(name, calibration), call)
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
     if "speedup_vs_dense" in wanted:
