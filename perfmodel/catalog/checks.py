@@ -9,19 +9,19 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Cache, Launch
+from perfmodel.catalog.specs import LARGEST_SIZE, Activations, Cache, Launch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KERNEL_TIME_COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "launch",
-    "split_k", "copies", "source", "note",
+    "split_k", "copies", "activations", "source", "note",
 )  # fmt: skip
 # Columns that a table may lack, or leave empty, and what holds then.
-OPTIONAL_COLUMNS = {"cache": "cold", "launch": "stream", "split_k": math.nan, "copies": 1}
+OPTIONAL_COLUMNS = {"cache": "cold", "launch": "stream", "split_k": math.nan, "copies": 1, "activations": "fp16"}
 NAME_COLUMNS = ("gpu", "kernel", "status", "source")
-CHOICES = {"cache": tuple(Cache), "launch": tuple(Launch)}
+CHOICES = {"cache": tuple(Cache), "launch": tuple(Launch), "activations": tuple(Activations)}
 _SIZES = ("m", "k", "n", "copies")
 
 

@@ -32,7 +32,7 @@ def _check_order(key: str, value: float, limit: float) -> None:
 
 
 class Architecture(StrEnum):
-    """NVIDIA GPU generations in the catalogue, oldest first."""
+    """GPU generations in the catalogue, NVIDIA's oldest first, then AMD's."""
 
     VOLTA = "volta"
     TURING = "turing"
@@ -40,6 +40,22 @@ class Architecture(StrEnum):
     ADA = "ada"
     HOPPER = "hopper"
     BLACKWELL = "blackwell"
+    CDNA3 = "cdna3"
+    CDNA4 = "cdna4"
+
+    @property
+    def amd(self) -> bool:
+        """Whether AMD makes it."""
+        return self.value.startswith("cdna")
+
+
+class Precision(StrEnum):
+    """What the Tensor Cores multiply."""
+
+    FP16 = "fp16"
+    FP8 = "fp8"
+    FP4 = "fp4"
+    INT8 = "int8"
 
 
 class Bound(StrEnum):
@@ -65,9 +81,11 @@ class Clock(Record, frozen=True, kw_only=True):
 
 
 class Peak(Record, frozen=True, kw_only=True):
-    """Dense peak rates in FLOP/s (multiply-add = 2); never the 2:4-sparse figure.
+    """Peak rates in FLOP/s (multiply-add = 2), dense unless the name says ``sparse``.
 
-    ``fp16_tensor`` accumulates in FP32. SIMT rates are those of the CUDA cores.
+    ``fp16_tensor`` and ``fp8_tensor`` accumulate in FP32, ``int8_tensor`` in INT32; ``fp4_tensor`` has a scale for each
+    block. ``*_sparse`` is the rate with 2:4 weights, zeros counted as multiplied. SIMT rates are those of the CUDA
+    cores. A rate that is missing is a precision the card lacks.
     """
 
     fp16_tensor: Positive
@@ -77,7 +95,22 @@ class Peak(Record, frozen=True, kw_only=True):
     tf32_tensor: Positive | None = None
     fp8_tensor: Positive | None = None
     int8_tensor: Positive | None = None
+    fp4_tensor: Positive | None = None
+    fp16_sparse: Positive | None = None
+    fp8_sparse: Positive | None = None
+    int8_sparse: Positive | None = None
+    fp4_sparse: Positive | None = None
     source: Text
+
+    def tensor(self, precision: Precision, *, sparse: bool = False) -> float | None:
+        """Rate of the Tensor Cores at ``precision``, with 2:4 weights if ``sparse``; None if the card lacks it."""
+        rates = {
+            Precision.FP16: (self.fp16_tensor, self.fp16_sparse),
+            Precision.FP8: (self.fp8_tensor, self.fp8_sparse),
+            Precision.FP4: (self.fp4_tensor, self.fp4_sparse),
+            Precision.INT8: (self.int8_tensor, self.int8_sparse),
+        }
+        return rates[precision][sparse]
 
 
 class Dram(Record, frozen=True, kw_only=True):
@@ -293,6 +326,13 @@ class Cache(StrEnum):
 
     COLD = "cold"
     WARM = "warm"
+
+
+class Activations(StrEnum):
+    """How the inputs reach a kernel that multiplies in less than 16 bits: it quantises them first, or they come so."""
+
+    FP16 = "fp16"
+    QUANTISED = "quantised"
 
 
 class Source(Record, frozen=True, kw_only=True):

@@ -43,7 +43,8 @@ class FitRule:
     """Which evidence rows may be fitted, by source, GPU, tokens N and kernel; and their weight together.
 
     Of a ``relative`` source only the ratios between its rows count: a common factor is left free, because its software
-    is slower or faster as a whole than the one the other sources ran. ``own`` marks a user's measurements.
+    is slower or faster as a whole than the one the other sources ran. ``own`` marks a user's measurements. Rows with
+    their weights in the L2 take part only if ``resident``: where a kernel has hardly any other.
     """
 
     source: str
@@ -53,11 +54,12 @@ class FitRule:
     kernels: tuple[str, ...] | None = None
     relative: bool = False
     own: bool = False
+    resident: bool = False
 
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
         chosen = (evidence["source"] == self.source) & (evidence["gpu"] == self.gpu)
-        chosen &= evidence["status"].isin(FITTED_STATUS) & (~evidence["resident"] | self.own)
+        chosen &= evidence["status"].isin(FITTED_STATUS) & (~evidence["resident"] | self.own | self.resident)
         if self.tokens is not None:
             chosen &= evidence["n"].isin(self.tokens)
         if self.kernels is not None:
@@ -71,6 +73,8 @@ class FitRule:
 
 
 Rules = Sequence[FitRule]
+# Of the library's times, those of kernels of its own: its dense FP16 products stay a check of the dense model.
+LIBRARY_KERNELS = ("fp8", "int8-w8a8", "two-four", "six-eight", "two-four-fp8", "two-four-int8")
 FIT_RULES: tuple[FitRule, ...] = (
     FitRule("flash-llm-fig9", "a100-80gb", (8, 32), 1.0),
     FitRule("flash-llm-sweep", "a100-80gb", None, 0.2),
@@ -86,6 +90,14 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("macko-sputnik", "rtx-3090", (1,), 0.2, kernels=("sputnik",)),
     FitRule("macko-sputnik", "rtx-2080-super", (1,), 0.2, kernels=("sputnik",)),
     FitRule("quant-llm-figures", "a100-80gb", (8, 32), 1.0),
+    # Quantised products inside serving stacks. The best of a library's algorithms, from 64 tokens on, tells what the
+    # Tensor Cores reach, and 2:4.
+    FitRule("aiconfigurator-quantised", "a100-80gb", (8, 64, 256, 512), 0.5),
+    FitRule("aiconfigurator-quantised", "h100", (8, 64, 256, 512), 0.5),
+    FitRule("aiconfigurator-quantised", "gb200", (8, 64, 256, 512), 0.5),
+    FitRule("slidesparse", "a100-80gb-pcie", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
+    FitRule("slidesparse", "h100-pcie", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
+    FitRule("slidesparse", "rtx-4090", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
 )
 # SpInfer's A100 times are known only as quartiles of speed-ups; these N are fitted, the others held out.
 BOXPLOT_TOKENS = (8, 32)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times, load_sources, load_table
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS, OPTIONAL_COLUMNS
-from perfmodel.catalog.specs import Cache, Launch
+from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def calls(rows: pd.DataFrame) -> Call:
     A cold one emptied the L2 before each launch; a warm one finds what its last call left there.
     """
     graph, warm = (rows["launch"] == Launch.GRAPH).to_numpy(), (rows["cache"] == Cache.WARM).to_numpy()
-    return Call(graph, warm, rows["copies"].to_numpy(dtype=np.float64), rows["split_k"].to_numpy(dtype=np.float64))
+    copies, split_k = (rows[name].to_numpy(dtype=np.float64) for name in ("copies", "split_k"))
+    return Call(graph, warm, copies, split_k, (rows["activations"] == Activations.QUANTISED).to_numpy())
 
 
 def flush_s(rows: pd.DataFrame, machine: Machine, read_bytes: Array) -> Array:

@@ -14,11 +14,20 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Bound
+from perfmodel.catalog.specs import LARGEST_SIZE, Bound, Gpu, Precision
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
 from perfmodel.kernels.call import FIRST_CALL, Call
 from perfmodel.kernels.machine import Array, Machine, Number
 from perfmodel.units import FP16_BYTES
+
+
+PATTERN_TOLERANCE = 5e-3  # 0.33 is 4:6's third
+_REMEDIES = {
+    Precision.FP16: "",
+    Precision.INT8: "; weights are dequantised there: use int8 (w8a16)",
+    Precision.FP8: "; weights are dequantised there: use int8 (w8a16)",
+    Precision.FP4: "; weights are dequantised there: use int4 (w4a16)",
+}
 
 
 def free(initial: float, low: float, high: float, meaning: str, *, fast: Literal["low", "high"] = "low") -> Any:
@@ -120,6 +129,10 @@ class KernelModel(ABC):
     moved_by_own: ClassVar[tuple[str, ...]] = ()  # parameters that only a user's own measurements move
     slower_variant: ClassVar[str | None] = None  # sources call both by this name, so an interval reaches to it
     borrows: ClassVar[str | None] = None  # kernel whose fitted parameters hold for this one too
+    precision: ClassVar[Precision] = Precision.FP16  # what its Tensor Cores multiply
+    sparse_cores: ClassVar[bool] = False  # whether they are the Sparse Tensor Cores
+    patterns: ClassVar[tuple[float, ...]] = ()  # the sparsities it takes, its usual one first; any if empty
+    on_amd: ClassVar[bool] = False  # whether AMD's library has its like
 
     @property
     def format(self) -> WeightFormat:
@@ -131,6 +144,28 @@ class KernelModel(ABC):
         return np.asarray(n, dtype=np.float64)
 
     supported_n = "any N"
+
+    def refusal(self, gpu: Gpu) -> str | None:
+        """Why the kernel does not run on ``gpu``, in a sentence; None where it does."""
+        if gpu.architecture.amd and not self.on_amd:
+            return f"{gpu.name} is AMD's: only dense and 2:4 products are modelled there, not kernel {self.name!r}"
+        if gpu.peak.tensor(self.precision, sparse=self.sparse_cores) is not None:
+            return None
+        kind = f"{'2:4 ' if self.sparse_cores else ''}{self.precision.value.upper()}"
+        key = f"peak.{self.precision}_{'sparse' if self.sparse_cores else 'tensor'}"
+        return f"{gpu.name} has no {kind} Tensor Cores ({key}), which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
+
+    def own_sparsity(self, sparsity: ArrayLike) -> Array:
+        """``sparsity``, or for a kernel of one pattern that pattern's, whatever is asked for."""
+        asked = np.asarray(sparsity, dtype=np.float64)
+        return np.full_like(asked, self.patterns[0]) if self.patterns else asked
+
+    def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
+        """True where the kernel can multiply weights of this sparsity: a pattern has its own and no other."""
+        asked = np.asarray(sparsity, dtype=np.float64)
+        if not self.patterns:
+            return np.ones(asked.shape, dtype=np.bool_)
+        return (np.abs(asked[..., None] - np.array(self.patterns)) < PATTERN_TOLERANCE).any(axis=-1)
 
     def at_ends(self) -> tuple[Any, Any]:
         """Parameters with all ranges at their fast ends together, and at their slow ends."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Cache, Launch
+from perfmodel.catalog.specs import LARGEST_SIZE, Activations, Cache, Launch
 from perfmodel.kernels.machine import Array, Machine, Number
 
 # The fixed part of a dense product is 5 us where serving stacks replay graphs, 11 us and more where the paper's
@@ -50,24 +50,35 @@ class Call:
         Copies of the weights that warm calls go through in turn, as some benchmarks do.
     split_k : float
         Ways to share K among blocks, NaN for the kernel's own choice. Kernels without split-K ignore it.
+    quantised : bool
+        The activations come as the kernel multiplies them, as where a fused norm has quantised them. Otherwise a kernel
+        of less than 16 bits launches another before it. Kernels that multiply FP16 ignore it.
     """
 
     graph: NDArray[np.bool_] | bool = False
     warm: NDArray[np.bool_] | bool = False
     copies: Number = 1.0
     split_k: Number = np.nan
+    quantised: NDArray[np.bool_] | bool = False
 
     @classmethod
-    def of(cls, launch: ArrayLike = "stream", cache: ArrayLike = "cold", split_k: ArrayLike | None = None) -> Call:
+    def of(
+        cls,
+        launch: ArrayLike = "stream",
+        cache: ArrayLike = "cold",
+        split_k: ArrayLike | None = None,
+        activations: ArrayLike = "fp16",
+    ) -> Call:
         """Check and convert.
 
         Raises
         ------
         ValueError
-            If ``launch`` or ``cache`` is no choice there is, or ``split_k`` no whole number from 1 to 2**40; names the
+            If ``launch``, ``cache`` or ``activations`` is no choice there is, or ``split_k`` no whole number from 1 to 2**40; names the
             quantity, the value and what is allowed.
         """
-        for name, value, kind in (("launch", launch, Launch), ("cache", cache, Cache)):
+        asked = (("launch", launch, Launch), ("cache", cache, Cache), ("activations", activations, Activations))
+        for name, value, kind in asked:
             chosen = np.atleast_1d(np.asarray(value, dtype=object))
             wrong = np.array([not isinstance(one, str) or one not in list(kind) for one in chosen.flat])
             if wrong.any():
@@ -76,7 +87,8 @@ class Call:
         bad = ~(np.isnan(ways) | ((ways >= 1) & (ways <= LARGEST_SIZE) & (np.floor(ways) == ways)))
         if np.any(bad):
             raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number from 1 to 2**40")
-        return cls(np.asarray(launch) == Launch.GRAPH, np.asarray(cache) == Cache.WARM, 1.0, ways)
+        quantised = np.asarray(activations) == Activations.QUANTISED
+        return cls(np.asarray(launch) == Launch.GRAPH, np.asarray(cache) == Cache.WARM, 1.0, ways, quantised)
 
     def launch_s(self, launches: Number = 1.0) -> Array:
         """Seconds that launches cost in a stream beyond their cost in a graph."""

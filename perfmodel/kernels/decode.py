@@ -165,6 +165,14 @@ class QuantLlmW5(DecodeKernel):
     format_name = "fp5"
 
 
+class Int4(DecodeKernel):
+    """Weight-only INT4 in groups of 128: Marlin, AWQ and TensorRT-LLM kernels."""
+
+    name = "int4"
+    title = "INT4 weights"
+    format_name = "int4"
+
+
 class Int8(DecodeKernel):
     """Weight-only INT8, as in TensorRT-LLM."""
 

@@ -65,6 +65,7 @@ class Dense(KernelModel):
     format_name = "dense"
     Parameters = DenseParameters
     moved_by_own = ("bandwidth_efficiency",)
+    on_amd = True
 
     def time(self, machine: Machine, shape: Shape, p: DenseParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one GEMM; ``shape.sparsity`` is ignored: a dense kernel multiplies zeros too."""

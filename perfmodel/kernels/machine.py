@@ -7,18 +7,39 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.specs import Gpu, Precision
 from perfmodel.kernels.limits import kept_share, power_flops_per_s, streamed_share
 
 Array = NDArray[np.float64]
 Number = float | Array
 
+# Products that a joule pays for, in dense ones of FP16, at thousands of tokens on an A100 PCIe, an H100 PCIe and an RTX
+# 4090, where they meet the board's power: INT8 1.6, 2.0, 2.0; FP8 1.85 on the H100; nobody has reported FP4 there.
+PER_JOULE = {Precision.FP16: 1.0, Precision.FP8: 1.85, Precision.INT8: 1.85, Precision.FP4: 3.5}
+# The same with 2:4 weights, zeros counted: FP16 1.4 and 1.6 on the first two, FP8 3.0 on the H100, INT8 3.3, 3.1, 3.2.
+SPARSE_PER_JOULE = {Precision.FP16: 1.5, Precision.FP8: 3.0, Precision.INT8: 3.2, Precision.FP4: 6.0}
+LOW_RATES = tuple(
+    (precision, sparse)
+    for precision in Precision
+    for sparse in (False, True)
+    if (precision, sparse) not in ((Precision.FP16, False), (Precision.FP4, True))
+)
 RESERVED_SHARED_BYTES = 1024  # of a block's shared memory; the driver keeps them, from Ampere on
+
+
+def _rate_name(precision: Precision, *, sparse: bool) -> str:
+    """Field of `Machine` that holds a Tensor-Core rate."""
+    if precision is Precision.FP16 and not sparse:
+        return "tensor_flops_per_s"
+    return f"{precision}{'_sparse' if sparse else ''}_flops_per_s"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The few GPU numbers a kernel model uses; each a scalar, or an array to sweep over hardware."""
+    """The few GPU numbers a kernel model uses; each a scalar, or an array to sweep over hardware.
+
+    ``tensor_flops_per_s`` is the FP16 rate; rates of precisions that the GPU lacks are NaN.
+    """
 
     sm_count: Number
     clock_hz: Number
@@ -32,6 +53,12 @@ class Machine:
     registers_per_sm: Number
     tensor_flops_per_s: Number
     power_flops_per_s: Number
+    fp8_flops_per_s: Number = np.nan
+    fp4_flops_per_s: Number = np.nan
+    int8_flops_per_s: Number = np.nan
+    fp16_sparse_flops_per_s: Number = np.nan
+    fp8_sparse_flops_per_s: Number = np.nan
+    int8_sparse_flops_per_s: Number = np.nan
 
     @classmethod
     def of(cls, gpu: Gpu) -> Machine:
@@ -49,6 +76,10 @@ class Machine:
             registers_per_sm=gpu.sm.registers,
             tensor_flops_per_s=gpu.peak.fp16_tensor,
             power_flops_per_s=power_flops_per_s(gpu),
+            **{
+                _rate_name(precision, sparse=sparse): gpu.peak.tensor(precision, sparse=sparse) or np.nan
+                for precision, sparse in LOW_RATES
+            },
         )
 
     @classmethod
@@ -68,9 +99,16 @@ class Machine:
         """Bytes/s of a long read of device memory: the datasheet's, times the share its kind of memory reaches."""
         return self.dram_share * self.dram_bytes_per_s
 
-    def tensor_s(self, flops: Number, efficiency: Number) -> Array:
-        """Seconds of ``flops`` on the Tensor Cores at ``efficiency`` of their peak, or at what the board can power."""
-        return np.asarray(flops / np.minimum(efficiency * self.tensor_flops_per_s, self.power_flops_per_s))
+    def tensor_s(
+        self, flops: Number, efficiency: Number, precision: Precision = Precision.FP16, *, sparse: bool = False
+    ) -> Array:
+        """Seconds of ``flops`` on the Tensor Cores at ``efficiency`` of their peak, or at what the board can power.
+
+        With 2:4 weights if ``sparse``; ``flops`` then counts the zeros. NaN on cards without that precision.
+        """
+        peak: Number = getattr(self, _rate_name(precision, sparse=sparse))
+        powered = self.power_flops_per_s * (SPARSE_PER_JOULE if sparse else PER_JOULE)[precision]
+        return np.asarray(flops / np.minimum(efficiency * peak, powered))
 
     @property
     def sm_cycles_per_s(self) -> Number:

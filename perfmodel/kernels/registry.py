@@ -6,8 +6,19 @@ from perfmodel.catalog.names import unknown_name
 from perfmodel.kernels.base import KernelModel, Shape
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
-from perfmodel.kernels.decode import Bitmap, Int8, Macko, QuantLlmW5, QuantLlmW6
+from perfmodel.kernels.decode import Bitmap, Int4, Int8, Macko, QuantLlmW5, QuantLlmW6
 from perfmodel.kernels.dense import Dense
+from perfmodel.kernels.low_precision import (
+    Fp8,
+    Fp8Block,
+    Int8W8A8,
+    MxFp4,
+    NvFp4,
+    SixEight,
+    TwoFour,
+    TwoFourFp8,
+    TwoFourInt8,
+)
 from perfmodel.kernels.register_decode import (
     RegisterDecode,
     RegisterDecodeInt4,
@@ -29,6 +40,16 @@ _MODELS: tuple[KernelModel, ...] = (
     QuantLlmW6(),
     QuantLlmW5(),
     Int8(),
+    Int4(),
+    Int8W8A8(),
+    Fp8(),
+    Fp8Block(),
+    NvFp4(),
+    MxFp4(),
+    TwoFour(),
+    SixEight(),
+    TwoFourInt8(),
+    TwoFourFp8(),
     RegisterDecode(),
     RegisterDecodePairs(),
     RegisterDecodeInt8(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,12 @@ Mask = NDArray[np.bool_]
 Columns = dict[str, Array]
 
 BOUNDS = tuple(str(bound) for bound in Bound)
+_TENSOR_RATES = tuple(field.name for field in fields(Machine) if field.name.endswith("_flops_per_s"))
 _SCALED = {
     "dram_bandwidth_scale": ("dram_bytes_per_s",),
     "l2_bandwidth_scale": ("l2_bytes_per_s",),
-    "tensor_peak_scale": ("tensor_flops_per_s", "power_flops_per_s"),
-    "clock_scale": ("clock_hz", "tensor_flops_per_s", "power_flops_per_s"),
+    "tensor_peak_scale": _TENSOR_RATES,
+    "clock_scale": ("clock_hz", *_TENSOR_RATES),
 }
 
 

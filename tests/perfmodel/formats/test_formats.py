@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels_numba.formats import encode_bitmap, encode_quantised_bitmap
-from perfmodel.formats import FORMATS, break_even_sparsity, check_sparsity, two_four_residual_density
+from perfmodel.formats import FORMATS, break_even_sparsity, two_four_residual_density
 from tests.kernels_numba.problems import random_matrix
 
 SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]
@@ -29,7 +29,13 @@ def ratio(name: str, sparsity: float, m: int = 12288, k: int = 12288) -> float:
         ("tiled-csl", 128, 64, 1.0, 4 * 3),
         ("tiled-csl", 128, 64, 0.0, 4 * 8192 + 4 * 3),
         ("tiled-csl", 1, 1, 0.0, 4 * 4 + 4 * 3),
+        ("bsr", 64, 64, 0.5, 2 * (2048 + 4) + 4 * 3),
+        ("bsr", 33, 65, 0.0, 6 * (2048 + 4) + 4 * 3),
         ("2:4", 16, 16, 0.5, 256 + 32),
+        ("lscd-bitmap-fp8", 32, 64, 0.0, 256 + 4 * 3 + 2048 + 4 * 32),
+        ("lscd-bitmap-fp8", 33, 64, 1.0, 2 * 256 + 4 * 4 + 4 * 33),
+        ("lscd-bitmap-nvfp4", 32, 64, 0.0, 256 + 4 * 3 + 1024 + 32 * 4 + 4),
+        ("lscd-bitmap-nvfp4", 32, 65, 1.0, 2 * 256 + 4 * 4 + 32 * 5 + 4),
         ("bitmap", 64, 64, 0.5, 4 * 2 + 8 * 64 + 2 * 2048),
         ("int8", 10, 100, 0.0, 1000 + 20),
         ("fp6", 10, 100, 0.0, 750 + 20),
@@ -107,23 +113,6 @@ def test_break_even_with_dense() -> None:
     assert break_even_sparsity(dense, FORMATS["int4"]) is None
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.5, float("nan"), 80])
-def test_sparsity_outside_zero_to_one_is_refused(wrong: float) -> None:
-    with pytest.raises(ValueError, match=r"sparsity must lie in \[0, 1\], got"):
-        check_sparsity([0.5, wrong])
-
-
-def test_percent_is_recognised() -> None:
-    with pytest.raises(ValueError, match=r"did you mean 0\.8\?"):
-        FORMATS["csr"].bytes(8, 8, 80)
-
-
-@pytest.mark.parametrize(("m", "k", "letter"), [(0, 8, "m"), (8, -1, "k"), (float("nan"), 8, "m")])
-def test_sizes_must_be_positive(m: float, k: float, letter: str) -> None:
-    with pytest.raises(ValueError, match=f"{letter} must be positive"):
-        FORMATS["dense"].bytes(m, k)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (32, 64), (33, 65), (100, 300)])
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_bytes_of_bitmaps_are_those_of_the_encoder(shape: tuple[int, int], density: float) -> None:
@@ -159,3 +148,21 @@ def test_bytes_of_our_bitmaps_are_close_to_the_published_format() -> None:
     shape = (36864, 9216, [0.5, 0.8, 0.9])
     ratio = FORMATS["lscd-bitmap"].bytes(*shape) / FORMATS["bitmap"].bytes(*shape)
     assert (np.abs(ratio - 1) < 0.02).all()
+
+
+@pytest.mark.parametrize(("name", "bits", "scales"), [("fp8", 8, 4 * 100), ("nvfp4", 4, 100 * 19 + 4)])
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
+def test_bitmaps_of_other_values_differ_in_their_scales_only(name: str, bits: int, scales: int, density: float) -> None:
+    """Masks, offsets and codes are those of the integer bitmaps, which an encoder writes."""
+    m, k = 100, 300
+    integers = float(FORMATS[f"lscd-bitmap-{bits}"].bytes(m, k, 1 - density)) - 2 * m * 3
+    assert float(FORMATS[f"lscd-bitmap-{name}"].bytes(m, k, 1 - density)) == pytest.approx(integers + scales, rel=1e-12)
+
+
+def test_bsr_is_what_its_arrays_take() -> None:
+    rng = np.random.default_rng(9)
+    kept = rng.permutation(4 * 3) >= 5
+    blocks = np.zeros((kept.sum(), 32, 32), np.float16)
+    columns, rows = np.nonzero(kept.reshape(4, 3))[1].astype(np.int32), np.zeros(4 + 1, np.int32)
+    expected = float(FORMATS["bsr"].bytes(4 * 32, 3 * 32 - 7, 5 / 12))
+    assert blocks.nbytes + columns.nbytes + rows.nbytes == pytest.approx(expected, rel=1e-12)
