@@ -74,7 +74,7 @@ def _answer(choice: Choice, where: str) -> str:
 
     counts = Counter(matrix.fastest.kernel for matrix in choice.free)
     total = len(choice.free)
-    rivals = [_plain(name) for name in choice.rivals]
+    rivals = [_plain(name) for name in choice.ties]
     doubt = (
         f"; a tie with {_listed(rivals)}: intervals overlap" if rivals else "; no other kernel's interval reaches it"
     )
@@ -146,7 +146,7 @@ def as_dict(choice: Choice) -> dict[str, Any]:
         ),
         "totals": {name: _total(*total) for name, total in totals.items()},
         "one_kernel": {kernel: _total(*total) for kernel, total in choice.uniform.items()},
-        "rivals": list(choice.rivals),
+        "rivals": list(choice.ties),
         "matrices": [_matrix(matrix) for matrix in choice.matrices],
     }
 

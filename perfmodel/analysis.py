@@ -49,7 +49,8 @@ def layer_times(
     Returns
     -------
     tuple of ndarray
-        Broadcast shape of the inputs; NaN where the kernel cannot take the tokens, or only a bound of it is known.
+        Broadcast shape of the inputs; NaN where the kernel cannot take the tokens or the sparsity, or only a bound of
+        it is known.
     """
     chosen = kernel_model(kernel)
     machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
@@ -60,8 +61,8 @@ def layer_times(
             continue
         count, each = matrix.products(tokens)
         padded = chosen.padded_n(each)
-        shape = Shape.of(matrix.m, matrix.k, np.where(np.isnan(padded), each, padded), s)
-        unknown = np.isnan(padded) | chosen.at_least(shape)
+        shape = Shape.of(matrix.m, matrix.k, np.where(np.isnan(padded), each, padded), chosen.own_sparsity(s))
+        unknown = np.isnan(padded) | ~chosen.takes_sparsity(s) | chosen.at_least(shape)
         time_s = np.where(unknown, np.nan, chosen.time(machine, shape, calibrated(kernel)).time_s)
         asked = Shape.of(matrix.m, matrix.k, each, 0.0)
         own = own + count * time_s

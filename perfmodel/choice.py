@@ -6,7 +6,7 @@ matrices that pruning touches have a choice; LM head, router and embedding proje
 
 Intervals are those of `perfmodel.prediction`: 90 %, per product. Errors of one kernel on several matrices go together,
 so bounds of a sum are sums of the bounds. Errors of two kernels are taken as independent, so the interval of a speed-up
-adds both in quadrature; where they share a cause (a GPU's true bandwidth), it is too wide rather than too narrow.
+adds both in quadrature. A speed-up of several matrices together is known better (`SEVERAL_MATRICES`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ from perfmodel.serving.transformer import Matrix, check_split, head_matrices, la
 
 Array = NDArray[np.float64]
 
+# How far speed-ups over dense of layers of four matrices are off in the serving engines' tables, by how far those of
+# single products are: 0.56 to 0.85 for six quantised kernels on three GPUs.
+SEVERAL_MATRICES = 0.75
+
 
 @dataclass(frozen=True)
 class Span:
@@ -51,11 +55,12 @@ class Span:
         return self.lo_s <= other.hi_s and other.lo_s <= self.hi_s
 
     def speedup_over(self, other: Span) -> tuple[float, float, float]:
-        """How many times faster this is than ``other``: prediction, low and high end."""
+        """How many times faster this is than ``other``: prediction, low and high end; of several matrices together."""
         ratio = other.time_s / self.time_s
         slow = np.hypot(np.log(self.hi_s / self.time_s), np.log(other.time_s / other.lo_s))
         fast = np.hypot(np.log(self.time_s / self.lo_s), np.log(other.hi_s / other.time_s))
-        return ratio, float(ratio * np.exp(-slow)), float(ratio * np.exp(fast))
+        ends = np.exp([-SEVERAL_MATRICES * slow, SEVERAL_MATRICES * fast])
+        return ratio, float(ratio * ends[0]), float(ratio * ends[1])
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,12 @@ class Candidate:
         The resource that sets the time.
     tile, split_k : tuple of int, int or None
         Rows and columns of a block's output, and blocks that share K, where the model knows them.
-    lossless, extrapolated, measured : bool
-        FP16 values kept; outside the evidence; evidence of this kernel exists at all.
+    change : str
+        What becomes of the weights: "lossless", "rounded", "pruned", or "pruned and rounded".
+    sparsity : float
+        Fraction of zeros it is asked for: of a pattern, the pattern's own.
+    extrapolated, measured, written : bool
+        Outside the evidence; evidence of this kernel exists at all; the kernel itself exists.
     """
 
     kernel: str
@@ -88,9 +97,23 @@ class Candidate:
     bound: str
     tile: tuple[int, int] | None
     split_k: int | None
-    lossless: bool
+    change: str
+    sparsity: float
     extrapolated: bool
     measured: bool
+    written: bool
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every kept weight keeps its 16-bit value."""
+        return "rounded" not in self.change
+
+    @property
+    def standing(self) -> str:
+        """What a reader must know first: "not written", "not measured", or else what becomes of the weights."""
+        if not self.written:
+            return "not written"
+        return self.change if self.measured else "not measured"
 
 
 @dataclass(frozen=True)
@@ -187,7 +210,7 @@ class Choice:
         return {kernel: self.total(picking(kernel)) for kernel in kernels}
 
     @property
-    def rivals(self) -> tuple[str, ...]:
+    def ties(self) -> tuple[str, ...]:
         """Kernels whose interval, on all matrices alike, overlaps that of the fastest choice, dense among them."""
         span, chosen = self.fastest[0], {matrix.fastest.kernel for matrix in self.free}
         totals = {BASELINE: self.dense, **self.uniform}
@@ -235,7 +258,9 @@ def choose(
         raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
     share = float(check_sparsity(sparsity))
     check_split(record, gpus)
-    kernels = _kernels(formats, lossless_only, unmeasured)
+    kernels = [model for model in rivals(formats, lossless_only, unmeasured) if model.refusal(card) is None]
+    if not kernels:
+        raise ValueError(rivals(formats, lossless_only, unmeasured)[0].refusal(card))
     layers = record.shape.layers
     matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
@@ -243,8 +268,10 @@ def choose(
     return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
 
 
-def _kernels(formats: Sequence[str], lossless_only: bool, unmeasured: bool) -> list[KernelModel]:
-    """Kernel models that may be chosen; one that nobody measured only if asked for, by flag or by its format.
+def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured: bool = False) -> list[KernelModel]:
+    """Kernel models that compete: of which more than a bound is known, and measured unless asked for otherwise.
+
+    One that nobody measured takes part by ``unmeasured`` or by its format. What a GPU cannot run is not left out here.
 
     Raises
     ------
@@ -303,15 +330,16 @@ def _candidates(
     """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens."""
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
-    p = predict(model.name, gpu, m, k, n, sparsity)
-    weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(sparsity)), m.shape) * copies
+    own = float(model.own_sparsity(sparsity))
+    p = predict(model.name, gpu, m, k, n, own)
+    weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(own)), m.shape) * copies
     tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
     found: list[Candidate | None] = []
     for i in range(len(m)):
         span = Span(float(p.time_s[i]), float(p.lo_s[i]), float(p.hi_s[i])).scaled(float(products[i]))
         candidate = Candidate(
             model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(p.bound[i]),
-            tiles[i], splits[i], model.format.lossless, bool(p.extrapolated[i]), p.measured,
+            tiles[i], splits[i], model.format.change, own, bool(p.extrapolated[i]), p.measured, model.written,
         )  # fmt: skip
         # What is known to be a lower bound only is no candidate.
         found.append(None if np.isnan(padded[i]) or p.at_least[i] else candidate)

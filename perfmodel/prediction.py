@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Bound, Gpu
+from perfmodel.formats import PATTERNS
 from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
@@ -89,6 +90,38 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
         raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}{remedy}")
 
 
+def check_pattern(model: KernelModel, sparsity: ArrayLike) -> None:
+    """Refuse sparsities that are not those of the kernel's pattern.
+
+    Raises
+    ------
+    ValueError
+        Names the kernel, the value and the sparsities of its patterns.
+    """
+    shares = np.atleast_1d(np.asarray(sparsity, dtype=np.float64))
+    wrong = np.flatnonzero(~np.atleast_1d(model.takes_sparsity(shares)))
+    if wrong.size:
+        names = {share: name for name, share in PATTERNS.items()}
+        own = " or ".join(f"{share:.3g} ({names[share]})" for share in model.patterns)
+        raise ValueError(
+            f"{model.name} takes the sparsity of its pattern, {own}, got {shares.flat[wrong[0]]:g}"
+        )
+
+
+def check_product(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> None:
+    """Refuse what the kernel cannot run: on this GPU, with so many tokens, at this sparsity.
+
+    Raises
+    ------
+    ValueError
+        As `check_tokens` and `check_pattern`, or names the GPU and the precision it lacks.
+    """
+    if (refusal := model.refusal(gpu)) is not None:
+        raise ValueError(refusal)
+    check_tokens(model, n)
+    check_pattern(model, sparsity)
+
+
 def predict(
     kernel: str,
     gpu: str | Gpu,
@@ -100,6 +133,7 @@ def predict(
     launch: ArrayLike = "stream",
     cache: ArrayLike = "cold",
     split_k: ArrayLike | None = None,
+    activations: ArrayLike = "fp16",
 ) -> Prediction:
     """Predict ``C[m, n] = A[m, k] @ B[k, n]`` with A at ``sparsity``.
 
@@ -120,6 +154,8 @@ def predict(
         called just before, and what fits of it is still in the L2, as in a benchmark's loop.
     split_k : array_like, optional
         Ways to share K among blocks, NaN where the kernel chooses; kernels without split-K ignore it.
+    activations : array_like
+        ``fp16``: a kernel of less than 16 bits quantises them in a launch of its own. ``quantised``: they come so.
 
     Returns
     -------
@@ -129,7 +165,8 @@ def predict(
     Raises
     ------
     ValueError
-        Unknown names (nearest ones offered), values out of range, N the kernel does not take.
+        Unknown names (nearest ones offered), values out of range, N or a sparsity the kernel does not take, a precision
+        the GPU lacks.
 
     Examples
     --------
@@ -139,8 +176,9 @@ def predict(
     """
     model = kernel_model(kernel)
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    shape, call = Shape.of(m, k, n, sparsity), Call.of(launch, cache, split_k)
-    check_tokens(model, shape.n)
+    shape, call = Shape.of(m, k, n, sparsity), Call.of(launch, cache, split_k, activations)
+    check_product(model, record, shape.n, shape.sparsity)
+    shape = replace(shape, sparsity=model.own_sparsity(shape.sparsity))
     calibration = kernel_fits()
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration), call)
@@ -176,7 +214,9 @@ def predict(
 def predict_all(
     gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0, **how: Any
 ) -> Iterator[tuple[int, Prediction]]:
-    """Predict one product on every kernel that takes ``n`` tokens, padded where it must be.
+    """Predict one product on every kernel of the GPU that takes ``n`` tokens, padded where it must be.
+
+    Kernels of a pattern are predicted at its sparsity, whichever is asked for.
 
     Parameters
     ----------
@@ -185,22 +225,24 @@ def predict_all(
     n : int
         Tokens in flight; at least 1.
     **how
-        ``launch, cache, split_k`` of `predict`.
+        ``launch, cache, split_k, activations`` of `predict`.
 
     Yields
     ------
     tuple of int and Prediction
-        The tokens the kernel computes, and its prediction for them; kernels that take no such N are passed over.
+        The tokens the kernel computes, and its prediction for them; kernels that take no such N, or that the GPU cannot
+        run, are passed over.
 
     Raises
     ------
     ValueError
         As `predict`.
     """
+    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     for name, model in KERNELS.items():
         padded = float(model.padded_n(n))
-        if not np.isnan(padded):
-            yield int(padded), predict(name, gpu, m, k, padded, sparsity, **how)
+        if not np.isnan(padded) and model.refusal(record) is None:
+            yield int(padded), predict(name, record, m, k, padded, model.own_sparsity(sparsity), **how)
 
 
 def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +251,8 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : pandas.DataFrame
-        Columns ``gpu, m, k, n, sparsity, kernel``; ``launch, cache, split_k`` where not the defaults of `predict`.
+        Columns ``gpu, m, k, n, sparsity, kernel``; ``launch, cache, split_k, activations`` where not the defaults of
+        `predict`.
 
     Returns
     -------
@@ -220,7 +263,7 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    given = [name for name in ("launch", "cache", "split_k") if name in rows]
+    given = [name for name in ("launch", "cache", "split_k", "activations") if name in rows]
     for (gpu, kernel), group in rows.groupby(["gpu", "kernel"], sort=False):
         size = (group[name].to_numpy() for name in ("m", "k", "n", "sparsity"))
         how: dict[str, Any] = {name: group[name].to_numpy() for name in given}

@@ -357,8 +357,9 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
 
     ``mean_absolute_error`` is the relative error on the fitted rows; ``evidence_range`` gives the smallest and largest
     m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths
-    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``. ``own`` names the source
-    and GPU of a user's measurements that took part.
+    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``; ``at_home`` is the first for
+    each fitted GPU that has enough rows to know. ``own`` names the source and GPU of a user's measurements that took
+    part.
     """
 
     parameters: dict[str, float]
@@ -368,4 +369,5 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
     mean_absolute_error: float
     evidence_range: dict[str, tuple[float, float]]
     spread: dict[str, float] = {}
+    at_home: dict[str, float] = {}
     own: list[tuple[Text, Text]] = []

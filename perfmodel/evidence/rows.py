@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-SPEEDUP_TABLE = "measured/a100-80gb/quant_llm_speedup.csv"
+SPEEDUP_TABLES = ("measured/a100-80gb/quant_llm_speedup.csv", "published/marlin_speedup.csv")
 SPEEDUP_NAMES = {"tensorrt-llm-w8": "int8"}  # evidence name -> modelled kernel
 DIRTY_SHARE, DIRTY_PER_READ = 0.25, 0.5
 
 
 def derived_times(dense_parameters: Any) -> pd.DataFrame:
     """Times that published speed-ups over cuBLAS imply, in the schema of kernel times."""
-    table = load_table(SPEEDUP_TABLE)
-    model = KERNELS[BASELINE]
-    machine = Machine.of(load_gpu(str(table["gpu"].iloc[0])))
+    import pandas as pd
+
+    columns = ["gpu", "kernel", "m", "k", "n", "speedup", "source"]
+    table = pd.concat([load_table(name)[columns] for name in SPEEDUP_TABLES], ignore_index=True)
+    model, machine = KERNELS[BASELINE], machines(table)
     shape = Shape.of(table["m"].to_numpy(), table["k"].to_numpy(), table["n"].to_numpy(), 0.0)
     dense_us = model.time(machine, shape, dense_parameters).time_s * 1e6
     table = table.assign(

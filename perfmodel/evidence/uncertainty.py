@@ -4,7 +4,8 @@ The log error of a prediction has a part of its own kind and, where they apply, 
 
 ``inside``, ``many``, ``resident``
     products of up to 64 tokens, of more, and such whose weights a warm L2 holds; shapes left out of the fit in turn.
-    A kernel that few rows show with its weights in the L2 borrows the pooled residuals of the others there.
+    A fitted GPU with rows enough has an ``inside`` of its own (``at_home``). A kernel that few rows show with its
+    weights in the L2 borrows the pooled residuals of the others there.
 ``latency``
     times the share of launch, fill and drain in the time: short products are known less well.
 ``range``
@@ -21,7 +22,7 @@ ranges of its assumed parameters span, all at one end together.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,7 @@ LEVEL = 0.9
 SHAPE_FOLDS = 4
 SAMPLE = 300  # rows of a GPU that count, so that each GPU counts alike
 FEWEST = 8  # rows that make a quantile worth having
+AT_HOME = 40  # rows of one GPU that make a quantile of its own
 SMALLEST = 0.02  # no interval is narrower: published times themselves are read off pictures to about 1 %
 SHORT = 0.2  # share of latency from which a product counts as short
 NORMAL_Q90_OVER_MEAN = 2.06  # 90 % quantile over mean of the size of a normal error
@@ -52,21 +54,22 @@ COMPARED = ("value", "assumed-gpu", "derived")
 
 @dataclass(frozen=True)
 class Residuals:
-    """Log errors of rows, the share of latency in their predicted times, and what kind of product they are."""
+    """Log errors of rows, the share of latency in their predicted times, what kind of product they are, and where."""
 
     error: Array
     latency_share: Array
     many: Mask
     resident: Mask
+    gpu: NDArray[np.object_]
 
     def __getitem__(self, chosen: Mask) -> Residuals:
-        return Residuals(self.error[chosen], self.latency_share[chosen], self.many[chosen], self.resident[chosen])
+        return Residuals(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
     def joined(cls, parts: list[Residuals]) -> Residuals:
         """All parts, one after the other."""
         none = np.zeros(0)
-        parts = [cls(none, none, none.astype(bool), none.astype(bool)), *parts]
+        parts = [cls(none, none, none.astype(bool), none.astype(bool), none.astype(object)), *parts]
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
     @property
@@ -93,14 +96,23 @@ def with_spread(
     """
     import msgspec
 
-    found = spreads(kernel_errors(fitted, evidence))
+    errors = kernel_errors(fitted, evidence)
+    found = spreads(errors)
     result = {}
     for name, fit in fitted.items():
         mine = quantile(own_errors(name, fit, own))
         at_least = {kind: max(found[name][kind], mine) for kind in ("inside", "many", "resident")}
         spread = {kind: float(f"{value:.4g}") for kind, value in (found[name] | at_least).items()}
-        result[name] = msgspec.structs.replace(fit, spread=spread)
+        result[name] = msgspec.structs.replace(fit, spread=spread, at_home=at_home(errors[name].inside, mine))
     return result
+
+
+def at_home(inside: Residuals, at_least: float = 0.0) -> dict[str, float]:
+    """Spread of usual products on each GPU that has rows enough, no less than ``at_least``."""
+    usual = inside.usual
+    of = {gpu: usual.error[usual.gpu == gpu] for gpu in sorted(set(usual.gpu))}
+    found = {gpu: max(quantile(error), at_least, SMALLEST) for gpu, error in of.items() if len(error) >= AT_HOME}
+    return {gpu: float(f"{value:.4g}") for gpu, value in found.items()}
 
 
 def kernel_errors(fitted: Mapping[str, FittedKernel], evidence: pd.DataFrame) -> dict[str, KernelErrors]:
@@ -196,7 +208,11 @@ def _residuals(name: str, rows: pd.DataFrame, parameters: object) -> Residuals:
     share = model.time(machines(rows), shape, parameters, calls(rows)).latency_share
     known = ~model.at_least(shape)
     return Residuals(
-        residuals(model, rows)(parameters), share, shape.n > MANY_TOKENS, rows["resident"].to_numpy(dtype=bool)
+        residuals(model, rows)(parameters),
+        share,
+        shape.n > MANY_TOKENS,
+        rows["resident"].to_numpy(dtype=bool),
+        rows["gpu"].to_numpy(dtype=object),
     )[known]
 
 
@@ -210,14 +226,14 @@ def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tup
     rows = rows[~kernel_model(name).at_least(shapes_of(rows))]
     if rows.empty:
         error = np.full(FEWEST, fit.mean_absolute_error * NORMAL_Q90_OVER_MEAN)
-        no = np.zeros(FEWEST, dtype=bool)
-        return Residuals(error, 0 * error, no, no), Residuals(2 * error, 0 * error, no, no)
+        no, nowhere = np.zeros(FEWEST, dtype=bool), np.full(FEWEST, "", dtype=object)
+        return Residuals(error, 0 * error, no, no, nowhere), Residuals(2 * error, 0 * error, no, no, nowhere)
     shapes = rows[["m", "k"]].apply(tuple, axis=1).astype("category").cat.codes.to_numpy()
     folds = np.random.default_rng(0).permutation(shapes.max() + 1)[shapes] % SHAPE_FOLDS
     inside = _cross_errors(name, rows, folds)
     tokens = rows["n"].to_numpy()
     if len(np.unique(tokens)) == 1:
-        return inside, Residuals(2 * inside.error, inside.latency_share, inside.many, inside.resident)
+        return inside, replace(inside, error=2 * inside.error)
     return inside, _cross_errors(name, rows, tokens).usual
 
 
@@ -228,12 +244,12 @@ def _fitted_wherever_held(evidence: pd.DataFrame) -> Mask:
 
 def _cross_errors(name: str, rows: pd.DataFrame, folds: NDArray[np.int64]) -> Residuals:
     """Residuals of each fold predicted from the others; rows that only bound the time are not scored."""
-    model = kernel_model(name)
+    model, fitted = kernel_model(name), fitted_rows(rows)
     errors = []
     for fold in np.unique(folds):
         test = rows[(folds == fold) & (rows["status"] != "lower_bound").to_numpy()]
         if not test.empty:
-            errors.append(_residuals(name, test, solve(model, rows[(folds != fold) & ~rows["resident"].to_numpy()])))
+            errors.append(_residuals(name, test, solve(model, rows[(folds != fold) & fitted])))
     return Residuals.joined(errors)
 
 

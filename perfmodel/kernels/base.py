@@ -21,7 +21,7 @@ from perfmodel.kernels.machine import Array, Machine, Number
 from perfmodel.units import FP16_BYTES
 
 
-PATTERN_TOLERANCE = 5e-3  # 0.33 is 4:6's third
+PATTERN_TOLERANCE = 5e-3  # 0.33 is the third that 4:6 drops
 _REMEDIES = {
     Precision.FP16: "",
     Precision.INT8: "; weights are dequantised there: use int8 (w8a16)",
@@ -133,6 +133,7 @@ class KernelModel(ABC):
     sparse_cores: ClassVar[bool] = False  # whether they are the Sparse Tensor Cores
     patterns: ClassVar[tuple[float, ...]] = ()  # the sparsities it takes, its usual one first; any if empty
     on_amd: ClassVar[bool] = False  # whether AMD's library has its like
+    written: ClassVar[bool] = True  # False where no such kernel exists, so that it is predicted from counts alone
 
     @property
     def format(self) -> WeightFormat:
@@ -155,17 +156,19 @@ class KernelModel(ABC):
         key = f"peak.{self.precision}_{'sparse' if self.sparse_cores else 'tensor'}"
         return f"{gpu.name} has no {kind} Tensor Cores ({key}), which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
 
-    def own_sparsity(self, sparsity: ArrayLike) -> Array:
-        """``sparsity``, or for a kernel of one pattern that pattern's, whatever is asked for."""
-        asked = np.asarray(sparsity, dtype=np.float64)
-        return np.full_like(asked, self.patterns[0]) if self.patterns else asked
-
     def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where the kernel can multiply weights of this sparsity: a pattern has its own and no other."""
         asked = np.asarray(sparsity, dtype=np.float64)
+        return np.abs(self.own_sparsity(asked) - asked) < PATTERN_TOLERANCE
+
+    def own_sparsity(self, sparsity: ArrayLike) -> Array:
+        """``sparsity``, or that of the kernel's pattern: the nearest of its family if near, else its usual one."""
+        asked = np.asarray(sparsity, dtype=np.float64)
         if not self.patterns:
-            return np.ones(asked.shape, dtype=np.bool_)
-        return (np.abs(asked[..., None] - np.array(self.patterns)) < PATTERN_TOLERANCE).any(axis=-1)
+            return asked
+        family = np.array(self.patterns)
+        away = np.abs(asked[..., None] - family)
+        return np.where(away.min(axis=-1) < PATTERN_TOLERANCE, family[away.argmin(axis=-1)], family[0])
 
     def at_ends(self) -> tuple[Any, Any]:
         """Parameters with all ranges at their fast ends together, and at their slow ends."""

@@ -7,7 +7,7 @@ single token, CUDA cores) multiply. They differ in format, in the cost of expand
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,6 +51,13 @@ class BitmapParameters(DecodeParameters):
     latency_cycles: float = free(1e4, 7e3, 1.2e4, "SM cycles to fill and drain the pipeline, beside the launch")
 
 
+@dataclass(frozen=True)
+class WeightOnlyParameters(DecodeParameters):
+    """As `DecodeParameters`; these kernels do not share K among blocks."""
+
+    cycles_per_column: float = free(1.5, 0.0, 8.0, "SM cycles in which a block goes one column along K")
+
+
 class DecodeKernel(KernelModel):
     """Compact weights in, dense product out.
 
@@ -73,11 +80,16 @@ class DecodeKernel(KernelModel):
         """Seconds to add up partial sums; none without split-K."""
         return np.zeros(())
 
+    def walk_s(self, machine: Machine, shape: Shape, p: Any) -> Array:
+        """Seconds in which a block goes along all of K, however few rows there are; hidden where K is shared."""
+        return np.zeros(())
+
     def time(self, machine: Machine, shape: Shape, p: DecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of one product."""
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
-        memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
+        streamed_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
+        memory_s = overlap(streamed_s, self.walk_s(machine, shape, p), OVERLAP_SHARPNESS)
         cycles = p.cycles_per_weight * self.passes(shape.n) + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
         compute_s = machine.tensor_s(2 * shape.weights * shape.n, self.tensor_efficiency)
@@ -165,7 +177,17 @@ class QuantLlmW5(DecodeKernel):
     format_name = "fp5"
 
 
-class Int4(DecodeKernel):
+class WeightOnly(DecodeKernel):
+    """Integer weights that are turned into FP16 on the way, in every column of blocks anew."""
+
+    Parameters = WeightOnlyParameters
+
+    def walk_s(self, machine: Machine, shape: Shape, p: WeightOnlyParameters) -> Array:
+        """K at so many cycles a column."""
+        return p.cycles_per_column * shape.k / machine.clock_hz
+
+
+class Int4(WeightOnly):
     """Weight-only INT4 in groups of 128: Marlin, AWQ and TensorRT-LLM kernels."""
 
     name = "int4"
@@ -173,7 +195,7 @@ class Int4(DecodeKernel):
     format_name = "int4"
 
 
-class Int8(DecodeKernel):
+class Int8(WeightOnly):
     """Weight-only INT8, as in TensorRT-LLM."""
 
     name = "int8"

@@ -132,7 +132,7 @@ def half_width(
     """
     spread = fitted.spread
     weight_bytes = model.format.bytes_of(shape.m, shape.k, shape.sparsity)
-    kind = np.where(shape.n > MANY_TOKENS, spread["many"], spread["inside"])
+    kind = np.where(shape.n > MANY_TOKENS, spread["many"], fitted.at_home.get(gpu, spread["inside"]))
     kind = np.where(call.resident(machine, weight_bytes), spread["resident"], kind)
     outside = outside_range(fitted, shape.m, shape.k, shape.n, shape.sparsity)
     variance = (kind + spread["latency"] * result.latency_share) ** 2 + np.where(outside, spread["range"] ** 2, 0.0)

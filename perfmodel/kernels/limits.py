@@ -10,11 +10,10 @@ INLINE_ECC_SHARE = 15 / 16  # one byte in sixteen of a GDDR card with inline ECC
 SHARE = "share"
 SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
 # FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them. Tensor Cores fed
-# from registers: an A100 PCIe of 300 W at 1,024 tokens and more; an L40S of 350 W, a die for graphics, is reported at 0.55
-# to 0.58. Fed from shared memory, as Hopper's: an H100 PCIe of 350 W at 512 to 2,048 tokens. Blackwell was not seen at
-# its limit.
+# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58, an A100
+# PCIe of 300 W reaches 0.76 at thousands of tokens). Fed from shared memory, as Hopper's: an H100 PCIe of 350 W at 512 to
+# 2,048 tokens. Blackwell was not seen at its limit.
 FLOPS_PER_JOULE = 0.62e12
-FLOPS_PER_JOULE_A100 = 0.757e12
 FLOPS_PER_JOULE_HOPPER = 1.3e12
 
 
@@ -40,8 +39,8 @@ def power_flops_per_s(gpu: Gpu) -> float:
     """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
     if gpu.power is None or gpu.architecture.amd or float(gpu.compute_capability) >= 10:
         return float("inf")
-    by_generation = {"8.0": FLOPS_PER_JOULE_A100, "9.0": FLOPS_PER_JOULE_HOPPER}
-    return by_generation.get(gpu.compute_capability, FLOPS_PER_JOULE) * gpu.power.tdp_w
+    cost = FLOPS_PER_JOULE_HOPPER if float(gpu.compute_capability) >= 9 else FLOPS_PER_JOULE
+    return cost * gpu.power.tdp_w
 
 
 def kept_share(gpu: Gpu) -> float:

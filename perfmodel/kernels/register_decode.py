@@ -211,6 +211,7 @@ class RegisterDecodeInt8(RegisterDecode):
 
     name = "lscd-bitmap-8"
     title = "LSCD INT8, not written"
+    written = False
     format_name = "lscd-bitmap-8"
     Parameters = QuantisedParameters
     value_bits = 8

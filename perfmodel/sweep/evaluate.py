@@ -81,8 +81,8 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     model, x = KERNELS[name], block.numbers
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
-    shape = Shape(x["m"], x["k"], padded, x["sparsity"])
-    how = {axis: block.names[axis] for axis in ("launch", "cache") if axis in block.names}
+    shape = Shape(x["m"], x["k"], padded, model.own_sparsity(x["sparsity"]))
+    how = {axis: block.names[axis] for axis in ("launch", "cache", "activations") if axis in block.names}
     call = Call.of(**how, split_k=x.get("split_k"))
     result = model.time(machine, shape, calibrated(name, calibration), call)
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
@@ -133,7 +133,9 @@ def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
 
 
 def _possible_product(block: Block) -> Mask:
-    return ~np.isnan(KERNELS[block.names["kernel"]].padded_n(block.numbers["n"]))
+    model, x = KERNELS[block.names["kernel"]], block.numbers
+    runs = model.refusal(load_gpu(block.names["gpu"])) is None
+    return np.asarray(runs & ~np.isnan(model.padded_n(x["n"])) & model.takes_sparsity(x["sparsity"]))
 
 
 def _possible_run(block: Block) -> Mask:
@@ -157,6 +159,11 @@ def _first(block: Block, possible: Mask, axes: tuple[str, ...]) -> str:
 
 def _impossible_product(block: Block, possible: Mask) -> str:
     model = KERNELS[block.names["kernel"]]
+    if (refusal := model.refusal(load_gpu(block.names["gpu"]))) is not None:
+        return refusal
+    if not model.takes_sparsity(block.numbers["sparsity"]).all():
+        own = " or ".join(f"{share:.3g}" for share in model.patterns)
+        return f"{model.name} takes the sparsity of its pattern, {own}, got {_first(block, possible, ('sparsity',))}"
     return f"{model.name} takes N of {model.supported_n}, got {_first(block, possible, ('n',))}"
 
 

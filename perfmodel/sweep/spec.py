@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.specs import Cache, Launch
+from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import KERNELS, Call, kernel_model
 from perfmodel.serving.systems import SYSTEMS, load_system
@@ -51,6 +51,7 @@ _CHECK_NAME: dict[str, Callable[[str], object]] = {
     "system": load_system,
     "launch": lambda name: Call.of(launch=name),
     "cache": lambda name: Call.of(cache=name),
+    "activations": lambda name: Call.of(activations=name),
 }
 _ALL_NAMES = {
     "gpu": gpu_names,
@@ -59,6 +60,7 @@ _ALL_NAMES = {
     "system": lambda: tuple(SYSTEMS),
     "launch": lambda: tuple(map(str, Launch)),
     "cache": lambda: tuple(map(str, Cache)),
+    "activations": lambda: tuple(map(str, Activations)),
 }
 WHOLE = {"m", "k", "n", "split_k", "gpus", "batch", "input_len", "output_len", "pipeline_parallel"}
 _RANGE_KEYS = ({"start", "stop", "step"}, {"log_start", "log_stop", "count"})
@@ -89,7 +91,7 @@ _GPU_SECONDS = ("matmul_gpu_s", "attention_gpu_s", "other_gpu_s", "comm_gpu_s")
 TARGETS = {
     "predict": Target(
         required=("gpu", "kernel", "m", "k", "n", "sparsity"),
-        optional=("launch", "cache", "split_k", *SCALES),
+        optional=("launch", "cache", "activations", "split_k", *SCALES),
         results={
             "n_padded": "number", "time_us": "number", "speedup_vs_dense": "number", "bound": "text",
             "extrapolated": "flag", "lo_us": "number", "hi_us": "number", "at_least": "flag",

@@ -164,7 +164,7 @@ def test_answer_counts_kernels_and_names_rivals(opt66: Choice) -> None:
     ratio, low, high = exact.fastest[0].speedup_over(exact.dense[0])
     assert sentence.startswith("flash-llm for 4 of 4 matrices of opt-66b on 2 x a100-80gb at batch 16: ")
     assert f"{ratio:.2f}x dense, within [{low:.2f}, {high:.2f}]; " in sentence
-    assert ("a tie with" in sentence) == bool(exact.rivals)
+    assert ("a tie with" in sentence) == bool(exact.ties)
     # One matrix made dense-only: a mixed plan, and flash-llm alone becomes a rival, being hardly slower.
     mixed = replace(
         exact, matrices=(replace(exact.matrices[0], candidates=(exact.matrices[0].dense,)), *exact.matrices[1:])
