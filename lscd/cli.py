@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, choose, evidence, explore, kernels, predict, serving, simulate, sweep, weights
+from lscd import catalogue, choose, evidence, explore, kernels, predict, serving, simulate, sweep, weights, worth
 from lscd.errors import explained
 from lscd.report.command import report
 
@@ -15,6 +15,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(worth.worth)
 app.command()(predict.predict)
 app.command()(simulate.simulate)
 app.command()(serving.e2e)

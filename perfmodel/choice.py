@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.specs import Gpu, LanguageModel
+from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
 from perfmodel.formats import FORMATS, check_sparsity
-from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.fits import unmeasured_kernels
@@ -227,6 +227,8 @@ def choose(
     formats: Sequence[str] = (),
     lossless_only: bool = False,
     unmeasured: bool = False,
+    kernels: Sequence[str] = (),
+    launch: Launch = Launch.STREAM,
 ) -> Choice:
     """Compare all kernels on all weight matrices of a model in one decoding step.
 
@@ -246,6 +248,10 @@ def choose(
         Leave out quantised formats.
     unmeasured : bool
         Let kernels take part that nobody has measured, whose parameters are assumed.
+    kernels : sequence of str
+        Only these and dense, of those that would take part; all by default.
+    launch : Launch
+        How products are launched.
 
     Raises
     ------
@@ -258,13 +264,17 @@ def choose(
         raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
     share = float(check_sparsity(sparsity))
     check_split(record, gpus)
-    kernels = [model for model in rivals(formats, lossless_only, unmeasured) if model.refusal(card) is None]
-    if not kernels:
-        raise ValueError(rivals(formats, lossless_only, unmeasured)[0].refusal(card))
+    competing = rivals(formats, lossless_only, unmeasured)
+    if kernels:
+        wanted = {kernel_model(name).name for name in kernels} | {BASELINE}
+        competing = [model for model in competing if model.name in wanted]
+    running = [model for model in competing if model.refusal(card) is None]
+    if not running:
+        raise ValueError(competing[0].refusal(card) if competing else f"nothing is known of {', '.join(kernels)}")
     layers = record.shape.layers
     matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
-    found = _all_candidates(kernels, card, matrices, batch, share)
+    found = _all_candidates(running, card, matrices, batch, share, launch)
     return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
 
 
@@ -297,14 +307,19 @@ def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured:
 
 
 def _all_candidates(
-    kernels: Sequence[KernelModel], gpu: Gpu, matrices: Sequence[tuple[Matrix, int]], batch: int, sparsity: float
+    kernels: Sequence[KernelModel],
+    gpu: Gpu,
+    matrices: Sequence[tuple[Matrix, int]],
+    batch: int,
+    sparsity: float,
+    launch: Launch,
 ) -> tuple[MatrixChoice, ...]:
     """Each matrix with its candidates: one prediction per kernel, of all matrices at once."""
     m, k = (np.array([float(getattr(matrix, axis)) for matrix, _ in matrices]) for axis in "mk")
     active, tokens = (np.array([float(matrix.products(batch)[part]) for matrix, _ in matrices]) for part in range(2))
     repeats = np.array([layers for _, layers in matrices])
     copies = repeats * np.array([matrix.experts for matrix, _ in matrices])
-    asked = (gpu, m, k, tokens, repeats * active, copies)
+    asked = (gpu, launch, m, k, tokens, repeats * active, copies)
     dense = _candidates(KERNELS[BASELINE], *asked, 0.0)
     columns = [dense if model.name == BASELINE else _candidates(model, *asked, sparsity) for model in kernels]
     found = []
@@ -325,13 +340,21 @@ def _all_candidates(
 
 
 def _candidates(
-    model: KernelModel, gpu: Gpu, m: Array, k: Array, tokens: Array, products: Array, copies: Array, sparsity: float
+    model: KernelModel,
+    gpu: Gpu,
+    launch: Launch,
+    m: Array,
+    k: Array,
+    tokens: Array,
+    products: Array,
+    copies: Array,
+    sparsity: float,
 ) -> list[Candidate | None]:
     """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens."""
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
     own = float(model.own_sparsity(sparsity))
-    p = predict(model.name, gpu, m, k, n, own)
+    p = predict(model.name, gpu, m, k, n, own, launch=launch)
     weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(own)), m.shape) * copies
     tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
     found: list[Candidate | None] = []

@@ -1,0 +1,220 @@
+"""`lscd worth`: does pruning pay for this model on this GPU, against everything else one could do?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.errors import InputError, refuse_missing
+from lscd.printing import headline, print_table, say
+from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+from perfmodel.units import GIGA, MILLI, TERA
+
+if TYPE_CHECKING:
+    from perfmodel.worth import AtBatch, Rival, Worth
+
+LARGEST_BATCH = 2**20
+
+
+def worth(
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    batch: Annotated[
+        str, typer.Option(help="Sequences decoded together: 16, or 1,4,16, or 1:64 for the powers of two between.")
+    ] = "1:64",
+    sparsity: Annotated[
+        float, typer.Option(show_default=False, help="Fraction of zeros that pruning reaches, 0 to 1.")
+    ] = float("nan"),
+    gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
+    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
+    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
+    kernels: Annotated[
+        str, typer.Option(help="Only these besides dense, joined by commas, for example flash-llm,fp8; all by default.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Say whether pruning is worth it: sparse against quantised against dense, over the batch, with a verdict."""
+    example = "--model llama-3.1-70b --gpu h100 --gpus 2 --batch 1:64 --sparsity 0.6"
+    given = "" if sparsity != sparsity else str(sparsity)
+    refuse_missing(example, model=model, gpu=gpu, sparsity=given)
+    batches = parse_batches(batch)
+
+    from perfmodel.worth import worth as weigh
+
+    names = [name.strip() for name in kernels.split(",") if name.strip()]
+    lengths = {"input_len": input_len, "output_len": output_len}
+    found = weigh(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus, kernels=names, **lengths)
+    if as_json:
+        print(json.dumps(as_dict(found), indent=2))
+    else:
+        _print(found)
+
+
+def parse_batches(text: str) -> tuple[int, ...]:
+    """Batches of ``16``, ``1,4,16``, or ``1:64``: the powers of two from 1 to 64, and both ends.
+
+    Raises
+    ------
+    InputError
+        If it is none of these; names the value, what is allowed, and the option.
+    """
+    allowed = f"--batch is {text!r}, allowed are whole numbers from 1 to 2**20 as 16, 1,4,16 or 1:64"
+    try:
+        ends = [int(part) for part in text.split(":")] if ":" in text else []
+        listed = [] if ends else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(allowed) from None
+    if ends and (len(ends) != 2 or ends[0] > ends[1]):
+        raise InputError(allowed)
+    if any(not 1 <= number <= LARGEST_BATCH for number in [*ends, *listed]):
+        raise InputError(allowed)
+    if not ends:
+        return tuple(dict.fromkeys(listed))
+    powers = [2**power for power in range(LARGEST_BATCH.bit_length()) if ends[0] <= 2**power <= ends[1]]
+    return tuple(sorted({*ends, *powers}))
+
+
+def answer(found: Worth) -> str:
+    """The verdict in a sentence or three: at which batch, against what, and what sparse would need."""
+    at = found.headline
+    words = f"Worth it: {found.verdict}. {_compared(at)}"
+    if extra := _both(found):
+        words += f" {extra}"
+    if found.verdict != "yes" and (needs := _needs(found)):
+        words += f" {needs}"
+    return words
+
+
+def _compared(at: AtBatch) -> str:
+    sparse, whole, mild = at.sparse, at.whole, at.mild
+    if sparse is None:
+        return f"At batch {at.batch} no sparse kernel fits the GPUs or takes so many tokens."
+    first = f"At batch {at.batch} {_gain(sparse, at, 'is')}"
+    if whole is None:
+        return f"{first}, and nothing that keeps all weights fits."
+    if whole.kernel == at.dense.kernel:
+        return f"{first}, and no kernel that keeps all weights is faster than dense."
+    others = [rival for rival in (mild, whole) if rival is not None and rival.kernel != at.dense.kernel]
+    kept = list({rival.kernel: rival for rival in others}.values())
+    keeping = "keeps all weights" if len(kept) == 1 else "both keep all weights"
+    listed = " and ".join(_gain(rival, at, "is" if i == 0 else "") for i, rival in enumerate(kept))
+    return f"{first}; {listed}{' and' if len(kept) == 1 else ','} {keeping}."
+
+
+def _gain(rival: Rival, at: AtBatch, verb: str) -> str:
+    """``FP8 is 1.6x dense (1.5-1.7)``."""
+    value, low, high = rival.speedup_over(at.dense)
+    dense = " dense" if verb else ""
+    return " ".join(part for part in (plain_title(rival), verb) if part) + f" {value:.1f}x{dense} ({low:.1f}-{high:.1f})"
+
+
+def plain_title(rival: Rival) -> str:
+    """Title of a kernel without what stands in brackets."""
+    return rival.title.split(" (")[0]
+
+
+def _both(found: Worth) -> str:
+    """What prunes and rounds, where it is clearly ahead of all that keeps the weights."""
+    ahead = [at for at in found.batches if at.verdict_of(at.both) == "yes"]
+    if not ahead:
+        return ""
+    best = max(ahead, key=lambda at: at.both.speedup_over(at.dense)[0] if at.both else 0.0)
+    assert best.both is not None
+    where = ", ".join(str(at.batch) for at in ahead)
+    return f"Pruned and rounded, {_gain(best.both, best, 'is')} at batch {best.batch}, ahead of both at batch {where}."
+
+
+def _needs(found: Worth) -> str:
+    """Sparsity from which sparse would be ahead, or the memory that would make it so."""
+    from perfmodel.kernels import KERNELS
+    from perfmodel.worth import HIGHEST_SPARSITY
+
+    title = {name: KERNELS[name].title.split(" (")[0] for name in found.needed_sparsity}
+    reached = {name: share for name, share in found.needed_sparsity.items() if share is not None}
+    never = [title[name] for name in found.needed_sparsity if name not in reached]
+    words = [f"{share:.0%} to overtake {title[name]}" for name, share in reached.items()]
+    parts = []
+    if words:
+        parts.append(f"Sparse needs {' and '.join(words)} here")
+    if never:
+        parts.append(f"{'n' if words else 'N'}o sparsity up to {HIGHEST_SPARSITY:.0%} overtakes {' or '.join(never)}")
+    if found.needed_bandwidth is not None:
+        parts.append(f"at {found.sparsity:.0%} it would pay from {found.needed_bandwidth / TERA:.1f} TB/s down, all else equal")
+    return "; ".join(parts) + "." if parts else ""
+
+
+def as_dict(found: Worth) -> dict[str, Any]:
+    """Everything about the answer, for scripts; seconds of one decoding step, bytes on one GPU."""
+    names = ("model", "gpu", "gpus", "sparsity", "input_len", "output_len")
+    return {
+        "verdict": str(found.verdict),
+        "answer": answer(found),
+        **{name: getattr(found, name) for name in names},
+        "batch": found.headline.batch,
+        "needed_sparsity": found.needed_sparsity,
+        "needed_bandwidth_bytes_per_s": found.needed_bandwidth,
+        "batches": [_batch(at) for at in found.batches],
+    }
+
+
+def _batch(at: AtBatch) -> dict[str, Any]:
+    best = {"sparse": at.sparse, "quantised": at.whole, "quantised_to_8_bits": at.mild, "both": at.both}
+    return {
+        "batch": at.batch,
+        "verdict": str(at.verdict),
+        "best": {name: rival.kernel if rival else None for name, rival in best.items()},
+        "rivals": [_rival(rival, at) for rival in at.rivals],
+    }
+
+
+def _rival(rival: Rival, at: AtBatch) -> dict[str, Any]:
+    names = ("kernel", "change", "sparsity", "step_s", "memory_bytes", "fits", "extrapolated")
+    gain = dict(zip(("value", "lo", "hi"), rival.speedup_over(at.dense), strict=True))
+    return {name: getattr(rival, name) for name in names} | {"speedup_vs_dense": gain}
+
+
+def _print(found: Worth) -> None:
+    headline(answer(found))
+    say(_notes(found))
+    words = ("", "kernel", "evidence")
+    rows = []
+    for at in found.batches:
+        columns = {"dense": at.dense, "best sparse": at.sparse, "best quantised": at.whole, "best of both": at.both}
+        for number, (name, rival) in enumerate(columns.items()):
+            shown = _cells(rival, at) if rival is not None else ("-",) * 5 + ("none fits or takes so many tokens",)
+            rows.append((str(at.batch) if number == 0 else "", name, *shown))
+    print_table(("batch", "", "kernel", "ms a step", "vs dense", "90 %", "GB", "evidence"), rows, text=words)
+
+
+def _cells(rival: Rival, at: AtBatch) -> tuple[str, ...]:
+    value, low, high = rival.speedup_over(at.dense)
+    name = "dense" if rival.kernel == at.dense.kernel else rival.kernel
+    return (
+        name,
+        f"{rival.step_s / MILLI:.2f}",
+        f"{value:.2f}x",
+        "" if rival.kernel == at.dense.kernel else f"{low:.2f} - {high:.2f}",
+        f"{rival.memory_bytes / GIGA:.1f}" + ("" if rival.fits else " !"),
+        ", ".join(_evidence(rival)),
+    )
+
+
+def _evidence(rival: Rival) -> list[str]:
+    """What a reader must know about a number."""
+    marks = [rival.change] if rival.kernel != "cublas" else []
+    if rival.sparsity and "pruned" in rival.change:
+        marks.append(f"{rival.sparsity:.0%} zeros")
+    if rival.extrapolated:
+        marks.append("extrapolated")
+    return marks if rival.fits else [*marks, "does not fit"]
+
+
+def _notes(found: Worth) -> str:
+    cards = f"{found.gpus} x {found.gpu}"
+    return (
+        f"{found.model} on {cards}, pruned to {found.sparsity:.0%}, {found.input_len} + {found.output_len} tokens; a decoding "
+        "step with graphs, the products on one kernel and everything else alike. Bests are the fastest that fit, of kernels "
+        "that somebody has measured; the verdict is that of the batch at which sparse does best."
+    )

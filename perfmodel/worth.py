@@ -1,0 +1,308 @@
+"""Is pruning worth it? Sparse kernels against the rivals that keep all weights, over the batch, with a verdict.
+
+A decoding step of a model is the same for all but its products: attention, small kernels and all-reduces are those of an
+engine that replays graphs and reads the cache in parallel blocks. So a kernel is judged by the whole step with its
+products in place of the dense ones, on whichever matrices pruning touches. Verdicts go by 90 % intervals: "yes" and "no"
+where one side is clearly faster, "tie" where the intervals leave it open. Kernels that nobody measured take no part.
+Kernels that prune and round are shown beside, and judged on their own: they ask for both sacrifices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
+from perfmodel.choice import Choice, Span, choose
+from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import load_system
+
+MILD_BITS = 8  # a weight rounded to so many loses next to nothing
+ENGINE = "tensorrt-llm"  # whose attention and launches the rest of a step has
+HIGHEST_SPARSITY = 0.95
+STEPS = 12  # halvings of a range: to 0.0001 of sparsity
+SLOWEST_MEMORY = 1 / 16  # of the GPU's own, down to which the memory is looked for with which sparse would pay
+
+
+class Verdict(StrEnum):
+    """Whether a kernel beats the fastest that keeps all weights."""
+
+    YES = "yes"
+    NO = "no"
+    TIE = "tie"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One kernel for all matrices that pruning touches, at one batch.
+
+    Attributes
+    ----------
+    kernel, title : str
+        Name in the registry, and what figures show.
+    change : str
+        What becomes of the weights: "lossless", "rounded", "pruned", or "pruned and rounded".
+    sparsity : float
+        Fraction of zeros: that asked for, or its pattern's.
+    products : Span
+        Seconds of all products of a step, on one GPU.
+    rest_s : float
+        Seconds of everything else in the step.
+    memory_bytes : float
+        Needed on each GPU: weights, cache, activations.
+    fits : bool
+        Whether the GPU has as much.
+    extrapolated : bool
+        Whether any of its products lies outside the evidence its model was fitted on.
+    """
+
+    kernel: str
+    title: str
+    change: str
+    sparsity: float
+    products: Span
+    rest_s: float
+    memory_bytes: float
+    fits: bool
+    extrapolated: bool
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it drops weights."""
+        return "pruned" in self.change
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of a decoding step."""
+        return self.products.time_s + self.rest_s
+
+    def speedup_over(self, other: Rival) -> tuple[float, float, float]:
+        """How many times faster the whole step is than ``other``'s: prediction, low and high end."""
+        if self.kernel == other.kernel:
+            return 1.0, 1.0, 1.0
+        theirs = other.products.time_s
+        value, low, high = (
+            (theirs + self.rest_s) / (theirs / ratio + self.rest_s)
+            for ratio in self.products.speedup_over(other.products)
+        )
+        return value, low, high
+
+
+@dataclass(frozen=True)
+class AtBatch:
+    """All rivals at one batch, dense first."""
+
+    batch: int
+    rivals: tuple[Rival, ...]
+
+    @property
+    def dense(self) -> Rival:
+        """Dense FP16."""
+        return self.rivals[0]
+
+    def best(self, *changes: str) -> Rival | None:
+        """Fastest rival that fits and does to the weights what one of ``changes`` says; None if there is none."""
+        found = (rival for rival in self.rivals if rival.fits and rival.change in changes)
+        return min(found, key=lambda rival: rival.step_s, default=None)
+
+    @property
+    def sparse(self) -> Rival | None:
+        """Fastest that prunes and keeps the 16-bit values that are left."""
+        return self.best("pruned")
+
+    @property
+    def both(self) -> Rival | None:
+        """Fastest that prunes and rounds."""
+        return self.best("pruned and rounded")
+
+    @property
+    def whole(self) -> Rival | None:
+        """Fastest that keeps all weights, rounded or not."""
+        return self.best("lossless", "rounded")
+
+    @property
+    def mild(self) -> Rival | None:
+        """Fastest that keeps all weights in 8 bits or more."""
+        kept = [rival for rival in self.rivals if not rival.prunes and _bits(rival.kernel) >= MILD_BITS]
+        return replace(self, rivals=tuple(kept)).whole
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the fastest sparse kernel."""
+        return self.verdict_of(self.sparse)
+
+    def verdict_of(self, rival: Rival | None) -> Verdict:
+        """``rival`` against the fastest that keeps all weights, by the interval of its speed-up over it."""
+        if rival is None or self.whole is None:
+            return Verdict.NO if rival is None else Verdict.YES
+        _, low, high = rival.speedup_over(self.whole)
+        return Verdict.YES if low > 1 else Verdict.NO if high < 1 else Verdict.TIE
+
+    @property
+    def margin(self) -> float:
+        """Sparse over whole, predicted: how well it does here; minus infinity where nothing sparse fits."""
+        if self.sparse is None:
+            return -np.inf
+        return np.inf if self.whole is None else self.sparse.speedup_over(self.whole)[0]
+
+
+@dataclass(frozen=True)
+class Worth:
+    """The answer of `worth`.
+
+    Attributes
+    ----------
+    model, gpu, gpus, sparsity, input_len, output_len
+        What was asked.
+    batches : tuple of AtBatch
+        One for each batch.
+    needed_sparsity : dict
+        By the kernel to beat: sparsity from which the best unstructured kernel is faster, at the batch of the verdict;
+        None if none up to `HIGHEST_SPARSITY` is.
+    needed_bandwidth : float or None
+        Bytes/s of memory, all else equal, below which sparse would be faster than the kernel to beat at the sparsity
+        asked for; None if it is already, or never.
+    """
+
+    model: str
+    gpu: str
+    gpus: int
+    sparsity: float
+    input_len: int
+    output_len: int
+    batches: tuple[AtBatch, ...]
+    needed_sparsity: dict[str, float | None]
+    needed_bandwidth: float | None
+
+    @cached_property
+    def headline(self) -> AtBatch:
+        """The batch at which sparse does best against what keeps all weights."""
+        return max(self.batches, key=lambda at: at.margin)
+
+    @property
+    def verdict(self) -> Verdict:
+        """At the best batch for sparse: "no" there is "no" everywhere."""
+        return self.headline.verdict
+
+
+def worth(
+    model: str | LanguageModel,
+    gpu: str | Gpu,
+    *,
+    batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    sparsity: float,
+    gpus: int = 1,
+    input_len: int = 64,
+    output_len: int = 512,
+    kernels: Sequence[str] = (),
+) -> Worth:
+    """Compare sparse kernels with those that keep all weights, for a model on a kind of GPU.
+
+    Parameters
+    ----------
+    model, gpu
+        Catalogue names, paths, or records.
+    batches : sequence of int
+        Sequences decoded together.
+    sparsity : float
+        Fraction of zeros that pruning reaches, 0 to 1; patterns that drop more take no part.
+    gpus : int
+        Degree of tensor parallelism.
+    input_len, output_len : int
+        Tokens of each prompt, tokens generated for it: the cache is read at half of the output.
+    kernels : sequence of str
+        Only these besides dense; all measured ones that the GPU runs by default.
+
+    Raises
+    ------
+    ValueError
+        As `choose` and `evaluate`, or if there is no batch.
+    """
+    record = model if isinstance(model, LanguageModel) else load_model(model)
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    if not batches:
+        raise ValueError("batches is empty, needed is at least one")
+    lengths = {"input_len": input_len, "output_len": output_len}
+    asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
+    found = tuple(_at(record, card, batch, sparsity, **asked) for batch in batches)
+    answer = Worth(record.key, card.key, gpus, sparsity, input_len, output_len, found, {}, None)
+    at = answer.headline
+    targets = {rival.kernel: rival for rival in (at.whole, at.mild) if rival is not None}
+
+    def gain(share: float, name: str, on: Gpu = card) -> float:
+        """Best unstructured kernel over kernel ``name``."""
+        here = _at(record, on, at.batch, share, **asked)
+        rivals = {rival.kernel: rival for rival in here.rivals}
+        ours = [rival for rival in here.rivals if rival.change == "pruned" and not KERNELS[rival.kernel].patterns]
+        return max((rival.speedup_over(rivals[name])[0] for rival in ours), default=0.0)
+
+    def slowed(scale: float) -> Gpu:
+        memory = msgspec.structs.replace(card.dram, bandwidth_bytes_per_s=scale * card.dram.bandwidth_bytes_per_s)
+        return msgspec.structs.replace(card, dram=memory)
+
+    needed = {name: _first(lambda s, name=name: gain(s, name), 0.0, HIGHEST_SPARSITY) for name in targets}
+    mild = at.mild.kernel if at.mild else BASELINE
+    slow = None
+    if gain(sparsity, mild) < 1:
+        slow = _first(lambda step: gain(sparsity, mild, slowed(SLOWEST_MEMORY**step)), 0.0, 1.0)
+    bandwidth = None if slow is None else SLOWEST_MEMORY**slow * card.dram.bandwidth_bytes_per_s
+    return replace(answer, needed_sparsity=needed, needed_bandwidth=bandwidth)
+
+
+def _first(gain: Any, low: float, high: float) -> float | None:
+    """Where ``gain``, taken to rise, first reaches 1 between ``low`` and ``high``; None if it does not."""
+    if gain(high) < 1:
+        return None
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if gain(middle) >= 1 else (middle, high)
+    return high
+
+
+def _at(
+    model: LanguageModel, gpu: Gpu, batch: int, sparsity: float, *, gpus: int, kernels: Sequence[str],
+    input_len: int, output_len: int,
+) -> AtBatch:  # fmt: skip
+    choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
+    lengths = {"input_len": input_len, "output_len": max(output_len, 2)}
+    run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, launch=Launch.GRAPH, **lengths)
+    dense, dense_bytes = choice.dense
+    rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)
+    other_bytes = float(run.memory.total) - dense_bytes
+    totals = {BASELINE: choice.dense, **choice.uniform}
+    return AtBatch(
+        batch,
+        tuple(
+            _rival(choice, name, span, rest_s, other_bytes + weight_bytes)
+            for name, (span, weight_bytes) in totals.items()
+            if name == BASELINE or not _drops_more(choice, name)
+        ),
+    )
+
+
+def _drops_more(choice: Choice, kernel: str) -> bool:
+    """Whether the kernel's pattern has more zeros than asked for."""
+    own = KERNELS[kernel].own_sparsity(choice.sparsity)
+    return bool(KERNELS[kernel].patterns) and float(own) > choice.sparsity + 1e-9
+
+
+def _rival(choice: Choice, kernel: str, span: Span, rest_s: float, memory_bytes: float) -> Rival:
+    candidates = [candidate for matrix in choice.free if (candidate := matrix.of(kernel)) is not None]
+    model = KERNELS[kernel]
+    return Rival(
+        kernel, model.title, model.format.change, float(model.own_sparsity(choice.sparsity)), span, rest_s,
+        memory_bytes, memory_bytes <= choice.capacity_bytes, any(c.extrapolated for c in candidates),
+    )  # fmt: skip
+
+
+def _bits(kernel: str) -> float:
+    """Bits a weight of a large matrix takes in the kernel's format, dense, without its scales' share rounded away."""
+    return float(np.round(KERNELS[kernel].format.bits_per_weight(16384, 16384, 0.0)))
