@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
-from perfmodel.formats import FORMATS, check_sparsity
-from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
+from perfmodel.formats import check_sparsity
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, rivals
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import Matrix, check_split, head_matrices, layer_matrices
 
@@ -112,8 +111,8 @@ class Candidate:
     def standing(self) -> str:
         """What a reader must know first: "not written", "not measured", or else what becomes of the weights."""
         if not self.written:
-            return "not written"
-        return self.change if self.measured else "not measured"
+            return NOT_WRITTEN
+        return self.change if self.measured else NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -276,34 +275,6 @@ def choose(
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
     found = _all_candidates(running, card, matrices, batch, share, launch)
     return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
-
-
-def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured: bool = False) -> list[KernelModel]:
-    """Kernel models that compete: of which more than a bound is known, and measured unless asked for otherwise.
-
-    One that nobody measured takes part by ``unmeasured`` or by its format. What a GPU cannot run is not left out here.
-
-    Raises
-    ------
-    ValueError
-        If a format is unknown or no kernel model reads it, or nothing is left.
-    """
-    hidden = () if unmeasured else unmeasured_kernels()
-    known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
-    known = [model for model in known if model.name not in VARIANTS]
-    readable = list(dict.fromkeys(model.format_name for model in known))
-    for name in formats:
-        if name in FORMATS and name not in readable:
-            raise ValueError(f"no kernel model reads format {name!r}; there are models for {', '.join(readable)}")
-        if name not in readable:
-            raise ValueError(unknown_name("format", name, readable))
-    chosen = [model for model in known if not formats or model.format_name in formats]
-    chosen = [model for model in chosen if model.format.lossless or not lossless_only]
-    if not chosen:
-        raise ValueError(
-            f"no lossless format among {', '.join(formats)}; allowed with lossless only: dense, tiled-csl ..."
-        )
-    return chosen
 
 
 def _all_candidates(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +21,7 @@ from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
 from perfmodel.choice import Choice, Span, choose
 from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels.rivals import Verdict, drops_more
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
 
@@ -30,14 +30,6 @@ ENGINE = "tensorrt-llm"  # whose attention and launches the rest of a step has
 HIGHEST_SPARSITY = 0.95
 STEPS = 12  # halvings of a range: to 0.0001 of sparsity
 SLOWEST_MEMORY = 1 / 16  # of the GPU's own, down to which the memory is looked for with which sparse would pay
-
-
-class Verdict(StrEnum):
-    """Whether a kernel beats the fastest that keeps all weights."""
-
-    YES = "yes"
-    NO = "no"
-    TIE = "tie"
 
 
 @dataclass(frozen=True)
@@ -283,15 +275,9 @@ def _at(
         tuple(
             _rival(choice, name, span, rest_s, other_bytes + weight_bytes)
             for name, (span, weight_bytes) in totals.items()
-            if name == BASELINE or not _drops_more(choice, name)
+            if name == BASELINE or not drops_more(KERNELS[name], choice.sparsity)
         ),
     )
-
-
-def _drops_more(choice: Choice, kernel: str) -> bool:
-    """Whether the kernel's pattern has more zeros than asked for."""
-    own = KERNELS[kernel].own_sparsity(choice.sparsity)
-    return bool(KERNELS[kernel].patterns) and float(own) > choice.sparsity + 1e-9
 
 
 def _rival(choice: Choice, kernel: str, span: Span, rest_s: float, memory_bytes: float) -> Rival:

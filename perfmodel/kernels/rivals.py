@@ -1,0 +1,76 @@
+"""Which kernels compete, what becomes of the weights with each, and when does pruning win?
+
+Everything that ranks (`perfmodel.choice`, `perfmodel.worth`, plans, the explorer, the report) ranks this list, in these
+words, and judges by intervals: "yes" or "no" where one side is clearly ahead, "tie" where the intervals leave it open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from perfmodel.catalog.names import unknown_name
+from perfmodel.formats import FORMATS
+from perfmodel.kernels.base import KernelModel
+from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.kernels.registry import KERNELS, VARIANTS
+
+NOT_WRITTEN, NOT_MEASURED = "not written", "not measured"
+WHOLE = ("lossless", "rounded")  # all weights are kept
+STANDINGS = (*WHOLE, "pruned", "pruned and rounded", NOT_MEASURED, NOT_WRITTEN)
+EQUAL = 1e-9  # sparsities no further apart are one
+
+
+class Verdict(StrEnum):
+    """Whether a kernel or a system beats the fastest that keeps all weights."""
+
+    YES = "yes"
+    NO = "no"
+    TIE = "tie"
+
+
+def verdict_of(ours: tuple[float, float] | None, theirs: tuple[float, float] | None) -> Verdict:
+    """Verdict on two intervals, low and high end, of which more is better; None where a side has nothing that fits."""
+    if ours is None or theirs is None:
+        return Verdict.NO if ours is None else Verdict.YES
+    return Verdict.YES if ours[0] > theirs[1] else Verdict.NO if ours[1] < theirs[0] else Verdict.TIE
+
+
+def standing(model: KernelModel) -> str:
+    """What a reader must know first, of `STANDINGS`: "not written", "not measured", or what becomes of the weights."""
+    if not model.written:
+        return NOT_WRITTEN
+    return NOT_MEASURED if model.name in unmeasured_kernels() else model.format.change
+
+
+def drops_more(model: KernelModel, sparsity: float) -> bool:
+    """Whether the kernel's pattern has more zeros than ``sparsity``: it takes no part in a comparison there."""
+    return bool(model.patterns) and float(model.own_sparsity(sparsity)) > sparsity + EQUAL
+
+
+def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured: bool = False) -> list[KernelModel]:
+    """Kernel models that compete: of which more than a bound is known, and measured unless asked for otherwise.
+
+    One that nobody measured takes part by ``unmeasured`` or by its format. What a GPU cannot run is not left out here.
+
+    Raises
+    ------
+    ValueError
+        If a format is unknown or no kernel model reads it, or nothing is left.
+    """
+    hidden = () if unmeasured else unmeasured_kernels()
+    known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
+    known = [model for model in known if model.name not in VARIANTS]
+    readable = list(dict.fromkeys(model.format_name for model in known))
+    for name in formats:
+        if name in FORMATS and name not in readable:
+            raise ValueError(f"no kernel model reads format {name!r}; there are models for {', '.join(readable)}")
+        if name not in readable:
+            raise ValueError(unknown_name("format", name, readable))
+    chosen = [model for model in known if not formats or model.format_name in formats]
+    chosen = [model for model in chosen if model.format.lossless or not lossless_only]
+    if not chosen:
+        raise ValueError(
+            f"no lossless format among {', '.join(formats)}; allowed with lossless only: dense, tiled-csl ..."
+        )
+    return chosen
