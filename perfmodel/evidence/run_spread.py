@@ -5,7 +5,8 @@ groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on th
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
 two cards; ``system`` on engines with attention of their own. Groups weigh alike however many runs they hold. Of cards
 and engines few groups tell, and a question is about one more: there the share to hold is conformal prediction's. Left
-out are gpt-fast, which is predicted as FasterTransformer and is not, and models so small that the host decides.
+out are gpt-fast, which is predicted as FasterTransformer and is not, vLLM, whose host has a fit of its own, and models
+so small that the host decides.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_model
 from perfmodel.evidence.runs import FIT_GPU, TEST_MODEL, evaluated, joined_runs
-from perfmodel.serving.systems import ENGINES, SystemParameters
+from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
 from perfmodel.serving.uncertainty import SPREADS
 
 if TYPE_CHECKING:
@@ -27,19 +28,19 @@ Array = NDArray[np.float64]
 
 COVERED = 0.9
 LONG = 100  # output tokens from which a request is no longer short
-NOT_ITSELF = "gpt-fast-a100"
+APART = ("gpt-fast-a100", "slidesparse-vllm")
 LEAST_PARAMETERS = 6e9  # of smaller models the host decides, which is not modelled
 NOTHING = dict.fromkeys(SPREADS, 0.0)
 ORDER = ("inside", "prefill", "gpu", "system")  # each is what its own groups need beyond the ones before
 AWAY = ("gpu", "system")
 
 
-def run_spread(parameters: SystemParameters | None = None) -> dict[str, float]:
+def run_spread(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> dict[str, float]:
     """The spreads that `perfmodel.serving.uncertainty` uses, measured on `judged_runs`."""
-    return _spread(judged_runs(parameters))
+    return _spread(judged_runs(parameters, host))
 
 
-def judged_runs(parameters: SystemParameters | None = None) -> pd.DataFrame:
+def judged_runs(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> pd.DataFrame:
     """`joined_runs` with what an interval is made of.
 
     Returns
@@ -48,15 +49,15 @@ def judged_runs(parameters: SystemParameters | None = None) -> pd.DataFrame:
         Also ``log_error`` of the time, ``kernel_faster`` and ``kernel_slower`` (the kernels' half-widths to both
         sides), ``share`` of the prefill, ``kind`` (the spread the run tells of) and ``group``.
     """
-    runs = joined_runs(parameters)
+    runs = joined_runs(parameters, host)
     for column in ("kernel_faster", "kernel_slower", "share"):
         runs[column] = np.zeros(len(runs))
-    for place, run in evaluated(runs, parameters):
+    for place, run in evaluated(runs, parameters, host):
         rows = runs.index[place]
         runs.loc[rows, ["kernel_faster", "kernel_slower"]] = np.stack(run.half_widths(NOTHING).run, axis=1)
         runs.loc[rows, "share"] = run.ttft_s / run.total_s
     away, short = runs["gpu"] != FIT_GPU, runs["output_len"] < LONG
-    engine = runs["system"].isin(list(ENGINES))
+    engine = _of_engine(runs)
     runs["log_error"] = np.log1p(runs["error"])
     runs["kind"] = np.select([away, engine, short], ["gpu", "system", "prefill"], "inside")
     return runs.assign(group=runs["source"] + ", " + runs["gpu"] + ", " + runs["model"])
@@ -105,13 +106,18 @@ def _weight(rows: pd.DataFrame, name: str) -> Array:
         "inside": np.ones(len(rows)),
         "prefill": rows["share"].to_numpy(),
         "gpu": (rows["gpu"] != FIT_GPU).to_numpy(dtype=np.float64),
-        "system": rows["system"].isin(list(ENGINES)).to_numpy(dtype=np.float64),
+        "system": _of_engine(rows).to_numpy(dtype=np.float64),
     }
     return counts[name]
 
 
+def _of_engine(rows: pd.DataFrame) -> pd.Series:
+    """Whether attention and host are an engine's own."""
+    return rows["system"].str.partition("+")[0].isin(list(ENGINES))
+
+
 def _spread(judged: pd.DataFrame, without: str = "") -> dict[str, float]:
-    known = ~judged["fitted"] & (judged["model"] != TEST_MODEL) & (judged["source"] != NOT_ITSELF)
+    known = ~judged["fitted"] & (judged["model"] != TEST_MODEL) & ~judged["source"].isin(APART)
     rows = judged[known & judged["model"].map(_is_large)]
     found: dict[str, float] = {}
     for name in ORDER:

@@ -1,7 +1,7 @@
 """Published runs of whole models, their parts where a figure shows them, and what is predicted for each.
 
-Three tables hold throughput: Flash-LLM's own figures (`published_runs`), SpInfer's on two other cards (`spinfer_runs`),
-and other systems on the A100 (`outside_runs`). The column ``fitted`` says what takes part in the fit of the systems.
+Four tables hold throughput: Flash-LLM's own figures (`published_runs`), SpInfer's on two other cards (`spinfer_runs`),
+other systems on the A100 (`outside_runs`), and vLLM with 2:4 (`vllm_runs`). The column ``fitted`` says what takes part in the fit of the systems.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_table
 from perfmodel.serving.planning import RUN_COLUMNS
 from perfmodel.serving.run import Serving, evaluate
-from perfmodel.serving.systems import SystemParameters
+from perfmodel.serving.systems import HostParameters, SystemParameters, load_system
 from perfmodel.serving.transformer import Part
 from perfmodel.units import MICRO
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 FIT_GPU, FIT_MODEL = "a100-80gb", "opt-66b"
+HOST_FIT_GPUS = ("a100-80gb-pcie", "h100-pcie")
 TEST_MODEL = "opt-175b"  # takes part in no fit, and no spread either
 WAIT_MODEL, WAIT_CATALOGUE_MODEL, WAIT_MIN_BATCH = "llama-70b", "llama-2-70b", 4
 PROFILE_SOURCE, PROFILE_GPU = "spinfer-fig15", "rtx-4090"
@@ -51,7 +52,17 @@ def outside_runs() -> pd.DataFrame:
     return load_table("published/e2e_outside.csv").assign(fitted=False)
 
 
-def joined_runs(parameters: SystemParameters | None = None) -> pd.DataFrame:
+def vllm_runs() -> pd.DataFrame:
+    """vLLM with 2:4 and dense 8-bit weights: `data/measured/vllm_two_four.csv`.
+
+    The host is fitted on dense runs of two cards (`HOST_FIT_GPUS`); none with a pattern takes part.
+    """
+    runs = load_table("measured/vllm_two_four.csv").assign(fits=True, err=np.nan)
+    dense = runs["sparsity"] == 0
+    return runs.assign(fitted=dense & runs["gpu"].isin(HOST_FIT_GPUS))
+
+
+def joined_runs(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> pd.DataFrame:
     """All published runs that fitted into memory, with their prediction beside them.
 
     Returns
@@ -62,10 +73,10 @@ def joined_runs(parameters: SystemParameters | None = None) -> pd.DataFrame:
     """
     import pandas as pd
 
-    runs = pd.concat([published_runs(), spinfer_runs(), outside_runs()], ignore_index=True)
+    runs = pd.concat([published_runs(), spinfer_runs(), outside_runs(), vllm_runs()], ignore_index=True)
     runs = runs[runs["fits"]].reset_index(drop=True)
     runs["time_us"] = 1 / (runs["tokens_per_gpu_s"] * MICRO)
-    runs["predicted_us"] = 1 / (predict_runs(runs, parameters) * MICRO)
+    runs["predicted_us"] = 1 / (predict_runs(runs, parameters, host) * MICRO)
     runs["error"] = runs["predicted_us"] / runs["time_us"] - 1
     return runs
 
@@ -113,10 +124,12 @@ def joined_parts() -> pd.DataFrame:
     return parts
 
 
-def predict_runs(runs: pd.DataFrame, parameters: SystemParameters | None = None) -> Array:
+def predict_runs(
+    runs: pd.DataFrame, parameters: SystemParameters | None = None, host: HostParameters | None = None
+) -> Array:
     """Tokens per GPU-second predicted for rows with `RUN_COLUMNS`, ``model``, ``gpu`` and ``system``."""
     rate = np.empty(len(runs))
-    for place, run in evaluated(runs, parameters):
+    for place, run in evaluated(runs, parameters, host):
         rate[place] = run.tokens_per_gpu_s
     return rate
 
@@ -131,10 +144,23 @@ def predict_parts(parts: pd.DataFrame, parameters: SystemParameters | None = Non
 
 
 def evaluated(
-    runs: pd.DataFrame, parameters: SystemParameters | None = None
+    runs: pd.DataFrame, parameters: SystemParameters | None = None, host: HostParameters | None = None
 ) -> Iterator[tuple[NDArray[np.intp], Serving]]:
-    """Runs of one model, GPU and system after the other: where their rows stand, and what is predicted for them."""
+    """Runs of one model, GPU and system after the other: where their rows stand, and what is predicted for them.
+
+    ``host`` is vLLM's; no other system waits for one.
+    """
     for (model, gpu, system), place in runs.groupby(["model", "gpu", "system"]).indices.items():
         group = runs.iloc[place]
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in RUN_COLUMNS}
-        yield place, evaluate(str(model), str(gpu), str(system), **columns, parameters=parameters)
+        yield (
+            place,
+            evaluate(
+                str(model),
+                str(gpu),
+                str(system),
+                **columns,
+                parameters=parameters,
+                host=host if load_system(str(system)).host else None,
+            ),
+        )

@@ -9,6 +9,8 @@ Three steps, none of which sees a throughput of OPT-30B, OPT-175B, a Llama, or a
 3. the rest: throughput of OPT-66B (Flash-LLM's figure 15), three systems, 2 and 4 GPUs, together with the seconds
    that SpInfer's profile of an RTX 4090 gives to what is neither product, attention nor communication. Throughput alone
    cannot tell small kernels from attention: each takes a constant time a layer.
+
+A fourth, apart from all that: vLLM's host, on its dense runs on an A100 PCIe and an H100 PCIe (`vllm_runs`).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +29,7 @@ from perfmodel.evidence.run_spread import run_spread
 from perfmodel.evidence.runs import (
     FIT_GPU,
     FIT_MODEL,
+    HOST_FIT_GPUS,
     PROFILE_GPU,
     PROFILE_SOURCE,
     QUANT_LLM_TABLE,
@@ -36,12 +40,13 @@ from perfmodel.evidence.runs import (
     predict_runs,
     published_parts,
     published_runs,
+    vllm_runs,
 )
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import Algorithm, CollectiveParameters, all_reduce_time
 from perfmodel.serving.planning import RUN_COLUMNS
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
-from perfmodel.serving.systems import SystemParameters
+from perfmodel.serving.systems import VLLM, HostParameters, SystemParameters
 from perfmodel.serving.transformer import ALL_REDUCES_PER_LAYER
 from perfmodel.units import FP16_BYTES, MICRO
 
@@ -75,7 +80,10 @@ def predict_all_reduces(rows: pd.DataFrame, parameters: CollectiveParameters | N
 def fit() -> dict[str, FittedKernel]:
     """All three steps; the result is what ``data/calibration/systems.json`` holds."""
     reduces = measured_all_reduces()
-    return {ALL_REDUCE: _fit_all_reduce(reduces), SERVING: _fit_serving()}
+    all_reduce, serving = _fit_all_reduce(reduces), _fit_serving()
+    host = _fit_host(serving)
+    spread = run_spread(SystemParameters(**serving.parameters), HostParameters(**host.parameters))
+    return {ALL_REDUCE: all_reduce, SERVING: msgspec.structs.replace(serving, spread=spread), VLLM: host}
 
 
 def _fit_all_reduce(rows: pd.DataFrame) -> FittedKernel:
@@ -129,17 +137,23 @@ def _fit_serving() -> FittedKernel:
         f"flash-llm-fig15: {FIT_MODEL}; {PROFILE_SOURCE}: other seconds on {PROFILE_GPU}, {len(parts)} rows; "
         f"all_reduce_wait_cycles: quant-llm-figures, {WAIT_MODEL}, batch >= {WAIT_MIN_BATCH}"
     )
-    return _stored(best, errors(best)[: len(runs)], runs, text, ranges, run_spread(best))
+    return _stored(best, errors(best)[: len(runs)], runs, text, ranges)
 
 
-def _stored(
-    best: Any,
-    errors: Array,
-    rows: pd.DataFrame,
-    text: str,
-    ranges: dict[str, Any],
-    spread: dict[str, float] | None = None,
-) -> FittedKernel:
+def _fit_host(serving: FittedKernel) -> FittedKernel:
+    runs = vllm_runs()
+    runs = runs[runs["fitted"]].reset_index(drop=True)
+    systems = SystemParameters(**serving.parameters)
+
+    def errors(host: HostParameters) -> Array:
+        return np.log(runs["tokens_per_gpu_s"].to_numpy() / predict_runs(runs, systems, host))
+
+    best = least_squares_parameters(HostParameters(), errors, robust_scale=ROBUST_SCALE)
+    ranges = {name: (float(runs[name].min()), float(runs[name].max())) for name in RUN_COLUMNS}
+    return _stored(best, errors(best), runs, f"slidesparse-vllm: dense, on {' and '.join(HOST_FIT_GPUS)}", ranges)
+
+
+def _stored(best: Any, errors: Array, rows: pd.DataFrame, text: str, ranges: dict[str, Any]) -> FittedKernel:
     return FittedKernel(
         parameters=asdict(best),
         fitted_on=text,
@@ -147,5 +161,4 @@ def _stored(
         rows=len(rows),
         mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(errors))):.4g}"),
         evidence_range=ranges,
-        spread=spread or {},
     )

@@ -89,8 +89,15 @@ class TensorKernel(KernelModel):
     def fixed_s(self, machine: Machine, p: Any, call: Call) -> Array:
         """Seconds of the pipeline, and of the launch that quantises the activations unless they come quantised.
 
-        That launch is queued while the device is busy, so it leaves no gap in a stream either; its bytes stay in the L2.
+        That launch is queued while the device is busy, so it leaves no gap in a stream either.
         """
+
+    def quantised_s(self, machine: Machine, shape: Shape, call: Call) -> Array:
+        """Seconds in which 16-bit activations are read and written in the precision of the product, many of them."""
+        if self.precision is Precision.FP16:
+            return np.zeros(())
+        moved = (FP16_BYTES + VALUE_BITS[self.precision] / BITS_PER_BYTE) * shape.n * shape.k
+        return np.where(call.quantised, 0.0, moved / machine.streamed_bytes_per_s)
 
     def columns(self, shape: Shape) -> Array:
         """Columns of K that are multiplied: all."""
@@ -109,7 +116,8 @@ class TensorKernel(KernelModel):
         multiplied_s = machine.tensor_s(flops, p.tensor_efficiency, self.precision, sparse=self.sparse_cores)
         compute_s = multiplied_s + p.cycles_per_weight * shape.m * k / machine.sm_cycles_per_s
         latency_s = call.launch_s() + self.fixed_s(machine, p, call)
-        time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
+        busy_s = overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
+        time_s = latency_s + busy_s + self.quantised_s(machine, shape, call)
         terms = {Bound.MEMORY: memory_s, Bound.L2: np.asarray(l2_s), Bound.COMPUTE: compute_s}
         terms[Bound.LATENCY] = np.broadcast_to(latency_s, np.shape(time_s))
         dram_bytes = call.dram_bytes(machine, weight_bytes, moved)

@@ -16,7 +16,7 @@ from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.kernels import BASELINE, Machine, Shape
 from perfmodel.kernels.fits import calibrated
 from perfmodel.serving.collectives import all_reduce_time
-from perfmodel.serving.systems import System, SystemParameters, dense_time
+from perfmodel.serving.systems import NO_HOST, HostParameters, System, SystemParameters, dense_time
 from perfmodel.serving.transformer import (
     ALL_REDUCES_PER_LAYER,
     ATTENTION_LAUNCHES,
@@ -45,6 +45,7 @@ class Group:
     sparsity: Array
     p: Array
     parameters: SystemParameters
+    host: HostParameters = NO_HOST
 
     @cached_property
     def machine(self) -> Machine:
@@ -84,6 +85,10 @@ class Group:
         moved_s = moved / self.machine.streamed_bytes_per_s
         rows_s = shape.layers * (c.row_s * sequences + extra)
         return self._product_launches_s(n) + launches * c.launch_s + rows_s + moved_s
+
+    def host_s(self, sequences: Array) -> Array:
+        """Seconds of a decoding step in which the GPU waits for the engine's host."""
+        return np.asarray(self.host.step_s + self.host.sequence_s * sequences)
 
     def communication_s(self, n: Array, n_head: Array) -> Array:
         """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""

@@ -18,15 +18,18 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import Call
+from perfmodel.kernels import KERNELS, Call
+from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
 from perfmodel.serving.passes import Group
 from perfmodel.serving.systems import (
     CALIBRATION_NAME,
+    HostParameters,
     System,
     SystemParameters,
+    calibrated_host,
     calibrated_systems,
     load_system,
 )
@@ -148,6 +151,7 @@ def evaluate(
     pipeline_parallel: ArrayLike = 1,
     launch: str | None = None,
     parameters: SystemParameters | None = None,
+    host: HostParameters | None = None,
 ) -> Serving:
     """Predict runs of one model on one kind of GPU with one system.
 
@@ -167,13 +171,14 @@ def evaluate(
         Pipeline stages. The batch is cut into as many micro-batches, so that in steady state no stage idles.
     launch : str, optional
         ``stream`` or ``graph``: how the products' kernels are started, if not as the system does it (in a stream).
-    parameters
-        Fitted numbers; the stored ones by default.
+    parameters, host
+        Fitted numbers of all systems and of the engine's host; the stored ones by default.
 
     Raises
     ------
     ValueError
-        Unknown names, values out of range, a number of GPUs that cannot share the model, more tokens than positions.
+        Unknown names, values out of range, a number of GPUs that cannot share the model, more tokens than positions, a
+        kernel the GPU cannot run, a sparsity that is not its pattern's.
 
     Examples
     --------
@@ -190,10 +195,10 @@ def evaluate(
         "pipeline_parallel": pipeline_parallel,
     }  # fmt: skip
     b, prompt, new, total_gpus, stages = (_whole(name, value) for name, value in counts.items())
-    s = check_sparsity(sparsity)
+    s = _sparsity(gpu, system, sparsity)
     p = _tensor_parallel(model, total_gpus, stages)
     _check_positions(model, prompt, new)
-    group = Group(model, gpu, system, s, p, parameters or calibrated_systems())
+    group = Group(model, gpu, system, s, p, parameters or calibrated_systems(), host or calibrated_host(system.host))
     prefill, decode = _prefill(group, b, prompt, stages), _decode(group, b, prompt, new, stages)
     parts = {part: prefill[part] + (new - 1) * decode[part] for part in Part}
     full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, np.shape(sparsity))
@@ -226,6 +231,18 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
     )
 
 
+def _sparsity(gpu: Gpu, system: System, sparsity: ArrayLike) -> Array:
+    """Checked, and for a kernel of a pattern that pattern's."""
+    asked = check_sparsity(sparsity)
+    if system.kernel is None:
+        return asked
+    model = KERNELS[system.kernel]
+    if (refusal := model.refusal(gpu)) is not None:
+        raise ValueError(f"system {system.name!r}: {refusal}")
+    check_pattern(model, asked)
+    return model.own_sparsity(asked)
+
+
 def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
     """Seconds by part until every sequence has its first token.
 
@@ -239,6 +256,8 @@ def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
         Part.OTHER: group.other_s(n, micro),
         Part.COMMUNICATION: group.communication_s(n, micro) + _handover_s(group, n, stages),
     }
+    # A prompt is launched kernel by kernel: where the GPU is done before the host is, it waits.
+    parts[Part.OTHER] = parts[Part.OTHER] + np.maximum(group.host.prefill_s - _sum(parts), 0.0)
     return {part: seconds * (2 - 1 / stages) for part, seconds in parts.items()}
 
 
@@ -249,7 +268,7 @@ def _decode(group: Group, b: Array, prompt: Array, new: Array, stages: Array) ->
     return {
         Part.MATMUL: group.matmul_s(micro, micro),
         Part.ATTENTION: group.decode_attention_s(micro, context),
-        Part.OTHER: group.other_s(micro, micro),
+        Part.OTHER: group.other_s(micro, micro) + group.host_s(micro),
         Part.COMMUNICATION: group.communication_s(micro, micro) + _handover_s(group, micro, stages),
     }
 

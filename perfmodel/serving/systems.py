@@ -4,12 +4,13 @@ The numbers are global: one set for every model, GPU and number of GPUs. They de
 on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention.
 A product costs what its kernel model says and nothing beyond, sparse or dense: sources disagree on more, and together
 they ask for none. The KV cache is read at the rate of any long read, which a share left free comes out at too.
-``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format.
+``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format, ``vllm+NAME`` vLLM.
+vLLM's host plans each step and samples its tokens before the next begins; that is a fit of its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,6 +33,7 @@ Array = NDArray[np.float64]
 CALIBRATION_NAME = "serving"
 FLASH_LLM_DENSE_BELOW = 0.5  # the released system keeps matrices of less sparsity dense
 HOST = "fastertransformer"
+VLLM = "vllm"  # its name, and that of the fit of its host
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,23 @@ class SystemParameters:
         4e4, 0.0, 1.5e5, "SM cycles an all-reduce amid other kernels takes beyond its own"
     )
     deepspeed_layer_s: float = free(5e-5, 0.0, 3e-4, "seconds a layer takes longer in DeepSpeed")
+
+
+@dataclass(frozen=True)
+class HostParameters:
+    """Free parameters of an engine whose host works between the steps, the same for all models and GPUs."""
+
+    step_s: float = free(2e-3, 0.0, 2e-2, "seconds of a decoding step in which the GPU waits for the host")
+    sequence_s: float = free(2e-5, 0.0, 2e-4, "further seconds for each sequence")
+    prefill_s: float = free(4e-2, 0.0, 2e-1, "seconds that the host needs to launch and end a prefill, at least")
+
+
+NO_HOST = HostParameters(0.0, 0.0, 0.0)
+
+
+def calibrated_host(name: str | None) -> HostParameters:
+    """The stored fit of an engine's host; nothing for systems that need none."""
+    return NO_HOST if name is None else HostParameters(**load_calibration(CALIBRATION_FILE)[name].parameters)
 
 
 def calibrated_systems() -> SystemParameters:
@@ -88,6 +107,8 @@ class System:
         How it reads the KV cache; FasterTransformer's way by default.
     launch : Launch
         How it starts the kernels of its products: in a stream, or replayed from a CUDA graph.
+    host : str or None
+        Name of the fit of its host, for engines whose host is waited for.
     """
 
     name: str
@@ -98,6 +119,7 @@ class System:
     deepspeed: bool = False
     attention: Attention = Attention()
     launch: Launch = Launch.STREAM
+    host: str | None = None
 
     @property
     def call(self) -> Call:
@@ -154,12 +176,13 @@ SYSTEMS: dict[str, System] = {
 
 
 # Engines whose runs are at hand: FasterTransformer's launches with attention of their own. What else sets them apart
-# (graphs, the host's time, all-reduces of their own) is not modelled, so no plan proposes them.
+# (graphs, the host's time, all-reduces of their own) is not modelled but in vLLM, so no plan proposes them.
 ENGINES: dict[str, System] = {
     entry.name: entry
     for entry in (
         System("lmdeploy", "LMDeploy", _DENSE, BASELINE, attention=Attention(True, True)),
         System("tensorrt-llm", "TensorRT-LLM", _DENSE, BASELINE, attention=Attention(True, True)),
+        System(VLLM, "vLLM", _DENSE, BASELINE, attention=Attention(True, True), launch=Launch.GRAPH, host=VLLM),
     )
 }
 
@@ -176,21 +199,22 @@ def load_system(name: str) -> System:
     if found := SYSTEMS.get(name) or ENGINES.get(name):
         return found
     host, plus, part = name.partition("+")
-    if host == HOST and plus and (part in KERNELS or part in FORMATS):
-        return _hosted(name, part)
+    if host in (HOST, VLLM) and plus and (part in KERNELS or part in FORMATS):
+        return _hosted(host, part)
     raise ValueError(unknown_name("system", name, [*SYSTEMS, *ENGINES, *(f"{HOST}+{part}" for part in FORMATS)]))
 
 
-def _hosted(name: str, part: str) -> System:
+def _hosted(host: str, part: str) -> System:
     # A variant that borrows its parameters is chosen by its own name only.
     by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items() if model.borrows is None}
     kernel = part if part in KERNELS else by_format.get(part)
     if kernel in BOUNDED:
         raise ValueError(
-            f"system {name!r}: of {kernel} only a lower bound of the time is known, so no run is predicted"
+            f"system '{host}+{part}': of {kernel} only a lower bound of the time is known, so no run is predicted"
         )
-    fmt = FORMATS[KERNELS[part].format_name if part in KERNELS else part]
+    fmt = KERNELS[part].format if part in KERNELS else FORMATS[part]
     even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0
     dense_below = np.inf if even is None else even
-    title = f"FasterTransformer with {KERNELS[kernel].title if kernel else fmt.title}"
-    return System(name, title, fmt, kernel, dense_below=dense_below)
+    base = SYSTEMS.get(host) or ENGINES[host]
+    title = f"{base.title} with {KERNELS[kernel].title if kernel else fmt.title}"
+    return replace(base, name=f"{host}+{part}", title=title, format=fmt, kernel=kernel, dense_below=dense_below)

@@ -23,7 +23,7 @@ from perfmodel.kernels import BASELINE, KERNELS, Shape
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.passes import Group
-from perfmodel.serving.systems import CALIBRATION_NAME, ENGINES, format_time
+from perfmodel.serving.systems import CALIBRATION_NAME, Attention, format_time
 from perfmodel.serving.transformer import layer_matrices
 
 Array = NDArray[np.float64]
@@ -97,7 +97,7 @@ def run_half_width(group: Group, prefill_share: ArrayLike, spread: Mapping[str, 
     """Half-width that runs give to a time of which ``prefill_share`` is prefill, without the kernels' part."""
     away = group.gpu.key not in load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].gpus
     variance = spread["inside"] ** 2 + (spread["prefill"] * np.asarray(prefill_share, dtype=np.float64)) ** 2
-    variance = variance + away * spread["gpu"] ** 2 + (group.system.name in ENGINES) * spread["system"] ** 2
+    variance = variance + away * spread["gpu"] ** 2 + (group.system.attention != Attention()) * spread["system"] ** 2
     return np.asarray(np.sqrt(variance))
 
 
