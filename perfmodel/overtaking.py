@@ -1,0 +1,188 @@
+"""From which sparsity does sparse overtake the kernels that keep all weights, and who is fastest where?
+
+Asked of one decoder layer of a model, its products replayed from a graph. A kernel is its time summed over the layer's
+matrices with the interval of `perfmodel.choice`: speed-ups of several matrices together. Kernels that nobody measured
+take no part; patterns take part from their own sparsity on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.specs import Gpu, Launch
+from perfmodel.choice import SEVERAL_MATRICES, rivals
+from perfmodel.kernels import KERNELS, KernelModel
+from perfmodel.prediction import predict
+from perfmodel.serving.transformer import layer_matrices
+
+Array = NDArray[np.float64]
+
+LAYER_OF = "opt-66b"  # its matrices are among those that every source of the sparse kernels has measured
+SPARSITIES = np.round(np.arange(0.30, 0.9501, 0.005), 4)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Seconds of a layer's products on one kernel, over tokens and sparsities; NaN where it takes no part.
+
+    ``slow`` and ``fast`` are the half-widths of the log of its time, of one product.
+    """
+
+    time_s: Array
+    slow: Array
+    fast: Array
+    extrapolated: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Overtaking:
+    """Where the best unstructured sparse kernel overtakes ``rival``.
+
+    Attributes
+    ----------
+    gpu, rival : str
+        Names.
+    n : int
+        Tokens.
+    kernel : str
+        The sparse kernel that overtakes, or that comes nearest.
+    sparsity, low, high : float
+        From which sparsity it is faster, as predicted and at the ends of the 90 % interval; NaN: nowhere up to 95 %.
+    extrapolated : bool
+        Whether either kernel is outside its evidence there.
+    """
+
+    gpu: str
+    rival: str
+    n: int
+    kernel: str
+    sparsity: float
+    low: float
+    high: float
+    extrapolated: bool
+
+
+def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, model: str = LAYER_OF) -> Layer:
+    """One layer of ``model`` on ``kernel``: its products summed.
+
+    Parameters
+    ----------
+    n, sparsity : array_like
+        Tokens and fractions of zeros; broadcast.
+
+    Raises
+    ------
+    ValueError
+        As `predict`, but for N and sparsities that the kernel does not take, which are NaN.
+    """
+    chosen = KERNELS[kernel]
+    tokens, shares = np.broadcast_arrays(np.asarray(n, dtype=np.float64), np.asarray(sparsity, dtype=np.float64))
+    padded = chosen.padded_n(tokens)
+    taken = ~np.isnan(padded) & _takes_part(chosen, shares)
+    m, k = (np.array([float(getattr(matrix, axis)) for matrix in _matrices(model)]) for axis in "mk")
+    asked = np.where(taken, padded, 8.0)
+    n_asked = np.where(np.isnan(chosen.padded_n(asked)), 1.0, asked)
+    p = predict(
+        kernel, gpu, m, k, n_asked[..., None], chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH
+    )  # fmt: skip
+    time_s = p.time_s.sum(axis=-1)
+    slow, fast = np.log(p.hi_s.sum(axis=-1) / time_s), np.log(time_s / p.lo_s.sum(axis=-1))
+    known = taken & ~p.at_least.any(axis=-1)
+    return Layer(np.where(known, time_s, np.nan), slow, fast, p.extrapolated.any(axis=-1))
+
+
+def _matrices(model: str) -> list[object]:
+    return [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
+
+
+def _takes_part(model: KernelModel, sparsity: Array) -> NDArray[np.bool_]:
+    """Where a kernel may be asked: anywhere, or for a pattern where no more weights go than asked for."""
+    if not model.patterns:
+        return np.ones(sparsity.shape, dtype=np.bool_)
+    return np.asarray(model.own_sparsity(sparsity) <= sparsity + 1e-9)
+
+
+def unstructured(gpu: str | Gpu) -> list[str]:
+    """Measured kernels for zeros anywhere that ``gpu`` runs."""
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    found = [model for model in rivals() if model.format.change == "pruned" and not model.patterns]
+    return [model.name for model in found if model.refusal(card) is None]
+
+
+def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES, model: str = LAYER_OF) -> Overtaking:
+    """From which sparsity the best unstructured kernel is faster than ``rival`` on a layer.
+
+    Raises
+    ------
+    ValueError
+        If the GPU cannot run ``rival``; names the precision it lacks.
+    """
+    shares = np.asarray(sparsities, dtype=np.float64)
+    other = layer_on(rival, gpu, n, 0.0, model)
+    layers = {name: layer_on(name, gpu, n, shares, model) for name in unstructured(gpu)}
+    names = [name for name, layer in layers.items() if not np.isnan(layer.time_s).all()]
+    times = np.array([layers[name].time_s for name in names])
+    best = np.argmin(times, axis=0)
+    along = np.arange(len(shares))
+    slow, fast, outside = (
+        np.array([getattr(layers[name], field) for name in names])[best, along]
+        for field in ("slow", "fast", "extrapolated")
+    )
+    gain = np.log(other.time_s / times[best, along])
+    ends = SEVERAL_MATRICES * np.hypot(slow, other.fast), SEVERAL_MATRICES * np.hypot(fast, other.slow)
+    at, high, low = (_first(shares, value) for value in (gain, gain - ends[0], gain + ends[1]))
+    i = int(np.argmax(gain)) if np.isnan(at) else int(np.searchsorted(shares, at))
+    return Overtaking(gpu, rival, n, names[best[i]], at, low, high, bool(outside[i] | other.extrapolated))
+
+
+def _first(shares: Array, gain: Array) -> float:
+    """Sparsity from which ``gain`` is positive, NaN if it never is."""
+    ahead = np.flatnonzero(gain >= 0)
+    return float(shares[ahead[0]]) if len(ahead) else float("nan")
+
+
+def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str = LAYER_OF) -> pd.DataFrame:
+    """The fastest kernel on a layer at each number of tokens and each sparsity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gpu, n, sparsity, kernel, change, speedup`` (over dense), ``extrapolated``, and ``clear``: whether the 90 %
+        interval of its speed-up over the runner-up of another kind (pruned or not) lies above 1.
+    """
+    card = load_gpu(gpu)
+    n, shares = np.meshgrid(np.asarray(tokens, dtype=np.float64), np.asarray(sparsities), indexing="ij")
+    running = [model_ for model_ in rivals() if model_.refusal(card) is None]
+    layers = {entry.name: layer_on(entry.name, gpu, n, shares, model) for entry in running}
+    names = np.array(list(layers), dtype=object)
+    times = np.stack([layer.time_s for layer in layers.values()])
+    filled = np.where(np.isnan(times), np.inf, times)
+    best = np.argmin(filled, axis=0)
+    prunes = np.array(["pruned" in KERNELS[name].format.change for name in names])
+    other_kind = np.where(prunes[:, None, None] == prunes[best], np.inf, filled)
+    second = np.argmin(other_kind, axis=0)
+
+    def of(field: str, index: NDArray[np.intp]) -> Array:
+        stacked = np.stack([getattr(layer, field) for layer in layers.values()])
+        return np.take_along_axis(stacked, index[None], axis=0)[0]
+
+    ahead = np.log(of("time_s", second) / of("time_s", best))
+    clear = ahead > SEVERAL_MATRICES * np.hypot(of("slow", best), of("fast", second))
+    return pd.DataFrame(
+        {
+            "gpu": gpu,
+            "n": n.ravel().astype(int),
+            "sparsity": shares.ravel(),
+            "kernel": names[best].ravel(),
+            "change": [KERNELS[name].format.change for name in names[best].ravel()],
+            "speedup": (layers["cublas"].time_s / of("time_s", best)).ravel(),
+            "extrapolated": of("extrapolated", best).ravel().astype(bool),
+            "clear": clear.ravel(),
+        }
+    )
