@@ -23,7 +23,7 @@ from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, rivals
+from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, drops_more, rivals
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import Matrix, check_split, head_matrices, layer_matrices
 
@@ -238,7 +238,7 @@ def choose(
     batch : int
         Sequences, each with one token in flight.
     sparsity : float
-        Fraction of zeros in the prunable matrices, 0 to 1.
+        Fraction of zeros in the prunable matrices, 0 to 1; a pattern that drops more takes part by its format only.
     gpus : int
         Degree of tensor parallelism.
     formats : sequence of str
@@ -270,6 +270,7 @@ def choose(
     running = [model for model in competing if model.refusal(card) is None]
     if not running:
         raise ValueError(competing[0].refusal(card) if competing else f"nothing is known of {', '.join(kernels)}")
+    running = [model for model in running if formats or not drops_more(model, share)]
     layers = record.shape.layers
     matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]

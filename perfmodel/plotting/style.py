@@ -18,6 +18,9 @@ YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A
 # Further ones that stay apart from those above, and from each other, for colour-blind readers too.
 INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#CCCC77"
 SALMON = "#FFB8A8"
+# Shades for kernels of few bits (blues to greens) and of patterns (violets and browns), light and dark in turn.
+NAVY, CYAN, TEAL, LIME, MINT, OLIVE = "#0B3C5D", "#7FE0F0", "#117777", "#A6D608", "#A8E6C0", "#666600"
+PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
 
 KERNEL_COLOURS = {
     "cublas": BLACK,
@@ -31,6 +34,16 @@ KERNEL_COLOURS = {
     "quant-llm-w6": YELLOW,
     "quant-llm-w5": SAND,
     "int8": GREY,
+    "int4": OLIVE,
+    "int8-w8a8": CYAN,
+    "fp8": NAVY,
+    "fp8-block": TEAL,
+    "nvfp4": LIME,
+    "mxfp4": MINT,
+    "two-four": PLUM,
+    "six-eight": LILAC,
+    "two-four-int8": PEACH,
+    "two-four-fp8": BROWN,
     "lscd-bitmap": INDIGO,
     "lscd-bitmap-pairs": WINE,
     "lscd-bitmap-8": ROYAL,
@@ -46,8 +59,18 @@ FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "bitmap": ORANGE,
     "macko": SKY,
     "int8": GREY,
-    "int4": RUST,
+    "int4": OLIVE,
+    "int8-w8a8": CYAN,
+    "fp8-row": NAVY,
+    "fp8-block": TEAL,
+    "nvfp4": LIME,
+    "mxfp4": MINT,
+    "2:4": PLUM,
+    "6:8": LILAC,
+    "2:4-int8": PEACH,
+    "2:4-fp8": BROWN,
 }
+# Kernels that do the same to the weights, and so compete, never share one; Matplotlib has no 25 filled letters.
 KERNEL_MARKERS = {
     "cublas": "s",
     "flash-llm": "o",
@@ -60,6 +83,16 @@ KERNEL_MARKERS = {
     "quant-llm-w6": "p",
     "quant-llm-w5": "h",
     "int8": "*",
+    "int4": "X",
+    "int8-w8a8": "D",
+    "fp8": "o",
+    "fp8-block": "8",
+    "nvfp4": "^",
+    "mxfp4": "v",
+    "two-four": ">",
+    "six-eight": "d",
+    "two-four-int8": "P",
+    "two-four-fp8": "<",
     "lscd-bitmap": "<",
     "lscd-bitmap-pairs": "H",
     "lscd-bitmap-8": ">",

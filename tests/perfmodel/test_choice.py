@@ -39,12 +39,17 @@ def test_every_matrix_is_the_local_share(opt66: Choice) -> None:
 def test_candidates_are_the_predictions_of_each_layer(opt66: Choice) -> None:
     """64 layers, each one product; times, interval and bytes as `predict` gives them for one."""
     for matrix in opt66.free:
-        taking = [name for name in kernel_fits() if not np.isnan(KERNELS[name].padded_n(16))]
+        running = [name for name, model in KERNELS.items() if model.refusal(load_gpu("a100-80gb")) is None]
+        taking = [name for name in running if name in kernel_fits() and not np.isnan(KERNELS[name].padded_n(16))]
         # A bound is no candidate, and neither is a kernel's slower variant.
         taking = [name for name in taking if name not in ("cusparse", "flash-llm-noreorder")]
+        assert {"int4", "int8-w8a8", "two-four", "two-four-int8"} < set(taking)
+        assert {"fp8", "nvfp4", "two-four-fp8"}.isdisjoint(taking)
         assert [candidate.kernel for candidate in matrix.candidates] == taking
         for candidate in matrix.candidates:
-            p = predict(candidate.kernel, "a100-80gb", matrix.m, matrix.k, 16, 0.8)
+            own = float(KERNELS[candidate.kernel].own_sparsity(0.8))
+            p = predict(candidate.kernel, "a100-80gb", matrix.m, matrix.k, 16, own)
+            assert candidate.sparsity == (0.0 if candidate.kernel == "cublas" else own)
             found = (candidate.span.time_s, candidate.span.lo_s, candidate.span.hi_s, candidate.weight_bytes)
             expected = (p.time_s, p.lo_s, p.hi_s, p.weight_bytes)
             np.testing.assert_allclose(found, 64 * np.array(expected, np.float64), rtol=1e-12)
@@ -147,11 +152,54 @@ def test_dense_weights_stay_dense() -> None:
     assert command.answer(choice).startswith("dense for all 4 matrices of opt-30b")
 
 
+@pytest.mark.parametrize(("sparsity", "patterns"), [(0.0, set()), (0.3, {"6:8"}), (0.5, {"2:4", "6:8"})])
+def test_patterns_that_drop_more_than_asked_take_no_part(sparsity: float, patterns: set[str]) -> None:
+    """Unless their format is asked for by name."""
+    choice = choose("opt-13b", "a100-80gb", batch=16, sparsity=sparsity, lossless_only=True)
+    found = {c.format: c.sparsity for matrix in choice.free for c in matrix.candidates if KERNELS[c.kernel].patterns}
+    assert set(found) == patterns
+    assert all(own <= sparsity for own in found.values())
+    named = choose("opt-13b", "a100-80gb", batch=16, sparsity=0.0, formats=["2:4"])
+    assert {candidate.kernel for matrix in named.free for candidate in matrix.candidates} == {"two-four"}
+
+
+def test_standing_is_what_a_reader_must_know_first(opt66: Choice) -> None:
+    """Whether the kernel exists, then whether anybody measured it, then what becomes of the weights."""
+    stand = {candidate.kernel: candidate.standing for candidate in opt66.free[0].candidates}
+    assert stand["cublas"] == "lossless"
+    assert stand["flash-llm"] == stand["two-four"] == stand["six-eight"] == "pruned"
+    assert stand["int4"] == stand["int8"] == stand["int8-w8a8"] == "rounded"
+    assert stand["two-four-int8"] == "pruned and rounded"
+    blackwell = choose("opt-13b", "b200", batch=16, sparsity=0.5, unmeasured=True).free[0]
+    for kernel, words in (
+        ("mxfp4", "not measured"),
+        ("lscd-bitmap", "not measured"),
+        ("lscd-bitmap-4", "not written"),
+        ("fp8", "rounded"),
+    ):
+        candidate = blackwell.of(kernel)
+        assert candidate is not None
+        assert candidate.standing == words
+    known = replace(opt66.free[0].candidates[0], change="rounded")
+    assert (known.standing, known.lossless) == ("rounded", False)
+    assert replace(known, measured=False).standing == "not measured"
+    assert replace(known, measured=False, written=False).standing == "not written"
+
+
+def test_a_gpu_that_runs_nothing_asked_for_is_named() -> None:
+    with pytest.raises(ValueError, match="H100 SXM5 80GB has no FP4 Tensor Cores"):
+        choose("opt-13b", "h100", batch=16, formats=["nvfp4"])
+
+
 def test_speedup_interval_by_hand() -> None:
-    """Time 1 within a factor 2, dense 3 within a factor 1: 3 within a factor 2; both within 2: factor 2 ** sqrt 2."""
+    """Time 1 within a factor 2, dense 3 within a factor 1: 3 within 2 ** 0.75; both within 2: 2 ** (0.75 * sqrt 2).
+
+    0.75 of the errors of single products, because a speed-up is of several matrices.
+    """
     exact, wide = Span(3.0, 3.0, 3.0), Span(1.0, 0.5, 2.0)
-    assert wide.speedup_over(exact) == pytest.approx((3.0, 1.5, 6.0))
-    assert wide.speedup_over(wide) == pytest.approx((1.0, 2 ** -math.sqrt(2), 2 ** math.sqrt(2)))
+    assert wide.speedup_over(exact) == pytest.approx((3.0, 3 / 2**0.75, 3 * 2**0.75))
+    both = 2 ** (0.75 * math.sqrt(2))
+    assert wide.speedup_over(wide) == pytest.approx((1.0, 1 / both, both))
     assert Span(1, 1, 2) + Span(2, 1, 3) == Span(3, 2, 5)
     assert wide.overlaps(Span(2.0, 2.0, 2.0))
     assert not wide.overlaps(Span(3.0, 2.1, 4.0))

@@ -1,12 +1,51 @@
-"""Every kernel has a colour and a marker of its own."""
+"""Every kernel has a colour of its own, and among its rivals a marker."""
 
 from __future__ import annotations
 
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.markers import MarkerStyle
+
+from perfmodel.formats import FORMATS
 from perfmodel.kernels import KERNELS
-from perfmodel.plotting.style import KERNEL_COLOURS, KERNEL_MARKERS
+from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS
 
 
-def test_every_kernel_has_a_colour_and_a_marker_of_its_own() -> None:
-    for looks in (KERNEL_COLOURS, KERNEL_MARKERS):
-        assert set(looks) == set(KERNELS)
-        assert len(set(looks.values())) == len(looks)
+def test_every_kernel_has_a_colour_of_its_own_and_a_marker() -> None:
+    assert set(KERNEL_COLOURS) == set(KERNEL_MARKERS) == set(KERNELS)
+    assert len(set(KERNEL_COLOURS.values())) == len(KERNEL_COLOURS)
+
+
+def test_kernels_that_do_the_same_to_the_weights_share_no_marker() -> None:
+    for one, other in combinations(KERNELS.values(), 2):
+        if KERNEL_MARKERS[one.name] == KERNEL_MARKERS[other.name]:
+            assert one.format.change != other.format.change, (one.name, other.name)
+    assert list(KERNEL_MARKERS.values()).count(KERNEL_MARKERS["cublas"]) == 1
+
+
+def test_colours_are_far_enough_apart_to_tell() -> None:
+    """In redmean's distance, which weighs green most, as eyes do; black to white is 765."""
+    for (one, first), (other, second) in combinations(KERNEL_COLOURS.items(), 2):
+        a, b = (255 * np.array(to_rgb(colour)) for colour in (first, second))
+        red = (a[0] + b[0]) / 2
+        distance = np.sqrt((a - b) ** 2 @ [2 + red / 256, 4, 2 + (255 - red) / 256])
+        assert distance > 70, (one, other, distance)
+
+
+@pytest.mark.parametrize("kernel", list(KERNELS))
+def test_markers_are_filled_letters(kernel: str) -> None:
+    """So that their edge can be black, as that of measurements is, and that a format string of a plot may hold them."""
+    assert MarkerStyle(KERNEL_MARKERS[kernel]).is_filled()
+    assert len(KERNEL_MARKERS[kernel]) == 1
+
+
+def test_a_format_has_the_colour_of_the_kernel_that_reads_it() -> None:
+    readers: dict[str, set[str]] = {}
+    for model in KERNELS.values():
+        readers.setdefault(model.format_name, set()).add(KERNEL_COLOURS[model.name])
+    assert set(FORMAT_COLOURS) <= set(FORMATS)
+    for name, colour in FORMAT_COLOURS.items():
+        assert colour in readers.get(name, {colour}), name

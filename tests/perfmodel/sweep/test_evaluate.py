@@ -16,6 +16,7 @@ from perfmodel.sweep import Plan, run
 from perfmodel.sweep.table import chunk_table
 from tests.comparison import assert_close
 from tests.perfmodel.cases import OURS
+from tests.perfmodel.kernels.running import RUNNING
 from tests.perfmodel.sweep.cases import AXES, E2E, plan, small_chunks, swept
 
 
@@ -54,8 +55,11 @@ def test_predict_rows_equal_single_predictions(tmp_path: Path, monkeypatch: pyte
     small_chunks(monkeypatch)
     columns = ["n_padded", "time_us", "speedup_vs_dense", "bound", "extrapolated", "lo_us", "hi_us"]
     rows = swept(plan(columns=columns), tmp_path / "out.parquet")
-    possible = sum(int((~np.isnan(model.padded_n([1, 8, 12, 100]))).sum()) for model in KERNELS.values())
-    assert len(rows) == 2 * 2 * 2 * 4 * possible
+    running = [KERNELS[name] for gpu, name in RUNNING if gpu in AXES["gpu"]]
+    takes = [int((~np.isnan(model.padded_n([1, 8, 12, 100]))).sum()) for model in running]
+    shares = [int(model.takes_sparsity([0.0, 0.3, 0.6, 0.9]).sum()) for model in running]
+    assert len(rows) == 2 * 2 * np.dot(takes, shares)
+    assert set(rows["kernel"]) == {model.name for model in running if not model.patterns}
     alone = predict_table(rows.assign(n=rows["n_padded"]).astype({"gpu": str, "kernel": str}))
     same_n = rows["n"] == rows["n_padded"]  # otherwise the baseline of the sweep multiplies fewer tokens
     for column in ("time_us", "lo_us"):
@@ -65,6 +69,33 @@ def test_predict_rows_equal_single_predictions(tmp_path: Path, monkeypatch: pyte
     assert (rows["speedup_vs_dense"] <= alone["speedup_vs_dense"] + 1e-12).all()
     assert (rows["bound"].astype(str) == alone["bound"]).all()
     assert (rows["extrapolated"] == alone["extrapolated"]).all()
+
+
+def test_patterns_keep_their_own_sparsities_and_refused_gpus_are_left_out() -> None:
+    axes = AXES | {
+        "gpu": ["v100", "a100-80gb", "h100"],
+        "kernel": ["two-four", "six-eight", "two-four-fp8", "fp8"],
+        "n": 64,
+        "sparsity": [0.25, 0.5, 0.8],
+    }
+    rows = chunk_table(plan(columns=["time_us"], axes=axes), 0).to_pandas()
+    found = {(row.gpu, row.kernel, row.sparsity) for row in rows.itertuples()}
+    assert found == {
+        *((gpu, kernel, s) for gpu in ("a100-80gb", "h100") for kernel, s in (("two-four", 0.5), ("six-eight", 0.25))),
+        *(("h100", "two-four-fp8", s) for s in (0.25, 0.5)),
+        *(("h100", "fp8", s) for s in (0.25, 0.5, 0.8)),
+    }
+    row = rows[(rows["gpu"] == "h100") & (rows["kernel"] == "six-eight")].iloc[-1]
+    alone = predict("six-eight", "h100", row["m"], row["k"], 64, 0.25)
+    assert row["time_us"] == pytest.approx(float(alone.time_s) * 1e6)
+
+
+def test_activations_are_an_axis() -> None:
+    axes = {"gpu": "h100", "kernel": ["fp8", BASELINE], "m": 4096, "k": 4096, "n": 8, "sparsity": 0.0}
+    sweep = Plan.of({"sweep": {"target": "predict", "columns": ["time_us"]}, "axes": axes | {"activations": "all"}})
+    rows = chunk_table(sweep, 0).to_pandas().set_index(["kernel", "activations"])["time_us"]
+    assert rows["fp8", "quantised"] < rows["fp8", "fp16"]
+    assert rows[BASELINE, "quantised"] == rows[BASELINE, "fp16"]
 
 
 def test_e2e_rows_equal_single_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
