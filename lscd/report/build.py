@@ -12,13 +12,14 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lscd.report import beyond, inside, kernels, pays, serving, spinfer, trust
+from lscd.report import beyond, inside, kernels, pays, rivals, serving, spinfer, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
 from perfmodel.catalog.specs import Source
 from perfmodel.plotting.style import house_style, save
 
 CHAPTERS: tuple[Chapter, ...] = (
+    rivals.CHAPTER,
     kernels.CHAPTER,
     pays.CHAPTER,
     serving.CHAPTER,

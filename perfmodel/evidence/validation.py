@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+PATTERN_SOURCE = "slidesparse"
 MIN_CROSSING_POINTS = 4  # measured sparsities needed to interpolate a crossing
 COMPARABLE_STATUS = ("value", "rough", "assumed-gpu", "derived")  # rows that state a time, not just a bound
 
@@ -130,6 +131,27 @@ def nearest_evidence(
         offsets.append((rows["sparsity"] - sparsity) / 0.1)
     offsets += [(rows["launch"] != launch).astype(float), (rows["resident"] != resident).astype(float)]
     return rows.loc[sum(offset**2 for offset in offsets).idxmin()]
+
+
+def two_four_speedups(joined: pd.DataFrame) -> pd.DataFrame:
+    """Speed-up of 2:4 and its family over dense of the same precision and data type, measured and predicted.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gpu, kernel, dtype, m, k, n, sparsity, measured, predicted, fitted`` (the sparse row took part in a fit).
+    """
+    rows = joined[joined["source"] == PATTERN_SOURCE]
+    rows = rows.assign(dtype=rows["note"].str.split().str[-1])
+    case = ["gpu", "dtype", "m", "k", "n"]
+    sparse = rows["kernel"].isin([name for name, model in KERNELS.items() if model.patterns])
+    times = ["time_us", "predicted_us"]
+    dense = rows[~sparse].groupby(case, as_index=False)[times].median()
+    pairs = rows[sparse].merge(dense, on=case, suffixes=("", "_dense"))
+    pairs["measured"] = pairs["time_us_dense"] / pairs["time_us"]
+    pairs["predicted"] = pairs["predicted_us_dense"] / pairs["predicted_us"]
+    columns = ["gpu", "kernel", "dtype", "m", "k", "n", "sparsity", "measured", "predicted", "fitted"]
+    return pairs[columns].reset_index(drop=True)
 
 
 def crossovers(joined: pd.DataFrame) -> pd.DataFrame:
