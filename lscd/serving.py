@@ -84,9 +84,10 @@ def plan(
     sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
     input_len: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(min=1, help="Tokens generated for each prompt.")] = 512,
+    every: Annotated[bool, typer.Option("--all", help="A row for every number of GPUs, not only the best.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Find the fewest GPUs, the best batch and the cheapest system for a model, and where sparse stops paying."""
+    """Say whether pruning is worth it in serving: fewest GPUs, best batch, cheapest system, every kernel in each."""
     from perfmodel.serving.planning import plan as make_plan
 
     found = make_plan(model, gpu, sparsity=sparsity, input_len=input_len, output_len=output_len)
@@ -95,7 +96,8 @@ def plan(
 
         print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:
-        _print_plan(f"{model} on {gpu}, sparsity {sparsity:g}, {input_len} + {output_len} tokens", found)
+        question = f"{model} on {gpu}, pruned to {sparsity:.0%}, {input_len} + {output_len} tokens"
+        _print_plan(question, found, every)
 
 
 def _run_fields(run: Serving) -> dict[str, Any]:
@@ -159,37 +161,94 @@ def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
     return f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
 
 
-def _print_plan(question: str, found: Plan) -> None:
+def _print_plan(question: str, found: Plan, every: bool) -> None:
+    headline(verdict_words(found))
     if not found.options:
-        headline("out of memory on every number of GPUs tried")
         say(question)
         return
-    headline(_cheapest_words(found))
-    fewest = {option.system: found.fewest_gpus(option.system) for option in found.options}
-    say(f"Fewest GPUs: {', '.join(f'{system} {gpus}' for system, gpus in fewest.items())}; {question}")
-    numbers = ("GPUs", "best batch", "largest", "tokens/GPU-s", "90 %", "TTFT [ms]", "TPOT [ms]", "$/M tokens")
-    rows = [(*_option_cells(option), "extrapolated" if option.extrapolated else "") for option in found.options]
-    print_table(("system", *numbers, ""), rows, text=("system", ""))
-    for line in [*_break_even_words(found), _error_words(list(fewest))]:
+    if found.measured:
+        say(_cheapest_words(found))
+    rows = (
+        "every number of GPUs tried" if every else "each system on the GPUs where it does best (--all: on every number)"
+    )
+    say(f"{question}; {rows}.")
+    systems = list(dict.fromkeys(option.system for option in found.options))
+    shown = found.options if every else [best for system in systems if (best := found.best(system)) is not None]
+    shown = sorted(shown, key=lambda option: -option.tokens_per_gpu_s)
+    numbers = (
+        "GPUs",
+        "fewest",
+        "best batch",
+        "largest",
+        "tokens/GPU-s",
+        "90 %",
+        "TTFT [ms]",
+        "TPOT [ms]",
+        "$/M tokens",
+    )
+    print_table(
+        ("system", "weights", *numbers, ""),
+        [_option_cells(option, found.fewest_gpus(option.system)) for option in shown],
+        text=("system", "weights", ""),
+    )
+    for line in [*_break_even_words(found), _error_words(systems)]:
         say(line)
+
+
+def verdict_words(found: Plan) -> str:
+    """The verdict in a sentence: which system, how many tokens per GPU-second, against which rival."""
+    sparse, whole, both = found.sparse, found.whole, found.both
+    if not found.options:
+        return f"Worth it: {found.verdict}. Out of memory on every number of GPUs tried."
+    words = f"Worth it: {found.verdict}. {_against(sparse, whole)}"
+    if both is not None and all(other is None or _ahead(both, other) for other in (sparse, whole)):
+        words += f" Pruned and rounded, {_yield(both)}: ahead of all else."
+    return words
+
+
+def _against(sparse: Option | None, whole: Option | None) -> str:
+    """The best that prunes beside the best that keeps all weights."""
+    if sparse is None:
+        kept = f"; {_yield(whole)} and keeps all weights" if whole else ""
+        return f"No kernel that prunes and keeps 16-bit values runs here, pays in bytes and fits{kept}."
+    if whole is None:
+        return f"{_yield(sparse)}, and nothing that keeps all weights fits."
+    tie = ": their intervals overlap" if sparse.ties_with(whole) else ""
+    return f"{_yield(sparse)}; {_yield(whole)} and keeps all weights{tie}."
+
+
+def _yield(option: Option) -> str:
+    """``flash-llm on 2 GPUs yields 870 tokens per GPU-second (90 %: 679 - 1113)``."""
+    low, high = option.tokens_per_gpu_s_interval
+    rate = f"{option.tokens_per_gpu_s:.0f} tokens per GPU-second (90 %: {low:.0f} - {high:.0f})"
+    return f"{option.system} on {_cards(option.gpus)} yields {rate}"
+
+
+def _ahead(option: Option, other: Option) -> bool:
+    return option.tokens_per_gpu_s > other.tokens_per_gpu_s and not option.ties_with(other)
 
 
 def _cheapest_words(found: Plan) -> str:
     """The cheapest option, the systems that tie with it, and the option on the fewest GPUs of these.
 
-    A tie: the 90 % intervals of throughput overlap.
+    A tie: the 90 % intervals of throughput overlap. Of kernels that somebody has measured.
     """
-    top = max(found.options, key=lambda option: option.tokens_per_gpu_s)
+    top = max(found.measured, key=lambda option: option.tokens_per_gpu_s)
     words = f"{top.system} on {_cards(top.gpus)} is the cheapest, batch {top.batch}"
-    level = [option for option in found.options if option.ties_with(top)]
+    level = [option for option in found.measured if option.ties_with(top)]
     rivals = list(dict.fromkeys(option.system for option in level if option.system != top.system))
     if rivals:
-        words += f"; a tie with {' and '.join(rivals)}: intervals overlap"
-    fewest = min(level, key=lambda option: option.gpus)
+        words += f"; a tie with {_listed(rivals)}: intervals overlap"
+    fewest = min(level, key=lambda option: (option.gpus, -option.tokens_per_gpu_s))
     if fewest.gpus < top.gpus:
         loss = 1 - fewest.tokens_per_gpu_s / top.tokens_per_gpu_s
         words += f"; {fewest.system} on {_cards(fewest.gpus)}, batch {fewest.batch}, is {loss:.1%} below and ties too"
     return f"{words}."
+
+
+def _listed(names: list[str]) -> str:
+    """``a, b and c``."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _error_words(systems: list[str]) -> str:
@@ -207,11 +266,13 @@ def _error_words(systems: list[str]) -> str:
     return f"Mean error against published runs, all on {' and '.join(runs['gpu'].unique())}: {', '.join(means)}."
 
 
-def _option_cells(option: Option) -> tuple[str, ...]:
+def _option_cells(option: Option, fewest: int | None) -> tuple[str, ...]:
     price = option.usd_per_million_tokens
     return (
         option.system,
+        option.change + (f", {option.sparsity:.0%}" if option.sparsity else ""),
         str(option.gpus),
+        str(fewest),
         str(option.batch),
         str(option.largest_batch),
         f"{option.tokens_per_gpu_s:.1f}",
@@ -219,18 +280,22 @@ def _option_cells(option: Option) -> tuple[str, ...]:
         f"{option.ttft_s * 1e3:.0f}",
         "-" if math.isnan(option.tpot_s) else f"{option.tpot_s * 1e3:.1f}",
         "unknown" if price is None else f"{price[0]:.2f} to {price[1]:.2f}",
+        "extrapolated" if option.extrapolated else "",
     )
 
 
 def _break_even_words(found: Plan) -> list[str]:
+    """Flash-LLM, the system of the paper, against dense weights."""
     dense = found.best("fastertransformer")
     if dense is None:
         return ["Dense weights fit on no number of GPUs tried."]
+    if not found.sparse_faster_at_batch:
+        return []
     where, sparsity = f"on FasterTransformer's {_cards(dense.gpus)}", found.break_even_sparsity
     return [
-        "Best against best, sparse pays at no sparsity tried."
+        "Flash-LLM against dense FasterTransformer, best against best: it pays at no sparsity tried."
         if sparsity is None
-        else f"Best against best, sparse pays from {sparsity:.0%} sparsity.",
+        else f"Flash-LLM against dense FasterTransformer, best against best: it pays from {sparsity:.0%} sparsity.",
         _faster_words("batch", found.sparse_faster_at_batch, where),
         _faster_words("prompt length", found.sparse_faster_at_prompt, f"{where}, batch {dense.batch}"),
     ]
@@ -241,14 +306,14 @@ def _cards(gpus: int) -> str:
 
 
 def _faster_words(axis: str, faster: dict[int, bool], where: str) -> str:
-    """Where sparse is faster, as ranges of the neighbouring values tried."""
+    """Where Flash-LLM is faster, as ranges of the neighbouring values tried."""
     if not faster:
         return f"No {axis} could be tried {where}."
     if len(set(faster.values())) == 1:
-        return f"Sparse is {'faster' if all(faster.values()) else 'slower'} at every {axis} tried {where}."
+        return f"Flash-LLM is {'faster' if all(faster.values()) else 'slower'} at every {axis} tried {where}."
     runs = [list(run) for wins, run in groupby(faster, faster.__getitem__) if wins]
     spans = [f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
-    return f"Sparse is faster at {axis} {' and '.join(spans)} (of {min(faster)} to {max(faster)}) {where}."
+    return f"Flash-LLM is faster at {axis} {' and '.join(spans)} (of {min(faster)} to {max(faster)}) {where}."
 
 
 def _evaluate_table(input_csv: Path, output_csv: Path) -> None:

@@ -1,11 +1,14 @@
 """Questions on top of `perfmodel.serving`: tables of runs, fewest GPUs, best batch, cheapest system, break-even.
 
 A plan compares systems at what each does best: for every number of GPUs that can hold the model, the batch with the
-most tokens per GPU-second among powers of two and the largest that fits.
+most tokens per GPU-second among powers of two and the largest that fits. Every kernel that somebody has measured and
+the GPU runs takes part, in FasterTransformer; the verdict is that of the best that prunes and keeps 16-bit values,
+against the best that keeps all weights.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Gpu, LanguageModel
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
+from perfmodel.kernels.rivals import (
+    NOT_MEASURED,
+    NOT_WRITTEN,
+    WHOLE,
+    Verdict,
+    drops_more,
+    rivals,
+    standing,
+    verdict_of,
+)
 from perfmodel.serving.memory import largest_batch
 from perfmodel.serving.run import Serving, evaluate, resolve
-from perfmodel.serving.systems import SYSTEMS
+from perfmodel.serving.systems import HOST, SYSTEMS, System, load_system
 from perfmodel.serving.transformer import Part, splits
 from perfmodel.units import GIGA, MILLI
 
@@ -32,6 +47,7 @@ GPUS_PER_MACHINE = 8
 BATCHES = 2 ** np.arange(11)
 SPARSITIES = np.round(np.arange(0.50, 0.991, 0.01), 2)
 PROMPTS = 2 ** np.arange(4, 14)
+SPARSE = "flash-llm"  # whose break-even with `HOST` a plan looks for
 
 
 def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -105,6 +121,46 @@ def intervals_overlap(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
     return bool(first[0] <= second[1] and second[0] <= first[1])
 
 
+def hosted_systems() -> dict[str, str]:
+    """FasterTransformer with each measured kernel that no published system has: kernels by the system's name."""
+    published = {system.kernel for system in SYSTEMS.values()}
+    known = [model.name for model in rivals() if model.name not in published | BOUNDED]
+    return {f"{HOST}+{kernel}": kernel for kernel in known}
+
+
+def rival_systems(gpu: str | Gpu, sparsity: float) -> tuple[str, ...]:
+    """Systems that a plan compares: the published ones, then `hosted_systems`, without what takes no part.
+
+    That are systems whose kernel the GPU refuses or whose pattern drops more weights than ``sparsity``, and hosted ones
+    that would keep weights of this sparsity dense.
+    """
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    found = []
+    for name in (*SYSTEMS, *hosted_systems()):
+        system = load_system(name)
+        model = KERNELS[system.kernel or BASELINE]
+        runs = model.refusal(card) is None and not drops_more(model, sparsity)
+        if runs and (name in SYSTEMS or change(system, sparsity) not in WHOLE or not model.format.prunes):
+            found.append(name)
+    return tuple(found)
+
+
+def own_sparsity(system: System, sparsity: float) -> float:
+    """Sparsity at which ``system`` runs a model pruned to ``sparsity``: that of its kernel's pattern, if it has one."""
+    return float(KERNELS[system.kernel].own_sparsity(sparsity)) if system.kernel else sparsity
+
+
+def change(system: System, sparsity: float) -> str:
+    """What becomes of the weights at ``sparsity``, or "not written", "not measured" (`perfmodel.kernels.rivals`).
+
+    Nothing does where the system would keep matrices of this sparsity dense. A format without a kernel counts as not
+    measured.
+    """
+    if not system.stores_sparse(np.asarray(own_sparsity(system, sparsity))):
+        return WHOLE[0]
+    return NOT_MEASURED if system.kernel is None else standing(KERNELS[system.kernel])
+
+
 @dataclass(frozen=True)
 class Option:
     """One system on one number of GPUs, at its best batch.
@@ -123,6 +179,11 @@ class Option:
         At the low and high price of the GPU.
     extrapolated : bool
         True outside the evidence of the fit.
+    change : str
+        What becomes of the weights: "lossless", "rounded", "pruned", "pruned and rounded"; or "not measured", "not
+        written".
+    sparsity : float
+        Fraction of zeros that it makes use of: that asked for, the pattern's, or 0 where all weights are kept.
     """
 
     system: str
@@ -135,6 +196,8 @@ class Option:
     usd_per_million_tokens: tuple[float, float] | None
     extrapolated: bool
     tokens_per_gpu_s_interval: tuple[float, float]
+    change: str
+    sparsity: float
 
     def ties_with(self, other: Option) -> bool:
         """Whether either throughput could be the higher."""
@@ -143,20 +206,23 @@ class Option:
 
 @dataclass(frozen=True)
 class Plan:
-    """Answer of `plan`: every option, the best of each system, and where sparse pays against dense.
+    """Answer of `plan`: the verdict, every option, the best of each system, and where sparse pays against dense.
 
     Attributes
     ----------
+    verdict : Verdict
+        Of `sparse` against `whole`, by the intervals of tokens per GPU-second.
     options : tuple of Option
         By system, then GPUs; the first of a system has its fewest GPUs.
     break_even_sparsity : float or None
         Lowest sparsity from which the best Flash-LLM option beats the best FasterTransformer option.
     sparse_faster_at_batch, sparse_faster_at_prompt : dict
         On the GPUs of FasterTransformer's best option: whether Flash-LLM is the faster of the two at each batch tried,
-        and at each prompt length tried with that option's batch; empty if dense weights fit nowhere. Not one threshold:
-        padding of N makes the answer change back in some cases.
+        and at each prompt length tried with that option's batch; empty if dense weights fit nowhere or no Flash-LLM
+        runs. Not one threshold: padding of N makes the answer change back in some cases.
     """
 
+    verdict: Verdict
     options: tuple[Option, ...]
     break_even_sparsity: float | None
     sparse_faster_at_batch: dict[int, bool]
@@ -170,6 +236,26 @@ class Plan:
         """Fewest GPUs ``system`` needs; None if even the largest number tried is too few."""
         return min((option.gpus for option in self.options if option.system == system), default=None)
 
+    @property
+    def measured(self) -> tuple[Option, ...]:
+        """Options whose kernel somebody has measured: what may be recommended."""
+        return tuple(option for option in self.options if option.change not in (NOT_MEASURED, NOT_WRITTEN))
+
+    @property
+    def sparse(self) -> Option | None:
+        """Best that prunes and keeps the 16-bit values that are left."""
+        return _best_of(self.options, "pruned")
+
+    @property
+    def whole(self) -> Option | None:
+        """Best that keeps all weights, rounded or not."""
+        return _best_of(self.options, *WHOLE)
+
+    @property
+    def both(self) -> Option | None:
+        """Best that prunes and rounds."""
+        return _best_of(self.options, "pruned and rounded")
+
 
 def plan(
     model: str | LanguageModel,
@@ -178,7 +264,7 @@ def plan(
     sparsity: float = 0.8,
     input_len: int = 64,
     output_len: int = 512,
-    systems: Sequence[str] = tuple(SYSTEMS),
+    systems: Sequence[str] = (),
 ) -> Plan:
     """Compare systems for one model on one kind of GPU.
 
@@ -187,11 +273,11 @@ def plan(
     model, gpu
         Catalogue names, paths, or records.
     sparsity : float
-        Fraction of zeros in the pruned matrices, 0 to 1.
+        Fraction of zeros in the pruned matrices, 0 to 1; a kernel of a pattern runs at the pattern's.
     input_len, output_len : int
         Tokens of each prompt, tokens generated for it; together at most what the model knows.
     systems : sequence of str
-        Names of `perfmodel.serving.systems.load_system`.
+        Names of `perfmodel.serving.systems.load_system`; `rival_systems` by default.
 
     Returns
     -------
@@ -201,21 +287,28 @@ def plan(
     Raises
     ------
     ValueError
-        As `perfmodel.serving.evaluate`.
+        As `perfmodel.serving.evaluate`; a system that the GPU does not run too, if it is named.
     """
-    record, card, _ = resolve(model, gpu, "flash-llm")
+    record, card, _ = resolve(model, gpu, HOST)
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
-    evaluate(record, card, "flash-llm", batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
+    evaluate(record, card, HOST, batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
     counts = splits(record, GPUS_PER_MACHINE)
     options = [
         option
-        for system in systems
+        for system in systems or rival_systems(card, sparsity)
         for gpus in counts
         if (option := _best_batch(record, card, system, gpus, sparsity, lengths)) is not None
     ]
     sparse = _break_even_sparsity(record, card, counts, lengths, options)
     batches, prompts = _faster_loads(record, card, sparsity, lengths, options)
-    return Plan(tuple(options), sparse, batches, prompts)
+    return Plan(judge(options), tuple(options), sparse, batches, prompts)
+
+
+def judge(options: Sequence[Option]) -> Verdict:
+    """Verdict of the best option that prunes and keeps 16-bit values, against the best that keeps all weights."""
+    sides = (_best_of(options, "pruned"), _best_of(options, *WHOLE))
+    ours, theirs = (None if option is None else option.tokens_per_gpu_s_interval for option in sides)
+    return verdict_of(ours, theirs)
 
 
 def _runs(
@@ -223,11 +316,12 @@ def _runs(
 ) -> tuple[NDArray[np.int64], Serving] | None:
     """Batches up to the largest that fits, and their runs; None if none fits."""
     _, _, record = resolve(model, gpu, system)
-    largest = largest_batch(model, gpu, record, **lengths, sparsity=sparsity, tensor_parallel=gpus)
+    own = own_sparsity(record, sparsity)
+    largest = largest_batch(model, gpu, record, **lengths, sparsity=own, tensor_parallel=gpus)
     if largest == 0:
         return None
     batches = np.unique([*BATCHES[largest >= BATCHES], largest])
-    return batches, evaluate(model, gpu, record, batch=batches, sparsity=sparsity, gpus=gpus, **lengths)
+    return batches, evaluate(model, gpu, record, batch=batches, sparsity=own, gpus=gpus, **lengths)
 
 
 def _best_batch(
@@ -239,6 +333,8 @@ def _best_batch(
     batches, run = found
     i = int(np.argmax(run.tokens_per_gpu_s))
     price, ends = run.usd_per_million_tokens, run.tokens_per_gpu_s_interval
+    record = load_system(system)
+    fate = change(record, sparsity)
     return Option(
         system=system,
         gpus=gpus,
@@ -250,42 +346,56 @@ def _best_batch(
         usd_per_million_tokens=None if price is None else (float(price[0][i]), float(price[1][i])),
         extrapolated=bool(run.extrapolated[i]),
         tokens_per_gpu_s_interval=(float(ends[0][i]), float(ends[1][i])),
+        change=fate,
+        sparsity=0.0 if fate in WHOLE else own_sparsity(record, sparsity),
     )
 
 
 def _best(options: Sequence[Option], system: str) -> Option | None:
-    mine = [option for option in options if option.system == system]
-    return max(mine, key=lambda option: option.tokens_per_gpu_s, default=None)
+    return _fastest([option for option in options if option.system == system])
+
+
+def _best_of(options: Sequence[Option], *changes: str) -> Option | None:
+    return _fastest([option for option in options if option.change in changes])
+
+
+def _fastest(options: Sequence[Option]) -> Option | None:
+    return max(options, key=lambda option: option.tokens_per_gpu_s, default=None)
 
 
 def _break_even_sparsity(
     model: LanguageModel, gpu: Gpu, counts: Sequence[int], lengths: dict[str, Any], options: Sequence[Option]
 ) -> float | None:
-    dense = _best(options, "fastertransformer")
-    if dense is None:
+    dense = _best(options, HOST)
+    if dense is None or _refused(gpu):
         return None
 
     def pays(sparsity: float) -> bool:
-        found = (_runs(model, gpu, "flash-llm", gpus, sparsity, lengths) for gpus in counts)
+        found = (_runs(model, gpu, SPARSE, gpus, sparsity, lengths) for gpus in counts)
         return any(runs is not None and runs[1].tokens_per_gpu_s.max() > dense.tokens_per_gpu_s for runs in found)
 
-    return next((float(sparsity) for sparsity in SPARSITIES if pays(sparsity)), None)
+    first = bisect_left(SPARSITIES, True, key=pays)  # once it pays, it does from there on
+    return float(SPARSITIES[first]) if first < len(SPARSITIES) else None
 
 
 def _faster_loads(
     model: LanguageModel, gpu: Gpu, sparsity: float, lengths: dict[str, Any], options: Sequence[Option]
 ) -> tuple[dict[int, bool], dict[int, bool]]:
-    dense = _best(options, "fastertransformer")
-    if dense is None:
+    dense = _best(options, HOST)
+    if dense is None or _refused(gpu):
         return {}, {}
 
     def faster(axis: str, values: NDArray[np.int64]) -> dict[int, bool]:
         asked: dict[str, Any] = {"batch": dense.batch, **lengths, axis: values}
         sparse_s, dense_s = (
-            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked).total_s
-            for name in ("flash-llm", "fastertransformer")
+            evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked).total_s for name in (SPARSE, HOST)
         )
         return dict(zip(values.tolist(), (sparse_s < dense_s).tolist(), strict=True))
 
     known = PROMPTS + lengths["output_len"] <= model.shape.max_positions
     return faster("batch", BATCHES), faster("input_len", PROMPTS[known])
+
+
+def _refused(gpu: Gpu) -> bool:
+    """Whether the GPU does not run Flash-LLM."""
+    return KERNELS[SYSTEMS[SPARSE].kernel or BASELINE].refusal(gpu) is not None

@@ -10,22 +10,23 @@ import pytest
 
 from lscd import serving as commands
 from lscd.cli import app
-from perfmodel.serving.planning import RESULT_COLUMNS, evaluate_rows
+from perfmodel.serving.planning import RESULT_COLUMNS, Plan, evaluate_rows, judge
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import SYSTEMS
 from tests.lscd.commands import RUNNER
 from tests.perfmodel.serving.cases import A100, FLASH, RUN, invoke
+from tests.perfmodel.serving.test_planning import option
 
 
 @pytest.mark.parametrize(
     ("faster", "words"),
     [
-        ({1: True, 2: True}, "Sparse is faster at every batch tried on 1 GPU."),
-        ({1: False, 2: False}, "Sparse is slower at every batch tried on 1 GPU."),
-        ({1: True, 2: False}, "Sparse is faster at batch 1 (of 1 to 2) on 1 GPU."),
+        ({1: True, 2: True}, "Flash-LLM is faster at every batch tried on 1 GPU."),
+        ({1: False, 2: False}, "Flash-LLM is slower at every batch tried on 1 GPU."),
+        ({1: True, 2: False}, "Flash-LLM is faster at batch 1 (of 1 to 2) on 1 GPU."),
         (
             {1: True, 2: True, 4: False, 8: True, 16: False},
-            "Sparse is faster at batch 1 to 2 and 8 (of 1 to 16) on 1 GPU.",
+            "Flash-LLM is faster at batch 1 to 2 and 8 (of 1 to 16) on 1 GPU.",
         ),
         ({}, "No batch could be tried on 1 GPU."),
     ],
@@ -115,7 +116,7 @@ def test_a_column_that_reads_like_another_is_refused(tmp_path, column):
     [
         ({"model": "opt66b"}, "line 4: unknown model 'opt66b': did you mean opt-66b"),
         ({"gpu": "a100"}, "line 4: unknown GPU 'a100'"),
-        ({"system": "vllm"}, "line 4: unknown system 'vllm'"),
+        ({"system": "sglang"}, "line 4: unknown system 'sglang'"),
         ({"batch": "many"}, "line 4: batch is 'many', allowed is a whole number of at least 1"),
         ({"sparsity": 80}, "line 4: sparsity is '80.0', allowed is a number in [0, 1]"),
         ({"gpus": 5}, "line 4: opt-66b cannot be shared by 5 GPUs"),
@@ -146,10 +147,45 @@ def test_missing_options_are_named():
 
 
 def test_plan_on_the_command_line():
-    text = invoke("plan", "--model", "opt-30b", "--gpu", "a100-80gb").stdout
+    asked = ("plan", "--model", "opt-30b", "--gpu", "a100-80gb")
+    text = invoke(*asked).stdout
     assert "is the cheapest" in text
-    found = json.loads(invoke("plan", "--model", "opt-30b", "--gpu", "a100-80gb", "--json").stdout)
-    assert {option["system"] for option in found["options"]} == set(SYSTEMS)
+    found = json.loads(invoke(*asked, "--json").stdout)
+    assert text.startswith(f"Worth it: {found['verdict']}. fastertransformer+macko on ")
+    systems = {option["system"] for option in found["options"]}
+    assert set(SYSTEMS) < systems
+    changes = {option["system"]: option["change"] for option in found["options"]}
+    assert changes["fastertransformer+two-four-int8"] == "pruned and rounded"
+    rows = [line.split()[0] for line in text.splitlines() if "  " in line][1:]
+    assert sorted(rows) == sorted(systems)
+    every = invoke(*asked, "--all").stdout
+    assert len([line for line in every.splitlines() if "  " in line]) == len(found["options"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            [("flash-llm", "pruned", 200), ("fastertransformer", "lossless", 100)],
+            "Worth it: yes. flash-llm on 1 GPU yields",
+        ),
+        ([("flash-llm", "pruned", 100)], "and nothing that keeps all weights fits."),
+        ([("deepspeed", "lossless", 100)], "Worth it: no. No kernel that prunes and keeps 16-bit values"),
+        (
+            [("flash-llm", "pruned", 100), ("fastertransformer+fp8", "rounded", 105)],
+            "fastertransformer+fp8 on 1 GPU yields 105 tokens per GPU-second (90 %: 94 - 116) and keeps all weights: "
+            "their intervals overlap.",
+        ),
+        (
+            [("flash-llm", "pruned", 100), ("a", "rounded", 105), ("b", "pruned and rounded", 200)],
+            "Pruned and rounded, b on 1 GPU yields 200 tokens per GPU-second (90 %: 180 - 220): ahead of all else.",
+        ),
+        ([], "Worth it: no. Out of memory on every number of GPUs tried."),
+    ],
+)
+def test_the_verdict_in_words(options, words):
+    made = tuple(option(change, rate, system) for system, change, rate in options)
+    assert words in commands.verdict_words(Plan(judge(made), made, None, {}, {}))
 
 
 def test_launch_is_an_option_and_a_column(tmp_path: Path) -> None:
@@ -167,4 +203,4 @@ def test_launch_is_an_option_and_a_column(tmp_path: Path) -> None:
 
 def test_plan_says_tie_where_intervals_overlap() -> None:
     words = RUNNER.invoke(app, ["plan", "--model", "opt-66b", "--gpu", "a100-80gb"]).output
-    assert "a tie with fastertransformer and deepspeed: intervals overlap" in " ".join(words.split())
+    assert "is the cheapest, batch 89; a tie with fastertransformer+macko, " in " ".join(words.split())

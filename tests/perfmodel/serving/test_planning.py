@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from perfmodel.serving.planning import plan
+import pytest
+
+from lscd.serving import _cheapest_words
+from perfmodel.catalog import gpu_names, load_gpu
+from perfmodel.kernels import BOUNDED
+from perfmodel.kernels.rivals import Verdict, rivals
+from perfmodel.serving.planning import Option, Plan, judge, plan, rival_systems
 from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import load_system
 from tests.perfmodel.serving.cases import A100, invoke
 
 PAIR = ("flash-llm", "fastertransformer")
@@ -41,4 +48,85 @@ def test_plan_says_at_which_loads_sparse_is_faster():
 
 def test_plan_of_a_case_where_sparse_never_pays():
     text = " ".join(invoke("plan", "--model", "opt-13b", "--gpu", "a100-80gb", "--sparsity", "0.5").stdout.split())
-    assert "Sparse is slower at every batch tried on FasterTransformer's 1 GPU." in text
+    assert "Flash-LLM is slower at every batch tried on FasterTransformer's 1 GPU." in text
+
+
+def option(change: str, rate: float, system: str = "made-up") -> Option:
+    """An option whose throughput is known to a tenth."""
+    numbers = {"gpus": 1, "batch": 8, "largest_batch": 8, "ttft_s": 1.0, "tpot_s": 0.1, "usd_per_million_tokens": None}
+    ends = (0.9 * rate, 1.1 * rate)
+    return Option(
+        system=system, tokens_per_gpu_s=rate, extrapolated=False, tokens_per_gpu_s_interval=ends, change=change,
+        sparsity=0.6, **numbers,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [
+        ([("pruned", 200), ("lossless", 100), ("rounded", 110)], "yes"),
+        ([("pruned", 100), ("lossless", 50), ("rounded", 200)], "no"),
+        ([("pruned", 100), ("rounded", 110)], "tie"),
+        ([("pruned", 100)], "yes"),  # nothing that keeps all weights fits
+        ([("rounded", 100), ("pruned and rounded", 900)], "no"),  # both sacrifices are another question
+        ([("pruned", 100), ("rounded", 200), ("not measured", 900), ("not written", 999)], "no"),
+        ([], "no"),
+    ],
+)
+def test_the_verdict_is_by_intervals_and_of_measured_kernels(options, verdict):
+    assert judge([option(change, rate) for change, rate in options]) == verdict
+
+
+def test_nothing_that_nobody_measured_is_recommended():
+    options = [option("rounded", 100, "a"), option("not measured", 900, "b"), option("not written", 950, "c")]
+    found = Plan(judge(options), tuple(options), None, {}, {})
+    assert [kept.system for kept in found.measured] == ["a"]
+    assert "a on 1 GPU is the cheapest" in _cheapest_words(found)
+
+
+def test_every_measured_kernel_of_the_gpu_takes_part():
+    names = rival_systems("h100", 0.6)
+    assert len(names) == len(set(names))
+    kernels = [load_system(name).kernel for name in names]
+    assert kernels.count("flash-llm") == 1
+    known = {model.name for model in rivals() if model.refusal(load_gpu("h100")) is None}
+    assert set(kernels) == known - BOUNDED
+
+
+@pytest.mark.parametrize(("gpu", "sparsity"), [("h100", 0.4), ("a100-80gb", 0.1), ("mi300x", 0.2)])
+def test_patterns_that_drop_more_than_asked_take_no_part(gpu, sparsity):
+    found = plan("llama-3.1-8b", gpu, sparsity=sparsity)
+    assert found.options
+    assert max(o.sparsity for o in found.options) <= sparsity
+    assert all(o.sparsity == 0 for o in found.options if o.change in ("lossless", "rounded"))
+
+
+def test_a_pattern_runs_at_its_own_sparsity():
+    best = plan("llama-3.1-8b", "h100", sparsity=0.6).best("fastertransformer+two-four")
+    assert best.sparsity == 0.5
+    load = {"batch": best.batch, "gpus": best.gpus, "sparsity": 0.5}
+    run = evaluate("llama-3.1-8b", "h100", "fastertransformer+two-four", **load)
+    assert best.tokens_per_gpu_s == pytest.approx(float(run.tokens_per_gpu_s))
+
+
+@pytest.mark.parametrize("gpu", ["mi300x", "mi355x"])
+def test_plan_on_amd_knows_dense_and_patterns_only(gpu):
+    found = plan("llama-3.1-70b", gpu, sparsity=0.6)
+    assert {load_system(o.system).kernel for o in found.options} <= {
+        "cublas", "two-four", "six-eight", "two-four-int8", "two-four-fp8",
+    }  # fmt: skip
+    assert found.break_even_sparsity is None
+    assert found.sparse_faster_at_batch == {}
+    text = invoke("plan", "--model", "llama-3.1-70b", "--gpu", gpu, "--sparsity", "0.6").stdout
+    assert text.startswith("Worth it: ")
+    assert "Flash-LLM" not in text
+
+
+def test_a_named_system_that_the_gpu_refuses_is_a_sentence():
+    with pytest.raises(ValueError, match="no FP8 Tensor Cores"):
+        plan("opt-30b", A100, systems=("fastertransformer+fp8",))
+
+
+@pytest.mark.parametrize("gpu", gpu_names())
+def test_every_gpu_has_a_plan(gpu):
+    assert plan("llama-3.1-8b", gpu, sparsity=0.6).verdict in set(Verdict)
