@@ -224,14 +224,14 @@ def worth(
         raise ValueError("batches is empty, needed is at least one")
     lengths = {"input_len": input_len, "output_len": output_len}
     asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
-    found = tuple(_at(record, card, batch, sparsity, **asked) for batch in batches)
+    found = tuple(at_batch(record, card, batch, sparsity, **asked) for batch in batches)
     answer = Worth(record.key, card.key, gpus, sparsity, input_len, output_len, found, {}, None)
     at = answer.headline
     targets = {rival.kernel: rival for rival in (at.whole, at.mild) if rival is not None}
 
     def gain(share: float, name: str, on: Gpu = card) -> float:
         """Best unstructured kernel over kernel ``name``."""
-        here = _at(record, on, at.batch, share, **asked)
+        here = at_batch(record, on, at.batch, share, **asked)
         rivals = {rival.kernel: rival for rival in here.rivals}
         ours = [rival for rival in here.rivals if rival.change == "pruned" and not KERNELS[rival.kernel].patterns]
         return max((rival.speedup_over(rivals[name])[0] for rival in ours), default=0.0)
@@ -259,10 +259,11 @@ def _first(gain: Any, low: float, high: float) -> float | None:
     return high
 
 
-def _at(
+def at_batch(
     model: LanguageModel, gpu: Gpu, batch: int, sparsity: float, *, gpus: int, kernels: Sequence[str],
     input_len: int, output_len: int,
 ) -> AtBatch:  # fmt: skip
+    """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
     lengths = {"input_len": input_len, "output_len": max(output_len, 2)}
     run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, launch=Launch.GRAPH, **lengths)
