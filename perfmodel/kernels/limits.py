@@ -15,6 +15,7 @@ SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; fr
 # 2,048 tokens. Blackwell was not seen at its limit.
 FLOPS_PER_JOULE = 0.62e12
 FLOPS_PER_JOULE_HOPPER = 1.3e12
+FLOPS_PER_JOULE_AMD = 0.73e12  # one product of hipBLASLt on an MI300X, 3,072 x 10,240 at 3,072 tokens
 
 
 def memory_family(dram: Dram) -> str:
@@ -37,7 +38,11 @@ def ecc_share(dram: Dram) -> float:
 
 def power_flops_per_s(gpu: Gpu) -> float:
     """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
-    if gpu.power is None or gpu.architecture.amd or float(gpu.compute_capability) >= 10:
+    if gpu.power is None:
+        return float("inf")
+    if gpu.architecture.amd:
+        return FLOPS_PER_JOULE_AMD * gpu.power.tdp_w
+    if float(gpu.compute_capability) >= 10:
         return float("inf")
     cost = FLOPS_PER_JOULE_HOPPER if float(gpu.compute_capability) >= 9 else FLOPS_PER_JOULE
     return cost * gpu.power.tdp_w
@@ -45,5 +50,5 @@ def power_flops_per_s(gpu: Gpu) -> float:
 
 def kept_share(gpu: Gpu) -> float:
     """Share of the L2 in which what all SMs read in turn survives; HBM cards since the A100 split theirs in two."""
-    split = memory_family(gpu.dram) != "GDDR" and float(gpu.compute_capability) >= 8
+    split = memory_family(gpu.dram) != "GDDR" and float(gpu.compute_capability) >= 8 and not gpu.architecture.amd
     return SPLIT_L2_KEEPS if split else 1.0

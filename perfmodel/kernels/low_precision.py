@@ -247,6 +247,7 @@ class TwoFourFp8(Pattern):
     name = "two-four-fp8"
     title = "2:4 FP8"
     format_name = "2:4-fp8"
+    on_amd = False  # its library has no 2:4 in FP8
     precision = Precision.FP8
 
 
