@@ -46,6 +46,7 @@ CALIBRATION_NAME = "all-reduce"
 LOW_LATENCY_CHUNK_S = 1.24e-6
 PAIR = 2  # GPUs that a link each serves without NVLink
 FIRST_SUMMING_SWITCH = 9.0  # compute capability of the GPUs that the third generation of NVSwitch came with
+SWITCHED_BYTES_PER_S = 900e9  # of Hopper boards with a switch; a bridge of the PCIe boards has 600
 
 
 class Algorithm(StrEnum):
@@ -87,8 +88,11 @@ def link_bytes_per_s(gpu: Gpu, gpus: ArrayLike) -> Array:
 
 
 def switch_reduces(gpu: Gpu) -> bool:
-    """Whether NVLink switches sum on the way: those of Hopper and later."""
-    return gpu.link.nvlink_bytes_per_s is not None and float(gpu.compute_capability) >= FIRST_SUMMING_SWITCH
+    """Whether NVLink switches sum on the way: those of Hopper and later; a bridge between two boards has none."""
+    if gpu.architecture.amd or gpu.link.nvlink_bytes_per_s is None:
+        return False
+    switched = gpu.link.nvlink_bytes_per_s >= SWITCHED_BYTES_PER_S
+    return switched and float(gpu.compute_capability) >= FIRST_SUMMING_SWITCH
 
 
 def calibrated_collectives() -> CollectiveParameters:
