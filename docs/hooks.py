@@ -22,25 +22,35 @@ from typer.testing import CliRunner
 
 from lscd.cli import app
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.specs import Precision
+from perfmodel.choice import SEVERAL_MATRICES
 from perfmodel.evidence.rows import DIRTY_PER_READ, DIRTY_SHARE
 from perfmodel.kernels import KERNELS, decode, tiled_csl
 from perfmodel.kernels.call import L2_READ_SHARE, STREAM_LAUNCH_S
 from perfmodel.kernels.csr import LATENCY_CYCLES
 from perfmodel.kernels.cusparse import FEWEST_CYCLES
 from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
-from perfmodel.kernels.limits import FLOPS_PER_JOULE, FLOPS_PER_JOULE_HOPPER, MEMORY_FILE, SPLIT_L2_KEEPS
+from perfmodel.kernels.limits import (
+    FLOPS_PER_JOULE,
+    FLOPS_PER_JOULE_AMD,
+    FLOPS_PER_JOULE_HOPPER,
+    MEMORY_FILE,
+    SPLIT_L2_KEEPS,
+)
+from perfmodel.kernels.low_precision import PIPELINE_CYCLES, QUANTISE_S
+from perfmodel.kernels.machine import PER_JOULE, SPARSE_PER_JOULE
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
 from perfmodel.pipeline.programs import CONFLICT_INSTRUCTIONS
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import CollectiveParameters
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
-from perfmodel.serving.systems import SystemParameters
+from perfmodel.serving.systems import VLLM, HostParameters, SystemParameters
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
-SYSTEM_RECORDS = {ALL_REDUCE: CollectiveParameters, SERVING: SystemParameters}
+SYSTEM_RECORDS = {ALL_REDUCE: CollectiveParameters, SERVING: SystemParameters, VLLM: HostParameters}
 BITMAP_SHARE = {f.name: f.metadata for f in fields(decode.BitmapParameters)}["bandwidth_efficiency"]
 BY_HAND = (  # what a number is, its value, and the evidence that it was taken from
     (
@@ -64,6 +74,32 @@ BY_HAND = (  # what a number is, its value, and the evidence that it was taken f
         "A100 of 400 W at 512 tokens; an L40S of 350 W is reported at 0.55-0.58 of its peak",
     ),
     ("FLOP per joule, Hopper", f"{FLOPS_PER_JOULE_HOPPER:.3g}", "H100 PCIe of 350 W at 512 to 2,048 tokens"),
+    ("FLOP per joule, AMD", f"{FLOPS_PER_JOULE_AMD:.3g}", "one product of hipBLASLt on an MI300X, 3,072 tokens"),
+    (
+        "products a joule pays for, in those of FP16: FP8, INT8",
+        f"{PER_JOULE[Precision.FP8]:g}, {PER_JOULE[Precision.INT8]:g}",
+        "cuBLASLt on an A100 PCIe, an H100 PCIe and an RTX 4090 at thousands of tokens; FP4 twice as much, unseen",
+    ),
+    (
+        "the same with 2:4 weights: FP16, FP8, INT8",
+        ", ".join(f"{SPARSE_PER_JOULE[each]:g}" for each in (Precision.FP16, Precision.FP8, Precision.INT8)),
+        "cuSPARSELt on the same cards",
+    ),
+    (
+        "pipeline of dense FP8, INT8 and FP4 products",
+        f"{PIPELINE_CYCLES:g} cycles",
+        "64 x 64 in FP8 and FP16 on an H100 PCIe and an A100 PCIe",
+    ),
+    (
+        "quantising the activations before a 2:4 product of 8 bits",
+        f"{QUANTISE_S * 1e6:g} us",
+        "what dense FP8 and INT8 products take in engines; 2:4 was timed without it",
+    ),
+    (
+        "error of a layer's speed-up over that of a product's",
+        f"{SEVERAL_MATRICES:g}",
+        "four matrices together in the engines' tables: 0.56 to 0.85 for six kernels",
+    ),
     (
         "Tensor-Core efficiency of Flash-LLM",
         f"{tiled_csl.TENSOR_EFFICIENCY:g}",
