@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_kernel_times, load_table
+from perfmodel.catalog.specs import Precision
 from perfmodel.crossing import crossing
 from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
 from perfmodel.kernels.fits import calibrated
@@ -28,6 +29,7 @@ TOKEN_SWEEP_TABLE = "published/spinfer_n_sweep.csv"
 BOXPLOT_NAMES = {"spinfer": "bitmap"}
 BOXPLOT_SHAPES_SOURCE = "macko-bench"  # its 31 shapes are those of SpInfer's benchmark
 QUARTILES = {"speedup_q1": 0.25, "speedup_median": 0.5, "speedup_q3": 0.75}
+DENSE_PARTNERS = {Precision.FP8: "fp8", Precision.INT8: "int8-w8a8"}  # of kernels on the Sparse Tensor Cores
 CLEARLY = 0.05  # two times that differ by less are a tie in the sources
 
 
@@ -180,8 +182,17 @@ def same_winner(pairs: pd.DataFrame) -> Array:
     return np.asarray((pairs["published"] > 1) == (pairs["predicted"] > 1), dtype=np.float64)
 
 
+def dense_partner(kernel: str) -> str:
+    """The kernel that keeps all weights and is called dense beside ``kernel``."""
+    model = KERNELS[kernel]
+    return DENSE_PARTNERS.get(model.precision, BASELINE) if model.sparse_cores else BASELINE
+
+
 def against_dense(joined: pd.DataFrame) -> pd.DataFrame:
-    """Measured sparse times beside the dense one of the same source and product: who is faster, really and predicted.
+    """Measured times beside the dense one of the same source and product: who is faster, really and predicted.
+
+    Dense is cuBLAS in FP16; for the Sparse Tensor Cores in 8 bits it is the dense kernel of 8 bits (`dense_partner`),
+    so that the gain of pruning is not mixed with that of rounding.
 
     Parameters
     ----------
@@ -191,13 +202,15 @@ def against_dense(joined: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        ``source, gpu, kernel, m, k, n, sparsity, published, predicted``: dense time over sparse time, measured and
-        predicted, where the measured ones differ by more than 5 %.
+        ``source, gpu, kernel, dense, m, k, n, sparsity, published, predicted``: time of kernel ``dense`` over that of
+        ``kernel``, measured and predicted, where the measured ones differ by more than 5 %.
     """
-    case = ["source", "gpu", "m", "k", "n"]
-    dense = joined[joined["kernel"] == BASELINE].groupby(case, as_index=False)[["time_us", "predicted_us"]].median()
-    sparse = joined[(joined["kernel"] != BASELINE) & ~joined["at_least"]]
-    pairs = sparse.merge(dense, on=case, suffixes=("", "_dense"))
+    case = ["source", "gpu", "m", "k", "n", "dense"]
+    others = joined[(joined["kernel"] != BASELINE) & ~joined["at_least"]]
+    others = others.assign(dense=others["kernel"].map(dense_partner))
+    dense = joined[joined["kernel"].isin({BASELINE, *DENSE_PARTNERS.values()})].rename(columns={"kernel": "dense"})
+    dense = dense.groupby(case, as_index=False)[["time_us", "predicted_us"]].median()
+    pairs = others.merge(dense, on=case, suffixes=("", "_dense"))
     pairs["published"] = pairs["time_us_dense"] / pairs["time_us"]
     pairs["predicted"] = pairs["predicted_us_dense"] / pairs["predicted_us"]
     columns = [*case, "kernel", "sparsity", "published", "predicted"]

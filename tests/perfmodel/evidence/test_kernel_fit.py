@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from perfmodel import predict
 from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_kernel_times
-from perfmodel.evidence.kernel_fit import FIT_RULES, fit, fit_all, fitted_kernels, rules_with
+from perfmodel.evidence.kernel_fit import FIT_RULES, LIBRARY_KERNELS, fit, fit_all, fitted_kernels, rules_with
 from perfmodel.evidence.rows import with_residency
 from perfmodel.evidence.uncertainty import with_spread
 from perfmodel.evidence.validation import join_predictions
@@ -25,12 +26,30 @@ def test_fit_and_report_are_disjoint(joined: pd.DataFrame) -> None:
     fitted = joined[joined["fitted"]]
     assert 16 not in set(fitted["n"])
     assert set(fitted["source"]) == {rule.source for rule in FIT_RULES}
-    assert {"b200", "rtx-a5000", "rtx-a6000", "v100", "a100-40gb"}.isdisjoint(fitted["gpu"])
-    # Fitted beyond the A100 and the RTX 3090 are only what memories sustain and two kernels of one token.
-    elsewhere = fitted[fitted["gpu"].isin(["h100", "rtx-4090", "rtx-2080-super"])]
-    assert set(elsewhere["kernel"]) == {"cublas", "sputnik", "cusparse"}
-    assert not fitted["resident"].any()
+    assert {"a10", "rtx-a5000", "rtx-a6000", "v100", "a100-40gb", "mi300x"}.isdisjoint(fitted["gpu"])
+    # Elsewhere than on the A100 and the RTX 3090: what memories sustain, two kernels of one token, those of few bits.
+    elsewhere = fitted[~fitted["gpu"].isin(["a100-80gb", "rtx-3090"])]
+    low = {"fp8", "fp8-block", "nvfp4", *LIBRARY_KERNELS}
+    assert set(elsewhere["kernel"]) == {"cublas", "sputnik", "cusparse"} | low
+    dense = fitted[fitted["kernel"] == "cublas"]
+    assert {"gb200", "a100-80gb-pcie", "h100-pcie", "mi300x"}.isdisjoint(
+        dense["gpu"]
+    )  # the dense model is checked there
+    # A benchmark of 2:4 holds most of its weights in the L2; no other such row is fitted.
+    assert set(fitted.loc[fitted["resident"], "source"]) == {"slidesparse"}
+    assert set(fitted.loc[fitted["source"] == "slidesparse", "kernel"]) == set(LIBRARY_KERNELS)
     assert not fitted["at_least"].any()
+
+
+def test_resident_rows_take_part_only_where_a_rule_says_so() -> None:
+    evidence = with_residency(load_kernel_times("measured/h100-pcie/*"))
+    rule = next(rule for rule in FIT_RULES if rule.gpu == "h100-pcie")
+    chosen, without = (replace(rule, resident=resident).select(evidence) for resident in (True, False))
+    assert rule.resident
+    assert evidence.loc[chosen, "resident"].any()
+    assert not evidence.loc[without, "resident"].any()
+    assert (chosen & ~evidence["resident"].to_numpy()).sum() == without.sum() > 100
+    assert set(evidence.loc[chosen, "n"]) == {64, 256, 1024, 4096}
 
 
 def test_stored_calibration_is_what_the_evidence_gives() -> None:

@@ -32,7 +32,7 @@ def test_held_out_tokens_of_the_paper(kernel, limit):
         ("rtx-3090", "stream", 0.07),
         ("rtx-2080-super", "stream", 0.05),
         ("h100", "graph", 0.06),
-        ("b200", "graph", 0.10),
+        ("gb200", "graph", 0.10),
     ],
 )
 def test_dense_products_on_gpus_never_fitted(gpu, launch, limit):

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.catalog import load_kernel_times, load_sources, load_table
+from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_table
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
+from perfmodel.kernels import KERNELS
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 
@@ -23,7 +24,7 @@ TABLES = sorted(
 )
 
 
-STATUSES = {"value", "rough", "lower_bound", "upper_bound", "extrapolated", "assumed-gpu"}
+STATUSES = {"value", "rough", "lower_bound", "upper_bound", "extrapolated", "assumed-gpu", "slow"}
 
 
 SHAPE = ["m", "k", "n"]
@@ -118,12 +119,28 @@ def test_dense_kernels_read_no_faster_than_dram(times: pd.DataFrame) -> None:
     # Cold or far larger than the L2: weights come from DRAM, so the datasheet's rate (GB/s) bounds them.
     peak = {"a100-80gb": 2039, "a100-40gb": 1555, "rtx-3090": 936, "rtx-2080-super": 496}
     peak |= {"rtx-4090": 1008, "rtx-a6000": 768, "rtx-a5000": 768}
+    # Three sources go over a few copies of the weights, or one, of which a larger L2 keeps a part.
+    few_copies = ("aiconfigurator-gemm", "slidesparse", "hipsparselt-pytorch")
     timed = "kernel == 'cublas' and m * k > 30e6 and n <= 64"
-    dense = times.query(f"{timed} and status != 'rough' and source != 'aiconfigurator-gemm'")
+    dense = times.query(f"{timed} and status != 'rough' and source not in {few_copies}")
     rate = 2 * dense.m * dense.k / dense.time_us / 1e3
     assert set(dense.gpu) == set(peak)
     assert (rate <= dense.gpu.map(peak)).all()
     assert (rate >= 0.6 * dense.gpu.map(peak)).all()
+
+
+def test_no_kernel_reads_large_weights_faster_than_dram(times: pd.DataFrame) -> None:
+    """Whatever its format: weights of more than four times the L2 hardly stay there."""
+    rows = times[times["kernel"].isin(KERNELS) & ~times["status"].isin(["rough", "lower_bound"])]
+    checked = 0
+    for (kernel, gpu), group in rows.groupby(["kernel", "gpu"]):
+        record, model = load_gpu(str(gpu)), KERNELS[str(kernel)]
+        weights = model.format.bytes_of(*(group[c].to_numpy(float) for c in ("m", "k", "sparsity")))
+        beyond = weights > 4 * record.l2.size_bytes
+        rate = weights / (group["time_us"].to_numpy() * 1e-6)
+        assert (rate[beyond] <= record.dram.bandwidth_bytes_per_s).all(), (kernel, gpu)
+        checked += beyond.sum()
+    assert checked > 9_000
 
 
 def test_flash_llm_on_a_card_that_no_fit_has_seen(times: pd.DataFrame) -> None:

@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, load_sources
-from perfmodel.evidence.runs import joined_runs, outside_runs, published_parts, published_runs, spinfer_runs
+from perfmodel.evidence.runs import joined_runs, outside_runs, published_parts, published_runs, spinfer_runs, vllm_runs
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Part
 
 CASE = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len", "source"]
 
 
-@pytest.mark.parametrize("table", [published_runs, spinfer_runs, published_parts])
+@pytest.mark.parametrize("table", [published_runs, spinfer_runs, published_parts, vllm_runs])
 def test_every_row_names_what_the_catalogue_knows(table):
     rows = table()
     assert set(rows["source"]) <= set(load_sources())
@@ -21,7 +21,8 @@ def test_every_row_names_what_the_catalogue_knows(table):
     assert all(load_model(name) for name in rows["model"].unique())
     assert all(load_system(name) for name in rows["system"].unique())
     assert rows["sparsity"].between(0, 1).all()
-    assert not rows.duplicated(CASE + (["part"] if "part" in rows else [])).any()
+    case = CASE + (["part"] if "part" in rows else []) + (["sparsity"] if table is vllm_runs else [])
+    assert not rows.duplicated(case).any()
 
 
 def test_parts_of_a_run_are_each_positive_and_agree_with_its_throughput():
@@ -58,7 +59,7 @@ def test_sparse_products_of_the_profile_read_no_faster_than_the_memory():
 
 
 def test_runs_that_did_not_fit_have_no_error():
-    stated = pd.concat([published_runs(), spinfer_runs(), outside_runs()])["fits"]
+    stated = pd.concat([published_runs(), spinfer_runs(), outside_runs(), vllm_runs()])["fits"]
     runs = joined_runs()
     assert 0 < len(runs) == stated.sum() < len(stated)
     assert runs["error"].notna().all()

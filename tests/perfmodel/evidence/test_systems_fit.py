@@ -7,12 +7,14 @@ import pytest
 
 from perfmodel.catalog import load_calibration, load_model
 from perfmodel.evidence.runs import joined_parts, joined_runs, outside_runs, predict_runs, published_runs
-from perfmodel.evidence.systems_fit import _fit_serving, all_reduce_wait_cycles, fitted_evidence
+from perfmodel.evidence.systems_fit import all_reduce_wait_cycles, fit, fitted_evidence
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.systems import CALIBRATION_NAME, calibrated_systems
+from perfmodel.serving.systems import calibrated_systems
 from perfmodel.serving.transformer import Part
 from tests.perfmodel.serving.cases import A100, FT, RUN
+
+VLLM = "slidesparse-vllm"
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +116,41 @@ def test_fit_sees_its_stated_part_and_no_more(runs):
     assert set(profile["source"]) == {"spinfer-fig15"}
     assert set(profile["gpu"]) == {"rtx-4090"}
     assert set(profile["part"]) == {"other"}
-    assert len(fitted) == runs["fitted"].sum() == 16
-    keys = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len"]
+    ours = runs[runs["source"] != VLLM]
+    assert len(fitted) == ours["fitted"].sum() == 16
+    host = runs[runs["fitted"] & (runs["source"] == VLLM)]
+    assert set(host["gpu"]) == {"a100-80gb-pcie", "h100-pcie"}
+    assert (host["sparsity"] == 0).all()
+    keys = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len", "sparsity"]
     both = runs[runs["fitted"]].merge(runs[~runs["fitted"]], on=keys)
     assert both.empty
 
 
 def test_stored_fit_is_what_the_evidence_gives():
-    found, stored = _fit_serving(), load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME]
-    assert found.parameters == pytest.approx(stored.parameters, rel=1e-3)
-    assert found.spread == pytest.approx(stored.spread, rel=1e-3)
+    found, stored = fit(), load_calibration(CALIBRATION_FILE)
+    assert found.keys() == stored.keys()
+    for name, entry in found.items():
+        assert entry.parameters == pytest.approx(stored[name].parameters, rel=1e-3, abs=1e-9), name
+        assert entry.spread == pytest.approx(stored[name].spread, rel=1e-3), name
+
+
+# Share of the throughput, and of the speed-up over dense in the same 8 bits. Only dense runs of the first two GPUs are
+# fitted. On an RTX 4090 the host takes far longer than on servers: a known miss.
+@pytest.mark.parametrize(
+    ("gpu", "most", "most_speedup"),
+    [("a100-80gb-pcie", 0.19, 0.10), ("h100-pcie", 0.20, 0.085), ("rtx-4090", 0.70, 0.23)],
+)
+def test_two_four_in_vllm(runs, gpu, most, most_speedup):
+    rows = runs[(runs["source"] == VLLM) & (runs["gpu"] == gpu)]
+    rows = rows.assign(bits=rows["system"].str.extract("(fp8|int8)")[0])
+    pruned, dense = rows[rows["sparsity"] > 0], rows[rows["sparsity"] == 0]
+    assert not pruned["fitted"].any()
+    assert pruned["size"].mean() <= most
+    case = ["model", "gpus", "batch", "input_len", "output_len", "bits"]
+    both = pruned.merge(dense, on=case, suffixes=("", "_dense"))
+    assert len(both) > 100
+    published, predicted = (both[f"{name}_dense"] / both[name] for name in ("time_us", "predicted_us"))
+    assert (predicted / published - 1).abs().mean() <= most_speedup
 
 
 def test_wait_is_read_from_a_published_breakdown():

