@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernels_numba.checkpoints.census import Census
 from lscd.printing import digits
+
+if TYPE_CHECKING:
+    from perfmodel.formats import WeightFormat
 
 DENSE_FORMAT = "dense"
 HARDLY_PRUNED = 0.01  # zeros a matrix has without anyone's doing
@@ -174,14 +177,17 @@ def _all_bytes(census: Census) -> dict[str, int]:
     """Counted bytes of the sparse formats, and the closed form of those that do not depend on the zeros."""
     from perfmodel.formats import FORMATS
 
-    rounded = [fmt for fmt in FORMATS.values() if not fmt.lossless and not fmt.depends_on_sparsity]
-    sizes = {fmt.name: round(float(fmt.bytes(*census.shape))) for fmt in rounded if not _needs_pattern(fmt.name)}
+    held = [fmt for fmt in FORMATS.values() if fmt.change == "rounded" or _keeps_pattern(fmt, census)]
+    sizes = {fmt.name: round(float(fmt.bytes(*census.shape))) for fmt in held}
     return census.format_bytes | census.rounded_bytes | sizes
 
 
-def _needs_pattern(name: str) -> bool:
-    # These drop weights as well as rounding them: no statement about this checkpoint.
-    return name in ("int4-2:4", "gqsa-w4s50")
+def _keeps_pattern(fmt: WeightFormat, census: Census) -> bool:
+    """Whether it rounds weights of a pattern that these already have; in any other it would drop more of them."""
+    from perfmodel.formats import PATTERNS
+
+    patterns = [part for part in fmt.name.split("-") if part in PATTERNS]
+    return fmt.change == "pruned and rounded" and any(pattern in census.format_bytes for pattern in patterns)
 
 
 def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, KernelTimes]]:

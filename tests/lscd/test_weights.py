@@ -14,6 +14,7 @@ from kernels_numba.checkpoints.container import convert_checkpoint
 from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from lscd.cli import main
 from perfmodel.formats import FORMATS
+from perfmodel.kernels import KERNELS
 from perfmodel.prediction import predict
 from tests.kernels_numba.checkpoints.files import save, write_raw
 
@@ -102,9 +103,29 @@ def test_large_matrices_pay_and_json_adds_up(tmp_path: Path, capsys: pytest.Capt
     assert total["plan_us"] == matrix["kernels"][matrix["best_kernel"]]["time_us"] < total["us_by_kernel"]["cublas"]
     assert not matrix["kernels"]["lscd-bitmap"]["measured"]
     assert total["plan_bytes"] == matrix["bytes"][matrix["best_format"]]
-    rounded = ("int8", "quant-llm-w5", "quant-llm-w6")
-    exact = [kernel for kernel, times in matrix["kernels"].items() if times["measured"] and kernel not in rounded]
+    measured = [kernel for kernel, times in matrix["kernels"].items() if times["measured"]]
+    exact = [kernel for kernel in measured if KERNELS[kernel].format.lossless]
     assert matrix["best_kernel"] == min(exact, key=lambda kernel: matrix["kernels"][kernel]["time_us"])
+
+
+def test_formats_that_would_drop_more_weights_are_no_sizes_of_a_checkpoint(
+    model: Path, pruned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What rounds is; what prunes to a pattern as well is only where the weights already have it."""
+    half = model.with_name("half.safetensors")
+    assert run(capsys, "prune", model, half, "--method", "nm", "--n", "2", "--m", "4")[0] == 0
+    plain, pattern = (
+        json.loads(run(capsys, "inspect", path, "--gpu", "h100", "--json")[1])["total"] for path in (pruned, half)
+    )
+    patterned = {name for name, fmt in FORMATS.items() if fmt.change == "pruned and rounded"}
+    patterned -= {"lscd-bitmap-8", "lscd-bitmap-4"}  # of these zeros, counted
+    assert patterned.isdisjoint(plain["bytes_by_format"])
+    assert {"2:4-fp8", "2:4-int8", "int4-2:4"} == patterned & set(pattern["bytes_by_format"])
+    rounded = {name for name, fmt in FORMATS.items() if fmt.change == "rounded"}
+    assert rounded < set(plain["bytes_by_format"])
+    assert {"two-four", "two-four-int8", "two-four-fp8", "six-eight"}.isdisjoint(plain["us_by_kernel"])
+    assert {"two-four", "two-four-int8", "two-four-fp8"} < set(pattern["us_by_kernel"])
+    assert "bsr" not in plain["bytes_by_format"]
 
 
 def test_prune_states_the_exact_sparsity(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
