@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
-from lscd.printing import print_table
+from lscd.printing import print_table, say
 
+# Titles of the table of formats in two lines, so that its rows fit 100 columns.
+FORMAT_SIZES = (("", "name"), (" ", "bits/weight"), (" ", "MB"))
+FORMAT_WORDS = (("smaller than", "dense from"), ("FP16", "kept"), ("", "format"))
+WEIGHTS = ("lossless", "pruned", "rounded", "pruned and rounded")  # what becomes of them: groups of the formats
 LARGEST = 2**40  # as perfmodel.catalog.specs.LARGEST_SIZE, which is not imported just to show help
 
 kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
@@ -67,23 +71,35 @@ def formats(
     from perfmodel.roofline import memory_time_floor
 
     card = load_gpu(gpu) if gpu else None
-    rows = []
+    shown = {}
     for name, fmt in FORMATS.items():
         start = break_even_sparsity(fmt, FORMATS["dense"], m, k) if fmt.depends_on_sparsity else None
         even = "-" if start is None else f"{start:.3f}"
         bits = float(fmt.bits_per_weight(m, k, sparsity))
         size = float(fmt.bytes(m, k, sparsity)) / 1e6
         floor = () if card is None else (f"{float(memory_time_floor(fmt, card, m, k, n, sparsity)) * 1e6:.1f}",)
-        rows.append((name, f"{bits:.2f}", f"{size:.1f}", *floor, even, "yes" if fmt.lossless else "no", fmt.title))
-    at_least = () if card is None else (f"us at least, N = {n}",)
-    header = ("name", "bits/weight", "MB", *at_least, "smaller than dense from", "FP16 kept", "format")
-    print_table(header, rows, text=("name", "FP16 kept", "format"))
+        shown[name] = (name, f"{bits:.2f}", f"{size:.1f}", *floor, even, "yes" if fmt.lossless else "no", fmt.title)
+    floors = () if card is None else (("us at least,", f"N = {n}"),)
+    above, header = zip(*(*FORMAT_SIZES, *floors, *FORMAT_WORDS), strict=True)
+    rows: list[tuple[str, ...]] = [header]
+    for change in WEIGHTS:
+        alike = [row for name, row in shown.items() if FORMATS[name].change == change]
+        rows += [(f"{change}:", *[""] * (len(header) - 1)), *alike]
+    print_table(above, rows, text=("", "FP16"))
+    say("What becomes of the weights stands above each group. For bsr the sparsity is that of whole blocks.")
 
 
 @kernels.command("list")
 def list_kernels() -> None:
     """List the modelled kernels, one a line, name first."""
     from perfmodel.kernels import KERNELS
+    from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, standing
 
-    rows = [(name, model.format_name, model.supported_n, model.title) for name, model in KERNELS.items()]
-    print_table((), rows)
+    header = ("name", "format", "N", "weights", "multiplies", "measured", "kernel")
+    rows = []
+    for name, model in KERNELS.items():
+        measured = {NOT_MEASURED: "no", NOT_WRITTEN: NOT_WRITTEN}.get(standing(model), "yes")
+        multiplies = f"{model.precision.value.upper()}{' 2:4' if model.sparse_cores else ''}"
+        about = (model.supported_n, model.format.change, multiplies, measured, model.title)
+        rows.append((name, model.format_name, *about))
+    print_table(header, rows, text=header)
