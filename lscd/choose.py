@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,11 +12,14 @@ import typer
 from lscd.errors import refuse_missing
 from lscd.printing import digits, headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+from lscd.worth import answer as verdict
+from lscd.worth import parse_batches
 from perfmodel.units import GIGA, MILLI
 
 if TYPE_CHECKING:
     from kernels_numba.plan import Candidate as MeasurableCandidate
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
+    from perfmodel.worth import Worth
 
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
@@ -31,7 +35,9 @@ OUR_FORMATS = {
 def choose(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
-    batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together, one token each.")] = 0,
+    batch: Annotated[
+        str, typer.Option(help="Sequences decoded together, one token each: 16, or 1,4,16, or 1:64 for powers of two.")
+    ] = "",
     sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
     gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
     formats: Annotated[
@@ -46,22 +52,31 @@ def choose(
     """Choose format and kernel for each weight matrix of a model, by predicted time and by memory."""
     refuse_missing("--model opt-66b --gpu h100 --batch 16", model=model, gpu=gpu, batch=batch)
 
-    from perfmodel.choice import choose as choose_kernels
+    batches = parse_batches(batch)
 
-    choice = choose_kernels(
-        model,
-        gpu,
-        batch=batch,
-        sparsity=sparsity,
-        gpus=gpus,
-        formats=[name.strip() for name in formats.split(",") if name.strip()],
-        lossless_only=lossless_only,
-        unmeasured=unmeasured,
-    )
+    from perfmodel.choice import choose as choose_kernels
+    from perfmodel.worth import worth
+
+    choices = [
+        choose_kernels(
+            model,
+            gpu,
+            batch=sequences,
+            sparsity=sparsity,
+            gpus=gpus,
+            formats=[name.strip() for name in formats.split(",") if name.strip()],
+            lossless_only=lossless_only,
+            unmeasured=unmeasured,
+        )
+        for sequences in batches
+    ]
+    found = worth(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus)
     if as_json:
-        print(json.dumps(as_dict(choice), indent=2))
+        print(json.dumps(_all_as_dict(choices, found), indent=2))
+    elif len(choices) == 1:
+        _print(choices[0], found)
     else:
-        _print(choice)
+        _print_batches(choices, found)
 
 
 def answer(choice: Choice) -> str:
@@ -110,11 +125,17 @@ def remarks(choice: Choice) -> list[str]:
     """What the numbers rest on, in sentences."""
     fastest = [matrix.fastest for matrix in choice.free]
     notes = []
-    rounded = sorted({candidate.kernel for candidate in fastest if not candidate.lossless})
-    if rounded:
-        exact = choice.lossless
-        without = f" Without rounding: {_answer(exact, '')}" if exact else ""
-        notes.append(f"{_listed(rounded)} round{'s' if len(rounded) == 1 else ''} the weights.{without}")
+    changed = {
+        "rounded": "round{s} the weights",
+        "pruned and rounded": "prune{s} and round{s} the weights",
+    }
+    for change, words in changed.items():
+        if kernels := sorted({candidate.kernel for candidate in fastest if candidate.change == change}):
+            notes.append(f"{_listed(kernels)} {words.format(s='s' if len(kernels) == 1 else '')}.")
+    if any(not candidate.lossless for candidate in fastest) and (exact := choice.lossless):
+        notes[-1] += f" Without rounding: {_answer(exact, '')}"
+    own = sorted({(c.kernel, c.sparsity) for c in fastest if c.sparsity not in (0.0, choice.sparsity)})
+    notes += [f"{kernel} drops {share:.1%} of the weights, as its pattern does." for kernel, share in own]
     padded = sorted({(c.kernel, c.n) for m, c in zip(choice.free, fastest, strict=True) if c.n != m.tokens})
     notes += [f"{kernel} computes N = {n}: the tokens are padded." for kernel, n in padded]
     far = sum(candidate.extrapolated for candidate in fastest)
@@ -124,10 +145,24 @@ def remarks(choice: Choice) -> list[str]:
         if weight_bytes > choice.capacity_bytes:
             need, there = (f"{size / GIGA:.1f} GB" for size in (weight_bytes, choice.capacity_bytes))
             notes.append(f"Does not fit: {name} takes {need} a GPU, one {choice.gpu} has {there}; see --gpus.")
-    guessed = sorted({candidate.kernel for candidate in fastest if not candidate.measured})
-    if guessed:
-        notes.append(f"Nobody has measured {_listed(guessed)} on a GPU: the interval is the range of what is assumed.")
+    unsure: dict[str, Callable[[str], str]] = {
+        "not written": lambda names: f"{names}: no such kernel is written; the times come from counts alone.",
+        "not measured": lambda names: (
+            f"Nobody has measured {names} on a GPU: the interval is the range of what is assumed."
+        ),
+    }
+    for standing, sentence in unsure.items():
+        if kernels := sorted({candidate.kernel for candidate in fastest if candidate.standing == standing}):
+            notes.append(sentence(_listed(kernels)))
     return notes
+
+
+def _all_as_dict(choices: list[Choice], found: Worth) -> dict[str, Any]:
+    """One batch's choice with the verdict beside it; several as a list under "batches"."""
+    worth = {"verdict": str(found.verdict), "answer": verdict(found), "batch": found.headline.batch}
+    if len(choices) == 1:
+        return {**as_dict(choices[0]), "worth": worth}
+    return {"worth": worth, "batches": [as_dict(choice) for choice in choices]}
 
 
 def as_dict(choice: Choice) -> dict[str, Any]:
@@ -162,11 +197,13 @@ def _matrix(matrix: MatrixChoice) -> dict[str, Any]:
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:
-    names = ("kernel", "format", "n", "bound", "tile", "split_k", "lossless", "extrapolated", "measured")
+    names = ["kernel", "format", "n", "bound", "tile", "split_k", "lossless", "extrapolated", "measured"]
+    names += ["change", "sparsity", "standing"]
     return {name: getattr(candidate, name) for name in names} | _total(candidate.span, candidate.weight_bytes)
 
 
-def _print(choice: Choice) -> None:
+def _print(choice: Choice, found: Worth) -> None:
+    headline(verdict(found))
     headline(answer(choice))
     for note in remarks(choice):
         say(note)
@@ -174,8 +211,35 @@ def _print(choice: Choice) -> None:
     _print_totals(choice)
 
 
+def _print_batches(choices: list[Choice], found: Worth) -> None:
+    """The verdict over all batches, and one line for each: what is best there, and what might be as fast."""
+    first = choices[0]
+    headline(verdict(found))
+    say(
+        f"{first.model} on {first.gpus} x {first.gpu} at {first.sparsity:.0%} zeros, all products of a decoding step; "
+        "the fastest kernel of each matrix. One batch alone shows every matrix, and what the numbers rest on."
+    )
+    rows = []
+    for choice in choices:
+        ratio, low, high = choice.fastest[0].speedup_over(choice.dense[0])
+        best = Counter(matrix.fastest.kernel for matrix in choice.free)
+        standings = dict.fromkeys(matrix.fastest.standing for matrix in choice.free)
+        rows.append(
+            (
+                str(choice.batch),
+                ", ".join(f"{_plain(kernel)} {count} of {len(choice.free)}" for kernel, count in best.most_common()),
+                ", ".join(standings),
+                f"{ratio:.2f}x",
+                f"{low:.2f} - {high:.2f}",
+                ", ".join(_plain(name) for name in choice.ties) or "none",
+            )
+        )
+    header = ("batch", "best", "weights", "vs dense", "90 % interval", "ties with")
+    print_table(header, rows, text=("best", "weights", "ties with"))
+
+
 def _print_matrices(choice: Choice) -> None:
-    words = ("matrix", "best by", "kernel", "format", "bound by")
+    words = ("matrix", "best by", "kernel", "format", "weights", "bound by")
     numbers = ("m x k", "N", "ms a step", "90 % interval", "vs dense", "GB", "tile", "split-K")
     rows = []
     for matrix in choice.matrices:
@@ -190,6 +254,7 @@ def _cells(matrix: MatrixChoice, candidate: Candidate) -> tuple[str, ...]:
     return (
         candidate.kernel,
         candidate.format,
+        candidate.standing,
         f"{matrix.m} x {matrix.k}",
         str(candidate.n),
         *_times(candidate.span, matrix.dense.span),
@@ -208,10 +273,16 @@ def _times(span: Span, dense: Span) -> tuple[str, str, str]:
 def _print_totals(choice: Choice) -> None:
     dense, dense_bytes = choice.dense
     totals = {"all dense": choice.dense, "fastest of each": choice.fastest, "smallest of each": choice.smallest}
-    alone = {f"{kernel} alone": total for kernel, total in choice.uniform.items() if _plain(kernel) != "dense"}
-    rows = [
-        (name, *_times(span, dense), digits(weight_bytes / GIGA, 4), f"{weight_bytes / dense_bytes:.0%}")
-        for name, (span, weight_bytes) in (totals | alone).items()
+    standings = {c.kernel: c.standing for matrix in choice.free for c in matrix.candidates}
+    rows = [(name, "", *_sizes(*total, dense, dense_bytes)) for name, total in totals.items()]
+    rows += [
+        (f"{kernel} alone", standings[kernel], *_sizes(*total, dense, dense_bytes))
+        for kernel, total in choice.uniform.items()
+        if _plain(kernel) != "dense"
     ]
-    title = "all matrices, on one GPU"
-    print_table((title, "ms a step", "90 % interval", "vs dense", "GB", "of dense"), rows, text=(title,))
+    header = ("all matrices, on one GPU", "weights", "ms a step", "90 % interval", "vs dense", "GB", "of dense")
+    print_table(header, rows, text=header[:2])
+
+
+def _sizes(span: Span, weight_bytes: float, dense: Span, dense_bytes: float) -> tuple[str, ...]:
+    return (*_times(span, dense), digits(weight_bytes / GIGA, 4), f"{weight_bytes / dense_bytes:.0%}")
