@@ -16,6 +16,7 @@ import pandas as pd
 from lscd.explorer.view import View
 from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BASELINE, VARIANTS
+from perfmodel.kernels.rivals import STANDINGS
 from perfmodel.plotting.style import BLACK, BLUE, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, SKY, VERMILION
 from perfmodel.serving.systems import HOST
 from perfmodel.units import GIGA, TERA
@@ -25,14 +26,12 @@ Spec = dict[str, Any]
 MIME = "application/vnd.vegalite.v5+json"
 MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PURPLE, "reserve": GREY}
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
+# What becomes of the weights: a colour and a shape each, so that neither stands alone.
+STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, BLUE, VERMILION, PURPLE, GREY, GREY), strict=True))
+STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross", "stroke"), strict=True))
 KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
-KERNEL_SCALE = {"domain": list(KERNEL_COLOURS), "range": list(KERNEL_COLOURS.values())}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
-SHAPES = (
-    "circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-left", "triangle-right",
-    "arrow", "wedge", "triangle", "stroke", "M0-1L.3-.3L1,0L.3.3L0,1L-.3.3L-1,0L-.3-.3Z",
-)  # fmt: skip
 TOP_SPEEDUP = 3.5
 HEIGHT = 220  # pixels of a chart with two axes
 COLUMNS = {"expr": "width < 300 ? 1 : 2"}  # of a legend: one on a phone
@@ -103,11 +102,12 @@ def kernel_times(view: View) -> Chart:
     dense = float(view.kernels.loc[view.kernels["kernel"] == BASELINE, "time_us"].iloc[0])
     table = _cut_bars(view.kernels, CUT * dense)
     # Room for the labels right of the bars.
-    scale = {"domain": [0, 1.65 * table["to_us"].max()], "nice": False}
+    scale = {"domain": [0, 1.9 * table["to_us"].max()], "nice": False}
     x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True})
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
-    colour = {"field": "kernel", "type": "nominal", "scale": KERNEL_SCALE, "legend": None}
-    tip = [_tip("title", "kernel"), _tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
+    colour, shape = _by_standing(table)
+    tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("sparsity", "sparsity", ".0%")]
+    tip += [_tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
     tip += [_tip("hi_us", "to", ",.1f"), _tip("speedup_vs_dense", "x cuBLAS", ".2f"), _tip("bound", "bound by")]
     rule = {"type": "rule", "strokeWidth": 2, "color": BLACK}
     # Right of its bar, or at the end of a bar that is cut.
@@ -121,16 +121,17 @@ def kernel_times(view: View) -> Chart:
         _layer("bar", x=x, color=colour, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
         _layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
         _layer(text, x={**x, "field": "to_us"}, text={"field": "note"}),
+        _layer({"type": "point", "size": 45, "filled": True, "opacity": 1}, x={"value": 0}, color=colour, shape=shape),
     ]
-    known = table[table["measured"] & ~table["at_least"]]
+    known = table[table["competes"]]
     best = known.iloc[0]
-    rivals = known[(known["kernel"] != best["kernel"]) & ~known["kernel"].isin(VARIANTS)]
+    rivals = known[known["kernel"] != best["kernel"]]
     ties = rivals["title"][rivals["lo_us"] <= best["hi_us"]]
     tie = f", a tie with {', '.join(ties)}" if len(ties) else ""
     words = (
-        f"Fastest of those that somebody has measured is {best['title']} with {best['time_us']:,.1f} us{tie}; cuBLAS "
-        f"takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. → bar cut. * outside the evidence the "
-        "kernel was fitted on."
+        f"Fastest of those that somebody has measured is {best['title']} ({best['standing']}) with "
+        f"{best['time_us']:,.1f} us{tie}; cuBLAS takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. "
+        "→ bar cut. * outside the evidence the kernel was fitted on. † its pattern drops more than asked: no part."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
 
@@ -148,15 +149,22 @@ def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
 
 
 def _padded_titles(table: pd.DataFrame) -> list[str]:
-    """Titles, with the N a kernel is padded to if that is not the asked one."""
+    """Ranks and titles, with the N a kernel is padded to if that is not the asked one."""
     asked = int(table["n"].min())
-    return [f"{row.title}, N {row.n}" if row.n != asked else str(row.title) for row in table.itertuples()]
+    padded = [f", N {row.n}" if row.n != asked else "" for row in table.itertuples()]
+    return [f"{row.rank} {row.title}{n}" for row, n in zip(table.itertuples(), padded, strict=True)]
 
 
 def _time_note(row: Any, top: float) -> str:
     if row.at_least:
         return f"at least {row.time_us:,.0f} us"
-    return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{' *' if row.extrapolated else ''}"
+    return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{marks(row)}, {row.standing}"
+
+
+def marks(row: Any) -> str:
+    """``*`` outside the evidence, ``†`` where the kernel's pattern drops more weights than asked."""
+    more = row.measured and not row.at_least and not row.competes and row.kernel not in VARIANTS
+    return f"{' *' if row.extrapolated else ''}{' †' if more else ''}"
 
 
 def roofline(view: View) -> Chart:
@@ -166,19 +174,20 @@ def roofline(view: View) -> Chart:
     peak, lowest = float(roof["tflops"].max()), float(roof["tflops"].min()) / 4
     points = points[points["tflops"] > lowest]
     x = _log("intensity", "useful FLOP per DRAM byte", [float(view.roof["intensity"].iloc[i]) for i in (0, -1)])
-    y = _log("tflops", "dense-equivalent TFLOP/s", [lowest, 2.5 * peak])
-    scale = {"domain": list(points["title"]), "range": [KERNEL_COLOURS.get(name, GREY) for name in points["kernel"]]}
-    colour = _named("title", scale)
-    shape = _named("title", {"domain": scale["domain"], "range": list(SHAPES[: len(points)])})
-    tip = [_tip("title", "kernel"), _tip("tflops", "TFLOP/s", ",.1f"), _tip("intensity", "FLOP/B", ",.1f")]
+    y = _log("tflops", "dense-equivalent TFLOP/s", [lowest, 2.5 * max(peak, float(points["tflops"].max()))])
+    colour, shape = _by_standing(points)
+    tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("tflops", "TFLOP/s", ",.1f")]
+    tip += [_tip("intensity", "FLOP/B", ",.1f")]
     mark = {"type": "point", "size": 90, "filled": True, "stroke": BLACK, "strokeWidth": 0.5}
+    number = {"type": "text", "dx": 9, "dy": 5, "fontSize": 10, "color": BLACK}
     layers = [
         _layer({"type": "line", "color": GREY, "strokeWidth": 3}, roof, x=x, y=y),
-        _layer(mark, points, x=x, y=y, color=colour, shape=shape, tooltip=tip),
+        _layer(mark, points, x=x, y=y, color=colour, shape=shape, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
+        _layer(number, points, x=x, y=y, text={"field": "rank", "type": "nominal"}),
     ]
     words = (
-        f"Tensor Cores give at most {peak:,.0f} TFLOP/s. Kernels left of the corner, at {view.ridge:,.0f} FLOP per "
-        "byte, are bound by memory."
+        f"FP16 Tensor Cores give at most {peak:,.0f} TFLOP/s; those of fewer bits or of 2:4 may stand higher. Kernels "
+        f"left of the corner, at {view.ridge:,.0f} FLOP per byte, are bound by memory. Numbers as in the kernel times."
     )
     return _chart("roofline", words, HEIGHT, layers)
 
@@ -244,14 +253,15 @@ def speedups(view: View) -> Chart:
             "at": TOP_SPEEDUP,
         }
     )
-    table = view.speedups
-    titles = list(table["title"].unique())
-    kernels = [KERNEL_COLOURS.get(name, GREY) for name in table["kernel"].unique()]
+    curves, patterns, whole = (view.speedups[view.speedups["kind"] == kind] for kind in ("curve", "pattern", "whole"))
+    titles = list(curves["title"].unique())
+    kernels = [KERNEL_COLOURS.get(name, GREY) for name in curves["kernel"].unique()]
     x = _axis("sparsity", "sparsity", scale={"domain": [0, 1]}, axis={"format": "%", "tickCount": 6})
     y = _axis("speedup", "layer time, cuBLAS / kernel", scale={"domain": [0, TOP_SPEEDUP]})
     colour = _named("title", {"domain": titles, "range": kernels})
     dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])})
     tip = [_tip("title", "kernel"), _tip("sparsity", "sparsity", ".0%"), _tip("speedup", "speed-up", ".2f")]
+    rival = whole.assign(label=whole["title"] + ", keeps all weights", at=1.0)
     fill = {"field": "label", "type": "nominal", "scale": {"range": [GREEN, SKY]}, "legend": None, "sort": None}
     start = {**x, "field": "from"}
     text = {"type": "text", "align": "left", "dx": 4, "dy": 9, "color": BLACK}
@@ -260,11 +270,35 @@ def speedups(view: View) -> Chart:
         _layer(text, bands, x=start, y={**y, "field": "at"}, text={"field": "label"}),
         _layer({"type": "rule", "color": GREY}, pd.DataFrame({"speedup": [1.0]}), y=y),
         _layer(MARKER_LINE, pd.DataFrame({"sparsity": [view.state.sparsity]}), x=x),
-        _layer({"type": "line", "clip": True}, table, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
+        _layer({"type": "line", "clip": True}, curves, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
+        _layer({"type": "rule", "color": BLUE, "strokeWidth": 2}, rival, y=y, tooltip=tip),
+        _layer(
+            {"type": "text", "align": "right", "dx": -4, "dy": -8, "color": BLUE, "clip": True},
+            rival,
+            x={**x, "field": "at"},
+            y=y,
+            text={"field": "label"},
+        ),
+        _layer(
+            {"type": "point", "size": 70, "filled": True, "color": BLACK, "shape": "diamond", "clip": True},
+            patterns,
+            x=x,
+            y=y,
+            tooltip=tip,
+        ),
+        _layer(
+            {"type": "text", "align": "left", "dx": 7, "fontSize": 10, "color": BLACK, "clip": True},
+            patterns,
+            x=x,
+            y=y,
+            text={"field": "title"},
+        ),
     ]
     words = (
-        f"A kernel pays above the line at 1. Shaded: some published model keeps its accuracy, up to {one_shot:.0%} "
-        f"pruned in one shot, {retrained:.0%} with retraining. Dashed upright: the chosen sparsity."
+        "A kernel pays above the line at 1, and is worth it above the blue one: the fastest that keeps all weights. "
+        "Diamonds: kernels of a pattern, which take its sparsity and no other. Shaded: some published model keeps its "
+        f"accuracy, up to {one_shot:.0%} pruned in one shot, {retrained:.0%} with retraining. Dashed upright: the "
+        "chosen sparsity."
     )
     return _chart("speedups", words, HEIGHT, layers)
 
@@ -278,6 +312,14 @@ def _layer(mark: Spec | str, table: pd.DataFrame | None = None, **encoding: Any)
 def _named(field: str, scale: Spec, columns: int | Spec = COLUMNS) -> Spec:
     """A nominal channel with a legend; channels of the same field and domain share one."""
     return {"field": field, "type": "nominal", "scale": scale, "sort": None, "legend": {"columns": columns}}
+
+
+def _by_standing(table: pd.DataFrame) -> tuple[Spec, Spec]:
+    """Colour and shape by what becomes of the weights, with one legend."""
+    there = [name for name in STANDINGS if name in set(table["standing"])]
+    colours, shapes = ([chosen[name] for name in there] for chosen in (STANDING_COLOURS, STANDING_SHAPES))
+    domain = {"domain": there}
+    return _named("standing", {**domain, "range": colours}), _named("standing", {**domain, "range": shapes})
 
 
 def _tip(field: str, title: str, form: str = "") -> Spec:

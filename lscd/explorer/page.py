@@ -13,6 +13,8 @@ from lscd.explorer import charts, words
 from lscd.explorer.state import MATRICES, PRESETS, State, system_names
 from lscd.explorer.view import View, view
 from perfmodel.catalog import gpu_names, model_names
+from perfmodel.serving.planning import change, own_sparsity
+from perfmodel.serving.systems import load_system
 
 # Keys marimo itself may put into the address.
 HOST_KEYS = {"file", "session_id", "access_token", "view-as", "show-chrome", "kiosk"}
@@ -28,7 +30,7 @@ LABELS = {
     "matrix": "Matrix of the kernel times",
 }
 NUMBERS = ("gpus", "batch", "input_len", "output_len")
-NAMES = {"model": model_names, "gpu": gpu_names, "system": system_names, "matrix": lambda: MATRICES}
+NAMES = {"model": model_names, "gpu": gpu_names, "matrix": lambda: MATRICES}
 FINDINGS = (
     ("kernels", "Kernel times", charts.kernel_times),
     ("memory", "Memory of each GPU", charts.memory),
@@ -53,10 +55,24 @@ def widgets(start: State) -> dict[str, Any]:
         name: mo.ui.dropdown(list(known()), value=getattr(start, name), full_width=True)
         for name, known in NAMES.items()
     }
+    systems = {name: label for label, name in system_labels(start).items()}
+    found["system"] = mo.ui.dropdown(system_labels(start), value=systems[start.system], full_width=True)
     for name in NUMBERS:
         found[name] = mo.ui.number(value=getattr(start, name), step=1, full_width=True)
     found["sparsity"] = mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True)
     return found
+
+
+def system_labels(start: State) -> dict[str, str]:
+    """Systems by what the list shows: the name, and what becomes of the weights; with one that only a link names."""
+    names = dict.fromkeys((*system_names(), start.system))
+    return {f"{name}: {_fate(name)}": name for name in names}
+
+
+def _fate(name: str) -> str:
+    system = load_system(name)
+    pattern = f", {own_sparsity(system, 0.5):.0%}" if words.has_pattern(name) else ""
+    return f"{change(system, 1.0)}{pattern}"
 
 
 def answer(values: Mapping[str, Any]) -> tuple[View | None, str]:
@@ -150,16 +166,20 @@ def _title(text: str) -> str:
 
 def _table(result: View) -> str:
     rows = "".join(
-        f'<tr data-kernel="{row.kernel}"><th scope="row">{escape(str(row.title))}{"*" if row.extrapolated else ""}</th>'
+        f'<tr data-kernel="{row.kernel}"><th scope="row">{row.rank} {escape(str(row.title))}{charts.marks(row)}</th>'
         f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{row.lo_us:,.0f} – {row.hi_us:,.0f}</td>"
-        f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td></tr>"
+        f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td>"
+        f"<td>{row.standing}{f', {row.sparsity:.0%}' if row.sparsity else ''}</td></tr>"
         for row in result.kernels.itertuples()
     )
-    refused = f" Not for this N: {', '.join(result.refused)}." if result.refused else ""
-    heads = "".join(f'<th scope="col">{head}</th>' for head in ("Kernel", "N", "us", "90 %", "vs dense", "bound by"))
+    columns = ("Kernel", "N", "us", "90 %", "vs dense", "bound by", "weights")
+    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
+    left = "".join(f"<li>{escape(line)}</li>" for line in words.refusals(result))
+    refused = f'Left out:<ul class="lscd-refused">{left}</ul>' if left else ""
     return (
         f'<figure class="lscd-figure" data-figure="table">{_title("Kernel times in numbers")}'
         f'<div class="lscd-scroll" tabindex="0" role="region" aria-label="table of kernel times">'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        f"<figcaption>* outside the evidence the kernel was fitted on.{refused}</figcaption></figure>"
+        "<figcaption>* outside the evidence the kernel was fitted on. † its pattern drops more weights than asked: no "
+        f"part. {refused}</figcaption></figure>"
     )

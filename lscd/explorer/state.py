@@ -8,15 +8,19 @@ from urllib.parse import parse_qsl, urlencode
 
 from perfmodel.catalog import gpu_names, model_names
 from perfmodel.catalog.names import unknown_name
-from perfmodel.formats import FORMATS
-from perfmodel.serving.systems import HOST, SYSTEMS
+from perfmodel.serving.planning import hosted_systems
+from perfmodel.serving.systems import HOST, SYSTEMS, load_system
 
 MATRICES = ("qkv", "attention-output", "mlp-in", "mlp-out")
+BOUNDS = ("coo", "int4-2:4", "gqsa-w4s50")  # formats whose kernel nobody modelled: as if cuBLAS read their bytes
 
 
 def system_names() -> tuple[str, ...]:
-    """Systems the page offers: the published three, and FasterTransformer with each other weight format."""
-    return (*SYSTEMS, *(f"{HOST}+{name}" for name in FORMATS if name != "dense"))
+    """Systems the page offers: the published, FasterTransformer with each measured kernel, and `BOUNDS`.
+
+    A link may name any other that `load_system` knows.
+    """
+    return (*SYSTEMS, *hosted_systems(), *(f"{HOST}+{name}" for name in BOUNDS))
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class State:
     Attributes
     ----------
     model, gpu, system : str
-        Names in the catalogue and among `system_names`.
+        Names in the catalogue, and of `load_system`.
     gpus : int
         GPUs that share the model (tensor parallelism).
     sparsity : float
@@ -50,8 +54,9 @@ class State:
     matrix: str = "mlp-in"
 
     def __post_init__(self) -> None:
-        """Refuse names the page does not offer; numbers are checked by the models."""
-        offered = {"model": model_names(), "gpu": gpu_names(), "system": system_names(), "matrix": MATRICES}
+        """Refuse unknown names; numbers are checked by the models."""
+        load_system(self.system)
+        offered = {"model": model_names(), "gpu": gpu_names(), "matrix": MATRICES}
         for name, known in offered.items():
             if getattr(self, name) not in known:
                 raise ValueError(unknown_name(name, getattr(self, name), known))

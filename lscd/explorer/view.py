@@ -15,14 +15,16 @@ from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence.feasibility import feasible_sparsity
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import KERNELS, VARIANTS
+from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
-from perfmodel.serving.planning import BATCHES
+from perfmodel.serving.planning import BATCHES, change, own_sparsity
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.serving.transformer import layer_matrices
 from perfmodel.units import GIGA, MICRO
+from perfmodel.worth import AtBatch, at_batch
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
@@ -35,9 +37,37 @@ class View:
     state: State
 
     @cached_property
+    def refusal(self) -> str | None:
+        """Why the GPU does not run the chosen system, in a sentence; None where it does."""
+        kernel = load_system(self.state.system).kernel
+        return None if kernel is None else KERNELS[kernel].refusal(load_gpu(self.state.gpu))
+
+    @property
+    def system(self) -> str:
+        """The chosen system; dense FasterTransformer, which every GPU runs, in place of one that this GPU refuses."""
+        return self.state.system if self.refusal is None else HOST
+
+    @property
+    def sparsity(self) -> float:
+        """Sparsity at which the system runs: the chosen one, or that of its kernel's pattern."""
+        return own_sparsity(load_system(self.system), self.state.sparsity)
+
+    @property
+    def change(self) -> str:
+        """What becomes of the weights in the system, or "not measured", "not written"."""
+        return change(load_system(self.system), self.state.sparsity)
+
+    @cached_property
+    def worth(self) -> AtBatch:
+        """Sparse kernels against those that keep all weights, with a verdict: as `lscd worth` at this batch."""
+        s = self.state
+        asked = {"gpus": s.gpus, "input_len": s.input_len, "output_len": s.output_len}
+        return at_batch(load_model(s.model), load_gpu(s.gpu), s.batch, s.sparsity, kernels=(), **asked)
+
+    @cached_property
     def run(self) -> Serving:
-        """The chosen system at the chosen batch."""
-        return serve(self.state, self.state.system, self.state.batch)
+        """The system at the chosen batch."""
+        return serve(self.state, self.system, self.state.batch)
 
     @cached_property
     def dense(self) -> Serving:
@@ -47,7 +77,7 @@ class View:
     @cached_property
     def crossover(self) -> float | None:
         """Sparsity from which the system's kernel wins on a layer: NaN if it never does, None without such a kernel."""
-        kernel = load_system(self.state.system).kernel
+        kernel = load_system(self.system).kernel
         if kernel is None or not KERNELS[kernel].format.depends_on_sparsity:
             return None
         return float(crossover_sparsity(kernel, self.state.gpu, self.state.model, self.state.batch))
@@ -62,15 +92,20 @@ class View:
         """One row per kernel that takes this N, perhaps padded; fastest first, those known by a bound only last.
 
         Columns ``kernel, title, n, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured, at_least,
-        intensity, flops_per_s``. Where nobody has measured a kernel, anywhere, ``measured`` is False; where only a
-        lower bound of its time is known, ``at_least`` is True and ``hi_us`` missing.
+        standing, sparsity, competes, rank, intensity, flops_per_s``. Where nobody has measured a kernel, anywhere,
+        ``measured`` is False; where only a lower bound of its time is known, ``at_least`` is True and ``hi_us``
+        missing. ``standing`` says what becomes of the weights, ``sparsity`` is the pattern's where the kernel has one,
+        and ``competes`` is False for what may not be called the fastest: known by a bound, not measured, another's
+        worse variant, a pattern that drops more weights than asked.
         """
         return kernel_table(self.state)
 
     @cached_property
-    def refused(self) -> tuple[str, ...]:
-        """Kernels that cannot take this N."""
-        return tuple(name for name in KERNELS if name not in set(self.kernels["kernel"]))
+    def refused(self) -> dict[str, str]:
+        """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
+        gpu, shown = load_gpu(self.state.gpu), set(self.kernels["kernel"])
+        left = [model for name, model in KERNELS.items() if name not in shown]
+        return {model.name: model.refusal(gpu) or f"takes N of {model.supported_n}" for model in left}
 
     @cached_property
     def roof(self) -> pd.DataFrame:
@@ -92,11 +127,15 @@ class View:
     @cached_property
     def throughput(self) -> pd.DataFrame:
         """``system, title, batch, tokens_per_gpu_s, fits``."""
-        return throughput_table(self.state)
+        return throughput_table(self.state, self.system)
 
     @cached_property
     def speedups(self) -> pd.DataFrame:
-        """``kernel, title, sparsity, speedup`` of one decoder layer over cuBLAS."""
+        """``kernel, title, sparsity, speedup, kind`` of one decoder layer over cuBLAS.
+
+        ``kind`` is "curve" for kernels that take any sparsity, "pattern" for those of a pattern, at its sparsity, and
+        "whole" for the fastest measured one that keeps all weights.
+        """
         return speedup_table(self.state)
 
 
@@ -114,7 +153,7 @@ def view(state: State) -> View:
 
 
 def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
-    """The whole-model prediction of a state on ``system``."""
+    """The whole-model prediction of a state on ``system``, at its pattern's sparsity if it has one."""
     return evaluate(
         state.model,
         state.gpu,
@@ -122,7 +161,7 @@ def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
         batch=batch,
         input_len=state.input_len,
         output_len=state.output_len,
-        sparsity=state.sparsity,
+        sparsity=own_sparsity(load_system(system), state.sparsity),
         gpus=state.gpus,
     )
 
@@ -141,7 +180,9 @@ def kernel_table(state: State) -> pd.DataFrame:
     m, k, n = product(state)
     rows = []
     for padded, p in predict_all(gpu, m, k, n, state.sparsity):
-        stored = KERNELS[p.kernel].format
+        model = KERNELS[p.kernel]
+        own = float(model.own_sparsity(state.sparsity))
+        known = p.measured and not p.at_least and p.kernel not in VARIANTS
         rows.append(
             {
                 "kernel": p.kernel,
@@ -155,11 +196,15 @@ def kernel_table(state: State) -> pd.DataFrame:
                 "extrapolated": bool(p.extrapolated),
                 "measured": p.measured,
                 "at_least": bool(p.at_least),
-                "intensity": float(intensity(stored, MemoryLevel.DRAM, m, k, n, state.sparsity)),
+                "standing": standing(model),
+                "sparsity": own if model.format.prunes else 0.0,
+                "competes": bool(known and not drops_more(model, state.sparsity)),
+                "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, own)),
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
         )
-    return pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
+    table = pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
+    return table.assign(rank=table.index + 1)
 
 
 def short_title(kernel: str) -> str:
@@ -180,11 +225,11 @@ def memory_table(run: Serving) -> pd.DataFrame:
     return pd.DataFrame({"part": list(parts), "gigabytes": [float(bytes_) / GIGA for bytes_ in parts.values()]})
 
 
-def throughput_table(state: State) -> pd.DataFrame:
-    """`View.throughput`: powers of two and the chosen batch, on the chosen system and on FasterTransformer."""
+def throughput_table(state: State, system: str) -> pd.DataFrame:
+    """`View.throughput`: powers of two and the chosen batch, on the system and on FasterTransformer."""
     batches = np.unique(np.append(BATCHES, state.batch))
     tables = []
-    for name in dict.fromkeys((state.system, HOST)):
+    for name in dict.fromkeys((system, HOST)):
         run = serve(state, name, batches)
         columns = {"batch": batches, "tokens_per_gpu_s": run.tokens_per_gpu_s, "fits": run.memory.fits}
         tables.append(pd.DataFrame({"system": name, "title": load_system(name).title, **columns}))
@@ -192,17 +237,28 @@ def throughput_table(state: State) -> pd.DataFrame:
 
 
 def speedup_table(state: State) -> pd.DataFrame:
-    """`View.speedups`: kernels whose time depends on sparsity and that take this batch."""
+    """`View.speedups`: kernels that prune and take this batch, and the fastest that keeps all weights."""
+    gpu = load_gpu(state.gpu)
+    running = [model for model in KERNELS.values() if model.refusal(gpu) is None]
     tables = []
-    for name, model in KERNELS.items():
-        if not model.format.depends_on_sparsity:
-            continue
-        own, dense = layer_times(name, state.gpu, state.model, state.batch, SPARSITIES)
-        if not np.isnan(own).any():
-            speedup = dense / own
-            columns = {"kernel": name, "title": short_title(name), "sparsity": SPARSITIES, "speedup": speedup}
-            tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
+    for model in running:
+        if model.format.depends_on_sparsity:
+            table = _speedups(state, model.name, SPARSITIES, "curve")
+            tables += [] if table["speedup"].isna().any() else [table]
+        elif model.patterns:
+            table = _speedups(state, model.name, np.array(sorted(model.patterns)), "pattern")
+            tables.append(table.dropna())
+    measured = {model.name for model in rivals()}
+    whole = [model.name for model in running if model.name in measured and not model.format.prunes]
+    kept = [_speedups(state, name, np.zeros(1), "whole").dropna() for name in whole]
+    fastest = max((table for table in kept if len(table)), key=lambda table: float(table["speedup"].iloc[0]))
+    return pd.concat([*tables, fastest], ignore_index=True)
+
+
+def _speedups(state: State, kernel: str, sparsity: np.ndarray, kind: str) -> pd.DataFrame:
+    own, dense = layer_times(kernel, state.gpu, state.model, state.batch, sparsity)
+    columns = {"sparsity": sparsity, "speedup": np.broadcast_to(dense / own, sparsity.shape), "kind": kind}
+    return pd.DataFrame({"kernel": kernel, "title": short_title(kernel), **columns})
 
 
 @cache

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.kernels import KERNELS
+from perfmodel.kernels.rivals import WHOLE, Verdict
 from perfmodel.serving.planning import intervals_overlap
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.units import GIGA, MILLI
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lscd.explorer.view import View
+    from perfmodel.worth import AtBatch, Rival
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Fact:
 
 def facts(view: View) -> list[Fact]:
     """The tiles of the page in reading order."""
-    return [_fits(view), _throughput(view), _latency(view), _cost(view), _crossover(view), _accuracy(view)]
+    refused = [] if view.refusal is None else [_refused(view.refusal)]
+    run = [_fits(view), _throughput(view), _latency(view), _cost(view)]
+    return [_worth(view), *refused, *run, _crossover(view), _accuracy(view)]
 
 
 def question(view: View) -> str:
@@ -38,8 +43,59 @@ def question(view: View) -> str:
     state = view.state
     gpus = f"{state.gpus} x {load_gpu(state.gpu).name}"
     lengths = f"{state.batch} sequence{'s' * (state.batch > 1)} of {state.input_len} + {state.output_len} tokens"
-    system = load_system(state.system).title
-    return f"{load_model(state.model).name} on {gpus}: {system}, {state.sparsity:.0%} sparsity, {lengths}"
+    system = load_system(view.system).title
+    return f"{load_model(state.model).name} on {gpus}: {system}, {_weights(view)}, {lengths}"
+
+
+def _weights(view: View) -> str:
+    """How sparse the system's weights are, and whether the slider has a say in it."""
+    if view.change in WHOLE:
+        return f"weights {'rounded' if view.change == 'rounded' else 'dense'} (the slider does not apply to it)"
+    if has_pattern(view.system):
+        return f"{view.sparsity:.0%} sparsity of its pattern (the slider does not apply to it)"
+    return f"{view.sparsity:.0%} sparsity"
+
+
+def has_pattern(system: str) -> bool:
+    """Whether the system's kernel takes the sparsity of its pattern and no other."""
+    kernel = load_system(system).kernel
+    return kernel is not None and bool(KERNELS[kernel].patterns)
+
+
+def _worth(view: View) -> Fact:
+    """The verdict of `lscd worth` at the chosen batch, in its words."""
+    at = view.worth
+    good = {Verdict.YES: True, Verdict.NO: False, Verdict.TIE: None}[at.verdict]
+    return Fact("worth", "Worth it", str(at.verdict), f"at {view.state.sparsity:.0%} zeros, {_compared(at)}", good=good)
+
+
+def _compared(at: AtBatch) -> str:
+    """The best sparse kernel beside the best that keeps all weights."""
+    if at.sparse is None and at.whole is None:
+        return "nothing fits these GPUs, sparse or not"
+    first = "no sparse kernel fits and runs here"
+    if at.sparse is not None:
+        first = f"{_gain(at.sparse, at)} dense {_ends(at.sparse, at)}"
+    if at.whole is None:
+        return f"{first}, nothing that keeps all weights fits"
+    if at.whole.kernel == at.dense.kernel:
+        return f"{first}, nothing that keeps all weights is faster than dense"
+    return f"{first}, {_gain(at.whole, at)} {_ends(at.whole, at)} and keeps all weights"
+
+
+def _gain(rival: Rival, at: AtBatch) -> str:
+    return f"{rival.title.split(' (')[0]} is {rival.speedup_over(at.dense)[0]:.1f}x"
+
+
+def _ends(rival: Rival, at: AtBatch) -> str:
+    _, low, high = rival.speedup_over(at.dense)
+    return f"({low:.1f}-{high:.1f})"
+
+
+def _refused(reason: str) -> Fact:
+    return Fact(
+        "refused", "System", "does not run here", f"{reason}. Shown instead: dense FasterTransformer", good=False
+    )
 
 
 def _fits(view: View) -> Fact:
@@ -54,7 +110,7 @@ def _fits(view: View) -> Fact:
 def _throughput(view: View) -> Fact:
     rate, dense = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
     low, high = map(float, view.run.tokens_per_gpu_s_interval)
-    against = "" if view.state.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
+    against = "" if view.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
     if against and not view.dense.memory.fits:
         against += ", which does not fit"
     elif against and intervals_overlap((low, high), view.dense.tokens_per_gpu_s_interval):
@@ -83,7 +139,9 @@ def _cost(view: View) -> Fact:
 
 
 def _crossover(view: View) -> Fact:
-    title, kernel = "Sparse pays from", load_system(view.state.system).title
+    title, kernel = "Sparse pays from", load_system(view.system).title
+    if has_pattern(view.system):
+        return Fact("crossover", title, "–", f"{kernel} takes its pattern's {view.sparsity:.0%} and no other sparsity")
     if view.crossover is None:
         return Fact("crossover", title, "–", f"{kernel} has no modelled kernel that depends on sparsity")
     note = f"sparsity, for a layer on one GPU at batch {view.state.batch}"
@@ -94,7 +152,7 @@ def _crossover(view: View) -> Fact:
 
 def _accuracy(view: View) -> Fact:
     one_shot, retrained = view.feasible
-    s = view.state.sparsity
+    s = view.sparsity
     if s <= one_shot:
         value, good = "one-shot pruning", True
     elif s <= retrained:
@@ -102,7 +160,19 @@ def _accuracy(view: View) -> Fact:
     else:
         value, good = "not shown", False
     note = f"published results keep accuracy up to {one_shot:.0%} in one shot, {retrained:.0%} retrained, in some model"
+    if has_pattern(view.system):
+        note += "; of zeros anywhere: a pattern loses more"
     return Fact("accuracy", f"Accuracy at {s:.0%}", value, note, good=good)
+
+
+def refusals(view: View) -> list[str]:
+    """Kernels left out, one line a reason."""
+    reasons: dict[str, list[str]] = {}
+    for kernel, reason in view.refused.items():
+        # The sentence of one kernel without the kernel's name is that of all.
+        common = reason.split(", which kernel")[0].split(", not kernel")[0]
+        reasons.setdefault(common, []).append(kernel)
+    return [f"{', '.join(kernels)}: {reason}" for reason, kernels in reasons.items()]
 
 
 def downloads(view: View) -> dict[str, pd.DataFrame]:

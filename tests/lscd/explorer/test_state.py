@@ -59,3 +59,13 @@ def test_presets_are_names_or_queries() -> None:
     assert preset("gpu=h100&batch=32") == State(gpu="h100", batch=32)
     with pytest.raises(ValueError, match="did you mean too-big"):
         preset("to-big")
+
+
+def test_the_list_of_systems_is_short_and_a_link_may_name_any() -> None:
+    names = system_names()
+    assert len(names) == len(set(names)) < 30
+    assert {"flash-llm", "fastertransformer+two-four", "fastertransformer+fp8", "fastertransformer+coo"} <= set(names)
+    assert "fastertransformer+flash-llm" not in names
+    assert State.from_query("system=fastertransformer+lscd-bitmap").system == "fastertransformer+lscd-bitmap"
+    with pytest.raises(ValueError, match="only a lower bound"):
+        State.from_query("system=fastertransformer+cusparse")

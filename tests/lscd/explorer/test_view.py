@@ -8,14 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lscd.explorer.state import PRESETS, State
+from lscd.explorer import charts, words
+from lscd.explorer.state import PRESETS, State, system_names
 from lscd.explorer.view import View, view
 from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
-from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog import gpu_names, load_gpu, load_model
 from perfmodel.kernels import KERNELS
+from perfmodel.kernels.rivals import standing
 from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import layer_matrices
+from perfmodel.worth import worth
 from tests.lscd.explorer.cases import facts
 
 
@@ -27,20 +31,25 @@ def test_every_kernel_that_takes_this_n_has_its_own_prediction(name: str) -> Non
     matrix = matrices[state.matrix]
     assert set(found.kernels["kernel"]) | set(found.refused) == set(KERNELS)
     for row in found.kernels.itertuples():
-        p = predict(row.kernel, state.gpu, matrix.m, matrix.k, row.n, state.sparsity)
+        own = KERNELS[row.kernel].own_sparsity(state.sparsity)
+        p = predict(row.kernel, state.gpu, matrix.m, matrix.k, row.n, own)
         high = np.nan if p.at_least else float(p.hi_s) * 1e6
         expected = (float(p.time_s) * 1e6, float(p.lo_s) * 1e6, high)
         assert (row.time_us, row.lo_us, row.hi_us) == pytest.approx(expected, rel=1e-12, nan_ok=True)
         assert row.n >= state.batch
         assert row.at_least or row.lo_us < row.time_us < row.hi_us
-    for kernel in found.refused:
-        assert np.isnan(KERNELS[kernel].padded_n(state.batch))
+        assert row.standing == standing(KERNELS[row.kernel])
+    for kernel, reason in found.refused.items():
+        refusal = KERNELS[kernel].refusal(load_gpu(state.gpu))
+        assert reason == refusal or (refusal is None and np.isnan(KERNELS[kernel].padded_n(state.batch)))
 
 
 def test_no_kernel_stands_above_the_roof(shown: View) -> None:
     gpu = load_gpu(shown.state.gpu)
-    roof = np.interp(shown.kernels["intensity"], shown.roof["intensity"], shown.roof["flops_per_s"])
-    assert (shown.kernels["flops_per_s"] <= roof * 1.05).all()
+    sixteen = shown.kernels[[KERNELS[name].precision == "fp16" for name in shown.kernels["kernel"]]]
+    sixteen = sixteen[[not KERNELS[name].sparse_cores for name in sixteen["kernel"]]]
+    roof = np.interp(sixteen["intensity"], shown.roof["intensity"], shown.roof["flops_per_s"])
+    assert (sixteen["flops_per_s"] <= roof * 1.05).all()
     assert shown.roof["flops_per_s"].max() == gpu.peak.fp16_tensor
     assert shown.roof.loc[shown.roof["intensity"] == shown.ridge, "flops_per_s"].item() == pytest.approx(
         gpu.peak.fp16_tensor
@@ -88,3 +97,65 @@ def test_values_out_of_range_are_refused(change: dict[str, Any], message: str) -
 def test_systems_without_a_sparse_kernel_have_no_crossover() -> None:
     assert facts(State(system="deepspeed"))["crossover"].value == "–"
     assert facts(State(gpu="v100"))["cost"].value
+
+
+DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
+
+
+@pytest.mark.parametrize("gpu", gpu_names())
+def test_every_gpu_has_a_whole_page(gpu: str) -> None:
+    found = view(State(gpu=gpu))
+    assert words.facts(found)[0].name == "worth"
+    assert words.question(found)
+    assert all(draw(found).spec["description"] for draw in DRAWINGS)
+    assert all(len(table) for table in words.downloads(found).values())
+    assert set(found.kernels["kernel"]) | set(found.refused) == set(KERNELS)
+
+
+@pytest.mark.parametrize("gpu", gpu_names())
+def test_every_offered_system_runs_or_says_why_not(gpu: str) -> None:
+    for system in system_names():
+        found = view(State(gpu=gpu, system=system))
+        tiles = {fact.name: fact for fact in words.facts(found)}
+        kernel = load_system(system).kernel
+        refusal = None if kernel is None else KERNELS[kernel].refusal(load_gpu(gpu))
+        assert ("refused" in tiles) == (refusal is not None)
+        if refusal is not None:
+            assert tiles["refused"].note == f"{refusal}. Shown instead: dense FasterTransformer"
+            assert found.system == "fastertransformer"
+        assert float(found.run.tokens_per_gpu_s) > 0
+
+
+@pytest.mark.parametrize(("gpu", "sparsity"), [("a100-80gb", 0.8), ("mi300x", 0.6), ("l40s", 0.8), ("rtx-3090", 0.5)])
+def test_the_first_tile_is_the_verdict_of_worth(gpu: str, sparsity: float) -> None:
+    tile = facts(State(gpu=gpu, sparsity=sparsity))["worth"]
+    asked = {"batches": (16,), "sparsity": sparsity, "input_len": 64, "output_len": 512}
+    assert tile.value == worth("opt-30b", gpu, **asked).verdict
+    assert tile.title == "Worth it"
+
+
+def test_a_pattern_runs_at_its_own_sparsity_whatever_the_slider_says() -> None:
+    found = [view(State(system="fastertransformer+two-four", sparsity=sparsity)) for sparsity in (0.1, 0.9)]
+    assert found[0].sparsity == found[1].sparsity == 0.5
+    assert float(found[0].run.tokens_per_gpu_s) == float(found[1].run.tokens_per_gpu_s)
+    assert "50% sparsity of its pattern (the slider does not apply to it)" in words.question(found[0])
+    assert not found[0].kernels.set_index("kernel").loc["two-four", "competes"], "it drops more than 10 %"
+    assert found[1].kernels.set_index("kernel").loc["two-four", "competes"]
+
+
+def test_only_measured_kernels_compete() -> None:
+    kernels = view(State(sparsity=0.6)).kernels
+    left_out = kernels[~kernels["competes"]]
+    assert set(left_out["kernel"]) == {
+        "flash-llm-noreorder", "cusparse", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-bitmap-8", "lscd-bitmap-4",
+    }  # fmt: skip
+    assert list(kernels["rank"]) == list(range(1, len(kernels) + 1))
+
+
+def test_speedups_have_curves_points_and_the_rival() -> None:
+    table = view(State(gpu="h100")).speedups
+    assert set(table["kind"]) == {"curve", "pattern", "whole"}
+    points = table[table["kernel"] == "six-eight"].set_index("sparsity")["speedup"]
+    assert list(points.index) == pytest.approx([0.2, 0.25, 1 / 3])
+    assert (table["kind"] == "whole").sum() == 1
+    assert set(view(State(gpu="mi300x")).speedups["kind"]) == {"pattern", "whole"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lscd.explorer import words
 from lscd.explorer.state import PRESETS, State
+from lscd.explorer.view import view
 from tests.lscd.explorer.cases import facts
 
 
@@ -27,3 +29,24 @@ def test_the_throughput_tile_says_tie_where_intervals_overlap(sparsity: float, t
     note = facts(State(model="opt-30b", gpus=2, batch=16, sparsity=sparsity))["throughput"].note
     assert note.startswith("90 % interval")
     assert ("a tie: their intervals overlap" in note) == tie
+
+
+def test_reasons_of_kernels_left_out_are_said_once() -> None:
+    amd = words.refusals(view(State(gpu="mi300x")))
+    assert len(amd) == 1
+    assert amd[0].endswith("only dense and 2:4 products are modelled there")
+    a100 = words.refusals(view(State(gpu="a100-80gb")))
+    assert "macko: takes N of 1" in a100
+    assert any(line.startswith("fp8, fp8-block: ") and "no FP8 Tensor Cores" in line for line in a100)
+
+
+@pytest.mark.parametrize(
+    ("state", "words_"),
+    [
+        (State(gpu="rtx-3090"), "nothing fits these GPUs, sparse or not"),
+        (State(gpu="mi300x", sparsity=0.6), "nothing that keeps all weights is faster than dense"),
+        (State(), "and keeps all weights"),
+    ],
+)
+def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
+    assert words_ in facts(state)["worth"].note
