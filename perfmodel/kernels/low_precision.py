@@ -38,7 +38,9 @@ from perfmodel.units import BITS_PER_BYTE, FP16_BYTES
 
 VALUE_BITS = {Precision.FP16: 16, Precision.FP8: 8, Precision.INT8: 8, Precision.FP4: 4}
 FAMILY = tuple(PATTERNS.values())  # sparsities of 2:4, 4:6, 6:8 and 8:10
-PIPELINE_CYCLES = 7.5e3  # to fill and drain, of dense products that come quantised: 64 x 64 takes 4.6 us on an H100 PCIe
+PIPELINE_CYCLES = (
+    7.5e3  # to fill and drain, of dense products that come quantised: 64 x 64 takes 4.6 us on an H100 PCIe
+)
 QUANTISE_S = 5e-6  # of 2:4 products, whose times are known without it: as dense FP8 and INT8 ones take
 
 
@@ -53,7 +55,9 @@ class TensorParameters:
     tensor_efficiency: float = free(
         0.9, 0.85, 1.0, "achieved fraction of the Tensor-Core peak of its precision", fast="high"
     )
-    cycles_per_weight: float = free(0.03, 0.0, 0.3, "SM cycles to bring a weight to the Tensor Cores, its scales applied")
+    cycles_per_weight: float = free(
+        0.03, 0.0, 0.3, "SM cycles to bring a weight to the Tensor Cores, its scales applied"
+    )
 
 
 @dataclass(frozen=True)
@@ -165,14 +169,19 @@ class NvFp4(DenseKernel):
 
 @dataclass(frozen=True)
 class AssumedParameters(BlockParameters):
-    """Parameters that nobody has measured: those of NVFP4, within what kernels of few bits came to."""
+    """Parameters that nobody has measured: about those of NVFP4, within what FP8, its blocks and NVFP4 came to."""
 
     bandwidth_efficiency: float = free(
-        1.0, 0.85, 1.1, "share of a streaming read's rate that the kernel reaches", fast="high"
+        0.85, 0.75, 1.1, "share of a streaming read's rate that the kernel reaches", fast="high"
     )
     cycles_per_column: float = free(1.5, 1.0, 2.5, "SM cycles in which a block goes one column along K")
-    cycles_per_weight: float = free(0.03, 0.01, 0.06, "SM cycles to bring a weight to the Tensor Cores, its scales applied")
-    quantise_s: float = free(6e-6, 3e-6, 1.2e-5, "seconds of the launch that quantises the activations")
+    tensor_efficiency: float = free(
+        0.45, 0.3, 0.9, "achieved fraction of the Tensor-Core peak of its precision", fast="high"
+    )
+    cycles_per_weight: float = free(
+        0.005, 0.0, 0.04, "SM cycles to bring a weight to the Tensor Cores, its scales applied"
+    )
+    quantise_s: float = free(3e-6, 1.5e-6, 8e-6, "seconds of the launch that quantises the activations")
 
 
 class MxFp4(NvFp4):
