@@ -38,9 +38,8 @@ from perfmodel.units import BITS_PER_BYTE, FP16_BYTES
 
 VALUE_BITS = {Precision.FP16: 16, Precision.FP8: 8, Precision.INT8: 8, Precision.FP4: 4}
 FAMILY = tuple(PATTERNS.values())  # sparsities of 2:4, 4:6, 6:8 and 8:10
-PIPELINE_CYCLES = (
-    7.5e3  # to fill and drain, of dense products that come quantised: 64 x 64 takes 4.6 us on an H100 PCIe
-)
+# To fill and drain, of dense products that come quantised: 64 x 64 take 4.6 us on an H100 PCIe.
+PIPELINE_CYCLES = 7.5e3
 QUANTISE_S = 5e-6  # of 2:4 products, whose times are known without it: as dense FP8 and INT8 ones take
 
 
@@ -55,9 +54,7 @@ class TensorParameters:
     tensor_efficiency: float = free(
         0.9, 0.85, 1.0, "achieved fraction of the Tensor-Core peak of its precision", fast="high"
     )
-    cycles_per_weight: float = free(
-        0.03, 0.0, 0.3, "SM cycles to bring a weight to the Tensor Cores, its scales applied"
-    )
+    cycles_per_weight: float = free(0.03, 0.0, 0.3, "SM cycles to bring a weight, scaled, to the Tensor Cores")
 
 
 @dataclass(frozen=True)
@@ -178,9 +175,7 @@ class AssumedParameters(BlockParameters):
     tensor_efficiency: float = free(
         0.45, 0.3, 0.9, "achieved fraction of the Tensor-Core peak of its precision", fast="high"
     )
-    cycles_per_weight: float = free(
-        0.005, 0.0, 0.04, "SM cycles to bring a weight to the Tensor Cores, its scales applied"
-    )
+    cycles_per_weight: float = free(0.005, 0.0, 0.04, "SM cycles to bring a weight, scaled, to the Tensor Cores")
     quantise_s: float = free(3e-6, 1.5e-6, 8e-6, "seconds of the launch that quantises the activations")
 
 

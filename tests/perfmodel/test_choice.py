@@ -223,8 +223,8 @@ def test_answer_counts_kernels_and_names_rivals(opt66: Choice) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", "0"], "missing --batch; for example"),
-        (["--batch", "-3"], "batch must be a whole number of at least 1, got -3"),
+        (["--batch", "0"], "--batch is '0', allowed are whole numbers from 1"),
+        (["--batch", "-3"], "--batch is '-3', allowed are whole numbers from 1"),
         (["--sparsity", "70"], "did you mean 0.7?"),
         (["--gpus", "5"], "opt-66b cannot be shared by 5 GPUs"),
         (["--gpu", "h1000"], "unknown GPU 'h1000': did you mean h100"),
