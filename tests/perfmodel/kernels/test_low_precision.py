@@ -154,7 +154,7 @@ def test_bound_by_memory_at_8_tokens_and_by_compute_at_8192(gpu: str, kernel: st
 
 @pytest.mark.parametrize(("gpu", "kernel"), NEW)
 def test_large_products_are_never_bound_by_latency(gpu: str, kernel: str) -> None:
-    """Elsewhere Tensor Cores outgrow the L2, or are so slow, as an H20's and a B300's in INT8, that they decide early."""
+    """Elsewhere Tensor Cores outgrow the L2, or are so slow, an H20's or a B300's in INT8, that they decide early."""
     p = predict(kernel, gpu, 16384, 16384, [8, 8192], sparsity(kernel))
     assert set(p.bound) <= {Bound.MEMORY, Bound.COMPUTE, Bound.L2}
     slow = gpu == "h20" or (gpu in ("b300", "gb300") and KERNELS[kernel].precision is Precision.INT8)
