@@ -11,6 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from lscd.explorer.view import View
@@ -28,12 +29,15 @@ MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "wo
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
 # What becomes of the weights: a colour and a shape each, so that neither stands alone.
 STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, BLUE, VERMILION, PURPLE, GREY, GREY), strict=True))
-STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross", "stroke"), strict=True))
+STANDING_SHAPES = dict(
+    zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"), strict=True)
+)
 KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
 TOP_SPEEDUP = 3.5
 HEIGHT = 220  # pixels of a chart with two axes
+NARROW = "width < 200"  # pixels between the axes: a phone
 COLUMNS = {"expr": "width < 300 ? 1 : 2"}  # of a legend: one on a phone
 CUT = 2.0  # bars end at this multiple of the dense time; slower kernels are told by their label
 
@@ -105,7 +109,7 @@ def kernel_times(view: View) -> Chart:
     scale = {"domain": [0, 1.9 * table["to_us"].max()], "nice": False}
     x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True})
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
-    colour, shape = _by_standing(table)
+    colour, shape = ({**channel, "legend": None} for channel in _by_standing(table))  # said in words below
     tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("sparsity", "sparsity", ".0%")]
     tip += [_tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
     tip += [_tip("hi_us", "to", ",.1f"), _tip("speedup_vs_dense", "x cuBLAS", ".2f"), _tip("bound", "bound by")]
@@ -116,11 +120,12 @@ def kernel_times(view: View) -> Chart:
         "align": {"expr": "datum.cut ? 'right' : 'left'"},
         "dx": {"expr": "datum.cut ? -4 : 6"},
         "color": BLACK,
+        "text": {"expr": f"{NARROW} ? datum.short : datum.note"},
     }
     layers = [
         _layer("bar", x=x, color=colour, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
         _layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
-        _layer(text, x={**x, "field": "to_us"}, text={"field": "note"}),
+        _layer(text, x={**x, "field": "to_us"}),
         _layer({"type": "point", "size": 45, "filled": True, "opacity": 1}, x={"value": 0}, color=colour, shape=shape),
     ]
     known = table[table["competes"]]
@@ -130,8 +135,9 @@ def kernel_times(view: View) -> Chart:
     tie = f", a tie with {', '.join(ties)}" if len(ties) else ""
     words = (
         f"Fastest of those that somebody has measured is {best['title']} ({best['standing']}) with "
-        f"{best['time_us']:,.1f} us{tie}; cuBLAS takes {dense:,.1f} us. Black: 90 % interval. Pale: never measured. "
-        "→ bar cut. * outside the evidence the kernel was fitted on. † its pattern drops more than asked: no part."
+        f"{best['time_us']:,.1f} us{tie}; cuBLAS takes {dense:,.1f} us. Black circle: lossless. Blue square: rounded. "
+        "Orange triangle: pruned. Pink diamond: both. Pale: never measured. Line: 90 % interval. → bar cut. * outside the "
+        "evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
 
@@ -144,7 +150,8 @@ def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
         from_us=kernels["lo_us"].clip(upper=top),
         to_us=kernels["hi_us"].fillna(kernels["time_us"]).clip(upper=top),
         cut=kernels["time_us"] > top,
-        note=[_time_note(row, top) for row in kernels.itertuples()],
+        short=[_time_note(row, top) for row in kernels.itertuples()],
+        note=[f"{_time_note(row, top)}, {row.standing}" for row in kernels.itertuples()],
     )
 
 
@@ -157,8 +164,8 @@ def _padded_titles(table: pd.DataFrame) -> list[str]:
 
 def _time_note(row: Any, top: float) -> str:
     if row.at_least:
-        return f"at least {row.time_us:,.0f} us"
-    return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{marks(row)}, {row.standing}"
+        return f"≥ {row.time_us:,.0f} us"
+    return f"{row.time_us:,.0f} {'→' if row.hi_us > top else 'us'}{marks(row)}"
 
 
 def marks(row: Any) -> str:
@@ -171,17 +178,19 @@ def roofline(view: View) -> Chart:
     """Where each kernel stands under the roof of DRAM and Tensor Cores."""
     roof = view.roof.assign(tflops=view.roof["flops_per_s"] / TERA)
     points = view.kernels.assign(tflops=view.kernels["flops_per_s"] / TERA)
-    peak, lowest = float(roof["tflops"].max()), float(roof["tflops"].min()) / 4
+    peak = float(roof["tflops"].max())
+    left, right = points["intensity"].min() / 2, 3 * max(view.ridge, points["intensity"].max())
+    lowest = max(points["tflops"].min(), np.interp(left, roof["intensity"], roof["tflops"]) / 20) / 1.5
     points = points[points["tflops"] > lowest]
-    x = _log("intensity", "useful FLOP per DRAM byte", [float(view.roof["intensity"].iloc[i]) for i in (0, -1)])
-    y = _log("tflops", "dense-equivalent TFLOP/s", [lowest, 2.5 * max(peak, float(points["tflops"].max()))])
+    x = _log("intensity", "useful FLOP per DRAM byte", [float(left), float(right)])
+    y = _log("tflops", "dense-equivalent TFLOP/s", [float(lowest), 2.5 * max(peak, float(points["tflops"].max()))])
     colour, shape = _by_standing(points)
     tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("tflops", "TFLOP/s", ",.1f")]
     tip += [_tip("intensity", "FLOP/B", ",.1f")]
     mark = {"type": "point", "size": 90, "filled": True, "stroke": BLACK, "strokeWidth": 0.5}
     number = {"type": "text", "dx": 9, "dy": 5, "fontSize": 10, "color": BLACK}
     layers = [
-        _layer({"type": "line", "color": GREY, "strokeWidth": 3}, roof, x=x, y=y),
+        _layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
         _layer(mark, points, x=x, y=y, color=colour, shape=shape, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
         _layer(number, points, x=x, y=y, text={"field": "rank", "type": "nominal"}),
     ]
@@ -261,7 +270,9 @@ def speedups(view: View) -> Chart:
     colour = _named("title", {"domain": titles, "range": kernels})
     dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])})
     tip = [_tip("title", "kernel"), _tip("sparsity", "sparsity", ".0%"), _tip("speedup", "speed-up", ".2f")]
-    rival = whole.assign(label=whole["title"] + ", keeps all weights", at=1.0)
+    rival, name = whole.assign(at=1.0), {"field": "title"}
+    label = {"type": "text", "fontSize": 10, "color": BLACK, "clip": True}
+    diamond = {"type": "point", "size": 70, "filled": True, "color": BLACK, "shape": "diamond", "clip": True}
     fill = {"field": "label", "type": "nominal", "scale": {"range": [GREEN, SKY]}, "legend": None, "sort": None}
     start = {**x, "field": "from"}
     text = {"type": "text", "align": "left", "dx": 4, "dy": 9, "color": BLACK}
@@ -272,35 +283,26 @@ def speedups(view: View) -> Chart:
         _layer(MARKER_LINE, pd.DataFrame({"sparsity": [view.state.sparsity]}), x=x),
         _layer({"type": "line", "clip": True}, curves, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
         _layer({"type": "rule", "color": BLUE, "strokeWidth": 2}, rival, y=y, tooltip=tip),
-        _layer(
-            {"type": "text", "align": "right", "dx": -4, "dy": -8, "color": BLUE, "clip": True},
-            rival,
-            x={**x, "field": "at"},
-            y=y,
-            text={"field": "label"},
-        ),
-        _layer(
-            {"type": "point", "size": 70, "filled": True, "color": BLACK, "shape": "diamond", "clip": True},
-            patterns,
-            x=x,
-            y=y,
-            tooltip=tip,
-        ),
-        _layer(
-            {"type": "text", "align": "left", "dx": 7, "fontSize": 10, "color": BLACK, "clip": True},
-            patterns,
-            x=x,
-            y=y,
-            text={"field": "title"},
-        ),
+        _layer({**label, "align": "right", "dy": -8, "color": BLUE}, rival, x={**x, "field": "at"}, y=y, text=name),
+        _layer(diamond, patterns, x=x, y=y, tooltip=tip),
+        _layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
     ]
     words = (
-        "A kernel pays above the line at 1, and is worth it above the blue one: the fastest that keeps all weights. "
-        "Diamonds: kernels of a pattern, which take its sparsity and no other. Shaded: some published model keeps its "
-        f"accuracy, up to {one_shot:.0%} pruned in one shot, {retrained:.0%} with retraining. Dashed upright: the "
-        "chosen sparsity."
+        f"A kernel pays above the line at 1, and is worth it above the blue one: {whole['title'].iloc[0]}, the fastest "
+        "that keeps all weights. Diamonds: kernels of a pattern, which take its sparsity and no other. Shaded: some "
+        f"published model keeps its accuracy, up to {one_shot:.0%} in one shot, {retrained:.0%} with retraining. "
+        "Dashed upright: the chosen sparsity."
     )
     return _chart("speedups", words, HEIGHT, layers)
+
+
+def _pattern_labels(patterns: pd.DataFrame) -> pd.DataFrame:
+    """One label a kernel, at its largest sparsity; kernels of one place share it."""
+    last = patterns.groupby("kernel", sort=False).tail(1)
+    places = last.groupby(["sparsity", last["speedup"].round(1)], sort=False)
+    return pd.DataFrame(
+        [{**group.iloc[0], "title": ", ".join(group["title"])} for _, group in places], columns=patterns.columns
+    )
 
 
 def _layer(mark: Spec | str, table: pd.DataFrame | None = None, **encoding: Any) -> Spec:
@@ -319,7 +321,9 @@ def _by_standing(table: pd.DataFrame) -> tuple[Spec, Spec]:
     there = [name for name in STANDINGS if name in set(table["standing"])]
     colours, shapes = ([chosen[name] for name in there] for chosen in (STANDING_COLOURS, STANDING_SHAPES))
     domain = {"domain": there}
-    return _named("standing", {**domain, "range": colours}), _named("standing", {**domain, "range": shapes})
+    columns = {"expr": f"{NARROW} ? 1 : 2"}
+    colour = _named("standing", {**domain, "range": colours}, columns)
+    return colour, _named("standing", {**domain, "range": shapes}, columns)
 
 
 def _tip(field: str, title: str, form: str = "") -> Spec:

@@ -164,10 +164,14 @@ def _title(text: str) -> str:
     return f'<div class="lscd-h2" role="heading" aria-level="2">{text}</div>'
 
 
+def _interval(row: Any) -> str:
+    return f"from {row.lo_us:,.0f}" if row.at_least else f"{row.lo_us:,.0f} – {row.hi_us:,.0f}"
+
+
 def _table(result: View) -> str:
     rows = "".join(
         f'<tr data-kernel="{row.kernel}"><th scope="row">{row.rank} {escape(str(row.title))}{charts.marks(row)}</th>'
-        f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{row.lo_us:,.0f} – {row.hi_us:,.0f}</td>"
+        f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{_interval(row)}</td>"
         f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td>"
         f"<td>{row.standing}{f', {row.sparsity:.0%}' if row.sparsity else ''}</td></tr>"
         for row in result.kernels.itertuples()

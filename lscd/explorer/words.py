@@ -49,6 +49,8 @@ def question(view: View) -> str:
 
 def _weights(view: View) -> str:
     """How sparse the system's weights are, and whether the slider has a say in it."""
+    if view.change in WHOLE and load_system(view.system).format.prunes:
+        return f"{view.sparsity:.0%} sparsity, too little for its format: weights dense"
     if view.change in WHOLE:
         return f"weights {'rounded' if view.change == 'rounded' else 'dense'} (the slider does not apply to it)"
     if has_pattern(view.system):

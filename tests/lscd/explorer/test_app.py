@@ -86,7 +86,8 @@ def test_page_shows_the_models_numbers(page: Page) -> None:
     for row in view(state).kernels.itertuples():
         cells = page.tab.locator(f"[data-kernel={row.kernel}] td").all_inner_texts()
         assert cells[1] == f"{row.time_us:,.1f}"
-        assert cells[2] == f"{row.lo_us:,.0f} – {row.hi_us:,.0f}"
+        assert cells[2] == f"from {row.lo_us:,.0f}" if row.at_least else f"{row.lo_us:,.0f} – {row.hi_us:,.0f}"
+        assert cells[5].split(",")[0] == row.standing
     page.tab.locator(".lscd-figure svg.marks").nth(4).wait_for()
 
 

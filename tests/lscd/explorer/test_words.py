@@ -50,3 +50,10 @@ def test_reasons_of_kernels_left_out_are_said_once() -> None:
 )
 def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
     assert words_ in facts(state)["worth"].note
+
+
+def test_a_format_that_does_not_pay_in_bytes_is_kept_dense_in_words() -> None:
+    assert "too little for its format: weights dense" in words.question(view(State(sparsity=0.3)))
+    assert "weights rounded (the slider does not apply to it)" in words.question(
+        view(State(system="fastertransformer+int8"))
+    )
