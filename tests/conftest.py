@@ -42,7 +42,7 @@ SAME_PROCESS = (
         "kernels_numba/formats",
         "kernels_numba/checkpoints",
         "kernels_numba/test_plan.py",
-        "perfmodel/test_formats.py",
+        "perfmodel/formats/test_formats.py",
     ),
     ("lscd/report/test_build.py",),
 )

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.prediction import predict_table
+from perfmodel.kernels import KERNELS
+from perfmodel.prediction import predict_all, predict_table
 from tests.perfmodel.cases import CASE
+from tests.perfmodel.kernels.running import RUNNING
 
 
 def test_arrays_broadcast_and_agree_with_scalars() -> None:
@@ -35,6 +37,27 @@ def test_table_keeps_the_order_of_its_rows() -> None:
         assert predicted.loc[i, "time_us"] == pytest.approx(float(alone.time_s) * 1e6)
 
 
+def test_a_table_may_say_how_activations_come() -> None:
+    row = {"gpu": "h100", "m": 4096, "k": 4096, "n": 8, "sparsity": 0.0}
+    rows = pd.DataFrame([row | {"kernel": kernel} for kernel in ("fp8", "cublas", "fp8")])
+    told = predict_table(rows.assign(activations=["quantised", "quantised", "fp16"]))["time_us"]
+    untold = predict_table(rows)["time_us"]
+    assert told[0] < untold[0]
+    assert list(told[1:]) == list(untold[1:])
+
+
+@pytest.mark.parametrize(("gpu", "sparsity"), [("a100-80gb", 0.8), ("h100", 0.0), ("b200", 0.25), ("mi300x", 0.5)])
+def test_all_kernels_of_a_gpu_each_at_the_sparsity_it_takes(gpu: str, sparsity: float) -> None:
+    """Patterns at their own, whichever is asked for; what the GPU or the tokens rule out is passed over."""
+    found = {p.kernel: (n, p) for n, p in predict_all(gpu, 4096, 4096, 12, sparsity)}
+    assert set(found) == {kernel for card, kernel in RUNNING if card == gpu} - {"macko"}
+    for kernel, (n, p) in found.items():
+        own = float(KERNELS[kernel].own_sparsity(sparsity))
+        assert own == sparsity or KERNELS[kernel].patterns
+        assert n == float(KERNELS[kernel].padded_n(12))
+        assert float(p.time_s) == float(predict(kernel, gpu, 4096, 4096, n, own).time_s)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -45,6 +68,9 @@ def test_table_keeps_the_order_of_its_rows() -> None:
         ({"sparsity": 80}, "did you mean 0.8"),
         ({"kernel": "flashllm"}, "did you mean flash-llm"),
         ({"gpu": "a100"}, "did you mean a100-"),
+        ({"kernel": "fp8"}, "has no FP8 Tensor Cores"),
+        ({"kernel": "two-four"}, r"two-four takes the sparsity of its pattern, 0.5 \(2:4\), got 0.8"),
+        ({"activations": "fp8"}, "activations is 'fp8', allowed are fp16, quantised"),
     ],
 )
 def test_bad_input_names_value_and_remedy(change: dict[str, object], message: str) -> None:

@@ -64,6 +64,9 @@ def test_columns_of_calls_broadcast() -> None:
     )
     assert p.time_s.shape == (3,)
     assert p.time_s[0] > p.time_s[1] >= p.time_s[2]
+    both = predict("fp8", "h100", 4096, 4096, 8, activations=["fp16", "quantised"])
+    alone = [predict("fp8", "h100", 4096, 4096, 8, activations=kind).time_s for kind in ("fp16", "quantised")]
+    assert list(both.time_s) == alone
 
 
 @pytest.mark.parametrize(
@@ -72,6 +75,7 @@ def test_columns_of_calls_broadcast() -> None:
         ({"launch": "grid"}, "launch is 'grid', allowed are stream, graph"),
         ({"cache": ["cold", "hot"]}, "cache is 'hot', allowed are cold, warm"),
         ({"launch": b"graph"}, "launch is b'graph', allowed are stream, graph"),
+        ({"activations": "int8"}, "activations is 'int8', allowed are fp16, quantised"),
         ({"split_k": 0}, "split_k is 0, allowed is a whole number from 1 to"),
         ({"split_k": 2.5}, "split_k is 2.5, allowed"),
     ],
