@@ -17,13 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.choice import SEVERAL_MATRICES, rivals
-from perfmodel.kernels import KERNELS, KernelModel
+from perfmodel.kernels import BASELINE, KERNELS, KernelModel
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import layer_matrices
 
 Array = NDArray[np.float64]
 
 LAYER_OF = "opt-66b"  # its matrices are among those that every source of the sparse kernels has measured
+CHANGES = ("pruned", "rounded", "pruned and rounded")
 SPARSITIES = np.round(np.arange(0.30, 0.9501, 0.005), 4)
 
 
@@ -38,6 +39,12 @@ class Layer:
     slow: Array
     fast: Array
     extrapolated: NDArray[np.bool_]
+
+    def speedup_over(self, other: Layer) -> tuple[float, float, float]:
+        """How many times faster one such layer is than ``other``: prediction, low and high end."""
+        ratio = float(other.time_s / self.time_s)
+        slow, fast = np.hypot(self.slow, other.fast), np.hypot(self.fast, other.slow)
+        return ratio, ratio * float(np.exp(-SEVERAL_MATRICES * slow)), ratio * float(np.exp(SEVERAL_MATRICES * fast))
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, mod
     time_s = p.time_s.sum(axis=-1)
     slow, fast = np.log(p.hi_s.sum(axis=-1) / time_s), np.log(time_s / p.lo_s.sum(axis=-1))
     known = taken & ~p.at_least.any(axis=-1)
-    return Layer(np.where(known, time_s, np.nan), slow, fast, p.extrapolated.any(axis=-1))
+    return Layer(np.where(known, time_s, np.nan), slow, fast, np.asarray(p.extrapolated.any(axis=-1)))
 
 
 def _matrices(model: str) -> list[object]:
@@ -108,11 +115,15 @@ def _takes_part(model: KernelModel, sparsity: Array) -> NDArray[np.bool_]:
     return np.asarray(model.own_sparsity(sparsity) <= sparsity + 1e-9)
 
 
-def unstructured(gpu: str | Gpu) -> list[str]:
-    """Measured kernels for zeros anywhere that ``gpu`` runs."""
+def running(gpu: str | Gpu) -> list[str]:
+    """Measured kernels that ``gpu`` runs."""
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    found = [model for model in rivals() if model.format.change == "pruned" and not model.patterns]
-    return [model.name for model in found if model.refusal(card) is None]
+    return [model.name for model in rivals() if model.refusal(card) is None]
+
+
+def unstructured(gpu: str | Gpu) -> list[str]:
+    """Those for zeros anywhere."""
+    return [name for name in running(gpu) if KERNELS[name].format.change == "pruned" and not KERNELS[name].patterns]
 
 
 def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES, model: str = LAYER_OF) -> Overtaking:
@@ -156,10 +167,8 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
         ``gpu, n, sparsity, kernel, change, speedup`` (over dense), ``extrapolated``, and ``clear``: whether the 90 %
         interval of its speed-up over the runner-up of another kind (pruned or not) lies above 1.
     """
-    card = load_gpu(gpu)
     n, shares = np.meshgrid(np.asarray(tokens, dtype=np.float64), np.asarray(sparsities), indexing="ij")
-    running = [model_ for model_ in rivals() if model_.refusal(card) is None]
-    layers = {entry.name: layer_on(entry.name, gpu, n, shares, model) for entry in running}
+    layers = {name: layer_on(name, gpu, n, shares, model) for name in running(gpu)}
     names = np.array(list(layers), dtype=object)
     times = np.stack([layer.time_s for layer in layers.values()])
     filled = np.where(np.isnan(times), np.inf, times)
@@ -181,8 +190,29 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
             "sparsity": shares.ravel(),
             "kernel": names[best].ravel(),
             "change": [KERNELS[name].format.change for name in names[best].ravel()],
-            "speedup": (layers["cublas"].time_s / of("time_s", best)).ravel(),
+            "speedup": (layers[BASELINE].time_s / of("time_s", best)).ravel(),
             "extrapolated": of("extrapolated", best).ravel().astype(bool),
             "clear": clear.ravel(),
         }
     )
+
+
+def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.DataFrame:
+    """The fastest kernel on a layer of each kind: that prunes, that rounds, that does both.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gpu, change, kernel, speedup`` (over dense), ``low, high`` (its 90 % interval), ``extrapolated``.
+    """
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    dense = layer_on(BASELINE, card, n, 0.0, model)
+    layers = {name: layer_on(name, card, n, sparsity, model) for name in running(card)}
+    rows = []
+    for change in CHANGES:
+        able = [name for name in layers if KERNELS[name].format.change == change and not np.isnan(layers[name].time_s)]
+        if able:
+            name = min(able, key=lambda each: float(layers[each].time_s))
+            gain = layers[name].speedup_over(dense)
+            rows.append((card.key, change, name, *gain, bool(layers[name].extrapolated)))
+    return pd.DataFrame(rows, columns=["gpu", "change", "kernel", "speedup", "low", "high", "extrapolated"])

@@ -265,7 +265,7 @@ def at_batch(
 ) -> AtBatch:  # fmt: skip
     """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
-    lengths = {"input_len": input_len, "output_len": max(output_len, 2)}
+    lengths: dict[str, Any] = {"input_len": input_len, "output_len": max(output_len, 2)}
     run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, launch=Launch.GRAPH, **lengths)
     dense, dense_bytes = choice.dense
     rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)

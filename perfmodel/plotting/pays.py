@@ -11,8 +11,9 @@ from matplotlib.colors import TwoSlopeNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from perfmodel.plotting.style import COLUMN_WIDTH, GREY, KERNEL_COLOURS
+from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREY, PURPLE, VERMILION
 
+CHANGE_COLOURS = {"pruned": VERMILION, "rounded": BLUE, "pruned and rounded": PURPLE}
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
 
 
@@ -49,30 +50,33 @@ def speedup_maps(table: pd.DataFrame, feasible: tuple[float, float], titles: Map
     return figure
 
 
-def speedup_by_gpu(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Geometric-mean speed-up over cuBLAS by GPU, a bar per kernel, whiskers the 90 % interval.
+def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Speed-up over cuBLAS of the best kernel of each kind, a row of bars per GPU, whiskers the 90 % interval.
 
-    ``table``: ``gpu, kernel, speedup, low, high, extrapolated``; pale bars are extrapolations.
+    ``table``: ``gpu, change, kernel, speedup, low, high, extrapolated``; pale bars are extrapolations.
     """
-    gpus, kernels = (list(dict.fromkeys(table[column])) for column in ("gpu", "kernel"))
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 0.42 * len(gpus) * max(1, len(kernels) / 3)))
-    height = 0.82 / len(kernels)
-    for i, kernel in enumerate(kernels):
-        rows = table[table["kernel"] == kernel].set_index("gpu").loc[gpus]
-        places = np.arange(len(gpus)) + (i - (len(kernels) - 1) / 2) * height
+    gpus, changes = (list(dict.fromkeys(table[column])) for column in ("gpu", "change"))
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.0 + 0.42 * len(gpus)))
+    height = 0.82 / len(changes)
+    places = {gpu: i for i, gpu in enumerate(gpus)}
+    for i, change in enumerate(changes):
+        rows = table[table["change"] == change]
+        y = rows["gpu"].map(places) + (i - (len(changes) - 1) / 2) * height
         axes.barh(
-            places,
+            y,
             rows["speedup"],
             height * 0.9,
-            color=[to_rgba(KERNEL_COLOURS[kernel], 0.5 if guess else 1.0) for guess in rows["extrapolated"]],
+            color=[to_rgba(CHANGE_COLOURS[change], 0.5 if guess else 1.0) for guess in rows["extrapolated"]],
             xerr=[rows["speedup"] - rows["low"], rows["high"] - rows["speedup"]],
             error_kw={"lw": 0.8, "ecolor": GREY},
         )
+        for at, kernel, end in zip(y, rows["kernel"], rows["high"], strict=True):
+            axes.text(end + 0.03, at, titles[kernel].split(" (")[0], va="center", fontsize=6)
     axes.axvline(1, color="k", lw=1)
     axes.set_yticks(np.arange(len(gpus)), gpus)
-    axes.invert_yaxis()
+    axes.set_ylim(len(gpus) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="speed-up over cuBLAS (bar: geometric mean over shapes; whisker: 90 % interval)", xlim=(0, None))
-    handles = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in kernels]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(kernels), title="pale: extrapolated")
+    axes.set(xlabel="speed-up over cuBLAS (whisker: 90 % interval)", xlim=(0, 1.12 * table["high"].max()))
+    handles = [Patch(color=CHANGE_COLOURS[change], label=change) for change in changes]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(changes), title="pale: extrapolated")
     return figure

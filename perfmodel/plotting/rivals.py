@@ -1,8 +1,9 @@
-"""Figures of sparse against the rivals that keep all weights: where it overtakes them, who is fastest, 2:4 as measured."""
+"""Sparse against the rivals that keep all weights: where it overtakes them, who is fastest, 2:4 as measured."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,7 +38,7 @@ def overtaking(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
         at, low, high = (np.where(rows[end].isna(), NOWHERE, rows[end] * 100) for end in ("sparsity", "low", "high"))
         colour, nowhere = KERNEL_COLOURS[rival], rows["sparsity"].isna().to_numpy()
         axes.hlines(y, low, high, color=colour, lw=1.2)
-        style = {"marker": KERNEL_MARKERS[rival], "s": 26, "edgecolors": colour, "zorder": 3}
+        style: dict[str, Any] = {"marker": KERNEL_MARKERS[rival], "s": 26, "edgecolors": colour, "zorder": 3}
         axes.scatter(at[~nowhere], y[~nowhere], facecolors=colour, **style)
         axes.scatter(at[nowhere], y[nowhere], facecolors="white", **style)
     for row in range(1, len(gpus), 2):
@@ -76,11 +77,16 @@ def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
         rows = table[table["gpu"] == gpu].assign(code=lambda part: part["kernel"].map(number))
         codes = rows.pivot_table(index="n", columns="sparsity", values="code")
         outside = rows.pivot_table(index="n", columns="sparsity", values="extrapolated").to_numpy()
-        x, y = codes.columns.to_numpy() * 100, np.arange(len(codes.index))
+        x, y = codes.columns.to_numpy() * 100, np.arange(float(len(codes.index)))
         axes.pcolormesh(x, y, codes, cmap=colours, vmin=-0.5, vmax=len(kernels) - 0.5, shading="nearest")
         with plt.rc_context({"hatch.color": "white", "hatch.linewidth": 0.7}):
             axes.contourf(
-                _to_edges(x), _to_edges(y), np.pad(outside, 1, mode="edge"), levels=[0.5, 1.5], colors="none", hatches=[HATCH]
+                _to_edges(x),
+                _to_edges(y),
+                np.pad(outside, 1, mode="edge"),
+                levels=[0.5, 1.5],
+                colors="none",
+                hatches=[HATCH],
             )
         axes.set_title(labels[gpu])
         axes.set_yticks(y, [str(n) for n in codes.index])
@@ -105,14 +111,14 @@ def two_four_measured(
     ``table``: ``gpu, kernel, n, measured, predicted``, medians over matrices.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    figure, panels = plt.subplots(
-        1, len(gpus), figsize=(COLUMN_WIDTH, 2.9), sharex=True, sharey=True, squeeze=False
-    )
+    figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.9), sharex=True, sharey=True, squeeze=False)
     for axes, gpu in zip(panels[0], gpus, strict=True):
         for kernel in kernels:
             rows = table[(table["gpu"] == gpu) & (table["kernel"] == kernel)].sort_values("n")
             axes.plot(rows["n"], rows["predicted"], color=KERNEL_COLOURS[kernel])
-            axes.plot(rows["n"], rows["measured"], color=KERNEL_COLOURS[kernel], marker=KERNEL_MARKERS[kernel], ms=7, ls="")
+            axes.plot(
+                rows["n"], rows["measured"], color=KERNEL_COLOURS[kernel], marker=KERNEL_MARKERS[kernel], ms=7, ls=""
+            )
         _even(axes)
         axes.set(title=labels[gpu], xlabel="tokens N", xscale="log")
         axes.set_xticks([64, 512, 4096], ["64", "512", "4096"])
@@ -121,7 +127,9 @@ def two_four_measured(
     handles = [
         Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], label=titles[name]) for name in kernels
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(kernels), title="markers: measured; lines: predicted")
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=len(kernels), title="markers: measured; lines: predicted"
+    )
     return figure
 
 
