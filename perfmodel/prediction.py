@@ -11,14 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Bound, Gpu
-from perfmodel.formats import PATTERNS
 from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+
+TABLE_COLUMNS = ("time_us", "speedup_vs_dense", "bound", "extrapolated", "lo_us", "hi_us", "at_least")
+SHOWN_POINTS = 10  # lines that a printed prediction has at most
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Prediction:
     ----------
     kernel, gpu : str
         Names in the registry and the catalogue.
+    m, k, n, sparsity : ndarray
+        Of the products; the sparsity is that of the kernel's pattern, if it has one.
     time_s : ndarray
         Seconds of one product.
     dense_s : ndarray
@@ -54,6 +59,10 @@ class Prediction:
 
     kernel: str
     gpu: str
+    m: Array
+    k: Array
+    n: Array
+    sparsity: Array
     time_s: Array
     dense_s: Array
     bound: NDArray[np.object_]
@@ -72,6 +81,58 @@ class Prediction:
         """Time of cuBLAS over time of this kernel, at most where only a bound is known; above 1 the kernel wins."""
         return self.dense_s / self.time_s
 
+    def to_frame(self) -> pd.DataFrame:
+        """The products as rows of a table, in the order of the flattened arrays.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``kernel, gpu, m, k, n, sparsity, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured,
+            at_least, in_l2, dram_bytes, weight_bytes``; ``hi_us`` is missing where ``time_us`` is only a lower bound.
+
+        Examples
+        --------
+        >>> p = predict("flash-llm", "a100-80gb", m=36864, k=9216, n=[8, 16], sparsity=0.8)
+        >>> p.to_frame()[["kernel", "n", "bound"]].to_numpy().tolist()
+        [['flash-llm', 8.0, 'shared-memory'], ['flash-llm', 16.0, 'shared-memory']]
+        """
+        import pandas as pd
+
+        columns = {
+            "m": self.m,
+            "k": self.k,
+            "n": self.n,
+            "sparsity": self.sparsity,
+            "time_us": self.time_s * 1e6,
+            "lo_us": self.lo_s * 1e6,
+            "hi_us": np.where(self.at_least, np.nan, self.hi_s * 1e6),
+            "speedup_vs_dense": self.speedup_vs_dense,
+            "bound": self.bound.astype(str),
+            "extrapolated": self.extrapolated,
+            "measured": np.broadcast_to(self.measured, self.time_s.shape),
+            "at_least": self.at_least,
+            "in_l2": self.resident,
+            "dram_bytes": self.dram_bytes,
+            "weight_bytes": self.weight_bytes,
+        }
+        flat = {name: np.ravel(column) for name, column in columns.items()}
+        return pd.DataFrame({"kernel": self.kernel, "gpu": self.gpu, **flat})
+
+    def __str__(self) -> str:
+        rows = list(self.to_frame().head(SHOWN_POINTS).itertuples(index=False))
+        return "\n".join([*(_in_words(row) for row in rows), *(["…"] if self.time_s.size > SHOWN_POINTS else [])])
+
+
+def _in_words(row: Any) -> str:
+    """One row of `Prediction.to_frame` as a line."""
+    product = f"{row.kernel} on {row.gpu}: {row.m:.0f} x {row.k:.0f}, N = {row.n:.0f}, sparsity {row.sparsity:.3g}"
+    if row.at_least:
+        time = f"at least {row.time_us:.4g} us, at most {row.speedup_vs_dense:.2f}x dense"
+    else:
+        time = f"{row.time_us:.4g} us ({row.lo_us:.4g} - {row.hi_us:.4g}), {row.speedup_vs_dense:.2f}x dense"
+    doubt = "" if row.measured and not row.extrapolated else ", extrapolated" if row.measured else ", not measured"
+    return f"{product}: {time}, bound by {row.bound}{doubt}"
+
 
 def check_tokens(model: KernelModel, n: ArrayLike) -> None:
     """Refuse token counts the kernel does not take.
@@ -88,24 +149,6 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
         bad, fit = tokens.flat[wrong[0]], padded.flat[wrong[0]]
         remedy = "" if np.isnan(fit) else f"; pad N to {fit:g}"
         raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}{remedy}")
-
-
-def check_pattern(model: KernelModel, sparsity: ArrayLike) -> None:
-    """Refuse sparsities that are not those of the kernel's pattern.
-
-    Raises
-    ------
-    ValueError
-        Names the kernel, the value and the sparsities of its patterns.
-    """
-    shares = np.atleast_1d(np.asarray(sparsity, dtype=np.float64))
-    wrong = np.flatnonzero(~np.atleast_1d(model.takes_sparsity(shares)))
-    if wrong.size:
-        names = {share: name for name, share in PATTERNS.items()}
-        own = " or ".join(f"{share:.3g} ({names[share]})" for share in model.patterns)
-        raise ValueError(
-            f"{model.name} takes the sparsity of its pattern, {own}, got {shares.flat[wrong[0]]:g}"
-        )
 
 
 def check_product(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> None:
@@ -196,6 +239,7 @@ def predict(
     return Prediction(
         kernel=kernel,
         gpu=record.key,
+        **{axis: np.broadcast_to(values, full) for axis, values in vars(shape).items()},
         time_s=np.broadcast_to(result.time_s, full),
         dense_s=np.broadcast_to(dense.time_s, full),
         bound=np.broadcast_to(bound, full),
@@ -216,7 +260,7 @@ def predict_all(
 ) -> Iterator[tuple[int, Prediction]]:
     """Predict one product on every kernel of the GPU that takes ``n`` tokens, padded where it must be.
 
-    Kernels of a pattern are predicted at its sparsity, whichever is asked for.
+    Kernels of a pattern are predicted at its sparsity, whichever is asked for. Who is passed over, `left_out` says.
 
     Parameters
     ----------
@@ -245,6 +289,24 @@ def predict_all(
             yield int(padded), predict(name, record, m, k, padded, model.own_sparsity(sparsity), **how)
 
 
+def left_out(gpu: str | Gpu, n: int) -> dict[str, str]:
+    """Why `predict_all` passes over a kernel, in a sentence, by its name: the GPU cannot run it, or it takes no such N.
+
+    Raises
+    ------
+    ValueError
+        If the GPU is unknown.
+    """
+    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    found = {}
+    for name, model in KERNELS.items():
+        if (refusal := model.refusal(record)) is not None:
+            found[name] = refusal
+        elif np.isnan(model.padded_n(n)):
+            found[name] = f"{name} takes N of {model.supported_n}, got {n:g}"
+    return found
+
+
 def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Predict many products at once.
 
@@ -268,14 +330,5 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
         size = (group[name].to_numpy() for name in ("m", "k", "n", "sparsity"))
         how: dict[str, Any] = {name: group[name].to_numpy() for name in given}
         p = predict(str(kernel), str(gpu), *size, **how)
-        columns = {
-            "time_us": p.time_s * 1e6,
-            "speedup_vs_dense": p.speedup_vs_dense,
-            "bound": p.bound.astype(str),
-            "extrapolated": p.extrapolated,
-            "lo_us": p.lo_s * 1e6,
-            "hi_us": np.where(p.at_least, np.nan, p.hi_s * 1e6),
-            "at_least": p.at_least,
-        }
-        parts.append(pd.DataFrame(columns, index=group.index))
+        parts.append(p.to_frame()[list(TABLE_COLUMNS)].set_index(group.index))
     return pd.concat(parts).reindex(rows.index)
