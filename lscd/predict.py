@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
+from lscd.inverse import invert
 from lscd.printing import headline, print_table, say
-from perfmodel.catalog.specs import Cache, Launch
+from lscd.products import USUAL_SPARSITY, asked_sparsity, called, say_left_out, weights_words
+from perfmodel.catalog.specs import Activations, Cache, Launch
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from perfmodel.catalog.specs import Gpu
+    from perfmodel.kernels import KernelModel
     from perfmodel.prediction import Prediction
 
 
@@ -25,14 +29,34 @@ def predict(
     m: Annotated[int, typer.Option(show_default=False, help="Rows of the weight matrix (output features).")] = 0,
     k: Annotated[int, typer.Option(show_default=False, help="Columns of the weight matrix (input features).")] = 0,
     n: Annotated[int, typer.Option(show_default=False, help="Tokens in flight: batch x tokens per step.")] = 0,
-    sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help=f"Fraction of zero weights, 0 to 1; {USUAL_SPARSITY}, or a pattern kernel's own, by default."
+        ),
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option(help="Weights pruned to a pattern, which sets the sparsity: 2:4, 4:6, 6:8 or 8:10.")
+    ] = "",
     kernel: Annotated[str, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = "",
     launch: Annotated[str, typer.Option(help="stream, or graph: replayed from a CUDA graph.")] = Launch.STREAM.value,
     cache: Annotated[
         str, typer.Option(help="cold: every byte from device memory; warm: called in a loop, as in a benchmark.")
     ] = Cache.COLD.value,
+    activations: Annotated[
+        str,
+        typer.Option(
+            help="fp16: kernels of less than 16 bits quantise them in a launch before; quantised: they come so."
+        ),
+    ] = Activations.FP16.value,
     split_k: Annotated[
         int | None, typer.Option("--split-k", help="Ways to share K among blocks; the kernel's own choice by default.")
+    ] = None,
+    speedup: Annotated[
+        float | None,
+        typer.Option(
+            help="Ask the other way: which sparsity, N and DRAM bandwidth make a kernel so much faster than dense."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     input_csv: Annotated[
@@ -40,7 +64,7 @@ def predict(
         typer.Option(
             "--input",
             help="CSV with columns gpu, m, k, n, sparsity, kernel and, where wanted, launch (stream), cache (cold), "
-            "split_k (the kernel's own).",
+            "activations (fp16), split_k (the kernel's own).",
         ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
@@ -51,8 +75,12 @@ def predict(
         _predict_table(*files)
         return
     refuse_missing("--gpu a100-80gb --m 36864 --k 9216 --n 8", gpu=gpu, m=m, k=k, n=n)
-    how = {"launch": launch, "cache": cache, "split_k": split_k}
-    _predict_one(gpu, m, k, n, sparsity, kernel, how, as_json)
+    how = {"launch": launch, "cache": cache, "split_k": split_k, "activations": activations}
+    share = asked_sparsity(kernel, sparsity, pattern)
+    if speedup is None:
+        _predict_one(gpu, m, k, n, share, kernel, how, as_json)
+    else:
+        invert(gpu, m, k, n, share, kernel, how, speedup, as_json)
 
 
 def _predict_one(
@@ -63,32 +91,38 @@ def _predict_one(
     from perfmodel.evidence.validation import join_predictions
     from perfmodel.kernels import BASELINE
     from perfmodel.kernels.fits import calibrated
+    from perfmodel.prediction import left_out, predict_all
     from perfmodel.prediction import predict as predict_kernel
-    from perfmodel.prediction import predict_all
 
     record = load_gpu(gpu)
     # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
     if kernel:
-        found = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))]
+        found, refused = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))], {}
     else:
-        found = list(predict_all(record, m, k, n, sparsity, **how))
+        found, refused = list(predict_all(record, m, k, n, sparsity, **how)), left_out(record, n)
     evidence = kernel_evidence(calibrated(BASELINE))
     joined = join_predictions(evidence[evidence["gpu"] == record.key])
-    results = [_row(prediction, joined, (m, k, tokens, sparsity), how) for tokens, prediction in found]
+    results = [
+        _row(prediction, joined, (m, k, tokens, float(prediction.sparsity)), how) for tokens, prediction in found
+    ]
     if as_json:
         question = {"gpu": record.key, "m": m, "k": k, "n": n, "sparsity": sparsity, **how}
-        print(json.dumps({**question, "kernels": results}, indent=2))
+        print(json.dumps({**question, "kernels": results, "refused": refused}, indent=2))
     else:
-        called = f"{record.name}, launched from a {how['launch']}, {how['cache']} cache"
-        _print(called, m, k, n, sparsity, how, results)
+        _print(record, m, k, n, sparsity, how, results)
+        say_left_out(record, refused)
 
 
 def _row(
     prediction: Prediction, joined: pd.DataFrame, product: tuple[int, int, int, float], how: dict[str, Any]
 ) -> dict[str, Any]:
+    from perfmodel.kernels import KERNELS
+
     return {
         "kernel": prediction.kernel,
         "n": product[2],
+        "sparsity": product[3],
+        "change": KERNELS[prediction.kernel].format.change,
         "time_us": float(prediction.time_s) * 1e6,
         "lo_us": float(prediction.lo_s) * 1e6,
         "hi_us": None if prediction.at_least else float(prediction.hi_s) * 1e6,
@@ -109,7 +143,6 @@ def _evidence(
     """The nearest published row, and the model's mean error on rows of this kernel it was not fitted on."""
     from perfmodel.evidence.summary import held_out
     from perfmodel.evidence.validation import nearest_evidence
-    from perfmodel.kernels import KERNELS
 
     (m, k, n, sparsity), kernel, gpu = product, prediction.kernel, prediction.gpu
     asked = {"launch": how["launch"], "resident": bool(prediction.resident)}
@@ -119,8 +152,7 @@ def _evidence(
     scored = joined[(joined["kernel"] == kernel) & (joined["gpu"] == gpu)]
     scored = held_out(scored[~scored["resident"]])
     same_shape = (row["m"], row["k"], row["n"]) == (m, k, n)
-    any_sparsity = not KERNELS[kernel].format.depends_on_sparsity
-    exact = same_shape and (row["sparsity"] == sparsity or any_sparsity)
+    exact = same_shape and not _other_zeros(kernel, float(row["sparsity"]), sparsity)
     called = {"launch": str(row["launch"]), "in_l2": bool(row["resident"]), "split_k": _whole(row["split_k"])}
     exact &= (called["launch"], called["in_l2"]) == tuple(asked.values())
     exact &= how["split_k"] in (None, called["split_k"])
@@ -139,15 +171,26 @@ def _evidence(
     }
 
 
+def _other_zeros(kernel: str, sparsity: float, asked: float) -> bool:
+    """Whether the kernel's time depends on the sparsity, and this is another one than ``asked``."""
+    from perfmodel.kernels import KERNELS
+    from perfmodel.kernels.base import PATTERN_TOLERANCE
+
+    model = KERNELS[kernel]
+    if model.patterns:
+        return abs(sparsity - asked) >= PATTERN_TOLERANCE
+    return model.format.depends_on_sparsity and sparsity != asked
+
+
 def _whole(number: float) -> int | None:
     return None if math.isnan(number) else int(number)
 
 
 def _print(
-    gpu: str, m: int, k: int, n: int, sparsity: float, how: dict[str, Any], results: list[dict[str, Any]]
+    gpu: Gpu, m: int, k: int, n: int, sparsity: float, how: dict[str, Any], results: list[dict[str, Any]]
 ) -> None:
     headline(_fastest(results))
-    say(f"{m} x {k}, N = {n}, sparsity {sparsity:g}, {gpu}")
+    say(f"{m} x {k}, N = {n}, sparsity {sparsity:.3g}, {gpu.name}, {called(how)}")
     far = [row["kernel"] for row in results if row["measured"] and row["extrapolated"]]
     if far:
         which = ", ".join(far) if len(far) < sum(row["measured"] for row in results) else "all measured kernels"
@@ -158,6 +201,7 @@ def _print(
         "90 % interval",
         "vs dense",
         "DRAM [MB]",
+        "weights",
         "bound by",
         "nearest evidence: our error",
     )
@@ -166,12 +210,13 @@ def _print(
             row["kernel"],
             *_times(row),
             f"{row['dram_bytes'] / 1e6:.1f}",
+            weights_words(row["kernel"], row["sparsity"]),
             row["bound"],
-            _evidence_words(row, m, k, n, sparsity, how),
+            _evidence_words(row, m, k, n, how),
         )
         for row in results
     ]
-    print_table(header, rows, text=("kernel", "bound by", header[-1]))
+    print_table(header, rows, text=("kernel", "weights", "bound by", header[-1]))
 
 
 def _times(row: dict[str, Any]) -> tuple[str, str, str]:
@@ -216,10 +261,8 @@ def _first(ranked: list[dict[str, Any]]) -> str:
     return f"{best['kernel']} is the fastest {gain}"
 
 
-def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float, how: dict[str, Any]) -> str:
+def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, how: dict[str, Any]) -> str:
     """Measured time and our error there, and in what that row differs from the question."""
-    from perfmodel.kernels import KERNELS
-
     found = row["evidence"]
     padded = f"N padded to {row['n']}; " if row["n"] != n else ""
     if found is None:
@@ -230,8 +273,7 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, sparsity: float
     other = {
         f"{found['m']} x {found['k']}": (found["m"], found["k"]) != (m, k),
         f"N = {found['n']}": found["n"] != row["n"],
-        f"sparsity {found['sparsity']:g}": found["sparsity"] != sparsity
-        and KERNELS[row["kernel"]].format.depends_on_sparsity,
+        f"sparsity {found['sparsity']:g}": _other_zeros(row["kernel"], found["sparsity"], row["sparsity"]),
         f"split-K {found['split_k']}": how["split_k"] not in (None, found["split_k"]),
         f"launched from a {found['launch']}": found["launch"] != how["launch"],
         "weights in the L2" if found["in_l2"] else "weights in memory": found["in_l2"] != row["in_l2"],
@@ -250,22 +292,40 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
         numbers={"m": SIZE, "k": SIZE, "n": SIZE, "sparsity": FRACTION},
         names={"gpu": load_gpu, "kernel": kernel_model},
         optional={"split_k": SIZE_OR_EMPTY},
-        choices={"launch": tuple(Launch), "cache": tuple(Cache)},
+        choices={"launch": tuple(Launch), "cache": tuple(Cache), "activations": tuple(Activations)},
     )
-    _check_tokens(input_csv, rows)
+    _check_products(input_csv, rows)
     predicted = predict_table(rows)
     table = beside(rows, predicted, input_csv, output_csv)
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)
 
 
-def _check_tokens(path: Path, rows: pd.DataFrame) -> None:
+def _check_products(path: Path, rows: pd.DataFrame) -> None:
+    """Refuse the first row whose kernel does not run on its GPU, or takes no such N or sparsity."""
+    from perfmodel.catalog import load_gpu
     from perfmodel.kernels import kernel_model
-    from perfmodel.prediction import check_tokens
 
-    for kernel, n in rows[["kernel", "n"]].drop_duplicates().itertuples(index=False):
-        try:
-            check_tokens(kernel_model(kernel), n)
-        except ValueError as error:
-            row = int(((rows["kernel"] == kernel) & (rows["n"] == n)).to_numpy().argmax())
-            raise InputError(f"{path}: line {row + 2}: {error}") from None
+    broken: dict[int, str] = {}
+    for (gpu, kernel), group in rows.groupby(["gpu", "kernel"], sort=False):
+        products = group["n"].to_numpy(), group["sparsity"].to_numpy()
+        model, card = kernel_model(str(kernel)), load_gpu(str(gpu))
+        if _refusal(model, card, *products) is None:
+            continue
+        for row, *product in zip(group.index, *products, strict=True):
+            if (sentence := _refusal(model, card, *product)) is not None:
+                broken[int(row)] = sentence
+                break
+    if broken:
+        row = min(broken)
+        raise InputError(f"{path}: line {row + 2}: {broken[row]}")
+
+
+def _refusal(model: KernelModel, gpu: Gpu, n: Any, sparsity: Any) -> str | None:
+    from perfmodel.prediction import check_product
+
+    try:
+        check_product(model, gpu, n, sparsity)
+    except ValueError as error:
+        return str(error)
+    return None
