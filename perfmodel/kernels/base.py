@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog.specs import LARGEST_SIZE, Bound, Gpu, Precision
-from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
+from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, check_sparsity
 from perfmodel.kernels.call import FIRST_CALL, Call
 from perfmodel.kernels.machine import Array, Machine, Number
 from perfmodel.units import FP16_BYTES
@@ -186,6 +186,22 @@ class KernelModel(ABC):
     @abstractmethod
     def time(self, machine: Machine, shape: Shape, p: Any, call: Call = FIRST_CALL) -> KernelTime:
         """Predict the time of ``shape`` on ``machine`` with the free parameters ``p``, called as ``call`` says."""
+
+
+def check_pattern(model: KernelModel, sparsity: ArrayLike) -> None:
+    """Refuse sparsities that are not those of the kernel's pattern.
+
+    Raises
+    ------
+    ValueError
+        Names the kernel, the value and the sparsities of its patterns.
+    """
+    shares = np.atleast_1d(np.asarray(sparsity, dtype=np.float64))
+    wrong = np.flatnonzero(~np.atleast_1d(model.takes_sparsity(shares)))
+    if wrong.size:
+        names = {share: name for name, share in PATTERNS.items()}
+        own = " or ".join(f"{share:.3g} ({names[share]})" for share in model.patterns)
+        raise ValueError(f"{model.name} takes the sparsity of its pattern, {own}, got {shares.flat[wrong[0]]:g}")
 
 
 def overlap(first: Number, second: Number, sharpness: int) -> Number:
