@@ -29,8 +29,8 @@ def invert(
     ValueError
         If the speed-up is no number above 0, or the kernel cannot run the product.
     """
-    from perfmodel.analysis import MOST_TOKENS
     from perfmodel.catalog import load_gpu
+    from perfmodel.inverse import MOST_TOKENS
     from perfmodel.kernels import BASELINE, KERNELS, kernel_model
     from perfmodel.prediction import left_out
 
@@ -69,7 +69,7 @@ def _inverse(
     model: KernelModel, gpu: Gpu, product: dict[str, Any], sparsity: float, how: dict[str, Any], speedup: float
 ) -> dict[str, Any]:
     """Answers for one kernel; None stands for never, and for all that is unknown where only a bound of the time is."""
-    from perfmodel.analysis import (
+    from perfmodel.inverse import (
         bandwidths_for_speedup,
         product_speedup,
         sparsity_for_speedup,

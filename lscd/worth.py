@@ -107,7 +107,9 @@ def _gain(rival: Rival, at: AtBatch, verb: str) -> str:
     """``FP8 is 1.6x dense (1.5-1.7)``."""
     value, low, high = rival.speedup_over(at.dense)
     dense = " dense" if verb else ""
-    return " ".join(part for part in (plain_title(rival), verb) if part) + f" {value:.1f}x{dense} ({low:.1f}-{high:.1f})"
+    return (
+        " ".join(part for part in (plain_title(rival), verb) if part) + f" {value:.1f}x{dense} ({low:.1f}-{high:.1f})"
+    )
 
 
 def plain_title(rival: Rival) -> str:
@@ -141,7 +143,9 @@ def _needs(found: Worth) -> str:
     if never:
         parts.append(f"{'n' if words else 'N'}o sparsity up to {HIGHEST_SPARSITY:.0%} overtakes {' or '.join(never)}")
     if found.needed_bandwidth is not None:
-        parts.append(f"at {found.sparsity:.0%} it would pay from {found.needed_bandwidth / TERA:.1f} TB/s down, all else equal")
+        parts.append(
+            f"at {found.sparsity:.0%} it would pay from {found.needed_bandwidth / TERA:.1f} TB/s down, all else equal"
+        )
     return "; ".join(parts) + "." if parts else ""
 
 

@@ -20,7 +20,6 @@ from perfmodel.kernels.call import FIRST_CALL, Call
 from perfmodel.kernels.machine import Array, Machine, Number
 from perfmodel.units import FP16_BYTES
 
-
 PATTERN_TOLERANCE = 5e-3  # 0.33 is the third that 4:6 drops
 _REMEDIES = {
     Precision.FP16: "",

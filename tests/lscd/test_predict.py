@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lscd.cli import app
 from lscd.errors import InputError
-from perfmodel.analysis import (
+from perfmodel.inverse import (
     bandwidth_for_speedup,
     bandwidths_for_speedup,
     product_speedup,
