@@ -49,7 +49,7 @@ def worth(
     if as_json:
         print(json.dumps(as_dict(found), indent=2))
     else:
-        _print(found)
+        _print(found, names)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -179,9 +179,11 @@ def _rival(rival: Rival, at: AtBatch) -> dict[str, Any]:
     return {name: getattr(rival, name) for name in names} | {"speedup_vs_dense": gain}
 
 
-def _print(found: Worth) -> None:
+def _print(found: Worth, only: list[str]) -> None:
     headline(answer(found))
     say(_notes(found))
+    if only:
+        say(f"Compared with dense: {', '.join(only)}, and nothing else.")
     words = ("", "kernel", "evidence")
     rows = []
     for at in found.batches:
@@ -218,7 +220,9 @@ def _evidence(rival: Rival) -> list[str]:
 def _notes(found: Worth) -> str:
     cards = f"{found.gpus} x {found.gpu}"
     return (
-        f"{found.model} on {cards}, pruned to {found.sparsity:.0%}, {found.input_len} + {found.output_len} tokens; a decoding "
-        "step with graphs, the products on one kernel and everything else alike. Bests are the fastest that fit, of kernels "
+        f"{found.model} on {cards}, pruned to {found.sparsity:.0%}, {found.input_len} + {found.output_len} tokens; a "
+        "decoding "
+        "step with graphs, the products on one kernel and everything else alike. Bests are the fastest that fit, of "
+        "kernels "
         "that somebody has measured; the verdict is that of the batch at which sparse does best."
     )

@@ -1,7 +1,7 @@
 """Questions asked of the models as a whole: where does sparse begin to pay, what matters, what would it take?
 
-Crossover surfaces, Pareto fronts of any table, global sensitivity by Sobol indices. All of them call the same vectorised
-models as a sweep. The inverse questions of one product are those of `perfmodel.inverse`.
+Crossover surfaces, Pareto fronts of any table, global sensitivity by Sobol indices. All of them call the same
+vectorised models as a sweep. The inverse questions of one product are those of `perfmodel.inverse`.
 """
 
 from __future__ import annotations

@@ -265,8 +265,8 @@ def choose(
     check_split(record, gpus)
     competing = rivals(formats, lossless_only, unmeasured)
     if kernels:
-        wanted = {kernel_model(name).name for name in kernels} | {BASELINE}
-        competing = [model for model in competing if model.name in wanted]
+        _check_competing(kernels, competing, card)
+        competing = [model for model in competing if model.name in {*kernels, BASELINE}]
     running = [model for model in competing if model.refusal(card) is None]
     if not running:
         raise ValueError(competing[0].refusal(card) if competing else f"nothing is known of {', '.join(kernels)}")
@@ -276,6 +276,18 @@ def choose(
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
     found = _all_candidates(running, card, matrices, batch, share, launch)
     return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
+
+
+def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], gpu: Gpu) -> None:
+    """Refuse kernels that were asked for and cannot take part: unknown, bounds, not measured, or not on ``gpu``."""
+    able = {model.name for model in competing}
+    for name in kernels:
+        model = kernel_model(name)
+        if (refusal := model.refusal(gpu)) is not None:
+            raise ValueError(refusal)
+        if name not in able:
+            why = "only a bound of it is known" if name in BOUNDED else "nobody has measured it"
+            raise ValueError(f"kernel {name!r} takes no part: {why}")
 
 
 def _all_candidates(

@@ -1,4 +1,4 @@
-"""Which sparsity, how many tokens, which memory make a kernel so much faster than dense? Root finding on one product."""
+"""Which sparsity, how many tokens, which memory make a kernel so much faster than dense? Roots on one product."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Is pruning worth it? Sparse kernels against the rivals that keep all weights, over the batch, with a verdict.
 
-A decoding step of a model is the same for all but its products: attention, small kernels and all-reduces are those of an
-engine that replays graphs and reads the cache in parallel blocks. So a kernel is judged by the whole step with its
-products in place of the dense ones, on whichever matrices pruning touches. Verdicts go by 90 % intervals: "yes" and "no"
-where one side is clearly faster, "tie" where the intervals leave it open. Kernels that nobody measured take no part.
-Kernels that prune and round are shown beside, and judged on their own: they ask for both sacrifices.
+A decoding step of a model is the same for all but its products: attention, small kernels and all-reduces are those of
+an engine that replays graphs and reads the cache in parallel blocks. So a kernel is judged by the whole step with its
+products in place of the dense ones, on whichever matrices pruning touches. Verdicts go by 90 % intervals: "yes" and
+"no" where one side is clearly faster, "tie" where the intervals leave it open. Kernels that nobody measured take no
+part. Kernels that prune and round are shown beside, and judged on their own: they ask for both sacrifices.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from perfmodel.serving.systems import load_system
 MILD_BITS = 8  # a weight rounded to so many loses next to nothing
 ENGINE = "tensorrt-llm"  # whose attention and launches the rest of a step has
 HIGHEST_SPARSITY = 0.95
+SHORTEST_OUTPUT = 2  # tokens of a run that has a decoding step
 STEPS = 12  # halvings of a range: to 0.0001 of sparsity
 SLOWEST_MEMORY = 1 / 16  # of the GPU's own, down to which the memory is looked for with which sparse would pay
 
@@ -176,8 +177,9 @@ class Worth:
 
     @cached_property
     def headline(self) -> AtBatch:
-        """The batch at which sparse does best against what keeps all weights."""
-        return max(self.batches, key=lambda at: at.margin)
+        """The batch at which sparse does best: by its verdict, then by how far it is ahead or behind."""
+        order = [Verdict.NO, Verdict.TIE, Verdict.YES]
+        return max(self.batches, key=lambda at: (order.index(at.verdict), at.margin))
 
     @property
     def verdict(self) -> Verdict:
@@ -222,6 +224,8 @@ def worth(
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     if not batches:
         raise ValueError("batches is empty, needed is at least one")
+    if output_len < SHORTEST_OUTPUT:
+        raise ValueError(f"output_len is {output_len}, allowed is at least {SHORTEST_OUTPUT}: one token takes no step")
     lengths = {"input_len": input_len, "output_len": output_len}
     asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
     found = tuple(at_batch(record, card, batch, sparsity, **asked) for batch in batches)
@@ -265,7 +269,7 @@ def at_batch(
 ) -> AtBatch:  # fmt: skip
     """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
-    lengths: dict[str, Any] = {"input_len": input_len, "output_len": max(output_len, 2)}
+    lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
     run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, launch=Launch.GRAPH, **lengths)
     dense, dense_bytes = choice.dense
     rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)

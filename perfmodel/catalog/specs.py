@@ -356,8 +356,8 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
     """Calibrated parameters of one kernel model and the evidence they came from.
 
     ``mean_absolute_error`` is the relative error on the fitted rows; ``evidence_range`` gives the smallest and largest
-    m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths
-    of the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``; ``at_home`` is the first for
+    m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths of
+    the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``; ``at_home`` is the first for
     each fitted GPU that has enough rows to know. ``own`` names the source and GPU of a user's measurements that took
     part.
     """

@@ -1,7 +1,8 @@
 """Published runs of whole models, their parts where a figure shows them, and what is predicted for each.
 
 Four tables hold throughput: Flash-LLM's own figures (`published_runs`), SpInfer's on two other cards (`spinfer_runs`),
-other systems on the A100 (`outside_runs`), and vLLM with 2:4 (`vllm_runs`). The column ``fitted`` says what takes part in the fit of the systems.
+other systems on the A100 (`outside_runs`), and vLLM with 2:4 (`vllm_runs`). The column ``fitted`` says what takes part
+in the fit of the systems.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def outside_runs() -> pd.DataFrame:
 
 
 def vllm_runs() -> pd.DataFrame:
-    """vLLM with 2:4 and dense 8-bit weights: `data/measured/vllm_two_four.csv`.
+    """Runs of vLLM with 2:4 and dense 8-bit weights: `data/measured/vllm_two_four.csv`.
 
     The host is fitted on dense runs of two cards (`HOST_FIT_GPUS`); none with a pattern takes part.
     """

@@ -153,7 +153,8 @@ class KernelModel(ABC):
             return None
         kind = f"{'2:4 ' if self.sparse_cores else ''}{self.precision.value.upper()}"
         key = f"peak.{self.precision}_{'sparse' if self.sparse_cores else 'tensor'}"
-        return f"{gpu.name} has no {kind} Tensor Cores ({key}), which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
+        remedy = _REMEDIES[self.precision]
+        return f"{gpu.name} has no {kind} Tensor Cores ({key}), which kernel {self.name!r} needs{remedy}"
 
     def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where the kernel can multiply weights of this sparsity: a pattern has its own and no other."""

@@ -74,8 +74,8 @@ class Call:
         Raises
         ------
         ValueError
-            If ``launch``, ``cache`` or ``activations`` is no choice there is, or ``split_k`` no whole number from 1 to 2**40; names the
-            quantity, the value and what is allowed.
+            If ``launch``, ``cache`` or ``activations`` is no choice there is, or ``split_k`` no whole number from 1 to
+            2**40; names the quantity, the value and what is allowed.
         """
         asked = (("launch", launch, Launch), ("cache", cache, Cache), ("activations", activations, Activations))
         for name, value, kind in asked:

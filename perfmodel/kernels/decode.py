@@ -97,7 +97,7 @@ class DecodeKernel(KernelModel):
         busy_s = overlap(memory_s, np.maximum(decode_s, compute_s), OVERLAP_SHARPNESS)
         time_s = latency_s + busy_s + self.reduction_s(machine, shape, call)
         terms = {
-            Bound.MEMORY: memory_s,
+            Bound.MEMORY: np.asarray(memory_s),
             Bound.COMPUTE: np.maximum(decode_s, compute_s),
             Bound.LATENCY: np.broadcast_to(latency_s, time_s.shape),
         }

@@ -10,9 +10,9 @@ INLINE_ECC_SHARE = 15 / 16  # one byte in sixteen of a GDDR card with inline ECC
 SHARE = "share"
 SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
 # FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them. Tensor Cores fed
-# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58, an A100
-# PCIe of 300 W reaches 0.76 at thousands of tokens). Fed from shared memory, as Hopper's: an H100 PCIe of 350 W at 512 to
-# 2,048 tokens. Blackwell was not seen at its limit.
+# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58, an
+# A100 PCIe of 300 W reaches 0.76 at thousands of tokens). Fed from shared memory, as Hopper's: an H100 PCIe of 350 W at
+# 512 to 2,048 tokens. Blackwell was not seen at its limit.
 FLOPS_PER_JOULE = 0.62e12
 FLOPS_PER_JOULE_HOPPER = 1.3e12
 FLOPS_PER_JOULE_AMD = 0.73e12  # one product of hipBLASLt on an MI300X, 3,072 x 10,240 at 3,072 tokens

@@ -13,8 +13,8 @@ from perfmodel.kernels.limits import kept_share, power_flops_per_s, streamed_sha
 Array = NDArray[np.float64]
 Number = float | Array
 
-# Products that a joule pays for, in those of dense FP16 (`limits`), at thousands of tokens on an A100 PCIe, an H100 PCIe
-# and an RTX 4090: INT8 1.9, 2.0, 2.0; FP8 1.85 on the H100; nobody has reported FP4 at a board's limit.
+# Products that a joule pays for, in those of dense FP16 (`limits`), at thousands of tokens on an A100 PCIe, an H100
+# PCIe and an RTX 4090: INT8 1.9, 2.0, 2.0; FP8 1.85 on the H100; nobody has reported FP4 at a board's limit.
 PER_JOULE = {Precision.FP16: 1.0, Precision.FP8: 1.85, Precision.INT8: 1.95, Precision.FP4: 3.7}
 # The same with 2:4 weights, zeros counted: FP16 1.7 and 1.6 on the first two, FP8 3.0 on the H100, INT8 4.0, 3.1, 3.2.
 SPARSE_PER_JOULE = {Precision.FP16: 1.6, Precision.FP8: 3.0, Precision.INT8: 3.4, Precision.FP4: 6.0}

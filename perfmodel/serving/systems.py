@@ -1,11 +1,11 @@
 """Inference systems: which kernel multiplies the pruned matrices, and the few numbers all systems share.
 
 The numbers are global: one set for every model, GPU and number of GPUs. They describe what a kernel model, calibrated
-on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention.
-A product costs what its kernel model says and nothing beyond, sparse or dense: sources disagree on more, and together
+on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention. A
+product costs what its kernel model says and nothing beyond, sparse or dense: sources disagree on more, and together
 they ask for none. The KV cache is read at the rate of any long read, which a share left free comes out at too.
-``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format, ``vllm+NAME`` vLLM.
-vLLM's host plans each step and samples its tokens before the next begins; that is a fit of its own.
+``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format, ``vllm+NAME``
+vLLM. vLLM's host plans each step and samples its tokens before the next begins; that is a fit of its own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from lscd.cli import app
 from lscd.errors import InputError
+from perfmodel.catalog import load_gpu
 from perfmodel.inverse import (
     bandwidth_for_speedup,
     bandwidths_for_speedup,
@@ -20,7 +21,6 @@ from perfmodel.inverse import (
     sparsity_for_speedup,
     tokens_for_speedup,
 )
-from perfmodel.catalog import load_gpu
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.kernels.rivals import STANDINGS, standing
