@@ -89,7 +89,7 @@ class DecodeKernel(KernelModel):
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         streamed_s = call.memory_s(machine, weight_bytes, shape.activation_bytes) / p.bandwidth_efficiency
-        memory_s = overlap(streamed_s, self.walk_s(machine, shape, p), OVERLAP_SHARPNESS)
+        memory_s = np.asarray(overlap(streamed_s, self.walk_s(machine, shape, p), OVERLAP_SHARPNESS))
         cycles = p.cycles_per_weight * self.passes(shape.n) + p.cycles_per_token * np.maximum(shape.n, MMA_TOKENS)
         decode_s = cycles * self.decoded(shape, weight_bytes) / machine.sm_cycles_per_s
         compute_s = machine.tensor_s(2 * shape.weights * shape.n, self.tensor_efficiency)
