@@ -288,8 +288,9 @@ def at_batch(
 def _rival(choice: Choice, kernel: str, span: Span, rest_s: float, memory_bytes: float) -> Rival:
     candidates = [candidate for matrix in choice.free if (candidate := matrix.of(kernel)) is not None]
     model = KERNELS[kernel]
+    zeros = float(model.own_sparsity(choice.sparsity)) if model.format.prunes else 0.0
     return Rival(
-        kernel, model.title, model.format.change, float(model.own_sparsity(choice.sparsity)), span, rest_s,
+        kernel, model.title, model.format.change, zeros, span, rest_s,
         memory_bytes, memory_bytes <= choice.capacity_bytes, any(c.extrapolated for c in candidates),
     )  # fmt: skip
 

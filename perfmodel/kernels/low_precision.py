@@ -33,9 +33,10 @@ from perfmodel.kernels.base import (
     free,
     overlap,
 )
-from perfmodel.kernels.dense import OVERLAP_SHARPNESS, TILE_M, token_tile
+from perfmodel.kernels.dense import OVERLAP_SHARPNESS, token_tile
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES
 
+SHARED_ROWS = 256  # of weights for which inputs are read from the L2 once: a block, or two that share a read
 VALUE_BITS = {Precision.FP16: 16, Precision.FP8: 8, Precision.INT8: 8, Precision.FP4: 4}
 FAMILY = tuple(PATTERNS.values())  # sparsities of 2:4, 4:6, 6:8 and 8:10
 # To fill and drain, of dense products that come quantised: 64 x 64 take 4.6 us on an H100 PCIe.
@@ -112,7 +113,7 @@ class TensorKernel(KernelModel):
         moved = input_bytes + FP16_BYTES * shape.n * shape.m
         streamed_s = call.memory_s(machine, weight_bytes, moved) / p.bandwidth_efficiency
         memory_s = overlap(streamed_s, p.cycles_per_column * k / machine.clock_hz, OVERLAP_SHARPNESS)
-        l2_s = (weight_bytes + input_bytes * ceil_div(shape.m, TILE_M)) / machine.l2_bytes_per_s
+        l2_s = (weight_bytes + input_bytes * ceil_div(shape.m, SHARED_ROWS)) / machine.l2_bytes_per_s
         flops = 2 * shape.m * k * token_tile(shape.n)
         multiplied_s = machine.tensor_s(flops, p.tensor_efficiency, self.precision, sparse=self.sparse_cores)
         compute_s = multiplied_s + p.cycles_per_weight * shape.m * k / machine.sm_cycles_per_s

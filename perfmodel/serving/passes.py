@@ -86,10 +86,6 @@ class Group:
         rows_s = shape.layers * (c.row_s * sequences + extra)
         return self._product_launches_s(n) + launches * c.launch_s + rows_s + moved_s
 
-    def host_s(self, sequences: Array) -> Array:
-        """Seconds of a decoding step in which the GPU waits for the engine's host."""
-        return np.asarray(self.host.step_s + self.host.sequence_s * sequences)
-
     def communication_s(self, n: Array, n_head: Array) -> Array:
         """All-reduces of a pass, and the all-gather of the logits (half of an all-reduce's bytes)."""
         shape = self.model.shape

@@ -268,7 +268,7 @@ def _decode(group: Group, b: Array, prompt: Array, new: Array, stages: Array) ->
     return {
         Part.MATMUL: group.matmul_s(micro, micro),
         Part.ATTENTION: group.decode_attention_s(micro, context),
-        Part.OTHER: group.other_s(micro, micro) + group.host_s(micro),
+        Part.OTHER: group.other_s(micro, micro) + group.host.step_s,
         Part.COMMUNICATION: group.communication_s(micro, micro) + _handover_s(group, micro, stages),
     }
 

@@ -54,11 +54,10 @@ class HostParameters:
     """Free parameters of an engine whose host works between the steps, the same for all models and GPUs."""
 
     step_s: float = free(2e-3, 0.0, 2e-2, "seconds of a decoding step in which the GPU waits for the host")
-    sequence_s: float = free(2e-5, 0.0, 2e-4, "further seconds for each sequence")
     prefill_s: float = free(4e-2, 0.0, 2e-1, "seconds that the host needs to launch and end a prefill, at least")
 
 
-NO_HOST = HostParameters(0.0, 0.0, 0.0)
+NO_HOST = HostParameters(0.0, 0.0)
 
 
 def calibrated_host(name: str | None) -> HostParameters:
