@@ -33,10 +33,10 @@ from perfmodel.kernels.base import (
     free,
     overlap,
 )
-from perfmodel.kernels.dense import OVERLAP_SHARPNESS, token_tile
+from perfmodel.kernels.dense import OVERLAP_SHARPNESS, TILE_M, token_tile
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES
 
-SHARED_ROWS = 256  # of weights for which inputs are read from the L2 once: a block, or two that share a read
+PAIRED_FROM = 4096.0  # FP16 FLOP per clock and SM beyond which SMs work in pairs on taller tiles: Blackwell's 8,192
 VALUE_BITS = {Precision.FP16: 16, Precision.FP8: 8, Precision.INT8: 8, Precision.FP4: 4}
 FAMILY = tuple(PATTERNS.values())  # sparsities of 2:4, 4:6, 6:8 and 8:10
 # To fill and drain, of dense products that come quantised: 64 x 64 take 4.6 us on an H100 PCIe.
@@ -81,6 +81,11 @@ class PatternParameters(TensorParameters):
     latency_cycles: float = free(1e4, 7e3, 4e4, "SM cycles to fill and drain the pipeline, beside the launch")
 
 
+def shared_rows(machine: Machine) -> Array:
+    """Rows of weights for which the inputs are read from the L2 once: the faster the Tensor Cores, the taller a tile."""
+    return TILE_M * np.maximum(machine.tensor_flops_per_s / machine.sm_cycles_per_s / PAIRED_FROM, 1.0)
+
+
 class TensorKernel(KernelModel):
     """Stored weights straight into the Tensor Cores.
 
@@ -113,7 +118,7 @@ class TensorKernel(KernelModel):
         moved = input_bytes + FP16_BYTES * shape.n * shape.m
         streamed_s = call.memory_s(machine, weight_bytes, moved) / p.bandwidth_efficiency
         memory_s = overlap(streamed_s, p.cycles_per_column * k / machine.clock_hz, OVERLAP_SHARPNESS)
-        l2_s = (weight_bytes + input_bytes * ceil_div(shape.m, SHARED_ROWS)) / machine.l2_bytes_per_s
+        l2_s = (weight_bytes + input_bytes * ceil_div(shape.m, shared_rows(machine))) / machine.l2_bytes_per_s
         flops = 2 * shape.m * k * token_tile(shape.n)
         multiplied_s = machine.tensor_s(flops, p.tensor_efficiency, self.precision, sparse=self.sparse_cores)
         compute_s = multiplied_s + p.cycles_per_weight * shape.m * k / machine.sm_cycles_per_s

@@ -125,7 +125,7 @@ ROUNDED = {"opt-2.7b": 5e7, "opt-6.7b": 5e7, "opt-13b": 5e8, "opt-30b": 5e8, "op
 
 def test_the_catalogue_is_complete() -> None:
     assert set(gpu_names()) == set(DATASHEET)
-    assert len(model_names()) == 17
+    assert len(model_names()) == 21
 
 
 @pytest.mark.parametrize("name", gpu_names())
