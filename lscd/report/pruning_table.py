@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.kernels import KERNELS
-from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.kernels.rivals import rivals
 from perfmodel.prediction import predict
 
 TABLE = "measured/minilm/pruning_quality.csv"
@@ -51,9 +51,9 @@ def trade_off(gpus: tuple[str, ...] = DEFAULT_GPUS) -> pd.DataFrame:
 
 
 def _fastest(gpu: str, sparsity: NDArray[np.float64]) -> pd.DataFrame:
-    """The fastest measured kernel that keeps FP16 values, at each sparsity."""
+    """The fastest measured kernel for zeros anywhere that keeps FP16 values, at each sparsity."""
     record = load_gpu(gpu)
-    exact = [name for name, model in KERNELS.items() if model.format.lossless and name not in unmeasured_kernels()]
+    exact = [model.name for model in rivals() if model.format.lossless and not model.patterns]
     found = [
         predict(name, record, *LARGE_MATRIX, TOKENS, sparsity)
         for name in exact
