@@ -137,8 +137,7 @@ def kernel_times(view: View) -> Chart:
         f"Fastest of those that somebody has measured is {best['title']} ({best['standing']}) with "
         f"{best['time_us']:,.1f} us{tie}; cuBLAS takes {dense:,.1f} us. Black circle: lossless. Blue square: rounded. "
         "Orange triangle: pruned. Pink diamond: both. Pale: never measured. Line: 90 % interval. → bar cut. * outside "
-        "the "
-        "evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
+        "the evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
 

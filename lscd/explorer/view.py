@@ -24,7 +24,7 @@ from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.serving.transformer import layer_matrices
 from perfmodel.units import GIGA, MICRO
-from perfmodel.worth import AtBatch, at_batch
+from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, at_batch
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
@@ -58,9 +58,14 @@ class View:
         return change(load_system(self.system), self.state.sparsity)
 
     @cached_property
-    def worth(self) -> AtBatch:
-        """Sparse kernels against those that keep all weights, with a verdict: as `lscd worth` at this batch."""
+    def worth(self) -> AtBatch | None:
+        """Sparse kernels against those that keep all weights, with a verdict: as `lscd worth` at this batch.
+
+        None where there is no decoding step to judge.
+        """
         s = self.state
+        if s.output_len < SHORTEST_OUTPUT:
+            return None
         asked = {"gpus": s.gpus, "input_len": s.input_len, "output_len": s.output_len}
         return at_batch(load_model(s.model), load_gpu(s.gpu), s.batch, s.sparsity, kernels=(), **asked)
 

@@ -67,6 +67,8 @@ def has_pattern(system: str) -> bool:
 def _worth(view: View) -> Fact:
     """The verdict of `lscd worth` at the chosen batch, in its words."""
     at = view.worth
+    if at is None:
+        return Fact("worth", "Worth it", "–", "one token takes no decoding step, which the verdict is about")
     good = {Verdict.YES: True, Verdict.NO: False, Verdict.TIE: None}[at.verdict]
     return Fact("worth", "Worth it", str(at.verdict), f"at {view.state.sparsity:.0%} zeros, {_compared(at)}", good=good)
 

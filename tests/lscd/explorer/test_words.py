@@ -57,3 +57,8 @@ def test_a_format_that_does_not_pay_in_bytes_is_kept_dense_in_words() -> None:
     assert "weights rounded (the slider does not apply to it)" in words.question(
         view(State(system="fastertransformer+int8"))
     )
+
+
+def test_a_single_token_has_no_verdict() -> None:
+    assert facts(State(output_len=1))["worth"].value == "–"
+    assert facts(State(output_len=2))["worth"].value in {"yes", "no", "tie"}
