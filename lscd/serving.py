@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
 SYSTEM_HELP = (
-    "flash-llm, fastertransformer, deepspeed, lmdeploy, tensorrt-llm, vllm, or fastertransformer+NAME, vllm+NAME with a "
-    "kernel or a format (`lscd kernels list`, `lscd formats`)."
+    "flash-llm, fastertransformer, deepspeed, lmdeploy, tensorrt-llm, vllm, or fastertransformer+NAME, vllm+NAME with "
+    "a kernel or a format (`lscd kernels list`, `lscd formats`)."
 )
 JSON_HELP = "Print JSON instead of a table."
 

@@ -10,7 +10,17 @@ from lscd.report.kernels import TITLES, held_out_of_fig9
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE
 from perfmodel.evidence.speedups import boxplot_shapes
-from perfmodel.evidence.summary import GOALS, flash_llm_break_evens, held_out, kernel_summary, second_sources, verdicts
+from perfmodel.evidence.summary import (
+    GOALS,
+    MEASURED_ROWS,
+    PAIRS,
+    TWO_FOUR_ROWS,
+    flash_llm_break_evens,
+    held_out,
+    kernel_summary,
+    second_sources,
+    verdicts,
+)
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import crossovers, error_statistics, row_kinds
 from perfmodel.kernels import BOUNDED
@@ -33,14 +43,15 @@ def summary(context: Context) -> Exhibit:
     answered = verdicts(context.joined)
     judged = table.drop(index=list(BOUNDED))
     worst = judged["worst_mean"].idxmax()
-    winners, pairs = answered["right"].iloc[0], answered["right"].iloc[2]
+    rows, patterns, pairs = (answered.loc[name] for name in (MEASURED_ROWS, TWO_FOUR_ROWS, PAIRS))
     return Exhibit(
         name="validation_summary",
         title="Every kernel in a line",
         finding=(
-            f"Who is faster than dense is right in {percent(winners)} of {answered['cases'].iloc[0]:,.0f} measured "
-            f"rows that differ by more than 5 %, and which of two kernels is ahead in {percent(pairs)} of "
-            f"{answered['cases'].iloc[2]:,.0f} published pairs. The farthest off is {TITLES[worst]} on "
+            f"Who is faster than dense is right in {percent(rows['right'])} of {rows['cases']:,.0f} measured rows that "
+            f"differ by more than 5 %, whether 2:4 is in {percent(patterns['right'])} of {patterns['cases']:,.0f}, and "
+            f"which of two kernels is ahead in {percent(pairs['right'])} of {pairs['cases']:,.0f} published pairs. The "
+            f"farthest off is {TITLES[worst]} on "
             f"{judged['worst'][worst]}: {percent(judged['worst_mean'][worst], 0)} on average."
         ),
         evidence=(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = list(KERNELS)
+# Questions of `verdicts`.
+MEASURED_ROWS, TWO_FOUR_ROWS = "faster than dense, measured rows", "2:4 faster than dense of its precision"
+MILD_ROWS = "4:6, 6:8, 8:10 faster than dense of their precision"
+PUBLISHED_SPEEDUPS, PAIRS = "faster than dense, published speed-ups", "which of two kernels of one source"
 TWO_FOUR = 0.5  # its sparsity
 # The goals this suite set itself for rows it was not fitted on.
 GOALS = {"cublas": 0.025, "flash-llm": 0.02, "sparta": 0.055, "sputnik": 0.10}
@@ -133,11 +137,11 @@ def verdicts(joined: pd.DataFrame) -> pd.DataFrame:
     pattern = rows["kernel"].isin([name for name, model in KERNELS.items() if model.patterns])
     half = rows["sparsity"] == TWO_FOUR
     asked = {
-        "faster than dense, measured rows": rows[~pattern],
-        "2:4 faster than dense of its precision": rows[pattern & half],
-        "4:6, 6:8, 8:10 faster than dense of their precision": rows[pattern & ~half],
-        "faster than dense, published speed-ups": medians,
-        "which of two kernels of one source": head_to_head(second_sources()),
+        MEASURED_ROWS: rows[~pattern],
+        TWO_FOUR_ROWS: rows[pattern & half],
+        MILD_ROWS: rows[pattern & ~half],
+        PUBLISHED_SPEEDUPS: medians,
+        PAIRS: head_to_head(second_sources()),
     }
     return pd.DataFrame.from_dict(
         {name: {"cases": len(pairs), "right": same_winner(pairs).mean()} for name, pairs in asked.items()},

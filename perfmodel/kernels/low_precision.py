@@ -82,7 +82,7 @@ class PatternParameters(TensorParameters):
 
 
 def shared_rows(machine: Machine) -> Array:
-    """Rows of weights for which the inputs are read from the L2 once: the faster the Tensor Cores, the taller a tile."""
+    """Rows of weights for which inputs are read from the L2 once: the faster the Tensor Cores, the taller a tile."""
     return TILE_M * np.maximum(machine.tensor_flops_per_s / machine.sm_cycles_per_s / PAIRED_FROM, 1.0)
 
 
