@@ -221,8 +221,6 @@ def _notes(found: Worth) -> str:
     cards = f"{found.gpus} x {found.gpu}"
     return (
         f"{found.model} on {cards}, pruned to {found.sparsity:.0%}, {found.input_len} + {found.output_len} tokens; a "
-        "decoding "
-        "step with graphs, the products on one kernel and everything else alike. Bests are the fastest that fit, of "
-        "kernels "
-        "that somebody has measured; the verdict is that of the batch at which sparse does best."
+        "decoding step with graphs, the products on one kernel and everything else alike. Bests are the fastest that "
+        "fit, of kernels that somebody has measured; the verdict is that of the batch at which sparse does best."
     )

@@ -136,8 +136,8 @@ def kernel_times(view: View) -> Chart:
     words = (
         f"Fastest of those that somebody has measured is {best['title']} ({best['standing']}) with "
         f"{best['time_us']:,.1f} us{tie}; cuBLAS takes {dense:,.1f} us. Black circle: lossless. Blue square: rounded. "
-        "Orange triangle: pruned. Pink diamond: both. Pale: never measured. Line: 90 % interval. → bar cut. * outside "
-        "the evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
+        "Orange triangle: pruned. Pink diamond: both. Pale: never measured. Line: 90 % interval. → bar cut. * "
+        "outside the evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
     )
     return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
 
@@ -245,8 +245,8 @@ def throughput(view: View) -> Chart:
     ]
     layers[2]["transform"] = [{"filter": "datum.fits"}]
     words = (
-        f"At batch {view.state.batch}: {float(view.run.tokens_per_gpu_s):,.1f} tokens per GPU-second. "
-        "Hollow: does not fit into memory."
+        f"At batch {view.state.batch}: {float(view.run.tokens_per_gpu_s):,.1f} tokens per GPU-second. Hollow: does "
+        "not fit into memory."
     )
     return _chart("throughput", words, HEIGHT, layers, data=_values(table))
 
@@ -288,10 +288,10 @@ def speedups(view: View) -> Chart:
         _layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
     ]
     words = (
-        f"A kernel pays above the line at 1, and is worth it above the blue one: {whole['title'].iloc[0]}, the fastest "
-        "that keeps all weights. Diamonds: kernels of a pattern, which take its sparsity and no other. Shaded: some "
-        f"published model keeps its accuracy, up to {one_shot:.0%} in one shot, {retrained:.0%} with retraining. "
-        "Dashed upright: the chosen sparsity."
+        f"A kernel pays above the line at 1, and is worth it above the blue one: {whole['title'].iloc[0]}, the "
+        "fastest that keeps all weights. Diamonds: kernels of a pattern, which take its sparsity and no other. "
+        f"Shaded: some published model keeps its accuracy, up to {one_shot:.0%} in one shot, {retrained:.0%} with "
+        "retraining. Dashed upright: the chosen sparsity."
     )
     return _chart("speedups", words, HEIGHT, layers)
 

@@ -46,14 +46,14 @@ def speedup_maps(context: Context) -> Exhibit:
         name="speedup_maps",
         title="Where Flash-LLM beats dense",
         finding=(
-            f"At 16 tokens Flash-LLM beats dense from these sparsities on: {listed}. At 80 % sparsity it does so up to "
-            f"this many tokens on the map: {ends}. Faster memory moves the border to the right, for the work on the "
-            "chip stays."
+            f"At 16 tokens Flash-LLM beats dense from these sparsities on: {listed}. At 80 % sparsity it does so up "
+            f"to this many tokens on the map: {ends}. Faster memory moves the border to the right, for the work on "
+            "the chip stays."
         ),
         evidence=(
-            "Geometric mean over the 12 OPT shapes of Fig 9. Only the A100 at N = 8 to 32 is within the evidence; the "
-            "rest follows from datasheets. Dotted: sparsity up to which published pruning keeps accuracy, one-shot and "
-            "retrained."
+            "Geometric mean over the 12 OPT shapes of Fig 9. Only the A100 at N = 8 to 32 is within the evidence; "
+            "the rest follows from datasheets. Dotted: sparsity up to which published pruning keeps accuracy, "
+            "one-shot and retrained."
         ),
         sources=("flash-llm-fig9",),
         table=table,
@@ -84,19 +84,14 @@ def rivals_by_gpu(context: Context) -> Exhibit:
         title="Sparse against quantised, GPU by GPU",
         finding=(
             f"At {percent(LEVEL, 0)} sparsity and N = {LEVEL_TOKENS} the best kernel that prunes is ahead of the best "
-            "that rounds "
-            f"on {ahead} of {len(by_change)} GPUs, one that does both on {both}. Pruning alone gains most on "
-            f"{sparse.idxmax()} "
-            f"({sparse.max():.1f}x dense), least on {sparse.idxmin()} ({sparse.min():.1f}x): decoding is paid per SM, "
-            "so it hides "
-            "where memory is slow."
+            f"that rounds on {ahead} of {len(by_change)} GPUs, one that does both on {both}. Pruning alone gains most "
+            f"on {sparse.idxmax()} ({sparse.max():.1f}x dense), least on {sparse.idxmin()} ({sparse.min():.1f}x): "
+            "decoding is paid per SM, so it hides where memory is slow."
         ),
         evidence=(
             f"One layer of {LAYER_OF}, products replayed from a graph; of each kind the fastest kernel that somebody "
-            "has "
-            "measured, patterns at their own sparsity. Whiskers: 90 %. Quantised kernels change the weights, sparse "
-            "ones "
-            "drop them: compare accuracy too."
+            "has measured, patterns at their own sparsity. Whiskers: 90 %. Quantised kernels change the weights, "
+            "sparse ones drop them: compare accuracy too."
         ),
         sources=(
             "flash-llm-fig9",

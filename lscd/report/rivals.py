@@ -53,17 +53,15 @@ def overtakes(context: Context) -> Exhibit:
         title="From which sparsity does sparse overtake FP8, NVFP4 and INT4?",
         finding=(
             f"At {TOKENS} tokens the best sparse kernel overtakes FP8 from {_words(reached[0])} to "
-            f"{_words(reached[-1])}, and "
-            f"nowhere up to {percent(SPARSITIES[-1], 0)} on {_listed(nowhere['fp8'])}. INT4 is overtaken from "
-            f"{percent(min(of_int4), 0)} at best, and nowhere on {len(nowhere['int4'])} of {len(able)} GPUs. The less a GPU's memory "
-            "brings to each SM, the more pruning buys."
+            f"{_words(reached[-1])}, and nowhere up to {percent(SPARSITIES[-1], 0)} on {_listed(nowhere['fp8'])}. "
+            f"INT4 is overtaken from {percent(min(of_int4), 0)} at best, and nowhere on {len(nowhere['int4'])} of "
+            f"{len(able)} GPUs. The less a GPU's memory brings to each SM, the more pruning buys."
         ),
         evidence=(
             f"One layer of {LAYER_OF}, products replayed from a graph; GPUs from little to much memory rate for each "
-            "SM. "
-            "Sparse: the fastest measured kernel for zeros anywhere. Both sides are predictions; both are within their "
-            f"evidence on {_listed(sorted({each.gpu for each in found if not each.extrapolated})) or 'no GPU'} only. "
-            "FP8 and NVFP4 quantise the activations in a launch of their own."
+            "SM. Sparse: the fastest measured kernel for zeros anywhere. Both sides are predictions; both are within "
+            f"their evidence on {_listed(sorted({each.gpu for each in found if not each.extrapolated})) or 'no GPU'} "
+            "only. FP8 and NVFP4 quantise the activations in a launch of their own."
         ),
         sources=SOURCES,
         table=table,
@@ -102,15 +100,13 @@ def winner_map(context: Context) -> Exhibit:
         title="Who is fastest where?",
         finding=(
             f"A kernel that prunes is predicted the fastest at this share of the map: {listed}. By its interval it is "
-            "clearly "
-            f"so at {percent(sure.min(), 0)} to {percent(sure.max(), 0)}, and without rounding too it wins at "
+            f"clearly so at {percent(sure.min(), 0)} to {percent(sure.max(), 0)}, and without rounding too it wins at "
             f"{percent(plain.min(), 0)} to {percent(plain.max(), 0)}."
         ),
         evidence=(
-            f"One layer of {LAYER_OF}, products replayed from a graph, all kernels that somebody has measured and that "
-            "the "
-            "GPU runs; patterns from their own sparsity on. Hatched: the winner is outside its evidence there, by GPU, "
-            "tokens, sparsity or size."
+            f"One layer of {LAYER_OF}, products replayed from a graph, all kernels that somebody has measured and "
+            "that the GPU runs; patterns from their own sparsity on. Hatched: the winner is outside its evidence "
+            "there, by GPU, tokens, sparsity or size."
         ),
         sources=(*SOURCES, "quant-llm-figures", "slidesparse"),
         table=table,
@@ -134,13 +130,11 @@ def two_four(context: Context) -> Exhibit:
         finding=(
             f"Median over a model's matrices, 2:4 runs at {few.min():.2f}x to {few.max():.2f}x of dense at "
             f"{table['n'].min()} tokens and {many.min():.2f}x to {many.max():.2f}x at {table['n'].max()}: in few "
-            "tokens it "
-            "reads fewer bytes, in many it multiplies half. Small matrices and an H100's FP16 gain least."
+            "tokens it reads fewer bytes, in many it multiplies half. Small matrices and an H100's FP16 gain least."
         ),
         evidence=(
-            "cuSPARSELt over cuBLASLt in the same precision, best of an algorithm search, warm caches, matrices of at "
-            "least "
-            f"4 million weights. On {len(unseen)} products that no fit saw the predicted speed-up is off by "
+            "cuSPARSELt over cuBLASLt in the same precision, best of an algorithm search, warm caches, matrices of "
+            f"at least 4 million weights. On {len(unseen)} products that no fit saw the predicted speed-up is off by "
             f"{percent(error)} on average and on the right side of 1 in {percent(right)}."
         ),
         sources=("slidesparse",),
