@@ -26,6 +26,7 @@ SYSTEM_HELP = (
     "flash-llm, fastertransformer, deepspeed, lmdeploy, tensorrt-llm, vllm, or fastertransformer+NAME, vllm+NAME with "
     "a kernel or a format (`lscd kernels list`, `lscd formats`)."
 )
+USUAL_SPARSITY = 0.8
 JSON_HELP = "Print JSON instead of a table."
 
 
@@ -35,7 +36,10 @@ def e2e(
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
     gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
     system: Annotated[str, typer.Option(help=SYSTEM_HELP)] = "flash-llm",
-    sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1; 0.8, or a pattern's own, by default."),
+    ] = None,
     batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together.")] = 0,
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
@@ -59,24 +63,32 @@ def e2e(
         return
     refuse_missing("--model opt-66b --gpu a100-80gb --batch 64", model=model, gpu=gpu, batch=batch)
 
+    from perfmodel.serving.planning import own_sparsity
     from perfmodel.serving.run import evaluate
+    from perfmodel.serving.systems import load_system
 
+    host = load_system(system)
     question: dict[str, Any] = {
         "batch": batch,
         "input_len": input_len,
         "output_len": output_len,
-        "sparsity": sparsity,
+        "sparsity": own_sparsity(host, USUAL_SPARSITY) if sparsity is None else sparsity,
         "gpus": gpus,
     }
     how: dict[str, Any] = {"pipeline_parallel": pipeline_parallel, "launch": launch}
     run = evaluate(model, gpu, system, **question, **how)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, **question, **how}
-        print(json.dumps({**asked, **_run_fields(run)}, indent=2))
+        print(json.dumps({**asked, **_run_fields(run), "bound": host.kernel is None}, indent=2))
     else:
         _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
         if run.memory.fits:
             say(_error_words([system]))
+        if host.kernel is None:
+            say(
+                "No kernel of this format has been timed: its bytes at cuBLAS's rate, decoding hidden. A real one is "
+                "slower."
+            )
 
 
 def plan(
