@@ -7,10 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels.base import FIRST_CALL, Array, Call, KernelModel, KernelTime, Machine, Shape, free, overlap
+from perfmodel.kernels.base import (
+    FIRST_CALL,
+    Array,
+    Call,
+    KernelModel,
+    KernelTime,
+    Machine,
+    Shape,
+    ceil_div,
+    free,
+    overlap,
+)
 
 # Beside the launch: the published kernel takes 11.6 us on an empty matrix (sparsity sweep, 100 %).
 LATENCY_CYCLES = 9.3e3
+# Columns of the widest tile of its half-precision kernels, which accumulate in FP32 (google-research/sputnik 1231afc).
+TILE_N = 64
 
 
 @dataclass(frozen=True)
@@ -24,10 +37,11 @@ class CsrParameters:
 
 
 def csr_issue_s(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) -> Array:
-    """Seconds to issue the instructions of ``nnz`` non-zeros spread over ``m`` rows."""
+    """Seconds to issue the instructions of ``nnz`` non-zeros spread over ``m`` rows, anew for every tile of tokens."""
     nonempty = shape.m * -np.expm1(-nnz / shape.m)
     work = nnz + p.row_nonzeros * nonempty
-    return p.cycles_per_nonzero * shape.n**p.token_exponent * work / machine.sm_cycles_per_s
+    cycles = p.cycles_per_nonzero * np.minimum(shape.n, TILE_N) ** p.token_exponent * ceil_div(shape.n, TILE_N)
+    return np.asarray(cycles * work / machine.sm_cycles_per_s)
 
 
 class Sputnik(KernelModel):
@@ -35,7 +49,7 @@ class Sputnik(KernelModel):
 
     Bound by instruction issue from about 8 tokens on, a cycle per SM and non-zero and slowly more with the tokens; by
     device memory for one token, of whose rate its loads, each waited for, reach two thirds. Short rows pay a fixed cost
-    each, which ends the gain above 95 %. The tile configurations Sputnik picks at 16 tokens are not modelled: one
+    each, which ends the gain above 95 %. Beyond 64 tokens, which nobody has reported, it goes through the weights again. The tile configurations Sputnik picks at 16 tokens are not modelled: one
     source has it up to 30 % slower there than this, another a third faster.
     """
 

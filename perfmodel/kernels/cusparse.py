@@ -45,7 +45,8 @@ class Cusparse(KernelModel):
         """Seconds of one SpMM."""
         one_token = p.cycles_per_nonzero + p.cycles_per_row_nonzero * shape.nnz / shape.m
         cycles = np.where(self.at_least(shape), np.maximum(FEWEST_CYCLES, one_token), one_token)
-        issue_s = cycles * shape.nnz / machine.sm_cycles_per_s
+        multiply_s = 2 * shape.nnz * shape.n / machine.fp32_flops_per_s
+        issue_s = np.maximum(cycles * shape.nnz / machine.sm_cycles_per_s, multiply_s)
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
         dram_bytes = call.dram_bytes(machine, weight_bytes, shape.activation_bytes)
         memory_s = call.memory_s(machine, weight_bytes, shape.activation_bytes)

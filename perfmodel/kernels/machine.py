@@ -38,7 +38,7 @@ def _rate_name(precision: Precision, *, sparse: bool) -> str:
 class Machine:
     """The few GPU numbers a kernel model uses; each a scalar, or an array to sweep over hardware.
 
-    ``tensor_flops_per_s`` is the FP16 rate; rates of precisions that the GPU lacks are NaN.
+    ``tensor_flops_per_s`` is the FP16 rate, ``fp32_flops_per_s`` that of CUDA cores; rates of precisions that the GPU lacks are NaN.
     """
 
     sm_count: Number
@@ -52,6 +52,7 @@ class Machine:
     shared_bytes_per_sm: Number
     registers_per_sm: Number
     tensor_flops_per_s: Number
+    fp32_flops_per_s: Number
     power_flops_per_s: Number
     fp8_flops_per_s: Number = np.nan
     fp4_flops_per_s: Number = np.nan
@@ -75,6 +76,7 @@ class Machine:
             shared_bytes_per_sm=gpu.sm.shared_memory_bytes,
             registers_per_sm=gpu.sm.registers,
             tensor_flops_per_s=gpu.peak.fp16_tensor,
+            fp32_flops_per_s=gpu.peak.fp32_simt,
             power_flops_per_s=power_flops_per_s(gpu),
             **{
                 _rate_name(precision, sparse=sparse): gpu.peak.tensor(precision, sparse=sparse) or np.nan

@@ -24,7 +24,7 @@ from perfmodel.kernels.csr import CsrParameters, csr_issue_s
 
 TILE_M = 128
 RESIDUAL_BYTES = 4.0  # an FP16 value and a 16-bit column
-TENSOR_EFFICIENCY = 0.75  # as cuBLAS's: cuSPARSELt is its library too
+TENSOR_EFFICIENCY = 0.92  # of the Sparse Tensor Cores, as 2:4 alone: cuSPARSELt is its library too
 PATTERN_BYTES_PER_WEIGHT = 1.125  # half of the FP16 values and 2 bits for each kept one
 # The residual runs Sputnik's kernel: its calibrated parameters, not free ones here. `residual_factor` comes out near 1.
 RESIDUAL = CsrParameters(0.6439, 0.732, 0.2681, row_nonzeros=11.94)
@@ -52,6 +52,7 @@ class Sparta(KernelModel):
     title = "SparTA"
     format_name = "sparta"
     Parameters = SpartaParameters
+    sparse_cores = True
 
     def time(self, machine: Machine, shape: Shape, p: SpartaParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of both kernels."""
@@ -63,7 +64,7 @@ class Sparta(KernelModel):
         streamed_s = call.memory_s(machine, pattern_bytes, shape.activation_bytes, stored_bytes)
         brought_s = (pattern_bytes + shape.activation_bytes) / (p.bytes_per_cycle * machine.sm_cycles_per_s)
         memory_s = np.maximum(streamed_s, brought_s) * (1 + p.wave_exposure * idle)
-        compute_s = machine.tensor_s(shape.weights * shape.n, TENSOR_EFFICIENCY)
+        compute_s = machine.tensor_s(2 * shape.weights * shape.n, TENSOR_EFFICIENCY, sparse=True)
         residual_nnz = two_four_residual_density(shape.sparsity) * shape.weights
         issue_s = csr_issue_s(machine, shape, residual_nnz, RESIDUAL)
         residual_bytes = RESIDUAL_BYTES * residual_nnz

@@ -57,6 +57,23 @@ def test_more_bandwidth_is_never_slower(gpu: str, kernel: str) -> None:
 
 
 @pytest.mark.parametrize(("gpu", "kernel"), MANY_TOKENS)
+def test_no_kernel_multiplies_faster_than_its_cores_can(gpu: str, kernel: str) -> None:
+    """At any number of tokens: zeros count where they are multiplied, and CUDA cores accumulate in FP32."""
+    model, card = kernel_model(kernel), load_gpu(gpu)
+    n = 2.0 ** np.arange(6, 15)
+    for asked in (0.0, 0.5, 0.8, 0.95):
+        sparsity = float(model.own_sparsity(asked))
+        time_s = predict(kernel, gpu, 36864, 9216, n, sparsity).time_s
+        products = 2 * 36864 * 9216 * n
+        if kernel in ("sputnik", "cusparse"):
+            peak, done = card.peak.fp32_simt, products * (1 - sparsity)
+        else:
+            peak = card.peak.tensor(model.precision, sparse=model.sparse_cores)
+            done = products * (2 * (1 - sparsity) if model.patterns else 1)
+        assert (done / time_s <= peak).all(), (kernel, gpu, sparsity)
+
+
+@pytest.mark.parametrize(("gpu", "kernel"), MANY_TOKENS)
 def test_more_tokens_are_never_faster(gpu: str, kernel: str) -> None:
     tokens = np.array([8, 16, 32, 64, 128, 256, 512, 1024, 4096])
     times = predict(kernel, gpu, m=12288, k=12288, n=tokens, sparsity=at_sparsity(kernel)).time_s
