@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import refuse_missing
+from lscd.errors import refuse_missing, split_names
 from lscd.printing import digits, headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 from lscd.worth import answer as verdict
@@ -33,6 +33,7 @@ OUR_FORMATS = {
 
 
 def choose(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
     batch: Annotated[
@@ -41,8 +42,9 @@ def choose(
     sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
     gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
     formats: Annotated[
-        str, typer.Option(help="Only these formats, joined by commas, for example dense,tiled-csl; all by default.")
-    ] = "",
+        str | None,
+        typer.Option(help="Only these formats, joined by commas, for example dense,tiled-csl; all by default."),
+    ] = None,
     lossless_only: Annotated[bool, typer.Option("--lossless-only", help="Leave out quantised formats.")] = False,
     unmeasured: Annotated[
         bool, typer.Option("--unmeasured", help="Add kernels nobody has measured, predicted from counts alone.")
@@ -50,9 +52,9 @@ def choose(
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Choose format and kernel for each weight matrix of a model, by predicted time and by memory."""
-    refuse_missing("--model opt-66b --gpu h100 --batch 16", model=model, gpu=gpu, batch=batch)
-
+    refuse_missing(context, "--model opt-66b --gpu h100 --batch 16", "model", "gpu", "batch")
     batches = parse_batches(batch)
+    names = split_names("--formats", formats)
 
     from perfmodel.choice import choose as choose_kernels
     from perfmodel.worth import worth
@@ -64,19 +66,28 @@ def choose(
             batch=sequences,
             sparsity=sparsity,
             gpus=gpus,
-            formats=[name.strip() for name in formats.split(",") if name.strip()],
+            formats=names,
             lossless_only=lossless_only,
             unmeasured=unmeasured,
         )
         for sequences in batches
     ]
-    found = worth(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus)
+    taking_part = _measured(choices[0]) if formats or lossless_only else []
+    found = worth(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus, kernels=taking_part)
     if as_json:
         print(json.dumps(_all_as_dict(choices, found), indent=2))
     elif len(choices) == 1:
         _print(choices[0], found)
     else:
         _print_batches(choices, found)
+
+
+def _measured(choice: Choice) -> list[str]:
+    """Kernels of ``choice`` that the verdict may compare: dense, and those that somebody has measured."""
+    from perfmodel.kernels import BASELINE
+
+    names = (c.kernel for matrix in choice.free for c in matrix.candidates if c.measured)
+    return list(dict.fromkeys((BASELINE, *names)))
 
 
 def answer(choice: Choice) -> str:
@@ -141,10 +152,7 @@ def remarks(choice: Choice) -> list[str]:
     far = sum(candidate.extrapolated for candidate in fastest)
     if far:
         notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
-    for name, (_, weight_bytes) in {"all dense": choice.dense, "fastest of each": choice.fastest}.items():
-        if weight_bytes > choice.capacity_bytes:
-            need, there = (f"{size / GIGA:.1f} GB" for size in (weight_bytes, choice.capacity_bytes))
-            notes.append(f"Does not fit: {name} takes {need} a GPU, one {choice.gpu} has {there}; see --gpus.")
+    notes += _too_large(choice)
     unsure: dict[str, Callable[[str], str]] = {
         "not written": lambda names: f"{names}: no such kernel is written; the times come from counts alone.",
         "not measured": lambda names: (
@@ -154,6 +162,16 @@ def remarks(choice: Choice) -> list[str]:
     for standing, sentence in unsure.items():
         if kernels := sorted({candidate.kernel for candidate in fastest if candidate.standing == standing}):
             notes.append(sentence(_listed(kernels)))
+    return notes
+
+
+def _too_large(choice: Choice) -> list[str]:
+    """What does not fit by its weights alone."""
+    notes = []
+    for name, (_, weight_bytes) in {"all dense": choice.dense, "fastest of each": choice.fastest}.items():
+        if weight_bytes > choice.capacity_bytes:
+            need, there = (f"{size / GIGA:.1f} GB" for size in (weight_bytes, choice.capacity_bytes))
+            notes.append(f"Does not fit: {name} takes {need} a GPU, one {choice.gpu} has {there}; see --gpus.")
     return notes
 
 
@@ -219,6 +237,8 @@ def _print_batches(choices: list[Choice], found: Worth) -> None:
         f"{first.model} on {first.gpus} x {first.gpu} at {first.sparsity:.0%} zeros, all products of a decoding step; "
         "the fastest kernel of each matrix. One batch alone shows every matrix, and what the numbers rest on."
     )
+    for note in dict.fromkeys(note for choice in choices for note in _too_large(choice)):
+        say(note)
     rows = []
     for choice in choices:
         ratio, low, high = choice.fastest[0].speedup_over(choice.dense[0])

@@ -37,4 +37,5 @@ app.add_typer(weights.app, name="weights")
 def main() -> None:
     """Entry point of the ``lscd`` command."""
     with explained():
-        app()
+        code = app(standalone_mode=False)
+    raise SystemExit(code or 0)

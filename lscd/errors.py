@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import typer
 
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # what typer raises for options that it cannot read
 BAD_INPUT = 2
+LONGEST_WORD, SHORTENED = 120, 60  # characters that messages repeat of a value, and of a longer one
 READER_GONE = 1  # as click and rich end when whoever read their output has left
 
 
@@ -21,7 +25,7 @@ class InputError(ValueError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn a `ValueError`, an unusable file or a lost reader into one line on stderr, or none, and an exit code.
+    """Turn bad options, a `ValueError`, an unusable file or a lost reader into one line on stderr, or none, and a code.
 
     LSCD_DEBUG=1 in the environment shows the traceback instead.
     """
@@ -32,7 +36,7 @@ def explained() -> Iterator[None]:
             _flush()
     except BrokenPipeError:
         raise SystemExit(READER_GONE) from None
-    except (ValueError, OSError, OverflowError) as error:
+    except (UsageError, ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
         print(f"lscd: {_sentence(error)}", file=sys.stderr)
@@ -42,8 +46,20 @@ def explained() -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     """What went wrong, on one line; of a file its name and the system's words, without the number."""
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+        words = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        words = " ".join((_usage(error) if isinstance(error, UsageError) else str(error)).split())
+    return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda long: f"{long[0][:SHORTENED]}…", words)
+
+
+def _usage(error: Any) -> str:
+    """What typer found wrong with an option; it names the option, and not always the value that was typed."""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, following in reversed([*zip(sys.argv, [*sys.argv[1:], ""], strict=True)]):
+            name, equals, value = word.partition("=")
+            if name == option:
+                return f"{option} is {(value if equals else following)!r}: {error.message}"
+    return str(error.format_message())
 
 
 def _flush() -> None:
@@ -72,7 +88,9 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 def writable(path: str | Path) -> Path:
     """``path``, resolved, refused if no file can be written there: worth asking before long work."""
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise InputError(f"{target} is a link that leads back to itself")
     if not target.parent.is_dir():
         raise InputError(f"{target}: no such directory {target.parent}")
     if target.is_dir():
@@ -102,19 +120,40 @@ def batch_files(context: typer.Context, source: Path | None, target: Path | None
         for parameter in context.command.params
         if parameter.opts[0] not in ("--input", "--output")
         and parameter.name is not None
-        and (origin := context.get_parameter_source(parameter.name)) is not None
-        and origin.name == "COMMANDLINE"
+        and _on_command_line(context, parameter.name)
     ]
     if given:
         raise InputError(f"--input takes everything from the file; drop {', '.join(given)}")
     return source, target
 
 
-def refuse_missing(example: str, **options: str | int) -> None:
+def refuse_missing(context: typer.Context, example: str, *options: str) -> None:
     """Refuse options that were not given; the message names them and shows an ``example``."""
-    missing = [f"--{name}" for name, value in options.items() if not value]
+    given = {name for name in options if _on_command_line(context, name)}
+    missing = [f"--{name}" for name in options if name not in given]
     if missing:
         raise InputError(f"missing {', '.join(missing)}; for example {example}")
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
+
+
+def split_names(option: str, text: str | None) -> list[str]:
+    """Names of ``fp8,int4``, each once; none where the option was not given.
+
+    Raises
+    ------
+    InputError
+        If a name is empty.
+    """
+    if text is None:
+        return []
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise InputError(f"{option} is {text!r}, allowed are names joined by commas")
+    return list(dict.fromkeys(names))
 
 
 def _umask() -> int:

@@ -20,8 +20,9 @@ NEVER = "never"
 
 
 def invert(
-    gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, how: dict[str, Any], speedup: float, as_json: bool
-) -> None:
+    gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str | None,
+    how: dict[str, Any], speedup: float, as_json: bool,
+) -> None:  # fmt: skip
     """Print where each kernel, or one, is ``speedup`` times as fast as dense: by sparsity, by N and by bandwidth.
 
     Raises
@@ -42,7 +43,7 @@ def invert(
     refused = left_out(record, n)
     if kernel in refused:
         raise InputError(refused[kernel])
-    models = [kernel_model(kernel)] if kernel else [
+    models = [kernel_model(kernel)] if kernel is not None else [
         model for name, model in KERNELS.items() if name != BASELINE and name not in refused
     ]  # fmt: skip
     product: dict[str, Any] = {"m": m, "k": k, "n": n}

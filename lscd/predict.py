@@ -36,9 +36,9 @@ def predict(
         ),
     ] = None,
     pattern: Annotated[
-        str, typer.Option(help="Weights pruned to a pattern, which sets the sparsity: 2:4, 4:6, 6:8 or 8:10.")
-    ] = "",
-    kernel: Annotated[str, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = "",
+        str | None, typer.Option(help="Weights pruned to a pattern, which sets the sparsity: 2:4, 4:6, 6:8 or 8:10.")
+    ] = None,
+    kernel: Annotated[str | None, typer.Option(help="Only this kernel; names from `lscd kernels list`.")] = None,
     launch: Annotated[str, typer.Option(help="stream, or graph: replayed from a CUDA graph.")] = Launch.STREAM.value,
     cache: Annotated[
         str, typer.Option(help="cold: every byte from device memory; warm: called in a loop, as in a benchmark.")
@@ -74,7 +74,7 @@ def predict(
     if files is not None:
         _predict_table(*files)
         return
-    refuse_missing("--gpu a100-80gb --m 36864 --k 9216 --n 8", gpu=gpu, m=m, k=k, n=n)
+    refuse_missing(context, "--gpu a100-80gb --m 36864 --k 9216 --n 8", "gpu", "m", "k", "n")
     how = {"launch": launch, "cache": cache, "split_k": split_k, "activations": activations}
     share = asked_sparsity(kernel, sparsity, pattern)
     if speedup is None:
@@ -84,7 +84,7 @@ def predict(
 
 
 def _predict_one(
-    gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str, how: dict[str, Any], as_json: bool
+    gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str | None, how: dict[str, Any], as_json: bool
 ) -> None:
     from perfmodel.catalog import load_gpu
     from perfmodel.evidence.rows import kernel_evidence
@@ -96,7 +96,7 @@ def _predict_one(
 
     record = load_gpu(gpu)
     # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
-    if kernel:
+    if kernel is not None:
         found, refused = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))], {}
     else:
         found, refused = list(predict_all(record, m, k, n, sparsity, **how)), left_out(record, n)
@@ -258,7 +258,7 @@ def _first(ranked: list[dict[str, Any]]) -> str:
     gain = f"({best['speedup_vs_dense']:.2f}x dense)"
     if ties:
         return f"{best['kernel']} {gain} ties with {', '.join(ties)}, whose intervals overlap its own"
-    return f"{best['kernel']} is the fastest {gain}"
+    return f"{best['kernel']} is the fastest {gain}" if len(ranked) > 1 else f"{best['kernel']} is {gain[1:-1]}"
 
 
 def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, how: dict[str, Any]) -> str:
@@ -274,7 +274,7 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, how: dict[str, 
         f"{found['m']} x {found['k']}": (found["m"], found["k"]) != (m, k),
         f"N = {found['n']}": found["n"] != row["n"],
         f"sparsity {found['sparsity']:g}": _other_zeros(row["kernel"], found["sparsity"], row["sparsity"]),
-        f"split-K {found['split_k']}": how["split_k"] not in (None, found["split_k"]),
+        f"split-K {found['split_k'] or 'of its own'}": how["split_k"] not in (None, found["split_k"]),
         f"launched from a {found['launch']}": found["launch"] != how["launch"],
         "weights in the L2" if found["in_l2"] else "weights in memory": found["in_l2"] != row["in_l2"],
     }

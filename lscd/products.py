@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 USUAL_SPARSITY = 0.8
 
 
-def asked_sparsity(kernel: str, sparsity: float | None, pattern: str) -> float:
+def asked_sparsity(kernel: str | None, sparsity: float | None, pattern: str | None) -> float:
     """The sparsity that the options mean; that of a pattern kernel is its pattern's.
 
     Raises
@@ -25,8 +25,8 @@ def asked_sparsity(kernel: str, sparsity: float | None, pattern: str) -> float:
     """
     from perfmodel.kernels import kernel_model
 
-    model = kernel_model(kernel) if kernel else None
-    if pattern:
+    model = None if kernel is None else kernel_model(kernel)
+    if pattern is not None:
         return _of_pattern(model, sparsity, pattern)
     if sparsity is None:
         return USUAL_SPARSITY if model is None else float(model.own_sparsity(USUAL_SPARSITY))

@@ -44,14 +44,16 @@ def e2e(
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
-    launch: Annotated[str, typer.Option(help="How products are launched: stream, or graph.")] = Launch.STREAM.value,
+    launch: Annotated[
+        str | None, typer.Option(help="How products are launched: stream, or graph; as the system does by default.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     input_csv: Annotated[
         Path | None,
         typer.Option(
             "--input",
             help="CSV with columns model, gpu, gpus, system, sparsity, batch, input_len, output_len and, where wanted, "
-            "pipeline_parallel (1), launch (stream).",
+            "pipeline_parallel (1), launch (the system's own).",
         ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
@@ -61,7 +63,7 @@ def e2e(
     if files is not None:
         _evaluate_table(*files)
         return
-    refuse_missing("--model opt-66b --gpu a100-80gb --batch 64", model=model, gpu=gpu, batch=batch)
+    refuse_missing(context, "--model opt-66b --gpu a100-80gb --batch 64", "model", "gpu", "batch")
 
     from perfmodel.serving.planning import own_sparsity
     from perfmodel.serving.run import evaluate
@@ -75,7 +77,10 @@ def e2e(
         "sparsity": own_sparsity(host, USUAL_SPARSITY) if sparsity is None else sparsity,
         "gpus": gpus,
     }
-    how: dict[str, Any] = {"pipeline_parallel": pipeline_parallel, "launch": launch}
+    how: dict[str, Any] = {
+        "pipeline_parallel": pipeline_parallel,
+        "launch": host.launch.value if launch is None else launch,
+    }
     run = evaluate(model, gpu, system, **question, **how)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, **question, **how}
@@ -341,7 +346,7 @@ def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
         numbers={**sizes, "sparsity": FRACTION},
         names={"model": load_model, "gpu": load_gpu, "system": load_system},
         optional={"pipeline_parallel": SIZE_OR_EMPTY},
-        choices={"launch": tuple(Launch)},
+        choices={"launch": ("", *Launch)},
     )
     if "pipeline_parallel" in rows:
         rows["pipeline_parallel"] = rows["pipeline_parallel"].fillna(1).astype(int)

@@ -110,7 +110,7 @@ def beside(rows: pd.DataFrame, results: pd.DataFrame, source: Path, target: Path
 def _to_choices(path: Path, values: pd.Series, allowed: tuple[str, ...]) -> pd.Series:
     chosen = values.replace("", allowed[0])
     good = chosen.isin(allowed)
-    _refuse_others(path, values, good, f"are {', '.join(allowed)}")
+    _refuse_others(path, values, good, f"are {', '.join(filter(None, allowed))}")
     return chosen
 
 
@@ -123,6 +123,8 @@ def _refuse_misspelt(path: Path, header: list[str], known: set[str]) -> None:
 
 def _read_text(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV, all of one length; empty lines are allowed at the end only."""
+    if path.is_char_device() or path.is_block_device():
+        raise InputError(f"{path} is a device; give a file")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True)]

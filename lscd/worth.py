@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, refuse_missing
+from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
 from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
 from perfmodel.units import GIGA, MILLI, TERA
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from perfmodel.worth import AtBatch, Rival, Worth
 
 LARGEST_BATCH = 2**20
+MOST_BATCHES = 64
+LEAST_SPARSITY = 0.005  # below which a needed sparsity is none
 
 
 def worth(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
     batch: Annotated[
@@ -31,19 +34,19 @@ def worth(
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
     kernels: Annotated[
-        str, typer.Option(help="Only these besides dense, joined by commas, for example flash-llm,fp8; all by default.")
-    ] = "",
+        str | None,
+        typer.Option(help="Only these besides dense, joined by commas, for example flash-llm,fp8; all by default."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
     """Say whether pruning is worth it: sparse against quantised against dense, over the batch, with a verdict."""
     example = "--model llama-3.1-70b --gpu h100 --gpus 2 --batch 1:64 --sparsity 0.6"
-    given = "" if sparsity != sparsity else str(sparsity)
-    refuse_missing(example, model=model, gpu=gpu, sparsity=given)
+    refuse_missing(context, example, "model", "gpu", "sparsity")
     batches = parse_batches(batch)
+    names = split_names("--kernels", kernels)
 
     from perfmodel.worth import worth as weigh
 
-    names = [name.strip() for name in kernels.split(",") if name.strip()]
     lengths = {"input_len": input_len, "output_len": output_len}
     found = weigh(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus, kernels=names, **lengths)
     if as_json:
@@ -71,7 +74,9 @@ def parse_batches(text: str) -> tuple[int, ...]:
     if any(not 1 <= number <= LARGEST_BATCH for number in [*ends, *listed]):
         raise InputError(allowed)
     if not ends:
-        return tuple(dict.fromkeys(listed))
+        if len(batches := dict.fromkeys(listed)) > MOST_BATCHES:
+            raise InputError(f"--batch names {len(batches)} batches, allowed are at most {MOST_BATCHES}")
+        return tuple(batches)
     powers = [2**power for power in range(LARGEST_BATCH.bit_length()) if ends[0] <= 2**power <= ends[1]]
     return tuple(sorted({*ends, *powers}))
 
@@ -89,8 +94,13 @@ def answer(found: Worth) -> str:
 
 def _compared(at: AtBatch) -> str:
     sparse, whole, mild = at.sparse, at.whole, at.mild
+    if sparse is None and whole is None:
+        need = min(rival.memory_bytes for rival in at.rivals) / GIGA
+        return f"Out of memory at batch {at.batch} on every kernel: weights and cache need {need:.1f} GB a GPU or more."
     if sparse is None:
-        return f"At batch {at.batch} no sparse kernel fits the GPUs or takes so many tokens."
+        pruning = any(rival.change == "pruned" for rival in at.rivals)
+        why = "fits, weights and cache together" if pruning else "takes part"
+        return f"At batch {at.batch} no kernel that prunes and keeps 16-bit values {why}."
     first = f"At batch {at.batch} {_gain(sparse, at, 'is')}"
     if whole is None:
         return f"{first}, and nothing that keeps all weights fits."
@@ -125,7 +135,8 @@ def _both(found: Worth) -> str:
     best = max(ahead, key=lambda at: at.both.speedup_over(at.dense)[0] if at.both else 0.0)
     assert best.both is not None
     where = ", ".join(str(at.batch) for at in ahead)
-    return f"Pruned and rounded, {_gain(best.both, best, 'is')} at batch {best.batch}, ahead of both at batch {where}."
+    gain = f"{_gain(best.both, best, 'is')} at batch {best.batch}"
+    return f"Pruned and rounded, {gain}, clearly ahead of both at batch {where}."
 
 
 def _needs(found: Worth) -> str:
@@ -136,16 +147,17 @@ def _needs(found: Worth) -> str:
     title = {name: KERNELS[name].title.split(" (")[0] for name in found.needed_sparsity}
     reached = {name: share for name, share in found.needed_sparsity.items() if share is not None}
     never = [title[name] for name in found.needed_sparsity if name not in reached]
-    words = [f"{share:.0%} to overtake {title[name]}" for name, share in reached.items()]
+    words = [f"{share:.0%} to overtake {title[name]}" for name, share in reached.items() if share > LEAST_SPARSITY]
     parts = []
     if words:
         parts.append(f"Sparse needs {' and '.join(words)} here")
     if never:
         parts.append(f"{'n' if words else 'N'}o sparsity up to {HIGHEST_SPARSITY:.0%} overtakes {' or '.join(never)}")
-    if found.needed_bandwidth is not None:
-        parts.append(
-            f"at {found.sparsity:.0%} it would pay from {found.needed_bandwidth / TERA:.1f} TB/s down, all else equal"
-        )
+    if found.needed_bandwidth:
+        slower = [
+            f"{title[name]} from {rate / TERA:.1f} TB/s of memory down" for name, rate in found.needed_bandwidth.items()
+        ]
+        parts.append(f"at {found.sparsity:.0%} it would overtake {' and '.join(slower)}, all else equal")
     return "; ".join(parts) + "." if parts else ""
 
 
@@ -189,7 +201,7 @@ def _print(found: Worth, only: list[str]) -> None:
     for at in found.batches:
         columns = {"dense": at.dense, "best sparse": at.sparse, "best quantised": at.whole, "best of both": at.both}
         for number, (name, rival) in enumerate(columns.items()):
-            shown = _cells(rival, at) if rival is not None else ("-",) * 5 + ("none fits or takes so many tokens",)
+            shown = _cells(rival, at) if rival is not None else ("-",) * 5 + ("none fits, or takes part",)
             rows.append((str(at.batch) if number == 0 else "", name, *shown))
     print_table(("batch", "", "kernel", "ms a step", "vs dense", "90 %", "GB", "evidence"), rows, text=words)
 
@@ -222,5 +234,6 @@ def _notes(found: Worth) -> str:
     return (
         f"{found.model} on {cards}, pruned to {found.sparsity:.0%}, {found.input_len} + {found.output_len} tokens; a "
         "decoding step with graphs, the products on one kernel and everything else alike. Bests are the fastest that "
-        "fit, of kernels that somebody has measured; the verdict is that of the batch at which sparse does best."
+        "fit, of kernels that somebody has measured; the verdict is that of the batch at which sparse does best "
+        "against what keeps all weights."
     )

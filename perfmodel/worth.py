@@ -112,6 +112,11 @@ class AtBatch:
         return self.best("pruned")
 
     @property
+    def unstructured(self) -> list[Rival]:
+        """All that prune to any sparsity and keep 16-bit values, whether they fit or not."""
+        return [one for one in self.rivals if one.change == "pruned" and not KERNELS[one.kernel].patterns]
+
+    @property
     def both(self) -> Rival | None:
         """Fastest that prunes and rounds."""
         return self.best("pruned and rounded")
@@ -159,10 +164,10 @@ class Worth:
         One for each batch.
     needed_sparsity : dict
         By the kernel to beat: sparsity from which the best unstructured kernel is faster, at the batch of the verdict;
-        None if none up to `HIGHEST_SPARSITY` is.
-    needed_bandwidth : float or None
-        Bytes/s of memory, all else equal, below which sparse would be faster than the kernel to beat at the sparsity
-        asked for; None if it is already, or never.
+        None if none up to `HIGHEST_SPARSITY` is. Empty where no unstructured kernel takes part.
+    needed_bandwidth : dict
+        By the kernel to beat: bytes/s of memory, all else equal, below which the best unstructured kernel would be
+        faster at the sparsity asked for; only those that it does not beat as it is, and would.
     """
 
     model: str
@@ -173,7 +178,7 @@ class Worth:
     output_len: int
     batches: tuple[AtBatch, ...]
     needed_sparsity: dict[str, float | None]
-    needed_bandwidth: float | None
+    needed_bandwidth: dict[str, float]
 
     @cached_property
     def headline(self) -> AtBatch:
@@ -229,27 +234,30 @@ def worth(
     lengths = {"input_len": input_len, "output_len": output_len}
     asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
     found = tuple(at_batch(record, card, batch, sparsity, **asked) for batch in batches)
-    answer = Worth(record.key, card.key, gpus, sparsity, input_len, output_len, found, {}, None)
+    answer = Worth(record.key, card.key, gpus, sparsity, input_len, output_len, found, {}, {})
     at = answer.headline
-    targets = {rival.kernel: rival for rival in (at.whole, at.mild) if rival is not None}
+    targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
 
     def gain(share: float, name: str, on: Gpu = card) -> float:
         """Best unstructured kernel over kernel ``name``."""
         here = at_batch(record, on, at.batch, share, **asked)
-        rivals = {rival.kernel: rival for rival in here.rivals}
-        ours = [rival for rival in here.rivals if rival.change == "pruned" and not KERNELS[rival.kernel].patterns]
-        return max((rival.speedup_over(rivals[name])[0] for rival in ours), default=0.0)
+        target = next(rival for rival in here.rivals if rival.kernel == name)
+        return max(rival.speedup_over(target)[0] for rival in here.unstructured)
 
     def slowed(scale: float) -> Gpu:
         memory = msgspec.structs.replace(card.dram, bandwidth_bytes_per_s=scale * card.dram.bandwidth_bytes_per_s)
         return msgspec.structs.replace(card, dram=memory)
 
+    if not at.unstructured:
+        return answer
     needed = {name: _first(lambda s, name=name: gain(s, name), 0.0, HIGHEST_SPARSITY) for name in targets}
-    mild = at.mild.kernel if at.mild else BASELINE
-    slow = None
-    if gain(sparsity, mild) < 1:
-        slow = _first(lambda step: gain(sparsity, mild, slowed(SLOWEST_MEMORY**step)), 0.0, 1.0)
-    bandwidth = None if slow is None else SLOWEST_MEMORY**slow * card.dram.bandwidth_bytes_per_s
+    behind = [name for name in targets if gain(sparsity, name) < 1]
+    steps = {
+        name: _first(lambda step, name=name: gain(sparsity, name, slowed(SLOWEST_MEMORY**step)), 0.0, 1.0)
+        for name in behind
+    }
+    full = card.dram.bandwidth_bytes_per_s
+    bandwidth = {name: SLOWEST_MEMORY**step * full for name, step in steps.items() if step is not None}
     return replace(answer, needed_sparsity=needed, needed_bandwidth=bandwidth)
 
 

@@ -347,7 +347,7 @@ def _named(path: Path) -> Iterator[None]:
 def _shown(path: Path) -> str:
     """Path as messages show it: ``data/...`` for the catalogue's own files."""
     try:
-        return str(Path("data") / path.resolve().relative_to(data_directory().resolve()))
+        return str(Path("data") / Path(os.path.realpath(path)).relative_to(os.path.realpath(data_directory())))
     except ValueError:
         return str(path)
 

@@ -145,6 +145,11 @@ class KernelModel(ABC):
 
     supported_n = "any N"
 
+    @property
+    def one_token(self) -> bool:
+        """Whether it takes no N but 1: no prompt, no batch."""
+        return bool(np.isnan(self.padded_n(2.0)))
+
     def refusal(self, gpu: Gpu) -> str | None:
         """Why the kernel does not run on ``gpu``, in a sentence; None where it does."""
         if gpu.architecture.amd and not self.on_amd:

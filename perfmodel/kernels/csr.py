@@ -49,8 +49,9 @@ class Sputnik(KernelModel):
 
     Bound by instruction issue from about 8 tokens on, a cycle per SM and non-zero and slowly more with the tokens; by
     device memory for one token, of whose rate its loads, each waited for, reach two thirds. Short rows pay a fixed cost
-    each, which ends the gain above 95 %. Beyond 64 tokens, which nobody has reported, it goes through the weights again. The tile configurations Sputnik picks at 16 tokens are not modelled: one
-    source has it up to 30 % slower there than this, another a third faster.
+    each, which ends the gain above 95 %. Every 64 tokens it goes through the weights again, which nobody has timed. The
+    tile configurations it picks at 16 tokens are not modelled: one source has it up to 30 % slower there than this,
+    another a third faster.
     """
 
     name = "sputnik"

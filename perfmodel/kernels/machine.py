@@ -38,7 +38,8 @@ def _rate_name(precision: Precision, *, sparse: bool) -> str:
 class Machine:
     """The few GPU numbers a kernel model uses; each a scalar, or an array to sweep over hardware.
 
-    ``tensor_flops_per_s`` is the FP16 rate, ``fp32_flops_per_s`` that of CUDA cores; rates of precisions that the GPU lacks are NaN.
+    ``tensor_flops_per_s`` is the FP16 rate, ``fp32_flops_per_s`` that of CUDA cores; rates of precisions that the GPU
+    lacks are NaN.
     """
 
     sm_count: Number

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Bound, Gpu, Launch
 from perfmodel.formats import check_sparsity
+from perfmodel.kernels import KERNELS
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine
 from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
@@ -203,7 +204,8 @@ def _builder(kernel: str) -> Builder:
         return PROGRAMS[kernel]
     near = difflib.get_close_matches(kernel, PROGRAMS, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ValueError(f"unknown kernel {kernel!r}: {hint}Simulated are {', '.join(PROGRAMS)}")
+    what = f"kernel {kernel!r} is not simulated" if kernel in KERNELS else f"unknown kernel {kernel!r}"
+    raise ValueError(f"{what}: {hint}Simulated are {', '.join(PROGRAMS)}")
 
 
 def _product(m: int, k: int, n: int, sparsity: float) -> Product:

@@ -79,7 +79,8 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     for (model, gpu, system, *launch), index in rows.groupby(names, sort=False).indices.items():
         group = rows.iloc[index]
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
-        run = evaluate(str(model), str(gpu), str(system), **columns, launch=launch[0] if launch else None)
+        own = str(launch[0]) if launch and launch[0] else None
+        run = evaluate(str(model), str(gpu), str(system), **columns, launch=own)
         parts.append(pd.DataFrame(result_columns(run) | interval_columns(run), index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
 
@@ -122,9 +123,9 @@ def intervals_overlap(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
 
 
 def hosted_systems() -> dict[str, str]:
-    """FasterTransformer with each measured kernel that no published system has: kernels by the system's name."""
+    """FasterTransformer with each measured kernel that no published system has and that reads prompts, by name."""
     published = {system.kernel for system in SYSTEMS.values()}
-    known = [model.name for model in rivals() if model.name not in published | BOUNDED]
+    known = [model.name for model in rivals() if model.name not in published | BOUNDED and not model.one_token]
     return {f"{HOST}+{kernel}": kernel for kernel in known}
 
 
@@ -386,6 +387,8 @@ def _faster_loads(
         return {}, {}
 
     def faster(axis: str, values: NDArray[np.int64]) -> dict[int, bool]:
+        if not values.size:
+            return {}
         asked: dict[str, Any] = {"batch": dense.batch, **lengths, axis: values}
         sparse_s, dense_s = (
             evaluate(model, gpu, name, sparsity=sparsity, gpus=dense.gpus, **asked).total_s for name in (SPARSE, HOST)

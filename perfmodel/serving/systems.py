@@ -142,7 +142,9 @@ class System:
         if self.kernel is None:
             own = format_time(self.format, machine, shape, self.call)
         else:
-            own = KERNELS[self.kernel].time(machine, shape, calibrated(self.kernel), self.call).time_s
+            model = KERNELS[self.kernel]
+            padded = replace(shape, n=model.padded_n(shape.n))
+            own = model.time(machine, padded, calibrated(self.kernel), self.call).time_s
         return np.where(self.stores_sparse(shape.sparsity), own, dense)
 
 
@@ -210,6 +212,11 @@ def _hosted(host: str, part: str) -> System:
     if kernel in BOUNDED:
         raise ValueError(
             f"system '{host}+{part}': of {kernel} only a lower bound of the time is known, so no run is predicted"
+        )
+    if kernel is not None and KERNELS[kernel].one_token:
+        raise ValueError(
+            f"system '{host}+{part}': {kernel} takes N of {KERNELS[kernel].supported_n}, so it reads no prompt; "
+            "see it for single products (lscd predict) and a decoding step (lscd worth)"
         )
     fmt = KERNELS[part].format if part in KERNELS else FORMATS[part]
     even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0

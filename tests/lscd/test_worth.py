@@ -92,7 +92,12 @@ def test_patterns_that_drop_more_than_asked_take_no_part() -> None:
         (["--model", "llama-3.1-9b"], "unknown model 'llama-3.1-9b'"),
         (["--kernels", "fp9"], "unknown kernel 'fp9'"),
         (["--input-len", "0"], "input_len must be a whole number of at least 1, got 0"),
-        (["--model", ""], "missing --model; for example --model llama-3.1-70b"),
+        (["--model", ""], "unknown model ''"),
+        (["--sparsity", "nan"], "sparsity must lie in [0, 1], got nan"),
+        (["--sparsity", "60%"], "--sparsity is '60%': "),
+        (["--kernels", "fp8,,int4"], "--kernels is 'fp8,,int4', allowed are names joined by commas"),
+        (["--batch", ",".join(map(str, range(1, 66)))], "--batch names 65 batches, allowed are at most 64"),
+        (["--gpu", "x" * 5000], "File name too long"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -168,13 +168,13 @@ def test_at_the_needed_sparsity_both_are_as_fast(ampere: Worth) -> None:
 
 
 def test_at_the_needed_bandwidth_both_are_as_fast(ampere: Worth) -> None:
-    card, mild = load_gpu("a100-80gb"), ampere.headline.mild
-    assert mild is not None
-    assert ampere.needed_bandwidth is not None
-    for scale, faster in ((0.9, True), (1.1, False)):
-        memory = msgspec.structs.replace(card.dram, bandwidth_bytes_per_s=scale * ampere.needed_bandwidth)
-        slowed = msgspec.structs.replace(card, dram=memory)
-        assert (speedup_at(0.6, mild.kernel, ampere, slowed) > 1) == faster
+    card = load_gpu("a100-80gb")
+    assert ampere.needed_bandwidth
+    for kernel, rate in ampere.needed_bandwidth.items():
+        for scale, faster in ((0.9, True), (1.1, False)):
+            memory = msgspec.structs.replace(card.dram, bandwidth_bytes_per_s=scale * rate)
+            slowed = msgspec.structs.replace(card, dram=memory)
+            assert (speedup_at(0.6, kernel, ampere, slowed) > 1) == faster
 
 
 def test_no_bandwidth_is_named_where_bytes_decide_or_sparse_is_ahead() -> None:
@@ -183,7 +183,15 @@ def test_no_bandwidth_is_named_where_bytes_decide_or_sparse_is_ahead() -> None:
     never = worth("llama-2-13b", "a100-80gb", **asked, kernels=("flash-llm", "int8-w8a8"))
     already = worth("llama-2-13b", "a100-80gb", **asked, kernels=("flash-llm",))
     assert never.headline.margin < 1 < already.headline.margin
-    assert never.needed_bandwidth is already.needed_bandwidth is None
+    assert never.needed_bandwidth == already.needed_bandwidth == {}
+
+
+def test_nothing_is_needed_of_kernels_that_are_not_there() -> None:
+    """AMD runs patterns alone, and INT8 alone prunes nothing: no sparsity would change that."""
+    for gpu, kernels in (("mi300x", ()), ("h100", ("fp8",))):
+        answer = worth("llama-2-13b", gpu, batches=(8,), sparsity=0.6, kernels=kernels)
+        assert answer.headline.unstructured == []
+        assert (answer.needed_sparsity, answer.needed_bandwidth) == ({}, {})
 
 
 def test_batches_are_needed() -> None:

@@ -89,8 +89,10 @@ def test_every_measured_kernel_of_the_gpu_takes_part():
     assert len(names) == len(set(names))
     kernels = [load_system(name).kernel for name in names]
     assert kernels.count("flash-llm") == 1
-    known = {model.name for model in rivals() if model.refusal(load_gpu("h100")) is None}
+    known = {model.name for model in rivals() if model.refusal(load_gpu("h100")) is None and not model.one_token}
     assert set(kernels) == known - BOUNDED
+    with pytest.raises(ValueError, match=r"'vllm\+macko': macko takes N of 1, so it reads no prompt"):
+        load_system("vllm+macko")
 
 
 @pytest.mark.parametrize(("gpu", "sparsity"), [("h100", 0.4), ("a100-80gb", 0.1), ("mi300x", 0.2)])
