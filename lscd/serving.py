@@ -65,7 +65,6 @@ def e2e(
         return
     refuse_missing(context, "--model opt-66b --gpu a100-80gb --batch 64", "model", "gpu", "batch")
 
-    from perfmodel.serving.planning import own_sparsity
     from perfmodel.serving.run import evaluate
     from perfmodel.serving.systems import load_system
 
@@ -74,7 +73,7 @@ def e2e(
         "batch": batch,
         "input_len": input_len,
         "output_len": output_len,
-        "sparsity": own_sparsity(host, USUAL_SPARSITY) if sparsity is None else sparsity,
+        "sparsity": float(host.own_sparsity(USUAL_SPARSITY)) if sparsity is None else sparsity,
         "gpus": gpus,
     }
     how: dict[str, Any] = {

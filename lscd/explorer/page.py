@@ -13,7 +13,7 @@ from lscd.explorer import charts, words
 from lscd.explorer.state import MATRICES, PRESETS, State, system_names
 from lscd.explorer.view import View, view
 from perfmodel.catalog import gpu_names, model_names
-from perfmodel.serving.planning import change, own_sparsity
+from perfmodel.serving.planning import change
 from perfmodel.serving.systems import load_system
 
 # Keys marimo itself may put into the address.
@@ -71,7 +71,7 @@ def system_labels(start: State) -> dict[str, str]:
 
 def _fate(name: str) -> str:
     system = load_system(name)
-    pattern = f", {own_sparsity(system, 0.5):.0%}" if words.has_pattern(name) else ""
+    pattern = f", {float(system.own_sparsity(0.5)):.0%}" if words.has_pattern(name) else ""
     return f"{change(system, 1.0)}{pattern}"
 
 

@@ -19,7 +19,7 @@ from perfmodel.kernels import KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
-from perfmodel.serving.planning import BATCHES, change, own_sparsity
+from perfmodel.serving.planning import BATCHES, change
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.serving.transformer import layer_matrices
@@ -39,8 +39,7 @@ class View:
     @cached_property
     def refusal(self) -> str | None:
         """Why the GPU does not run the chosen system, in a sentence; None where it does."""
-        kernel = load_system(self.state.system).kernel
-        return None if kernel is None else KERNELS[kernel].refusal(load_gpu(self.state.gpu))
+        return load_system(self.state.system).refusal(load_gpu(self.state.gpu))
 
     @property
     def system(self) -> str:
@@ -50,7 +49,7 @@ class View:
     @property
     def sparsity(self) -> float:
         """Sparsity at which the system runs: the chosen one, or that of its kernel's pattern."""
-        return own_sparsity(load_system(self.system), self.state.sparsity)
+        return float(load_system(self.system).own_sparsity(self.state.sparsity))
 
     @property
     def change(self) -> str:
@@ -166,7 +165,7 @@ def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
         batch=batch,
         input_len=state.input_len,
         output_len=state.output_len,
-        sparsity=own_sparsity(load_system(system), state.sparsity),
+        sparsity=float(load_system(system).own_sparsity(state.sparsity)),
         gpus=state.gpus,
     )
 

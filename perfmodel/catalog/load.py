@@ -330,7 +330,16 @@ def _convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") ->
         where = ".".join(part for part in (within, place.strip("`.")) if part)
         message = message.replace("Object missing required field", "missing key")
         message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
+        if (given := _at(fields, place.strip("`."))) is not None and repr(given) not in message:
+            where += f" is {given!r}"
         raise ValueError(": ".join(part for part in (_shown(path), where, message) if part)) from error
+
+
+def _at(fields: Any, place: str) -> str | float | None:
+    """The value that stands at ``peak.fp8_tensor``, if it is a number or a text."""
+    for name in place.split("."):
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields if isinstance(fields, str | int | float) else None
 
 
 @contextmanager

@@ -68,6 +68,10 @@ class Bound(StrEnum):
     LATENCY = "latency"
 
 
+FlopsPerS = Annotated[float, msgspec.Meta(ge=1e9, le=1e18)]
+MOST_SPARSE_GAIN = 2.05  # datasheets round
+
+
 class Clock(Record, frozen=True, kw_only=True):
     """Number of streaming multiprocessors and their clock.
 
@@ -86,21 +90,40 @@ class Peak(Record, frozen=True, kw_only=True):
     ``fp16_tensor`` and ``fp8_tensor`` accumulate in FP32, ``int8_tensor`` in INT32; ``fp4_tensor`` has a scale for each
     block. ``*_sparse`` is the rate with 2:4 weights, zeros counted as multiplied. SIMT rates are those of the CUDA
     cores. A rate that is missing is a precision the card lacks.
+
+    Raises
+    ------
+    ValueError
+        If a precision is there with 2:4 weights alone, or those make it slower, or clearly more than twice as fast.
     """
 
-    fp16_tensor: Positive
-    fp16_simt: Positive | None = None
-    fp32_simt: Positive
-    bf16_tensor: Positive | None = None
-    tf32_tensor: Positive | None = None
-    fp8_tensor: Positive | None = None
-    int8_tensor: Positive | None = None
-    fp4_tensor: Positive | None = None
-    fp16_sparse: Positive | None = None
-    fp8_sparse: Positive | None = None
-    int8_sparse: Positive | None = None
-    fp4_sparse: Positive | None = None
+    fp16_tensor: FlopsPerS
+    fp16_simt: FlopsPerS | None = None
+    fp32_simt: FlopsPerS
+    bf16_tensor: FlopsPerS | None = None
+    tf32_tensor: FlopsPerS | None = None
+    fp8_tensor: FlopsPerS | None = None
+    int8_tensor: FlopsPerS | None = None
+    fp4_tensor: FlopsPerS | None = None
+    fp16_sparse: FlopsPerS | None = None
+    fp8_sparse: FlopsPerS | None = None
+    int8_sparse: FlopsPerS | None = None
+    fp4_sparse: FlopsPerS | None = None
     source: Text
+
+    def __post_init__(self) -> None:
+        """Refuse rates with 2:4 weights that do not go with the dense ones."""
+        for precision in Precision:
+            dense, sparse = (self.tensor(precision, sparse=with_pattern) for with_pattern in (False, True))
+            if sparse is None:
+                continue
+            if dense is None:
+                raise ValueError(f"{precision}_sparse is {sparse:g}, but there is no {precision}_tensor")
+            if not dense <= sparse <= MOST_SPARSE_GAIN * dense:
+                most = MOST_SPARSE_GAIN * dense
+                raise ValueError(
+                    f"{precision}_sparse is {sparse:g}, allowed is {precision}_tensor ({dense:g}) to {most:g}"
+                )
 
     def tensor(self, precision: Precision, *, sparse: bool = False) -> float | None:
         """Rate of the Tensor Cores at ``precision``, with 2:4 weights if ``sparse``; None if the card lacks it."""

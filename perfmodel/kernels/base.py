@@ -29,6 +29,14 @@ _REMEDIES = {
 }
 
 
+def missing_cores(gpu: Gpu, precision: Precision, *, sparse: bool) -> str | None:
+    """That ``gpu`` has no Tensor Cores of this precision, with 2:4 weights if ``sparse``; None where it has."""
+    if gpu.peak.tensor(precision, sparse=sparse) is not None:
+        return None
+    kind = f"{'2:4 ' if sparse else ''}{precision.value.upper()}"
+    return f"{gpu.name} has no {kind} Tensor Cores (peak.{precision}_{'sparse' if sparse else 'tensor'})"
+
+
 def free(initial: float, low: float, high: float, meaning: str, *, fast: Literal["low", "high"] = "low") -> Any:
     """Declare a free parameter of a kernel model: start value, physical range, meaning with unit.
 
@@ -154,12 +162,8 @@ class KernelModel(ABC):
         """Why the kernel does not run on ``gpu``, in a sentence; None where it does."""
         if gpu.architecture.amd and not self.on_amd:
             return f"{gpu.name} is AMD's: only dense and 2:4 products are modelled there, not kernel {self.name!r}"
-        if gpu.peak.tensor(self.precision, sparse=self.sparse_cores) is not None:
-            return None
-        kind = f"{'2:4 ' if self.sparse_cores else ''}{self.precision.value.upper()}"
-        key = f"peak.{self.precision}_{'sparse' if self.sparse_cores else 'tensor'}"
-        remedy = _REMEDIES[self.precision]
-        return f"{gpu.name} has no {kind} Tensor Cores ({key}), which kernel {self.name!r} needs{remedy}"
+        missing = missing_cores(gpu, self.precision, sparse=self.sparse_cores)
+        return missing and f"{missing}, which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
 
     def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where the kernel can multiply weights of this sparsity: a pattern has its own and no other."""

@@ -146,18 +146,13 @@ def rival_systems(gpu: str | Gpu, sparsity: float) -> tuple[str, ...]:
     return tuple(found)
 
 
-def own_sparsity(system: System, sparsity: float) -> float:
-    """Sparsity at which ``system`` runs a model pruned to ``sparsity``: that of its kernel's pattern, if it has one."""
-    return float(KERNELS[system.kernel].own_sparsity(sparsity)) if system.kernel else sparsity
-
-
 def change(system: System, sparsity: float) -> str:
     """What becomes of the weights at ``sparsity``, or "not written", "not measured" (`perfmodel.kernels.rivals`).
 
     Nothing does where the system would keep matrices of this sparsity dense. A format without a kernel counts as not
     measured.
     """
-    if not system.stores_sparse(np.asarray(own_sparsity(system, sparsity))):
+    if not system.stores_sparse(system.own_sparsity(sparsity)):
         return WHOLE[0]
     return NOT_MEASURED if system.kernel is None else standing(KERNELS[system.kernel])
 
@@ -317,7 +312,7 @@ def _runs(
 ) -> tuple[NDArray[np.int64], Serving] | None:
     """Batches up to the largest that fits, and their runs; None if none fits."""
     _, _, record = resolve(model, gpu, system)
-    own = own_sparsity(record, sparsity)
+    own = float(record.own_sparsity(sparsity))
     largest = largest_batch(model, gpu, record, **lengths, sparsity=own, tensor_parallel=gpus)
     if largest == 0:
         return None
@@ -348,7 +343,7 @@ def _best_batch(
         extrapolated=bool(run.extrapolated[i]),
         tokens_per_gpu_s_interval=(float(ends[0][i]), float(ends[1][i])),
         change=fate,
-        sparsity=0.0 if fate in WHOLE else own_sparsity(record, sparsity),
+        sparsity=0.0 if fate in WHOLE else float(record.own_sparsity(sparsity)),
     )
 
 

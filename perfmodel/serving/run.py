@@ -18,8 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_calibration, load_gpu, load_model
 from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import KERNELS, Call
-from perfmodel.kernels.base import check_pattern
+from perfmodel.kernels import Call
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
 from perfmodel.serving.memory import Memory, memory
@@ -234,13 +233,10 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
 def _sparsity(gpu: Gpu, system: System, sparsity: ArrayLike) -> Array:
     """Checked, and for a kernel of a pattern that pattern's."""
     asked = check_sparsity(sparsity)
-    if system.kernel is None:
-        return asked
-    model = KERNELS[system.kernel]
-    if (refusal := model.refusal(gpu)) is not None:
+    if (refusal := system.refusal(gpu)) is not None:
         raise ValueError(f"system {system.name!r}: {refusal}")
-    check_pattern(model, asked)
-    return model.own_sparsity(asked)
+    system.check_sparsity(asked)
+    return system.own_sparsity(asked)
 
 
 def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:

@@ -15,16 +15,17 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.specs import Bound, Launch
-from perfmodel.formats import FORMATS, WeightFormat, break_even_sparsity
+from perfmodel.catalog.specs import Bound, Gpu, Launch, Precision
+from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, break_even_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Call, Machine, Shape
-from perfmodel.kernels.base import free, overlap
+from perfmodel.kernels.base import PATTERN_TOLERANCE, check_pattern, free, missing_cores, overlap
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
+from perfmodel.kernels.low_precision import SixEight
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.units import FP16_BYTES
 
@@ -108,6 +109,8 @@ class System:
         How it starts the kernels of its products: in a stream, or replayed from a CUDA graph.
     host : str or None
         Name of the fit of its host, for engines whose host is waited for.
+    pattern : float or None
+        Sparsity of the pattern that the format was asked for by; None where the kernel has patterns, or none is.
     """
 
     name: str
@@ -119,6 +122,42 @@ class System:
     attention: Attention = Attention()
     launch: Launch = Launch.STREAM
     host: str | None = None
+    pattern: float | None = None
+
+    def refusal(self, gpu: Gpu) -> str | None:
+        """Why it does not run on ``gpu``, in a sentence; None where it does.
+
+        Of a format without a kernel model it asks for the Tensor Cores that its products take.
+        """
+        if self.kernel is not None:
+            return KERNELS[self.kernel].refusal(gpu)
+        if self.format.activations not in list(Precision):
+            return None
+        missing = missing_cores(gpu, Precision(self.format.activations), sparse=self.pattern is not None)
+        return missing and f"{missing}, which format {self.format.name!r} needs"
+
+    def own_sparsity(self, sparsity: ArrayLike) -> Array:
+        """Sparsity at which it runs a model pruned to ``sparsity``: that of its pattern, if it has one."""
+        if self.pattern is not None:
+            return np.full(np.shape(sparsity), self.pattern)
+        return np.asarray(sparsity) if self.kernel is None else KERNELS[self.kernel].own_sparsity(sparsity)
+
+    def check_sparsity(self, sparsity: Array) -> None:
+        """Refuse sparsities that are not those of its pattern.
+
+        Raises
+        ------
+        ValueError
+            Names the system or its kernel, the value, and what is allowed.
+        """
+        if self.pattern is None:
+            if self.kernel is not None:
+                check_pattern(KERNELS[self.kernel], sparsity)
+            return
+        wrong = np.abs(sparsity - self.pattern) >= PATTERN_TOLERANCE
+        if wrong.any():
+            bad = np.ravel(sparsity)[np.argmax(wrong)]
+            raise ValueError(f"{self.name} takes the sparsity of its pattern, {self.pattern:.3g}, got {bad:g}")
 
     @property
     def call(self) -> Call:
@@ -200,15 +239,20 @@ def load_system(name: str) -> System:
     if found := SYSTEMS.get(name) or ENGINES.get(name):
         return found
     host, plus, part = name.partition("+")
-    if host in (HOST, VLLM) and plus and (part in KERNELS or part in FORMATS):
-        return _hosted(host, part)
-    raise ValueError(unknown_name("system", name, [*SYSTEMS, *ENGINES, *(f"{HOST}+{part}" for part in FORMATS)]))
+    if host in (HOST, VLLM) and plus:
+        if part in KERNELS or part in FORMATS:
+            return _hosted(host, part)
+        raise ValueError(f"system {name!r}: {unknown_name('kernel or format', part, [*KERNELS, *FORMATS])}")
+    raise ValueError(unknown_name("system", name, [*SYSTEMS, *ENGINES, f"{HOST}+NAME", f"{VLLM}+NAME"]))
 
 
 def _hosted(host: str, part: str) -> System:
     # A variant that borrows its parameters is chosen by its own name only.
     by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items() if model.borrows is None}
+    by_format |= {pattern: SixEight.name for pattern, share in PATTERNS.items() if share in SixEight.patterns}
     kernel = part if part in KERNELS else by_format.get(part)
+    named = () if part in KERNELS else (share for name, share in PATTERNS.items() if name in part.split("-"))
+    pattern = next(iter(named), None)
     if kernel in BOUNDED:
         raise ValueError(
             f"system '{host}+{part}': of {kernel} only a lower bound of the time is known, so no run is predicted"
@@ -223,4 +267,6 @@ def _hosted(host: str, part: str) -> System:
     dense_below = np.inf if even is None else even
     base = SYSTEMS.get(host) or ENGINES[host]
     title = f"{base.title} with {KERNELS[kernel].title if kernel else fmt.title}"
-    return replace(base, name=f"{host}+{part}", title=title, format=fmt, kernel=kernel, dense_below=dense_below)
+    return replace(
+        base, name=f"{host}+{part}", title=title, format=fmt, kernel=kernel, dense_below=dense_below, pattern=pattern
+    )

@@ -117,8 +117,7 @@ def test_every_offered_system_runs_or_says_why_not(gpu: str) -> None:
     for system in system_names():
         found = view(State(gpu=gpu, system=system))
         tiles = {fact.name: fact for fact in words.facts(found)}
-        kernel = load_system(system).kernel
-        refusal = None if kernel is None else KERNELS[kernel].refusal(load_gpu(gpu))
+        refusal = load_system(system).refusal(load_gpu(gpu))
         assert ("refused" in tiles) == (refusal is not None)
         if refusal is not None:
             assert tiles["refused"].note == f"{refusal}. Shown instead: dense FasterTransformer"

@@ -136,7 +136,7 @@ LLAMA, QWEN_MOE, GEMMA = HF_CONFIGS["llama-2-7b"], HF_COUNTS["qwen3-30b-a3b"][0]
         (LLAMA | {"num_hidden_layers": True}, "num_hidden_layers is True, allowed"),
         (LLAMA | {"head_dim": "128"}, "head_dim is '128', allowed is a positive integer"),
         (LLAMA | {"head_dim": 2.5}, "head_dim is 2.5, allowed is a positive integer"),
-        (LLAMA | {"tie_word_embeddings": "no"}, "tied_embeddings: Expected 'bool', got 'str'"),
+        (LLAMA | {"tie_word_embeddings": "no"}, "tied_embeddings is 'no': Expected 'bool', got 'str'"),
         (QWEN_MOE | {"mlp_only_layers": [0]}, "mlp_only_layers is [0], allowed is []"),
         (GEMMA | {"text_config": [1]}, "text_config is [1], allowed is an object of keys"),
         (GEMMA | {"text_config": {"model_type": "t5"}}, "unsupported model_type 't5'"),
