@@ -65,6 +65,8 @@ def e2e(
         return
     refuse_missing(context, "--model opt-66b --gpu a100-80gb --batch 64", "model", "gpu", "batch")
 
+    from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN
+    from perfmodel.serving.planning import change
     from perfmodel.serving.run import evaluate
     from perfmodel.serving.systems import load_system
 
@@ -81,13 +83,16 @@ def e2e(
         "launch": host.launch.value if launch is None else launch,
     }
     run = evaluate(model, gpu, system, **question, **how)
+    fate = change(host, question["sparsity"])
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, **question, **how}
-        print(json.dumps({**asked, **_run_fields(run), "bound": host.kernel is None}, indent=2))
+        print(json.dumps({**asked, **_run_fields(run), "bound": host.kernel is None, "change": fate}, indent=2))
     else:
         _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
         if run.memory.fits:
             say(_error_words([system]))
+        if host.kernel is not None and fate in (NOT_MEASURED, NOT_WRITTEN):
+            say(f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them.")
         if host.kernel is None:
             say(
                 "No kernel of this format has been timed: its bytes at cuBLAS's rate, decoding hidden. A real one is "

@@ -74,6 +74,15 @@ class Overtaking:
     high: float
     extrapolated: bool
 
+    def __str__(self) -> str:
+        against = f"{self.rival} on {self.gpu}, N = {self.n}"
+        low, high = ("nowhere" if np.isnan(end) else f"{end:.0%}" for end in (self.low, self.high))
+        doubt = ", extrapolated" if self.extrapolated else ""
+        if np.isnan(self.sparsity):
+            hope = "" if np.isnan(self.low) else f", at best from {low}"
+            return f"{against}: overtaken nowhere up to {SPARSITIES[-1]:.0%}{hope}; {self.kernel} comes nearest{doubt}"
+        return f"{against}: overtaken from {self.sparsity:.0%} ({low} to {high}), {self.kernel}{doubt}"
+
 
 def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, model: str = LAYER_OF) -> Layer:
     """One layer of ``model`` on ``kernel``: its products summed.
@@ -132,8 +141,10 @@ def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES,
     Raises
     ------
     ValueError
-        If the GPU cannot run ``rival``; names the precision it lacks.
+        If the GPU cannot run ``rival``, naming the precision it lacks, or no kernel for zeros anywhere.
     """
+    if not unstructured(gpu):
+        raise ValueError(f"{gpu} runs no kernel for zeros anywhere that is modelled")
     shares = np.asarray(sparsities, dtype=np.float64)
     other = layer_on(rival, gpu, n, 0.0, model)
     layers = {name: layer_on(name, gpu, n, shares, model) for name in unstructured(gpu)}

@@ -125,7 +125,7 @@ class Prediction:
 
 def _in_words(row: Any) -> str:
     """One row of `Prediction.to_frame` as a line."""
-    product = f"{row.kernel} on {row.gpu}: {row.m:.0f} x {row.k:.0f}, N = {row.n:.0f}, sparsity {row.sparsity:.3g}"
+    product = f"{row.kernel} on {row.gpu}: {row.m:.10g} x {row.k:.10g}, N = {row.n:.10g}, sparsity {row.sparsity:.3g}"
     if row.at_least:
         time = f"at least {row.time_us:.4g} us, at most {row.speedup_vs_dense:.2f}x dense"
     else:

@@ -46,6 +46,9 @@ def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
         If a kernel is unknown, a key missing or unknown, or a value no finite number of at least 0; names kernel, key,
         value.
     """
+    missing = [name for name, model in KERNELS.items() if not model.assumed and name not in fits]
+    if missing:
+        raise ValueError(f"no kernel {missing[0]!r} in this calibration; make it anew with `lscd calibrate`")
     for kernel, fitted in fits.items():
         parameters = tuple(field.name for field in fields(kernel_model(kernel).Parameters))
         for group, needed in ({"parameters": parameters} | FIT_KEYS).items():
@@ -54,7 +57,8 @@ def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
 
 def _check_group(where: str, values: Mapping[str, float | tuple[float, float]], needed: tuple[str, ...]) -> None:
     if set(values) != set(needed):
-        raise ValueError(f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(needed)}")
+        words = f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(needed)}"
+        raise ValueError(f"{words}; make it anew with `lscd calibrate`")
     for key, value in values.items():
         numbers = value if isinstance(value, tuple) else (value,)
         if not all(0 <= number < math.inf for number in numbers):
