@@ -42,7 +42,7 @@ SPREAD = dict.fromkeys(SPREADS, 0.1)
         ({"parameters": {"launch_s": 1e-6}}, "cublas: parameters has launch_s, needed are bandwidth_eff"),
         ({"evidence_range": {"m": [1, 2]}}, "cublas: evidence_range has m, needed are m, k, n, sparsity"),
         ({"mood": "good"}, "cublas: unknown key 'mood'"),
-        ({"rows": 0}, "cublas.rows: Expected 'int' >= 1"),
+        ({"rows": 0}, "cublas.rows is 0: Expected 'int' >= 1"),
     ],
 )  # fmt: skip
 def test_a_users_own_fit_is_checked(
