@@ -51,6 +51,19 @@ SIMULATE = ["simulate", "flash-llm", "--gpu", "h100", "--m", "64", "--k", "64", 
         ([*SIMULATE, "--trace", "a.json", "--gantt", "none/b.png"], "no such directory"),
         ([*SIMULATE, "--trace", "a.png", "--gantt", "a.png"], "are both a.png"),
         (["validate", "--by", "kernel,kernel"], "--by is 'kernel,kernel'"),
+        (["plan", "--model", "opt-13b", "--gpu", "h100", "--sparsity", "60%"], "--sparsity is '60%': "),
+        (["plan", "--model", "opt-13b", "--gpu", "h100", "--input-len=0"], "--input-len is '0': "),
+        (["plan"], "Missing option '--model'"),
+        (["gpus", "--json"], "No such option"),
+        (["predict", "--gpu", "h100", "--m", "0", "--k", "8", "--n", "8"], "m must be at least 1, got 0"),
+        ([*ONE, "--kernel", ""], "unknown kernel ''"),
+        ([*ONE, "--pattern", ""], "--pattern is '', allowed are 2:4"),
+        (["e2e", "--model", "opt-13b", "--gpu", "h100", "--batch", "0"], "batch must be a whole number of at least 1"),
+        (["choose", "--model", "opt-13b", "--gpu", "h100", "--batch", ""], "--batch is '', allowed are whole numbers"),
+        (["choose", "--model", "opt-13b", "--gpu", "h100", "--batch", "8", "--formats", ""], "--formats is ''"),
+        (["e2e", "--model", "opt-13b", "--gpu", "h100", "--batch", "8", "--system", "vllm+foo"], "format 'foo'"),
+        (["predict", "--input", "/dev/zero", "--output", "o.csv"], "/dev/zero is a device; give a file"),
+        (["simulate", "two-four", *SIMULATE[2:]], "kernel 'two-four' is not simulated: "),
         (["sweep", "none.toml", "--out", "o.parquet"], "lscd: none.toml: No such file or directory"),
     ],
 )
@@ -127,3 +140,24 @@ def test_output_that_cannot_be_written_ends_without_a_traceback(
     result = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     os.close(out)
     assert (result.returncode, result.stderr) == (code, message)
+
+
+def test_links_that_lead_back_to_themselves_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    loop = tmp_path / "loop.toml"
+    loop.symlink_to(loop)
+    code, _, stderr = run(monkeypatch, capsys, *ONE[:1], "--gpu", str(loop), *ONE[3:])
+    assert (code, stderr) == (2, f"lscd: {loop}: no such file\n")
+    with pytest.raises(InputError, match="is a link that leads back to itself"), written_whole(loop):
+        pass
+    assert loop.is_symlink()
+
+
+def test_long_values_are_not_repeated_in_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, stderr = run(monkeypatch, capsys, *ONE, "--kernel", "x" * 5000)
+    assert code == 2
+    assert f"unknown kernel '{'x' * 59}…" in stderr
+    assert "x" * 61 not in stderr

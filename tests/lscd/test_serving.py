@@ -204,6 +204,56 @@ def test_launch_is_an_option_and_a_column(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "out.csv")["tpot_ms"].tolist() == pytest.approx([stream["tpot_ms"], graph["tpot_ms"]])
 
 
+def test_engines_launch_as_they_do_in_both_forms(tmp_path: Path) -> None:
+    """vLLM replays graphs: by options, and in a table with and without a column for it."""
+    asked = ["e2e", "--model", "llama-2-7b", "--gpu", "h100", "--batch", "8", "--system", "vllm", "--sparsity", "0"]
+    one = json.loads(RUNNER.invoke(app, [*asked, "--json"]).output)
+    assert one["launch"] == "graph"
+    for column, cell in (("", ""), (",launch", ","), (",launch", ",graph")):
+        rows = f"model,gpu,gpus,system,sparsity,batch,input_len,output_len{column}\n"
+        (tmp_path / "in.csv").write_text(f"{rows}llama-2-7b,h100,1,vllm,0,8,64,512{cell}\n", encoding="utf-8")
+        done = RUNNER.invoke(app, ["e2e", "--input", str(tmp_path / "in.csv"), "--output", str(tmp_path / "out.csv")])
+        assert done.exit_code == 0, done.output
+        assert pd.read_csv(tmp_path / "out.csv")["tpot_ms"].tolist() == pytest.approx([one["tpot_ms"]])
+
+
+@pytest.mark.parametrize(
+    ("system", "words"),
+    [("vllm+mxfp4", "Kernel mxfp4: not measured."), ("vllm+lscd-bitmap-8", "Kernel lscd-bitmap-8: not written.")],
+)
+def test_whole_runs_say_what_nobody_measured(system: str, words: str) -> None:
+    asked = ["e2e", "--model", "llama-3.1-8b", "--gpu", "b200", "--batch", "8", "--system", system]
+    assert words in RUNNER.invoke(app, asked).output
+    assert json.loads(RUNNER.invoke(app, [*asked, "--json"]).output)["change"] in words
+
+
+@pytest.mark.parametrize(
+    ("gpu", "system", "sparsity", "message"),
+    [
+        ("h100", "vllm+4:6", "0.25", "vllm+4:6 takes the sparsity of its pattern, 0.333, got 0.25"),
+        ("v100", "vllm+4:6", "0.3333333333", "no 2:4 FP16 Tensor Cores"),
+        ("v100", "vllm+6:8-fp8", "0.25", "no 2:4 FP8 Tensor Cores (peak.fp8_sparse), which format '6:8-fp8' needs"),
+        ("a100-80gb", "vllm+mxfp8", "0", "no FP8 Tensor Cores (peak.fp8_tensor), which format 'mxfp8' needs"),
+    ],
+)
+def test_formats_ask_for_their_tensor_cores_and_their_patterns(gpu, system, sparsity, message):
+    result = invoke(
+        "e2e", "--model", "llama-3.1-8b", "--gpu", gpu, "--batch", "8", "--system", system, "--sparsity", sparsity
+    )
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_more_bits_are_not_faster_in_the_family_of_patterns() -> None:
+    rates = [
+        json.loads(RUNNER.invoke(app, [
+            "e2e", "--model", "llama-3.1-8b", "--gpu", "h100", "--batch", "16", "--system", f"vllm+{pattern}", "--json",
+        ]).output)["tokens_per_gpu_s"]
+        for pattern in ("2:4", "4:6", "6:8", "8:10")
+    ]  # fmt: skip
+    assert rates == sorted(rates, reverse=True)
+
+
 def test_plan_says_tie_where_intervals_overlap() -> None:
     words = RUNNER.invoke(app, ["plan", "--model", "opt-66b", "--gpu", "a100-80gb"]).output
     assert "is the cheapest, batch 89; a tie with fastertransformer+int4, " in " ".join(words.split())

@@ -1,0 +1,52 @@
+"""From which sparsity the best sparse kernel overtakes a rival, and who is fastest where."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfmodel.kernels import KERNELS
+from perfmodel.overtaking import Overtaking, layer_on, overtaking, unstructured, winners
+
+
+def test_at_the_overtaking_sparsity_one_unstructured_kernel_is_ahead() -> None:
+    found = overtaking("rtx-4090", "fp8", n=16)
+    rival = layer_on("fp8", "rtx-4090", 16, 0.0)
+    assert found.kernel in unstructured("rtx-4090")
+    assert layer_on(found.kernel, "rtx-4090", 16, found.sparsity).speedup_over(rival)[0] >= 1
+    for kernel in unstructured("rtx-4090"):
+        before = layer_on(kernel, "rtx-4090", 16, found.sparsity - 0.02)
+        assert not before.speedup_over(rival)[0] >= 1  # NaN: takes no 16 tokens
+    assert found.low < found.sparsity < found.high
+
+
+@pytest.mark.parametrize(
+    ("at", "low", "high", "words"),
+    [
+        (0.6, 0.48, 0.73, "fp8 on h100, N = 16: overtaken from 60% (48% to 73%), bitmap"),
+        (0.6, 0.48, np.nan, "overtaken from 60% (48% to nowhere), bitmap"),
+        (np.nan, 0.94, np.nan, "overtaken nowhere up to 95%, at best from 94%; bitmap comes nearest"),
+        (np.nan, np.nan, np.nan, "overtaken nowhere up to 95%; bitmap comes nearest"),
+    ],
+)
+def test_it_reads_as_a_sentence(at: float, low: float, high: float, words: str) -> None:
+    assert str(Overtaking("h100", "fp8", 16, "bitmap", at, low, high, extrapolated=False)).endswith(words)
+
+
+def test_gpus_without_such_kernels_and_rivals_they_lack_are_refused() -> None:
+    with pytest.raises(ValueError, match="mi300x runs no kernel for zeros anywhere"):
+        overtaking("mi300x", "cublas", n=16)
+    with pytest.raises(ValueError, match="has no FP8 Tensor Cores"):
+        overtaking("a100-80gb", "fp8", n=16)
+
+
+def test_winners_take_part_and_are_the_fastest() -> None:
+    table = winners("h100", (1, 16, 256), (0.3, 0.6, 0.95))
+    assert len(table) == 9
+    for row in table.itertuples():
+        best = layer_on(row.kernel, "h100", row.n, row.sparsity)
+        dense = layer_on("cublas", "h100", row.n, 0.0)
+        assert row.speedup == pytest.approx(best.speedup_over(dense)[0])
+        assert float(KERNELS[row.kernel].own_sparsity(row.sparsity)) <= row.sparsity or not KERNELS[row.kernel].patterns
+        for other in ("fp8", "int4", "flash-llm", "two-four"):
+            assert not layer_on(other, "h100", row.n, row.sparsity).time_s < best.time_s * (1 - 1e-9)
