@@ -31,14 +31,12 @@ from perfmodel.kernels.csr import LATENCY_CYCLES
 from perfmodel.kernels.cusparse import FEWEST_CYCLES
 from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
 from perfmodel.kernels.limits import (
-    FLOPS_PER_JOULE,
-    FLOPS_PER_JOULE_AMD,
-    FLOPS_PER_JOULE_HOPPER,
     MEMORY_FILE,
+    POWERED,
     SPLIT_L2_KEEPS,
 )
 from perfmodel.kernels.low_precision import PIPELINE_CYCLES, QUANTISE_S
-from perfmodel.kernels.machine import PER_JOULE, SPARSE_PER_JOULE
+from perfmodel.kernels.machine import AT_LIMIT, SPARSE_AT_LIMIT
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
 from perfmodel.pipeline.programs import CONFLICT_INSTRUCTIONS
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
@@ -68,22 +66,23 @@ BY_HAND = (  # what a number is, its value, and the evidence that it was taken f
         f"{L2_READ_SHARE:g}",
         "RTX 4090, 4096 x 4096: 33 MB in 19 us",
     ),
-    (
-        "FLOP per joule, Tensor Cores fed from registers",
-        f"{FLOPS_PER_JOULE:.3g}",
-        "A100 of 400 W at 512 tokens; an L40S of 350 W is reported at 0.55-0.58 of its peak",
+    *(
+        (
+            f"Tensor-Core rate at a board's power limit over the root of (watts x SMs), {architecture.value}",
+            f"{rate / 1e12:g} TFLOP/s",
+            seen,
+        )
+        for architecture, (rate, seen) in POWERED.items()
     ),
-    ("FLOP per joule, Hopper", f"{FLOPS_PER_JOULE_HOPPER:.3g}", "H100 PCIe of 350 W at 512 to 2,048 tokens"),
-    ("FLOP per joule, AMD", f"{FLOPS_PER_JOULE_AMD:.3g}", "one product of hipBLASLt on an MI300X, 3,072 tokens"),
     (
-        "products a joule pays for, in those of FP16: FP8, INT8",
-        f"{PER_JOULE[Precision.FP8]:g}, {PER_JOULE[Precision.INT8]:g}",
-        "cuBLASLt on an A100 PCIe, an H100 PCIe and an RTX 4090 at thousands of tokens; FP4 twice as much, unseen",
+        "rates there in that of FP16: FP8, INT8, FP4",
+        ", ".join(f"{AT_LIMIT[each]:g}" for each in (Precision.FP8, Precision.INT8, Precision.FP4)),
+        "long products on A100s, H100s, a B200 and a GB200; FP4 8192 x 8192 on a B200",
     ),
     (
         "the same with 2:4 weights: FP16, FP8, INT8",
-        ", ".join(f"{SPARSE_PER_JOULE[each]:g}" for each in (Precision.FP16, Precision.FP8, Precision.INT8)),
-        "cuSPARSELt on the same cards",
+        ", ".join(f"{SPARSE_AT_LIMIT[each]:g}" for each in (Precision.FP16, Precision.FP8, Precision.INT8)),
+        "cuSPARSELt on an A100 PCIe and an H100 PCIe",
     ),
     (
         "pipeline of dense FP8, INT8 and FP4 products",

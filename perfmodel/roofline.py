@@ -71,13 +71,18 @@ def bytes_moved(
     return 2 * dense_tiles + outputs
 
 
+def _peak(gpu: Gpu) -> float:
+    """Dense FP16 FLOP/s of the Tensor Cores at the clock that boards reach."""
+    return gpu.peak.fp16_tensor * gpu.clock.gain
+
+
 def level_bandwidth(gpu: Gpu, level: MemoryLevel) -> float:
     """Peak bytes/s of ``level``: datasheet for DRAM, measured for L2, banks x clock x SMs for shared memory."""
     if level is MemoryLevel.DRAM:
         return gpu.dram.bandwidth_bytes_per_s
     if level is MemoryLevel.L2:
         return gpu.l2.bandwidth_bytes_per_s
-    return gpu.sm.shared_bytes_per_clock * gpu.clock.boost_hz * gpu.clock.sm_count
+    return gpu.sm.shared_bytes_per_clock * gpu.clock.hz * gpu.clock.sm_count
 
 
 def intensity(
@@ -97,12 +102,12 @@ def ridge_point(gpu: Gpu, level: MemoryLevel = MemoryLevel.DRAM) -> float:
     ----------
     Williams, Waterman, Patterson, "Roofline", CACM 52(4), 2009.
     """
-    return gpu.peak.fp16_tensor / level_bandwidth(gpu, level)
+    return _peak(gpu) / level_bandwidth(gpu, level)
 
 
 def attainable_flops_per_s(gpu: Gpu, at_intensity: ArrayLike, level: MemoryLevel = MemoryLevel.DRAM) -> Array:
     """Roof: ``min(peak, intensity * bandwidth)`` in FLOP/s."""
-    return np.minimum(gpu.peak.fp16_tensor, np.asarray(at_intensity) * level_bandwidth(gpu, level))
+    return np.minimum(_peak(gpu), np.asarray(at_intensity) * level_bandwidth(gpu, level))
 
 
 def memory_time_floor(
@@ -121,7 +126,7 @@ def roofline_time(
     """Seconds at the roof of DRAM and Tensor Cores: no kernel of this format can be faster."""
     m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
     memory_s = memory_time_floor(fmt or FORMATS["dense"], gpu, m_, k_, n_, sparsity)
-    return np.maximum(memory_s, 2 * m_ * k_ * n_ / gpu.peak.fp16_tensor)
+    return np.maximum(memory_s, 2 * m_ * k_ * n_ / _peak(gpu))
 
 
 def bound(
@@ -135,6 +140,6 @@ def bound(
     }
     m_, k_, n_, s_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (m, k, n, sparsity)))
     seconds = [bytes_moved(fmt, level, m_, k_, n_, s_) / level_bandwidth(gpu, level) for level in levels.values()]
-    seconds.append(2 * m_ * k_ * n_ / gpu.peak.fp16_tensor)
+    seconds.append(2 * m_ * k_ * n_ / _peak(gpu))
     names = np.array([*levels, Bound.COMPUTE], dtype=object)
     return names[np.argmax(np.stack(seconds), axis=0)]

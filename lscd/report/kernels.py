@@ -13,7 +13,7 @@ from perfmodel.formats import FORMATS, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.plotting import kernels as draw
 from perfmodel.prediction import predict
-from perfmodel.roofline import MemoryLevel, intensity, ridge_point, roofline_time
+from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point, roofline_time
 
 GPU = "a100-80gb"
 FIGURE_KERNELS = ("cublas", "flash-llm", "sparta", "sputnik", "cusparse")
@@ -33,9 +33,7 @@ def skinny_roofline(context: Context) -> Exhibit:
     """OPT's skinny products on the A100 roofline, dense and sparse."""
     gpu = load_gpu(GPU)
     at = np.geomspace(1, 1000, 200)
-    roof = pd.DataFrame(
-        {"intensity": at, "flops_per_s": np.minimum(gpu.peak.fp16_tensor, at * gpu.dram.bandwidth_bytes_per_s)}
-    )
+    roof = pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(gpu, at)})
     points = context.benchmark
     points = points[points["kernel"].isin(["cublas", "flash-llm"]) & (points["sparsity"] == 0.8)].copy()
     shape = (points["m"], points["k"], points["n"])

@@ -28,7 +28,7 @@ SOURCES = ("flash-llm-fig9", "spinfer-rerun-boxplot", "aiconfigurator-gemm", "ai
 def bytes_per_cycle(gpu: Gpu) -> float:
     """Bytes that the memory sustains for each SM and clock: what a kernel on the chip must keep up with."""
     rate = streamed_share(gpu.dram) * gpu.dram.bandwidth_bytes_per_s
-    return rate / (gpu.clock.sm_count * gpu.clock.boost_hz)
+    return rate / (gpu.clock.sm_count * gpu.clock.hz)
 
 
 def overtakes(context: Context) -> Exhibit:

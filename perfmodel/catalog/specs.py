@@ -70,18 +70,42 @@ class Bound(StrEnum):
 
 FlopsPerS = Annotated[float, msgspec.Meta(ge=1e9, le=1e18)]
 MOST_SPARSE_GAIN = 2.05  # datasheets round
+MOST_OVERCLOCK = 1.5
 
 
 class Clock(Record, frozen=True, kw_only=True):
     """Number of streaming multiprocessors and their clock.
 
-    ``tensor_hz`` is given where the datasheet's Tensor-Core peak assumes a lower clock than ``boost_hz`` (Hopper).
+    ``tensor_hz`` is given where the datasheet's Tensor-Core peak assumes a lower clock than ``boost_hz`` (Hopper),
+    ``reached_hz`` where boards at work run faster than ``boost_hz`` prints (GeForce).
+
+    Raises
+    ------
+    ValueError
+        If ``reached_hz`` is below ``boost_hz``, or above 1.5 times it.
     """
 
     sm_count: PositiveInt
     boost_hz: Positive
     tensor_hz: Positive | None = None
+    reached_hz: Positive | None = None
     source: Text
+
+    def __post_init__(self) -> None:
+        """Refuse a reached clock that no board has."""
+        if self.reached_hz is not None and not 1 <= self.reached_hz / self.boost_hz <= MOST_OVERCLOCK:
+            most = f"{MOST_OVERCLOCK:g} times it"
+            raise ValueError(f"reached_hz is {self.reached_hz:g}: from boost_hz ({self.boost_hz:g}) to {most}")
+
+    @property
+    def hz(self) -> float:
+        """Cycles per second of an SM at work."""
+        return self.reached_hz or self.boost_hz
+
+    @property
+    def gain(self) -> float:
+        """How many times what the datasheet prints the SMs, and so their peaks, reach."""
+        return self.hz / self.boost_hz
 
 
 class Peak(Record, frozen=True, kw_only=True):

@@ -107,7 +107,7 @@ def all_reduce_wait_cycles() -> float:
     shape, gpu = load_model(WAIT_CATALOGUE_MODEL).shape, load_gpu(FIT_GPU)
     count = ALL_REDUCES_PER_LAYER * shape.layers * rows["output_len"]
     alone_s = all_reduce_time(gpu, rows["gpus"], FP16_BYTES * shape.hidden_size * rows["batch"])
-    return float(np.median(rows["communication_s"] / count - alone_s)) * gpu.clock.boost_hz
+    return float(np.median(rows["communication_s"] / count - alone_s)) * gpu.clock.hz
 
 
 def fitted_evidence() -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 from perfmodel.catalog import load_calibration
-from perfmodel.catalog.specs import Dram, Gpu
+from perfmodel.catalog.specs import Architecture, Dram, Gpu
 
 MEMORY_FILE = "calibration/memory.json"
 INLINE_ECC_SHARE = 15 / 16  # one byte in sixteen of a GDDR card with inline ECC is a check byte
 SHARE = "share"
 SPLIT_L2_KEEPS = 0.6  # of an L2 in two halves that both keep what both read; from the A100's and H100's resident rows
-# FLOP per joule of board power that dense FP16 products reach where power, not the clock, limits them. Tensor Cores fed
-# from registers: an A100 of 400 W in serving stacks at 512 tokens (an L40S of 350 W is reported at 0.55 to 0.58, an
-# A100 PCIe of 300 W reaches 0.76 at thousands of tokens). Fed from shared memory, as Hopper's: an H100 PCIe of 350 W at
-# 512 to 2,048 tokens. Blackwell was not seen at its limit.
-FLOPS_PER_JOULE = 0.62e12
-FLOPS_PER_JOULE_HOPPER = 1.3e12
-FLOPS_PER_JOULE_AMD = 0.73e12  # one product of hipBLASLt on an MI300X, 3,072 x 10,240 at 3,072 tokens
+# Tensor-Core FLOP/s over the root of (watts of the board x SMs), where power and not the clock limits dense FP16
+# products: short of power a board slows its clock and lowers the voltage with it, so half the watts cost less than half
+# the rate.
+POWERED = {  # with what it was seen on
+    Architecture.VOLTA: (0.61e12, "V100 of 300 W: 94 TFLOP/s"),
+    Architecture.AMPERE: (1.22e12, "A100s of 300 and 400 W: 225 and 245 TFLOP/s, 253 and 271 at the best shape"),
+    Architecture.ADA: (1.15e12, "L40S of 350 W: 252 TFLOP/s at the best shape, some 200 in engines; RTX 4090 in INT8"),
+    Architecture.HOPPER: (2.65e12, "H100s of 350 and 700 W: 500 and 795 TFLOP/s"),
+    Architecture.BLACKWELL: (4.7e12, "B200 and GB200: 1,745 and 1,822 TFLOP/s; other Blackwells not seen at theirs"),
+    Architecture.CDNA3: (1.5e12, "MI300X: 670 to 790 TFLOP/s"),
+    Architecture.CDNA4: (2.6e12, "MI355X: 1,565 TFLOP/s"),
+}
+SERVER_BLACKWELL = 10.0, 12.0  # compute capabilities from, below
 
 
 def memory_family(dram: Dram) -> str:
@@ -38,14 +46,11 @@ def ecc_share(dram: Dram) -> float:
 
 def power_flops_per_s(gpu: Gpu) -> float:
     """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
-    if gpu.power is None:
+    first, beyond = SERVER_BLACKWELL
+    small = gpu.architecture is Architecture.BLACKWELL and not first <= float(gpu.compute_capability) < beyond
+    if gpu.power is None or small or gpu.architecture not in POWERED:
         return float("inf")
-    if gpu.architecture.amd:
-        return FLOPS_PER_JOULE_AMD * gpu.power.tdp_w
-    if float(gpu.compute_capability) >= 10:
-        return float("inf")
-    cost = FLOPS_PER_JOULE_HOPPER if float(gpu.compute_capability) >= 9 else FLOPS_PER_JOULE
-    return cost * gpu.power.tdp_w
+    return POWERED[gpu.architecture][0] * math.sqrt(gpu.power.tdp_w * gpu.clock.sm_count)
 
 
 def kept_share(gpu: Gpu) -> float:

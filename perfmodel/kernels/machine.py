@@ -13,11 +13,11 @@ from perfmodel.kernels.limits import kept_share, power_flops_per_s, streamed_sha
 Array = NDArray[np.float64]
 Number = float | Array
 
-# Products that a joule pays for, in those of dense FP16 (`limits`), at thousands of tokens on an A100 PCIe, an H100
-# PCIe and an RTX 4090: INT8 1.9, 2.0, 2.0; FP8 1.85 on the H100; nobody has reported FP4 at a board's limit.
-PER_JOULE = {Precision.FP16: 1.0, Precision.FP8: 1.85, Precision.INT8: 1.95, Precision.FP4: 3.7}
-# The same with 2:4 weights, zeros counted: FP16 1.7 and 1.6 on the first two, FP8 3.0 on the H100, INT8 4.0, 3.1, 3.2.
-SPARSE_PER_JOULE = {Precision.FP16: 1.6, Precision.FP8: 3.0, Precision.INT8: 3.4, Precision.FP4: 6.0}
+# Rates at a board's power limit, in that of dense FP16 (`limits`). INT8: 1.6 on an A100 PCIe and 2.0 on an H100 PCIe;
+# FP8: 1.8 on H100s and 1.9 to 2.0 on Blackwells; FP4: 5.2 to 5.7 PFLOP/s on a B200 (DeepGEMM pull request 348).
+AT_LIMIT = {Precision.FP16: 1.0, Precision.FP8: 1.9, Precision.INT8: 1.8, Precision.FP4: 3.3}
+# The same with 2:4 weights, zeros counted: FP16 1.6 and 1.5 on the first two, FP8 2.7 on the H100, INT8 3.2 and 2.8.
+SPARSE_AT_LIMIT = {Precision.FP16: 1.6, Precision.FP8: 2.75, Precision.INT8: 3.1, Precision.FP4: 5.0}
 LOW_RATES = tuple(
     (precision, sparse)
     for precision in Precision
@@ -65,9 +65,10 @@ class Machine:
     @classmethod
     def of(cls, gpu: Gpu) -> Machine:
         """Pick the numbers of one catalogue GPU."""
+        gain = gpu.clock.gain
         return cls(
             sm_count=gpu.clock.sm_count,
-            clock_hz=gpu.clock.boost_hz,
+            clock_hz=gpu.clock.hz,
             dram_bytes_per_s=gpu.dram.bandwidth_bytes_per_s,
             dram_share=streamed_share(gpu.dram),
             kept_bytes=kept_share(gpu) * gpu.l2.size_bytes,
@@ -76,11 +77,11 @@ class Machine:
             shared_bytes_per_clock=gpu.sm.shared_bytes_per_clock,
             shared_bytes_per_sm=gpu.sm.shared_memory_bytes,
             registers_per_sm=gpu.sm.registers,
-            tensor_flops_per_s=gpu.peak.fp16_tensor,
-            fp32_flops_per_s=gpu.peak.fp32_simt,
+            tensor_flops_per_s=gpu.peak.fp16_tensor * gain,
+            fp32_flops_per_s=gpu.peak.fp32_simt * gain,
             power_flops_per_s=power_flops_per_s(gpu),
             **{
-                _rate_name(precision, sparse=sparse): gpu.peak.tensor(precision, sparse=sparse) or np.nan
+                _rate_name(precision, sparse=sparse): (gpu.peak.tensor(precision, sparse=sparse) or np.nan) * gain
                 for precision, sparse in LOW_RATES
             },
         )
@@ -110,7 +111,7 @@ class Machine:
         With 2:4 weights if ``sparse``; ``flops`` then counts the zeros. NaN on cards without that precision.
         """
         peak: Number = getattr(self, _rate_name(precision, sparse=sparse))
-        powered = self.power_flops_per_s * (SPARSE_PER_JOULE if sparse else PER_JOULE)[precision]
+        powered = self.power_flops_per_s * (SPARSE_AT_LIMIT if sparse else AT_LIMIT)[precision]
         return np.asarray(flops / np.minimum(efficiency * peak, powered))
 
     @property

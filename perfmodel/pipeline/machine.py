@@ -51,14 +51,14 @@ class Machine:
     @classmethod
     def of(cls, gpu: Gpu, p: PipelineParameters, *, bandwidth_scale: float = 1.0, shared_scale: float = 1.0) -> Machine:
         """Machine of a catalogue GPU, its device memory and its shared memory scaled for a what-if."""
-        clock = gpu.clock.boost_hz
+        clock = gpu.clock.hz
         sustained = streamed_share(gpu.dram) * gpu.dram.bandwidth_bytes_per_s * bandwidth_scale
         cycles = np.zeros(len(Resource))
         cycles[Resource.DRAM] = clock / sustained
         cycles[Resource.L2] = clock / gpu.l2.bandwidth_bytes_per_s
         cycles[Resource.PORT] = 1 / (L2_PORT_BYTES_PER_CYCLE * max(bandwidth_scale, 1.0))
         cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock
-        at_peak = (gpu.clock.tensor_hz or clock) / gpu.peak.fp16_tensor
+        at_peak = (gpu.clock.tensor_hz or gpu.clock.boost_hz) / gpu.peak.fp16_tensor
         cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * max(at_peak, clock / power_flops_per_s(gpu))
         cycles[Resource.ISSUE] = 1 / gpu.sm.schedulers
         return cls(

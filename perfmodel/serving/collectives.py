@@ -154,7 +154,7 @@ def point_to_point_time(gpu: Gpu, message_bytes: ArrayLike, parameters: Collecti
 
 
 def _seconds(gpu: Gpu, p: Array, cycles: Array | float, crossing: Array, efficiency: float) -> Array:
-    wait_s = np.asarray(cycles) / gpu.clock.boost_hz
+    wait_s = np.asarray(cycles) / gpu.clock.hz
     return np.asarray(wait_s + crossing / (efficiency * link_bytes_per_s(gpu, p)))
 
 

@@ -97,7 +97,7 @@ class Group:
     @property
     def wait_s(self) -> float:
         """Seconds a collective amid other kernels waits for the last GPU: threads that poll memory, so SM cycles."""
-        return self.parameters.all_reduce_wait_cycles / self.gpu.clock.boost_hz
+        return self.parameters.all_reduce_wait_cycles / self.gpu.clock.hz
 
     def decode_attention_s(self, batch: Array, context: Array) -> Array:
         """One step's attention over ``context`` tokens a sequence; affine in ``context``, so a mean context will do.
@@ -108,7 +108,7 @@ class Group:
         shape, attention = self.model.shape, self.system.attention
         read = batch * context * kv_read_bytes_per_token(shape, self.p, shared=attention.shares_heads)
         waited = 0.0 if attention.splits_context else shape.layers * context * self.parameters.attention_cycles
-        return read / self.machine.streamed_bytes_per_s + waited / self.gpu.clock.boost_hz
+        return read / self.machine.streamed_bytes_per_s + waited / self.gpu.clock.hz
 
     def prefill_attention_s(self, batch: Array, input_len: Array) -> Array:
         """Attention of the prompt: its FLOP at cuBLAS's Tensor-Core efficiency, its K and V once."""

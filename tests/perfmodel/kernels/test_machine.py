@@ -9,7 +9,7 @@ from perfmodel.catalog import gpu_names, load_gpu
 from perfmodel.catalog.specs import Precision
 from perfmodel.kernels import Machine
 from perfmodel.kernels.limits import streamed_share
-from perfmodel.kernels.machine import PER_JOULE, SPARSE_PER_JOULE
+from perfmodel.kernels.machine import AT_LIMIT, SPARSE_AT_LIMIT
 
 
 def test_a_stack_is_its_machines() -> None:
@@ -35,7 +35,7 @@ def test_what_a_joule_pays_for_caps_every_precision() -> None:
     board, free = Machine.of(load_gpu("h100-pcie")), Machine.of(load_gpu("b200"))
     for precision in (Precision.FP16, Precision.FP8, Precision.INT8):
         for sparse in (False, True):
-            paid = board.power_flops_per_s * (SPARSE_PER_JOULE if sparse else PER_JOULE)[precision]
+            paid = board.power_flops_per_s * (SPARSE_AT_LIMIT if sparse else AT_LIMIT)[precision]
             assert float(board.tensor_s(1e15, 1.0, precision, sparse=sparse)) == pytest.approx(1e15 / paid)
     rate = free.fp4_flops_per_s
     assert float(free.tensor_s(1e15, 0.5, Precision.FP4)) == pytest.approx(1e15 / (0.5 * rate))
