@@ -18,7 +18,7 @@ POWERED = {  # with what it was seen on
     Architecture.VOLTA: (0.61e12, "V100 of 300 W: 94 TFLOP/s"),
     Architecture.AMPERE: (1.22e12, "A100s of 300 and 400 W: 225 and 245 TFLOP/s, 253 and 271 at the best shape"),
     Architecture.ADA: (1.15e12, "L40S of 350 W: 252 TFLOP/s at the best shape, some 200 in engines; RTX 4090 in INT8"),
-    Architecture.HOPPER: (2.65e12, "H100s of 350 and 700 W: 500 and 795 TFLOP/s"),
+    Architecture.HOPPER: (2.6e12, "H100s of 350 and 700 W: 500 and 795 TFLOP/s"),
     Architecture.BLACKWELL: (4.7e12, "B200 and GB200: 1,745 and 1,822 TFLOP/s; other Blackwells not seen at theirs"),
     Architecture.CDNA3: (1.5e12, "MI300X: 670 to 790 TFLOP/s"),
     Architecture.CDNA4: (2.6e12, "MI355X: 1,565 TFLOP/s"),

@@ -42,8 +42,8 @@ def test_inner_levels_move_at_least_as_much(level: MemoryLevel) -> None:
 def test_roof_meets_at_the_ridge(name: str) -> None:
     gpu = load_gpu(name)
     ridge = ridge_point(gpu)
-    assert float(attainable_flops_per_s(gpu, ridge)) == pytest.approx(gpu.peak.fp16_tensor)
-    assert float(attainable_flops_per_s(gpu, ridge / 2)) == pytest.approx(gpu.peak.fp16_tensor / 2)
+    assert float(attainable_flops_per_s(gpu, ridge)) == pytest.approx(gpu.peak.fp16_tensor * gpu.clock.gain)
+    assert float(attainable_flops_per_s(gpu, ridge / 2)) == pytest.approx(gpu.peak.fp16_tensor * gpu.clock.gain / 2)
     assert ridge_point(gpu, MemoryLevel.SHARED) < ridge_point(gpu, MemoryLevel.L2) < ridge
 
 

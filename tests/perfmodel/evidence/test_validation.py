@@ -56,6 +56,9 @@ def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
     assert {gpu for source, gpu in graphs if source == "slidesparse"} == {"a100-80gb-pcie", "h100-pcie"}
 
 
+LONG = ("mamf-finder", "gpu-benchmark", "gpu-flops-bench")
+
+
 # Dense products of weights beyond the L2 that no fit saw, by GPU; all but the H100 and RTX 4090 were never fitted.
 @pytest.mark.parametrize(
     ("gpu", "most"),
@@ -70,20 +73,31 @@ def test_a_source_launches_in_one_way(joined: pd.DataFrame) -> None:
 )
 def test_dense_products_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -> None:
     rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == "cublas") & ~joined["fitted"] & ~joined["resident"]]
-    rows = rows[rows["source"] != "slidesparse"]
+    rows = rows[~rows["source"].isin({"slidesparse", *LONG})]
     assert len(rows) >= 6
     assert rows["error"].abs().mean() <= most
 
 
-# A library's best algorithm at 64 to 16,384 tokens; no row of it is fitted. On an A100 PCIe, a board of 300 W, power is
-# thought to limit it more than it does: a fifth too slow from 512 tokens on.
-@pytest.mark.parametrize(("gpu", "most"), [("a100-80gb-pcie", 0.19), ("h100-pcie", 0.10), ("rtx-4090", 0.11)])
+# A library's best algorithm at 64 to 16,384 tokens, where no fit saw it.
+@pytest.mark.parametrize(("gpu", "most"), [("a100-80gb-pcie", 0.08), ("h100-pcie", 0.11), ("rtx-4090", 0.05)])
 def test_dense_products_of_many_tokens_elsewhere(joined: pd.DataFrame, gpu: str, most: float) -> None:
     rows = joined[(joined["gpu"] == gpu) & (joined["kernel"] == "cublas") & (joined["source"] == "slidesparse")]
-    assert not rows["fitted"].any()
-    rows = rows[~rows["resident"]]
-    assert len(rows) > 90
+    rows = rows[~rows["resident"] & ~rows["fitted"]]
+    assert len(rows) > 70
     assert rows["error"].abs().mean() <= most
+
+
+# Products of thousands of tokens that no fit saw, from tables of what accelerators reach: a product may be the fastest
+# of many, or its operands constant. Mean error over GPUs; what misses by more than a quarter is named.
+@pytest.mark.parametrize(
+    ("kernel", "most", "missed"), [("cublas", 0.11, {"l4"}), ("fp8", 0.13, set()), ("nvfp4", 0.06, set())]
+)
+def test_long_products(joined: pd.DataFrame, kernel: str, most: float, missed: set[str]) -> None:
+    rows = joined[joined["source"].isin(LONG) & (joined["kernel"] == kernel) & ~joined["fitted"]]
+    by_gpu = rows.groupby("gpu")["error"].median().abs()
+    assert len(by_gpu) == {"cublas": 21, "fp8": 9, "nvfp4": 3}[kernel]
+    assert by_gpu.mean() <= most
+    assert set(by_gpu[by_gpu > 0.25].index) == missed
 
 
 @pytest.mark.parametrize(
@@ -100,7 +114,7 @@ def test_sparse_products_elsewhere(joined: pd.DataFrame, kernel: str, gpu: str, 
     assert rows["error"].abs().mean() <= most
 
 
-MISSED = {"cublas": 0.028}  # its fixed part is 17 us in this benchmark, 3 to 12 in others that launch in a stream
+MISSED = {"cublas": 0.029}  # its fixed part is 17 us in this benchmark, 3 to 12 in others that launch in a stream
 
 
 @pytest.mark.parametrize(("kernel", "goal"), GOALS.items())
