@@ -39,7 +39,8 @@ def explained() -> Iterator[None]:
     except (UsageError, ValueError, OSError, OverflowError) as error:
         if os.environ.get("LSCD_DEBUG"):
             raise
-        print(f"lscd: {_sentence(error)}", file=sys.stderr)
+        if sentence := _sentence(error):  # none where typer has printed its help instead
+            print(f"lscd: {sentence}", file=sys.stderr)
         raise SystemExit(BAD_INPUT) from None
 
 

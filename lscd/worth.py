@@ -150,7 +150,8 @@ def _needs(found: Worth) -> str:
     words = [f"{share:.0%} to overtake {title[name]}" for name, share in reached.items() if share > LEAST_SPARSITY]
     parts = []
     if words:
-        parts.append(f"Sparse needs {' and '.join(words)} here")
+        pattern = found.headline.sparse is not None and KERNELS[found.headline.sparse.kernel].patterns
+        parts.append(f"{'Unstructured sparse' if pattern else 'Sparse'} needs {' and '.join(words)} here")
     if never:
         parts.append(f"{'n' if words else 'N'}o sparsity up to {HIGHEST_SPARSITY:.0%} overtakes {' or '.join(never)}")
     if found.needed_bandwidth:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Machine, kernel_model
+from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, drops_more, rivals
@@ -279,7 +279,7 @@ def choose(
 
 
 def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], gpu: Gpu) -> None:
-    """Refuse kernels that were asked for and cannot take part: unknown, bounds, not measured, or not on ``gpu``."""
+    """Refuse kernels that were asked for and cannot take part: unknown, bound, variant, unmeasured, without cores."""
     able = {model.name for model in competing}
     for name in kernels:
         model = kernel_model(name)
@@ -287,7 +287,13 @@ def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], g
             raise ValueError(refusal)
         if name not in able:
             why = "only a bound of it is known" if name in BOUNDED else "nobody has measured it"
+            if name in VARIANTS:
+                why = f"it is a slower variant of {_whose_variant(name)}, which does"
             raise ValueError(f"kernel {name!r} takes no part: {why}")
+
+
+def _whose_variant(name: str) -> str:
+    return next(model.name for model in KERNELS.values() if model.slower_variant == name)
 
 
 def _all_candidates(

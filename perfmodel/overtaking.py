@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.choice import SEVERAL_MATRICES, rivals
-from perfmodel.kernels import BASELINE, KERNELS, KernelModel
+from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
+from perfmodel.kernels.rivals import WHOLE
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import layer_matrices
 
@@ -141,11 +142,19 @@ def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES,
     Raises
     ------
     ValueError
-        If the GPU cannot run ``rival``, naming the precision it lacks, or no kernel for zeros anywhere.
+        If the GPU cannot run ``rival``, naming the precision it lacks, or no kernel for zeros anywhere; if ``rival`` is
+        unknown, or none of the measured kernels that keep all weights; if ``sparsities`` do not rise.
     """
+    if (refusal := kernel_model(rival).refusal(load_gpu(gpu))) is not None:
+        raise ValueError(refusal)
+    whole = [model.name for model in rivals() if model.format.change in WHOLE and not model.patterns]
+    if rival not in whole:
+        raise ValueError(f"{rival!r} is none of the measured kernels that keep all weights: {', '.join(whole)}")
     if not unstructured(gpu):
         raise ValueError(f"{gpu} runs no kernel for zeros anywhere that is modelled")
-    shares = np.asarray(sparsities, dtype=np.float64)
+    shares = np.atleast_1d(np.asarray(sparsities, dtype=np.float64))
+    if not shares.size or (np.diff(shares) <= 0).any():
+        raise ValueError(f"sparsities are {sparsities!r}: one or more, each above the one before")
     other = layer_on(rival, gpu, n, 0.0, model)
     layers = {name: layer_on(name, gpu, n, shares, model) for name in unstructured(gpu)}
     names = [name for name, layer in layers.items() if not np.isnan(layer.time_s).all()]

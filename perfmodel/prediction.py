@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-TABLE_COLUMNS = ("time_us", "speedup_vs_dense", "bound", "extrapolated", "lo_us", "hi_us", "at_least")
+TABLE_COLUMNS = ("time_us", "speedup_vs_dense", "bound", "extrapolated", "lo_us", "hi_us", "at_least", "measured")
 SHOWN_POINTS = 10  # lines that a printed prediction has at most
 
 
@@ -319,8 +319,8 @@ def predict_table(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated, lo_us, hi_us, at_least``; ``hi_us``
-        is missing where ``time_us`` is only a lower bound.
+        Index of ``rows``; columns ``time_us, speedup_vs_dense, bound, extrapolated, lo_us, hi_us, at_least,
+        measured``; ``hi_us`` is missing where ``time_us`` is only a lower bound.
     """
     import pandas as pd
 

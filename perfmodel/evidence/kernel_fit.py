@@ -96,8 +96,8 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("aiconfigurator-quantised", "h100", (8, 64, 256, 512), 0.5),
     FitRule("aiconfigurator-quantised", "gb200", (8, 64, 256, 512), 0.5, kernels=("fp8", "fp8-block")),
     FitRule("aiconfigurator-quantised", "gb200", (8, 64, 256), 0.5, kernels=("nvfp4",)),
-    # What the Tensor Cores reach shows at thousands of tokens, on boards whose power does not limit them: the A100's and
-    # the H100's does, and engines' tables of FP4 end at 512 tokens.
+    # What the Tensor Cores reach shows at thousands of tokens, on boards whose power does not limit them: the A100's
+    # and the H100's does, and engines' tables of FP4 end at 512 tokens.
     FitRule("gpu-flops-bench", "rtx-pro-6000", None, 0.1, kernels=("nvfp4",)),
     FitRule("slidesparse", "rtx-4090", (1024, 4096), 0.3, kernels=("cublas",)),
     FitRule("slidesparse", "a100-80gb-pcie", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),

@@ -42,6 +42,7 @@ RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
 RESULT_COLUMNS = (
     "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
     "comm_gpu_s", "lo_tokens_per_gpu_s", "hi_tokens_per_gpu_s", "lo_ttft_ms", "hi_ttft_ms", "lo_tpot_ms", "hi_tpot_ms",
+    "extrapolated", "change",
 )  # fmt: skip
 GPUS_PER_MACHINE = 8
 BATCHES = 2 ** np.arange(11)
@@ -63,8 +64,8 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
-        run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval. Where the run does not fit there is
-        no time (NaN).
+        run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval, ``change`` what becomes of the
+        weights or "not measured", "not written" (`change`). Where the run does not fit there is no time (NaN).
 
     Raises
     ------
@@ -81,12 +82,14 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
         own = str(launch[0]) if launch and launch[0] else None
         run = evaluate(str(model), str(gpu), str(system), **columns, launch=own)
-        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run), index=index))
+        host = load_system(str(system))
+        marks = {"extrapolated": run.extrapolated, "change": [change(host, share) for share in columns["sparsity"]]}
+        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run) | marks, index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
 
 
 def result_columns(run: Serving) -> dict[str, Any]:
-    """`RESULT_COLUMNS` but the intervals of predicted runs, as arrays; NaN where a run that does not fit has a time."""
+    """`RESULT_COLUMNS` but intervals and marks, as arrays; NaN where a run that does not fit has a time."""
     fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
     seconds = run.gpu_seconds
     times = {

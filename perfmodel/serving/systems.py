@@ -142,6 +142,21 @@ class System:
             return np.full(np.shape(sparsity), self.pattern)
         return np.asarray(sparsity) if self.kernel is None else KERNELS[self.kernel].own_sparsity(sparsity)
 
+    @property
+    def patterns(self) -> tuple[float, ...]:
+        """Sparsities of its patterns; none where any sparsity will do."""
+        if self.pattern is not None:
+            return (self.pattern,)
+        return () if self.kernel is None else KERNELS[self.kernel].patterns
+
+    def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
+        """True where it is the sparsity of its pattern; everywhere without one."""
+        if self.pattern is not None:
+            return np.asarray(np.abs(np.asarray(sparsity) - self.pattern) < PATTERN_TOLERANCE)
+        if self.kernel is not None:
+            return np.asarray(KERNELS[self.kernel].takes_sparsity(sparsity))
+        return np.ones(np.shape(sparsity), dtype=np.bool_)
+
     def check_sparsity(self, sparsity: Array) -> None:
         """Refuse sparsities that are not those of its pattern.
 
@@ -154,7 +169,7 @@ class System:
             if self.kernel is not None:
                 check_pattern(KERNELS[self.kernel], sparsity)
             return
-        wrong = np.abs(sparsity - self.pattern) >= PATTERN_TOLERANCE
+        wrong = ~self.takes_sparsity(sparsity)
         if wrong.any():
             bad = np.ravel(sparsity)[np.argmax(wrong)]
             raise ValueError(f"{self.name} takes the sparsity of its pattern, {self.pattern:.3g}, got {bad:g}")

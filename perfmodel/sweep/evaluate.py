@@ -15,6 +15,7 @@ from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 from perfmodel.serving.planning import result_columns
 from perfmodel.serving.run import evaluate
+from perfmodel.serving.systems import HOST, load_system
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
 
@@ -116,12 +117,15 @@ def _longest(terms: Mapping[Bound, Array]) -> NDArray[np.int8]:
 
 
 def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
-    """Whole runs; a run of one token on one GPU stands in for an impossible one."""
-    names = block.names
+    """Whole runs; one that can be, of one token on one GPU, stands in for an impossible one."""
+    names = dict(block.names)
+    if load_system(names["system"]).refusal(load_gpu(names["gpu"])) is not None:
+        names["system"] = HOST
     x: dict[str, Any] = dict(block.numbers)
     if not possible.all():
         for axis in {"gpus", "pipeline_parallel", "input_len", "output_len"} & set(x):
             x[axis] = np.where(possible, x[axis], 1)
+        x["sparsity"] = np.where(possible, x["sparsity"], load_system(names["system"]).own_sparsity(x["sparsity"]))
     # A dense system's times have no axis of sparsity; through the number of GPUs its results get one.
     x["gpus"] = np.broadcast_to(x["gpus"], np.broadcast_shapes(x["gpus"].shape, x["sparsity"].shape))
     run = evaluate(names["model"], names["gpu"], names["system"], **x)
@@ -139,15 +143,17 @@ def _possible_product(block: Block) -> Mask:
 
 
 def _possible_run(block: Block) -> Mask:
-    """True where the GPUs can share the model and it knows enough positions."""
+    """True where the GPUs run the system and can share the model, and it knows enough positions."""
     shape, x = load_model(block.names["model"]).shape, block.numbers
+    system = load_system(block.names["system"])
+    runs = system.takes_sparsity(x["sparsity"]) & (system.refusal(load_gpu(block.names["gpu"])) is None)
     stages = x.get("pipeline_parallel", np.ones(()))
     degree = x["gpus"] / stages
     shared = (stages <= shape.layers) & (degree % 1 == 0)
     divisor = np.maximum(degree, 1)
     shared = shared & (shape.heads % divisor == 0) & (shape.ffn_size % divisor == 0)
     limit = shape.max_positions if shape.learned_positions else np.inf
-    return np.asarray(shared & (x["input_len"] + x["output_len"] <= limit))
+    return np.asarray(runs & shared & (x["input_len"] + x["output_len"] <= limit))
 
 
 def _first(block: Block, possible: Mask, axes: tuple[str, ...]) -> str:
@@ -168,6 +174,13 @@ def _impossible_product(block: Block, possible: Mask) -> str:
 
 
 def _impossible_run(block: Block, possible: Mask) -> str:
+    system = load_system(block.names["system"])
+    if (refusal := system.refusal(load_gpu(block.names["gpu"]))) is not None:
+        return refusal
+    if not (taken := system.takes_sparsity(block.numbers["sparsity"])).all():
+        own = " or ".join(f"{share:.3g}" for share in system.patterns)
+        sparsity = _first(block, np.broadcast_to(taken, block.shape), ("sparsity",))
+        return f"{system.name} takes the sparsity of its pattern, {own}, got {sparsity}"
     axes = tuple(a for a in ("gpus", "pipeline_parallel", "input_len", "output_len") if a in block.numbers)
     model = load_model(block.names["model"])
     shape = model.shape

@@ -75,6 +75,13 @@ def test_nobody_recommends_what_nobody_has_measured() -> None:
     assert "two-four" in named
 
 
+def test_a_pattern_in_front_leaves_the_need_to_unstructured_sparse() -> None:
+    asked = ["worth", "--model", "opt-6.7b", "--gpu", "rtx-a6000", "--gpus", "4", "--batch", "128", "--sparsity", "0.8"]
+    words = RUNNER.invoke(app, asked).stdout
+    assert "At batch 128 2:4 is " in words
+    assert " Unstructured sparse needs " in words
+
+
 def test_patterns_that_drop_more_than_asked_take_no_part() -> None:
     result = RUNNER.invoke(app, [*QUESTION[:-1], "0.3", "--batch", "16", "--json"])
     named = {rival["kernel"] for rival in json.loads(result.stdout)["batches"][0]["rivals"]}
@@ -91,6 +98,7 @@ def test_patterns_that_drop_more_than_asked_take_no_part() -> None:
         (["--gpu", "h1000"], "unknown GPU 'h1000': did you mean h100"),
         (["--model", "llama-3.1-9b"], "unknown model 'llama-3.1-9b'"),
         (["--kernels", "fp9"], "unknown kernel 'fp9'"),
+        (["--kernels", "flash-llm-noreorder"], "takes no part: it is a slower variant of flash-llm, which does"),
         (["--input-len", "0"], "input_len must be a whole number of at least 1, got 0"),
         (["--model", ""], "unknown model ''"),
         (["--sparsity", "nan"], "sparsity must lie in [0, 1], got nan"),

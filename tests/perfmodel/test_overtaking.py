@@ -50,3 +50,17 @@ def test_winners_take_part_and_are_the_fastest() -> None:
         assert float(KERNELS[row.kernel].own_sparsity(row.sparsity)) <= row.sparsity or not KERNELS[row.kernel].patterns
         for other in ("fp8", "int4", "flash-llm", "two-four"):
             assert not layer_on(other, "h100", row.n, row.sparsity).time_s < best.time_s * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("rival", ["two-four", "macko", "cusparse", "flash-llm", "mxfp4"])
+def test_a_rival_keeps_all_weights_and_was_measured(rival: str) -> None:
+    with pytest.raises(ValueError, match=f"{rival}' is none of the measured kernels that keep all weights: cublas,"):
+        overtaking("gb200", rival, n=1)
+
+
+def test_unknown_rivals_and_sparsities_out_of_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown kernel 'fp7'"):
+        overtaking("h100", "fp7", n=16)
+    for sparsities in ([0.9, 0.8], [0.8, 0.8], []):
+        with pytest.raises(ValueError, match="each above the one before"):
+            overtaking("h100", "fp8", n=16, sparsities=sparsities)

@@ -52,6 +52,26 @@ def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
     assert words_ in facts(state)["worth"].note
 
 
+@pytest.mark.parametrize(
+    ("system", "words_"),
+    [
+        (
+            "fastertransformer+gqsa-w4s50",
+            "not measured: no kernel of this format has been timed, and a real one is",
+        ),
+        ("fastertransformer+lscd-bitmap", "not measured: from counts alone"),
+        ("fastertransformer+lscd-bitmap-8", "not written: from counts alone"),
+    ],
+)
+def test_what_nobody_measured_is_marked_where_it_is_shown(system: str, words_: str) -> None:
+    tiles = facts(State(system=system))
+    assert words_ in tiles["throughput"].note
+    if not system.endswith("gqsa-w4s50"):
+        assert tiles["crossover"].note.endswith(words_.split(":")[0])
+    measured = facts(State(system="fastertransformer+bitmap"))
+    assert "not" not in measured["throughput"].note
+
+
 def test_a_format_that_does_not_pay_in_bytes_is_kept_dense_in_words() -> None:
     assert "too little for its format: weights dense" in words.question(view(State(sparsity=0.3)))
     assert "weights rounded (the slider does not apply to it)" in words.question(

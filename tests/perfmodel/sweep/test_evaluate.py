@@ -122,11 +122,32 @@ def test_more_bandwidth_is_never_slower_and_scale_one_changes_nothing() -> None:
     assert np.array_equal(times[:, 1], chunk_table(plan(), 0).to_pandas()["time_us"])
 
 
+PATTERNS = {
+    "model": "opt-13b", "gpu": ["a100-80gb", "h100"], "gpus": 1, "sparsity": [0.5, 0.8], "batch": 8, "input_len": 64,
+    "output_len": 64, "system": ["vllm+two-four", "vllm+4:6", "vllm+fp8", "vllm"],
+}  # fmt: skip
+
+
+def test_systems_are_left_out_where_their_pattern_or_the_gpu_differs(tmp_path: Path) -> None:
+    rows = swept(plan("e2e", PATTERNS), tmp_path / "out.parquet")
+    left = {(row.gpu, row.system, row.sparsity): row.tokens_per_gpu_s for row in rows.itertuples()}
+    assert set(left) == {
+        *((gpu, "vllm+two-four", 0.5) for gpu in PATTERNS["gpu"]),
+        *((gpu, "vllm", share) for gpu in PATTERNS["gpu"] for share in (0.5, 0.8)),
+        *(("h100", "vllm+fp8", share) for share in (0.5, 0.8)),
+    }
+    for (gpu, system, sparsity), rate in left.items():
+        alone = evaluate("opt-13b", gpu, system, batch=8, input_len=64, output_len=64, sparsity=sparsity)
+        assert rate == pytest.approx(float(alone.tokens_per_gpu_s), rel=1e-6)
+
+
 def test_impossible_points_are_refused_before_work_unless_left_out(tmp_path: Path) -> None:
     for target, change, message in (
         ("predict", AXES, "macko takes N of 1, got n 8"),
         ("e2e", E2E, "opt-30b .* knows 2048 positions; impossible is gpus 1, input_len 64, output_len 2048"),
         ("e2e", E2E | {"output_len": 512}, "opt-30b has 56 heads .* impossible is gpus 3"),
+        ("e2e", PATTERNS | {"gpu": "h100"}, "two-four takes the sparsity of its pattern, 0.5, got sparsity 0.8"),
+        ("e2e", PATTERNS | {"system": "vllm+fp8"}, "has no FP8 Tensor Cores"),
     ):
         asked = plan(target, change, constraints={"possible": False})
         with pytest.raises(ValueError, match=message):
