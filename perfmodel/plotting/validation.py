@@ -1,4 +1,4 @@
-"""Figures about trust: predicted against measured by GPU, residuals by sparsity, crossovers, second sources."""
+"""Figures about trust: errors by GPU, residuals by sparsity, crossovers, second sources."""
 
 from __future__ import annotations
 
@@ -52,35 +52,43 @@ OTHER_GPU = VERMILION
 GPU_MARKERS = {"a100-80gb": "o", "rtx-3090": "^", "rtx-4090": "D"}
 OTHER_MARKER = "s"
 SOURCE_MARKERS = ("o", "^", "s", "D", "v")
+GPU_ROW = 0.2  # inches
 BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
 
 
 def by_gpu(joined: pd.DataFrame) -> Figure:
-    """Predicted over measured time, one colour per GPU, with +-10 % and +-20 % bands.
+    """Signed error of each GPU, a row each, the best met first: median and the middle 80 %, over +-10 and +-20 %.
 
-    ``joined``: ``gpu, time_us, predicted_us, fitted``; hollow markers took part in a fit.
+    ``joined``: ``gpu, error, fitted``. Hollow markers took part in a fit; the number of rows that did not stands right.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 4.8))
-    low, high = joined["time_us"].min() * 0.8, joined["time_us"].max() * 1.25
-    line = np.array([low, high])
+    unseen = joined[~joined["fitted"]]
+    gpus = list(unseen["error"].abs().groupby(unseen["gpu"]).mean().sort_values().index)
+    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.2 + GPU_ROW * len(gpus)))
     for band, shade in BANDS:
-        axes.fill_between(line, line * (1 - band), line * (1 + band), color=shade, zorder=0)
-    axes.plot(line, line, color=GREY, lw=1)
-    for (gpu, fitted), rows in joined.groupby(["gpu", "fitted"]):
-        colour = GPU_COLOURS.get(gpu, OTHER_GPU)
-        face = "white" if fitted else colour
-        axes.plot(rows["time_us"], rows["predicted_us"], "o", ms=3, mec=colour, mfc=face, mew=0.6, alpha=0.7)
-    gpus = [
-        Line2D([], [], color=GPU_COLOURS.get(name, OTHER_GPU), marker="o", linestyle="none", label=name)
-        for name in joined["gpu"].unique()
-    ]
+        axes.axvspan(-100 * band, 100 * band, color=shade, zorder=0)
+    axes.axvline(0, color=GREY, lw=1)
+    for fitted, offset in ((False, -0.16), (True, 0.16)):
+        errors = joined[joined["fitted"] == fitted].groupby("gpu")["error"]
+        low, middle, high = (errors.quantile(level) * 100 for level in (0.1, 0.5, 0.9))
+        y = np.array([gpus.index(gpu) for gpu in middle.index if gpu in gpus]) + offset
+        shown = middle.index.isin(gpus)
+        colour = SKY if fitted else BLUE
+        axes.hlines(y, low[shown], high[shown], color=colour, lw=1.2)
+        axes.plot(middle[shown], y, "o", ms=4.5, color=colour, mfc="white" if fitted else colour)
+    for row, gpu in enumerate(gpus):
+        label = f"{(unseen['gpu'] == gpu).sum():,}"
+        axes.text(1.01, row, label, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=GREY)
+    axes.set_yticks(range(len(gpus)), gpus)
+    axes.set_ylim(len(gpus) - 0.5, -0.5)
+    axes.set_xlim(-65, 65)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("error of the predicted time [%]; right: rows held out")
     marks = [
-        Line2D([], [], color=GREY, marker="o", mfc="white", linestyle="none", label="fitted (filled: held out)"),
+        Line2D([], [], color=BLUE, marker="o", label="held out"),
+        Line2D([], [], color=SKY, marker="o", mfc="white", label="fitted"),
         *(Patch(color=shade, label=f"within {band:.0%}") for band, shade in reversed(BANDS)),
     ]
-    axes.legend(handles=[*gpus, *marks], loc="upper left")
-    axes.set(xscale="log", yscale="log", xlabel="measured time [us]", ylabel="predicted time [us]")
-    axes.set(xlim=(low, high), ylim=(low, high))
+    figure.legend(handles=marks, loc="outside upper left", ncols=4)
     return figure
 
 
