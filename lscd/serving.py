@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from perfmodel.serving.planning import Option, Plan
     from perfmodel.serving.run import Serving
+    from perfmodel.serving.systems import System
 
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, or a config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
@@ -65,7 +66,6 @@ def e2e(
         return
     refuse_missing(context, "--model opt-66b --gpu a100-80gb --batch 64", "model", "gpu", "batch")
 
-    from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN
     from perfmodel.serving.planning import change
     from perfmodel.serving.run import evaluate
     from perfmodel.serving.systems import load_system
@@ -91,13 +91,8 @@ def e2e(
         _print_run(f"{model}, {gpus} x {gpu}, {system}, batch {batch}, {input_len} + {output_len} tokens", run)
         if run.memory.fits:
             say(_error_words([system]))
-        if host.kernel is not None and fate in (NOT_MEASURED, NOT_WRITTEN):
-            say(f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them.")
-        if host.kernel is None:
-            say(
-                "No kernel of this format has been timed: its bytes at cuBLAS's rate, decoding hidden. A real one is "
-                "slower."
-            )
+        for doubt in _doubts(host, fate):
+            say(doubt)
 
 
 def plan(
@@ -120,6 +115,18 @@ def plan(
     else:
         question = f"{model} on {gpu}, pruned to {sparsity:.0%}, {input_len} + {output_len} tokens"
         _print_plan(question, found, every)
+
+
+def _doubts(host: System, fate: str) -> list[str]:
+    """What a reader must know of a system whose kernel nobody has timed, or that has none; nothing of the others."""
+    from perfmodel.kernels.rivals import UNPROVEN
+
+    if host.kernel is None:
+        ideal = "its bytes at cuBLAS's rate, decoding hidden"
+        return [f"No kernel of this format has been timed: {ideal}. A real one is slower."]
+    if fate in UNPROVEN:
+        return [f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them."]
+    return []
 
 
 def _run_fields(run: Serving) -> dict[str, Any]:

@@ -288,12 +288,8 @@ def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], g
         if name not in able:
             why = "only a bound of it is known" if name in BOUNDED else "nobody has measured it"
             if name in VARIANTS:
-                why = f"it is a slower variant of {_whose_variant(name)}, which does"
+                why = f"it is a slower variant of {VARIANTS[name]}, which does"
             raise ValueError(f"kernel {name!r} takes no part: {why}")
-
-
-def _whose_variant(name: str) -> str:
-    return next(model.name for model in KERNELS.values() if model.slower_variant == name)
 
 
 def _all_candidates(

@@ -150,13 +150,14 @@ def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES,
     whole = [model.name for model in rivals() if model.format.change in WHOLE and not model.patterns]
     if rival not in whole:
         raise ValueError(f"{rival!r} is none of the measured kernels that keep all weights: {', '.join(whole)}")
-    if not unstructured(gpu):
+    able = unstructured(gpu)
+    if not able:
         raise ValueError(f"{gpu} runs no kernel for zeros anywhere that is modelled")
     shares = np.atleast_1d(np.asarray(sparsities, dtype=np.float64))
     if not shares.size or (np.diff(shares) <= 0).any():
         raise ValueError(f"sparsities are {sparsities!r}: one or more, each above the one before")
     other = layer_on(rival, gpu, n, 0.0, model)
-    layers = {name: layer_on(name, gpu, n, shares, model) for name in unstructured(gpu)}
+    layers = {name: layer_on(name, gpu, n, shares, model) for name in able}
     names = [name for name, layer in layers.items() if not np.isnan(layer.time_s).all()]
     times = np.array([layers[name].time_s for name in names])
     best = np.argmin(times, axis=0)

@@ -23,7 +23,6 @@ from perfmodel.kernels.base import (
 from perfmodel.units import FP16_BYTES
 
 TILE_M = 128
-PAIRED_FROM = 4096.0  # FP16 FLOP per clock and SM beyond which SMs work in pairs on taller tiles: Blackwell's 8,192
 TILE_ROWS = 32  # rows of a block where few tokens leave room for many blocks
 OVERLAP_SHARPNESS = 2  # p = 4: fits the dense GEMM rows around the ridge best
 TOKEN_TILES = (16.0, 32.0)  # below 64 tokens cuBLAS has narrow tiles, above it works in 64s
@@ -50,11 +49,6 @@ def token_tile(n: ArrayLike) -> Array:
     tokens = np.asarray(n, dtype=np.float64)
     wide = 64 * np.ceil(tokens / 64)
     return np.where(tokens <= TOKEN_TILES[0], TOKEN_TILES[0], np.where(tokens <= TOKEN_TILES[1], TOKEN_TILES[1], wide))
-
-
-def shared_rows(machine: Machine) -> Array:
-    """Rows of weights for which inputs are read from the L2 once: the faster the Tensor Cores, the taller a tile."""
-    return TILE_M * np.maximum(machine.tensor_flops_per_s / machine.sm_cycles_per_s / PAIRED_FROM, 1.0)
 
 
 class Dense(KernelModel):

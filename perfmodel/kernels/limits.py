@@ -23,7 +23,7 @@ POWERED = {  # with what it was seen on
     Architecture.CDNA3: (1.5e12, "MI300X: 670 to 790 TFLOP/s"),
     Architecture.CDNA4: (2.6e12, "MI355X: 1,565 TFLOP/s"),
 }
-SERVER_BLACKWELL = 10.0, 12.0  # compute capabilities from, below
+SMALL_BLACKWELL = 12.0  # compute capability from which a Blackwell is no server's
 
 
 def memory_family(dram: Dram) -> str:
@@ -46,8 +46,7 @@ def ecc_share(dram: Dram) -> float:
 
 def power_flops_per_s(gpu: Gpu) -> float:
     """FLOP/s that the board's power limit allows; infinite where the limit or the generation's cost is not known."""
-    first, beyond = SERVER_BLACKWELL
-    small = gpu.architecture is Architecture.BLACKWELL and not first <= float(gpu.compute_capability) < beyond
+    small = gpu.architecture is Architecture.BLACKWELL and float(gpu.compute_capability) >= SMALL_BLACKWELL
     if gpu.power is None or small or gpu.architecture not in POWERED:
         return float("inf")
     return POWERED[gpu.architecture][0] * math.sqrt(gpu.power.tdp_w * gpu.clock.sm_count)

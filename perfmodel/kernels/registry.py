@@ -57,7 +57,8 @@ _MODELS: tuple[KernelModel, ...] = (
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name
-VARIANTS = frozenset(model.slower_variant for model in _MODELS) - {None}  # another's work, worse encoded: no rivals
+# Another's work, worse encoded, and whose: no rivals.
+VARIANTS = {model.slower_variant: model.name for model in _MODELS if model.slower_variant}
 BOUNDED = frozenset(model.name for model in _MODELS if model.at_least(Shape.of(1, 1, 8, 0.5)))  # for several tokens
 
 

@@ -16,8 +16,9 @@ from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.kernels.registry import KERNELS, VARIANTS
 
 NOT_WRITTEN, NOT_MEASURED = "not written", "not measured"
+UNPROVEN = (NOT_MEASURED, NOT_WRITTEN)
 WHOLE = ("lossless", "rounded")  # all weights are kept
-STANDINGS = (*WHOLE, "pruned", "pruned and rounded", NOT_MEASURED, NOT_WRITTEN)
+STANDINGS = (*WHOLE, "pruned", "pruned and rounded", *UNPROVEN)
 EQUAL = 1e-9  # sparsities no further apart are one
 
 

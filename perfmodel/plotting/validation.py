@@ -18,19 +18,14 @@ from perfmodel.plotting.style import (
     COLUMN_WIDTH,
     GREEN,
     GREY,
-    INDIGO,
     KERNEL_COLOURS,
     KERNEL_MARKERS,
     ORANGE,
     PURPLE,
-    ROYAL,
-    RUST,
-    SALMON,
     SAND,
     SKY,
     VERMILION,
     WINE,
-    YELLOW,
 )
 
 GPU_COLOURS = {
@@ -40,13 +35,8 @@ GPU_COLOURS = {
     "rtx-3090": ORANGE,
     "rtx-4090": SKY,
     "rtx-2080-super": GREEN,
-    "gb200": INDIGO,
     "rtx-a5000": SAND,
     "rtx-a6000": WINE,
-    "a100-80gb-pcie": RUST,
-    "h100-pcie": ROYAL,
-    "mi300x": YELLOW,
-    "a10": SALMON,
 }
 OTHER_GPU = VERMILION
 GPU_MARKERS = {"a100-80gb": "o", "rtx-3090": "^", "rtx-4090": "D"}

@@ -21,7 +21,7 @@ from perfmodel.catalog.specs import Gpu, LanguageModel
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
 from perfmodel.kernels.rivals import (
     NOT_MEASURED,
-    NOT_WRITTEN,
+    UNPROVEN,
     WHOLE,
     Verdict,
     drops_more,
@@ -238,7 +238,7 @@ class Plan:
     @property
     def measured(self) -> tuple[Option, ...]:
         """Options whose kernel somebody has measured: what may be recommended."""
-        return tuple(option for option in self.options if option.change not in (NOT_MEASURED, NOT_WRITTEN))
+        return tuple(option for option in self.options if option.change not in UNPROVEN)
 
     @property
     def sparse(self) -> Option | None:

@@ -151,11 +151,8 @@ class System:
 
     def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where it is the sparsity of its pattern; everywhere without one."""
-        if self.pattern is not None:
-            return np.asarray(np.abs(np.asarray(sparsity) - self.pattern) < PATTERN_TOLERANCE)
-        if self.kernel is not None:
-            return np.asarray(KERNELS[self.kernel].takes_sparsity(sparsity))
-        return np.ones(np.shape(sparsity), dtype=np.bool_)
+        asked = np.asarray(sparsity, dtype=np.float64)
+        return np.abs(self.own_sparsity(asked) - asked) < PATTERN_TOLERANCE
 
     def check_sparsity(self, sparsity: Array) -> None:
         """Refuse sparsities that are not those of its pattern.

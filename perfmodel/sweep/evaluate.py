@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
+from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 from perfmodel.serving.planning import result_columns
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.systems import HOST, load_system
+from perfmodel.serving.systems import HOST, System, load_system
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
 
@@ -118,17 +118,18 @@ def _longest(terms: Mapping[Bound, Array]) -> NDArray[np.int8]:
 
 def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
     """Whole runs; one that can be, of one token on one GPU, stands in for an impossible one."""
-    names = dict(block.names)
-    if load_system(names["system"]).refusal(load_gpu(names["gpu"])) is not None:
-        names["system"] = HOST
+    names = block.names
+    system = load_system(names["system"])
+    if system.refusal(load_gpu(names["gpu"])) is not None:
+        system = load_system(HOST)
     x: dict[str, Any] = dict(block.numbers)
     if not possible.all():
         for axis in {"gpus", "pipeline_parallel", "input_len", "output_len"} & set(x):
             x[axis] = np.where(possible, x[axis], 1)
-        x["sparsity"] = np.where(possible, x["sparsity"], load_system(names["system"]).own_sparsity(x["sparsity"]))
+        x["sparsity"] = np.where(possible, x["sparsity"], system.own_sparsity(x["sparsity"]))
     # A dense system's times have no axis of sparsity; through the number of GPUs its results get one.
     x["gpus"] = np.broadcast_to(x["gpus"], np.broadcast_shapes(x["gpus"].shape, x["sparsity"].shape))
-    run = evaluate(names["model"], names["gpu"], names["system"], **x)
+    run = evaluate(names["model"], names["gpu"], system, **x)
     columns = {**result_columns(run), "extrapolated": run.extrapolated}
     if "usd_per_million_tokens" in wanted:
         price = run.usd_per_million_tokens
@@ -163,13 +164,21 @@ def _first(block: Block, possible: Mask, axes: tuple[str, ...]) -> str:
     return ", ".join(f"{axis} {value:g}" for axis, value in values)
 
 
+def _other_sparsity(asked: KernelModel | System, block: Block) -> str | None:
+    """That a point has a sparsity other than that of the pattern of the kernel or system; None where none has."""
+    taken = asked.takes_sparsity(block.numbers["sparsity"])
+    if taken.all():
+        return None
+    own = " or ".join(f"{share:.3g}" for share in asked.patterns)
+    return f"{asked.name} takes the sparsity of its pattern, {own}, got {_first(block, taken, ('sparsity',))}"
+
+
 def _impossible_product(block: Block, possible: Mask) -> str:
     model = KERNELS[block.names["kernel"]]
     if (refusal := model.refusal(load_gpu(block.names["gpu"]))) is not None:
         return refusal
-    if not model.takes_sparsity(block.numbers["sparsity"]).all():
-        own = " or ".join(f"{share:.3g}" for share in model.patterns)
-        return f"{model.name} takes the sparsity of its pattern, {own}, got {_first(block, possible, ('sparsity',))}"
+    if (refusal := _other_sparsity(model, block)) is not None:
+        return refusal
     return f"{model.name} takes N of {model.supported_n}, got {_first(block, possible, ('n',))}"
 
 
@@ -177,10 +186,8 @@ def _impossible_run(block: Block, possible: Mask) -> str:
     system = load_system(block.names["system"])
     if (refusal := system.refusal(load_gpu(block.names["gpu"]))) is not None:
         return refusal
-    if not (taken := system.takes_sparsity(block.numbers["sparsity"])).all():
-        own = " or ".join(f"{share:.3g}" for share in system.patterns)
-        sparsity = _first(block, np.broadcast_to(taken, block.shape), ("sparsity",))
-        return f"{system.name} takes the sparsity of its pattern, {own}, got {sparsity}"
+    if (refusal := _other_sparsity(system, block)) is not None:
+        return refusal
     axes = tuple(a for a in ("gpus", "pipeline_parallel", "input_len", "output_len") if a in block.numbers)
     model = load_model(block.names["model"])
     shape = model.shape
