@@ -12,7 +12,7 @@ from lscd.printing import print_table, say
 FORMAT_SIZES = (("", "name"), (" ", "bits/weight"), (" ", "MB"))
 FORMAT_WORDS = (("smaller than", "dense from"), ("FP16", "kept"), ("", "format"))
 WEIGHTS = ("lossless", "pruned", "rounded", "pruned and rounded")  # what becomes of them: groups of the formats
-LARGEST = 2**40  # as perfmodel.catalog.specs.LARGEST_SIZE, which is not imported just to show help
+LARGEST = 2**40  # as perfmodel.catalog.records.LARGEST_SIZE, which is not imported just to show help
 
 kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
 

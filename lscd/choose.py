@@ -11,7 +11,7 @@ import typer
 
 from lscd.errors import refuse_missing, split_names
 from lscd.printing import digits, headline, print_table, say
-from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP
 from lscd.worth import answer as verdict
 from lscd.worth import parse_batches
 from perfmodel.units import GIGA, MILLI

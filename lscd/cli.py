@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from lscd import catalogue, choose, evidence, explore, kernels, predict, serving, simulate, sweep, weights, worth
+from lscd import (
+    catalogue,
+    choose,
+    e2e,
+    evidence,
+    explore,
+    kernels,
+    plan,
+    predict,
+    serve,
+    simulate,
+    sweep,
+    weights,
+    worth,
+)
 from lscd.errors import explained
 from lscd.report.command import report
 
@@ -18,8 +32,9 @@ app = typer.Typer(
 app.command()(worth.worth)
 app.command()(predict.predict)
 app.command()(simulate.simulate)
-app.command()(serving.e2e)
-app.command()(serving.plan)
+app.command()(e2e.e2e)
+app.command()(serve.serve)
+app.command()(plan.plan)
 app.command()(choose.choose)
 app.command()(report)
 app.command()(explore.explore)

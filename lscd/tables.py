@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lscd.errors import InputError
-from perfmodel.catalog.specs import LARGEST_SIZE
+from perfmodel.catalog.records import LARGEST_SIZE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +39,7 @@ class Column:
 SIZE = Column(1, LARGEST_SIZE, whole=True)
 FRACTION = Column(0, 1)
 SIZE_OR_EMPTY = Column(1, LARGEST_SIZE, whole=True, empty=True)
+CACHE_BITS = Column(2, 16, empty=True)
 
 
 def read_rows(

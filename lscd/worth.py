@@ -9,7 +9,7 @@ import typer
 
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
-from lscd.serving import GPU_HELP, JSON_HELP, MODEL_HELP
+from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP
 from perfmodel.units import GIGA, MILLI, TERA
 
 if TYPE_CHECKING:

@@ -14,11 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.specs import Gpu
 from perfmodel.crossing import first_fraction
 from perfmodel.inverse import bandwidth_for_speedup, sparsity_for_speedup, value_where
-from perfmodel.kernels import BASELINE, KERNELS, Machine, Shape, kernel_model
+from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
-from perfmodel.serving.transformer import layer_matrices
+from perfmodel.serving.experts import active_experts, grouped_product_s
+from perfmodel.serving.transformer import Matrix, layer_matrices
 from perfmodel.sweep.evaluate import scaled_machine
 from perfmodel.sweep.spec import SCALES
 
@@ -61,18 +63,29 @@ def layer_times(
     machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
     tokens, s = (np.asarray(value, dtype=np.float64) for value in (n, sparsity))
     own, dense = np.zeros(()), np.zeros(())
+    card = load_gpu(gpu)
     for matrix in layer_matrices(load_model(model).shape):
-        if not matrix.prunable:
-            continue
-        count, each = matrix.products(tokens)
-        padded = chosen.padded_n(each)
-        shape = Shape.of(matrix.m, matrix.k, np.where(np.isnan(padded), each, padded), chosen.own_sparsity(s))
-        unknown = np.isnan(padded) | ~chosen.takes_sparsity(s) | chosen.at_least(shape)
-        time_s = np.where(unknown, np.nan, chosen.time(machine, shape, calibrated(kernel)).time_s)
-        asked = Shape.of(matrix.m, matrix.k, each, 0.0)
-        own = own + count * time_s
-        dense = dense + count * KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE)).time_s
+        if matrix.prunable:
+            own = own + _product_s(chosen, card, machine, matrix, tokens, s)
+            dense = dense + _product_s(KERNELS[BASELINE], card, machine, matrix, tokens, np.zeros(()))
     return own, dense
+
+
+def _product_s(
+    model: KernelModel, gpu: Gpu, machine: Machine, matrix: Matrix, n: Array, sparsity: Array
+) -> Array:
+    """Seconds of one product of ``n`` tokens, of experts in one grouped launch; NaN where the kernel has none."""
+
+    def plain(m: Array, tokens: Array) -> Array:
+        padded = model.padded_n(tokens)
+        shape = Shape.of(m, matrix.k, np.where(np.isnan(padded), tokens, padded), model.own_sparsity(sparsity))
+        unknown = np.isnan(padded) | ~model.takes_sparsity(sparsity) | model.at_least(shape)
+        return np.where(unknown, np.nan, model.time(machine, shape, calibrated(model.name)).time_s)
+
+    if not matrix.grouped:
+        return plain(matrix.m, n)
+    load = active_experts(n, matrix.experts_in_all, matrix.experts_per_token)
+    return grouped_product_s(gpu, plain, matrix.m, load)
 
 
 def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup: float = 1.0) -> Array:

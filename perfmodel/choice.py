@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
+from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.sparsities import Sparsities
+from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, drops_more, rivals
 from perfmodel.prediction import predict
-from perfmodel.serving.transformer import Matrix, check_split, head_matrices, layer_matrices
+from perfmodel.serving.transformer import Matrix, all_matrices, check_split, head_matrices, mean_sparsity
 
 Array = NDArray[np.float64]
 
@@ -119,7 +121,7 @@ class Candidate:
 class MatrixChoice:
     """A weight matrix, local to one GPU, with all its candidates; the first is dense.
 
-    ``products`` is the number of products a step makes with matrices of this name, ``copies`` how many the GPU holds,
+    ``products`` is the number of launches a step makes for matrices of this name, ``copies`` how many the GPU holds,
     ``tokens`` what each product sees.
     """
 
@@ -216,12 +218,33 @@ class Choice:
         return tuple(name for name, (other, _) in totals.items() if other.overlaps(span) and {name} != chosen)
 
 
+@dataclass(frozen=True)
+class Pruning:
+    """Sparsities of all matrices: one for all, or those of a file; ``mean`` is that of all prunable weights."""
+
+    every: float | Sparsities
+    mean: float
+
+    @classmethod
+    def of(cls, model: LanguageModel, sparsity: float | Sparsities) -> Pruning:
+        """Checked against the model."""
+        if not isinstance(sparsity, Sparsities):
+            share = float(check_sparsity(sparsity))
+            return cls(share, share)
+        sparsity.check(model)
+        return cls(sparsity, mean_sparsity(model.shape, sparsity))
+
+    def shares(self, name: str) -> tuple[tuple[float, float], ...]:
+        """Sparsities of a matrix and the share of the layers that have each."""
+        return self.every.shares(name) if isinstance(self.every, Sparsities) else ((self.every, 1.0),)
+
+
 def choose(
     model: str | LanguageModel,
     gpu: str | Gpu,
     *,
     batch: int,
-    sparsity: float = 0.8,
+    sparsity: float | Sparsities = 0.0,
     gpus: int = 1,
     formats: Sequence[str] = (),
     lossless_only: bool = False,
@@ -237,8 +260,9 @@ def choose(
         Catalogue names, paths, or records.
     batch : int
         Sequences, each with one token in flight.
-    sparsity : float
-        Fraction of zeros in the prunable matrices, 0 to 1; a pattern that drops more takes part by its format only.
+    sparsity : float or Sparsities
+        Fraction of zeros in the prunable matrices, 0 to 1, or that of each matrix in each layer; a pattern that drops
+        more (on average) takes part by its format only.
     gpus : int
         Degree of tensor parallelism.
     formats : sequence of str
@@ -261,7 +285,8 @@ def choose(
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     if not (isinstance(batch, int) and batch >= 1):
         raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
-    share = float(check_sparsity(sparsity))
+    pruned = Pruning.of(record, sparsity)
+    share = pruned.mean
     check_split(record, gpus)
     competing = rivals(formats, lossless_only, unmeasured)
     if kernels:
@@ -271,10 +296,9 @@ def choose(
     if not running:
         raise ValueError(competing[0].refusal(card) if competing else f"nothing is known of {', '.join(kernels)}")
     running = [model for model in running if formats or not drops_more(model, share)]
-    layers = record.shape.layers
-    matrices = [(matrix, layers) for matrix in layer_matrices(record.shape, gpus)]
+    matrices = [(matrix, matrix.layers) for matrix in all_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
-    found = _all_candidates(running, card, matrices, batch, share, launch)
+    found = _all_candidates(running, card, matrices, batch, pruned, launch)
     return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
 
 
@@ -297,17 +321,21 @@ def _all_candidates(
     gpu: Gpu,
     matrices: Sequence[tuple[Matrix, int]],
     batch: int,
-    sparsity: float,
+    pruned: Pruning,
     launch: Launch,
 ) -> tuple[MatrixChoice, ...]:
-    """Each matrix with its candidates: one prediction per kernel, of all matrices at once."""
+    """Each matrix with its candidates: one prediction per kernel, of all matrices at once.
+
+    Active experts are one tall product, as engines multiply them; what sorts tokens is the same for every kernel.
+    """
     m, k = (np.array([float(getattr(matrix, axis)) for matrix, _ in matrices]) for axis in "mk")
     active, tokens = (np.array([float(matrix.products(batch)[part]) for matrix, _ in matrices]) for part in range(2))
     repeats = np.array([layers for _, layers in matrices])
-    copies = repeats * np.array([matrix.experts for matrix, _ in matrices])
-    asked = (gpu, launch, m, k, tokens, repeats * active, copies)
-    dense = _candidates(KERNELS[BASELINE], *asked, 0.0)
-    columns = [dense if model.name == BASELINE else _candidates(model, *asked, sparsity) for model in kernels]
+    copies = repeats * np.array([float(np.asarray(matrix.experts)) for matrix, _ in matrices])
+    each = _Asked(gpu, launch, np.ceil(active * m), k, tokens, repeats, copies, copies * m / np.ceil(active * m))
+    dense = _candidates(KERNELS[BASELINE], each, [((0.0, 1.0),)] * len(matrices))
+    shares = [pruned.shares(matrix.name) for matrix, _ in matrices]
+    columns = [dense if model.name == BASELINE else _candidates(model, each, shares) for model in kernels]
     found = []
     for i, (matrix, _) in enumerate(matrices):
         baseline = dense[i]
@@ -320,38 +348,57 @@ def _all_candidates(
                 for model in kernels
             )  # fmt: skip
             raise ValueError(f"no kernel of these formats takes {tokens[i]:g} tokens: {takes}")
-        sizes = (int(m[i]), int(k[i]), int(tokens[i]), float(repeats[i] * active[i]), int(copies[i]))
+        sizes = (int(m[i]), int(k[i]), int(tokens[i]), float(repeats[i]), int(copies[i]))
         found.append(MatrixChoice(matrix.name, *sizes, matrix.prunable, baseline, candidates))
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Products of a step, an element a matrix: rows of all active copies, layers, copies on the GPU, and how many
+    times the rows of the product those have.
+    """
+
+    gpu: Gpu
+    launch: Launch
+    m: Array
+    k: Array
+    tokens: Array
+    layers: Array
+    copies: Array
+    stored: Array
+
+
 def _candidates(
-    model: KernelModel,
-    gpu: Gpu,
-    launch: Launch,
-    m: Array,
-    k: Array,
-    tokens: Array,
-    products: Array,
-    copies: Array,
-    sparsity: float,
+    model: KernelModel, asked: _Asked, shares: Sequence[Sequence[tuple[float, float]]]
 ) -> list[Candidate | None]:
-    """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens."""
+    """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens.
+
+    Layers of different sparsity each take their own time, on the same kernel.
+    """
+    place = np.repeat(np.arange(len(shares)), [len(of) for of in shares])
+    sparsity, share = (np.array([pair[i] for of in shares for pair in of]) for i in range(2))
+    m, k, tokens = asked.m[place], asked.k[place], asked.tokens[place]
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
-    own = float(model.own_sparsity(sparsity))
-    p = predict(model.name, gpu, m, k, n, own, launch=launch)
-    weight_bytes = np.broadcast_to(model.format.bytes_of(m, k, np.asarray(own)), m.shape) * copies
-    tiles, splits = _tiling(model, Machine.of(gpu), m, k, n)
+    own = np.asarray(model.own_sparsity(sparsity), dtype=np.float64)
+    p = predict(model.name, asked.gpu, m, k, n, own, launch=asked.launch)
+    size = np.broadcast_to(model.format.bytes_of(m, k, own), m.shape) * asked.stored[place]
+    tiles, splits = _tiling(model, Machine.of(asked.gpu), m, k, n)
     found: list[Candidate | None] = []
-    for i in range(len(m)):
-        span = Span(float(p.time_s[i]), float(p.lo_s[i]), float(p.hi_s[i])).scaled(float(products[i]))
+    for i in range(len(shares)):
+        mine = np.flatnonzero(place == i)
+        main = mine[np.argmax(share[mine])]
+        weights = share[mine] * asked.layers[i]
+        span = Span(*(float(np.sum(weights * column[mine])) for column in (p.time_s, p.lo_s, p.hi_s)))
+        zeros = float(np.sum(share[mine] * own[mine]))
         candidate = Candidate(
-            model.name, model.format_name, int(n[i]), span, float(weight_bytes[i]), str(p.bound[i]),
-            tiles[i], splits[i], model.format.change, own, bool(p.extrapolated[i]), p.measured, model.written,
+            model.name, model.format_name, int(n[main]), span, float(np.sum(share[mine] * size[mine])),
+            str(p.bound[main]), tiles[main], splits[main], model.format.change, zeros,
+            bool(np.any(p.extrapolated[mine])), p.measured, model.written,
         )  # fmt: skip
         # What is known to be a lower bound only is no candidate.
-        found.append(None if np.isnan(padded[i]) or p.at_least[i] else candidate)
+        found.append(None if np.any(np.isnan(padded[mine]) | p.at_least[mine]) else candidate)
     return found
 
 

@@ -18,8 +18,10 @@ import msgspec
 import numpy as np
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.catalog.specs import Gpu, LanguageModel, Launch
-from perfmodel.choice import Choice, Span, choose
+from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.sparsities import Sparsities
+from perfmodel.catalog.specs import Gpu, Launch
+from perfmodel.choice import Choice, Pruning, Span, choose
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.rivals import Verdict, drops_more
 from perfmodel.serving.run import evaluate
@@ -197,7 +199,7 @@ def worth(
     gpu: str | Gpu,
     *,
     batches: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
-    sparsity: float,
+    sparsity: float | Sparsities,
     gpus: int = 1,
     input_len: int = 64,
     output_len: int = 512,
@@ -211,8 +213,9 @@ def worth(
         Catalogue names, paths, or records.
     batches : sequence of int
         Sequences decoded together.
-    sparsity : float
-        Fraction of zeros that pruning reaches, 0 to 1; patterns that drop more take no part.
+    sparsity : float or Sparsities
+        Fraction of zeros that pruning reaches, 0 to 1, or that of each matrix in each layer; patterns that drop more
+        (on average) take no part.
     gpus : int
         Degree of tensor parallelism.
     input_len, output_len : int
@@ -234,11 +237,12 @@ def worth(
     lengths = {"input_len": input_len, "output_len": output_len}
     asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
     found = tuple(at_batch(record, card, batch, sparsity, **asked) for batch in batches)
-    answer = Worth(record.key, card.key, gpus, sparsity, input_len, output_len, found, {}, {})
+    mean = Pruning.of(record, sparsity).mean
+    answer = Worth(record.key, card.key, gpus, mean, input_len, output_len, found, {}, {})
     at = answer.headline
     targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
 
-    def gain(share: float, name: str, on: Gpu = card) -> float:
+    def gain(share: float | Sparsities, name: str, on: Gpu = card) -> float:
         """Best unstructured kernel over kernel ``name``."""
         here = at_batch(record, on, at.batch, share, **asked)
         target = next(rival for rival in here.rivals if rival.kernel == name)
@@ -272,13 +276,13 @@ def _first(gain: Any, low: float, high: float) -> float | None:
 
 
 def at_batch(
-    model: LanguageModel, gpu: Gpu, batch: int, sparsity: float, *, gpus: int, kernels: Sequence[str],
+    model: LanguageModel, gpu: Gpu, batch: int, sparsity: float | Sparsities, *, gpus: int, kernels: Sequence[str],
     input_len: int, output_len: int,
 ) -> AtBatch:  # fmt: skip
     """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
-    run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, launch=Launch.GRAPH, **lengths)
+    run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, **lengths)
     dense, dense_bytes = choice.dense
     rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)
     other_bytes = float(run.memory.total) - dense_bytes

@@ -13,7 +13,7 @@ from lscd.explorer import charts, words
 from lscd.explorer.state import MATRICES, PRESETS, State, system_names
 from lscd.explorer.view import View, view
 from perfmodel.catalog import gpu_names, model_names
-from perfmodel.serving.planning import change
+from perfmodel.serving.contenders import change
 from perfmodel.serving.systems import load_system
 
 # Keys marimo itself may put into the address.

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from perfmodel.catalog import gpu_names, model_names
 from perfmodel.catalog.names import unknown_name
-from perfmodel.serving.planning import hosted_systems
+from perfmodel.serving.contenders import hosted_systems
 from perfmodel.serving.systems import HOST, SYSTEMS, load_system
 
 MATRICES = ("qkv", "attention-output", "mlp-in", "mlp-out")

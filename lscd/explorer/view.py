@@ -19,7 +19,8 @@ from perfmodel.kernels import KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
-from perfmodel.serving.planning import BATCHES, change
+from perfmodel.serving.contenders import change
+from perfmodel.serving.planning import BATCHES
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.serving.transformer import layer_matrices

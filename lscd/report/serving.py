@@ -9,9 +9,10 @@ import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.evidence.collectives_fit import GPUS as ALL_REDUCE_GPUS
+from perfmodel.evidence.collectives_fit import measured_all_reduces, predict_collectives
 from perfmodel.evidence.runs import evaluated, predict_runs
 from perfmodel.evidence.runs import published_runs as load_published
-from perfmodel.evidence.systems_fit import measured_all_reduces, predict_all_reduces
 from perfmodel.plotting import serving as draw
 from perfmodel.serving.planning import plan
 from perfmodel.serving.run import evaluate
@@ -24,6 +25,12 @@ SPARSITY = 0.8
 LENGTHS: dict[str, Any] = {"input_len": 64, "output_len": 512}
 BATCHES = np.array([8, 12, 16, 24, 32, 48, 64])
 SOURCES = ("flash-llm-fig13", "flash-llm-fig15", "flash-llm-fig16")
+ALL_REDUCE_SOURCES = (
+    "aiconfigurator-nccl",
+    "aiconfigurator-vllm-all-reduce",
+    "aiconfigurator-sglang-all-reduce",
+    "aiconfigurator-tensorrt-llm",
+)
 TITLES = {name: system.title for name, system in SYSTEMS.items()}
 # Systems and numbers of GPUs the paper shows: Figs 13, 15 and 16.
 SHOWN: dict[str, dict[str, tuple[int, ...]]] = {
@@ -237,9 +244,9 @@ def errors(context: Context) -> Exhibit:
     runs = published_runs()
     runs["group"] = runs["model"] + ", " + runs["system"].map(TITLES)
     groups = [_summary(name, rows["error"], bool(rows["fitted"].all())) for name, rows in runs.groupby("group")]
-    for gpu in (GPU, "h100"):
+    for gpu in ALL_REDUCE_GPUS:
         rows = measured_all_reduces(gpu)
-        rows["error"] = predict_all_reduces(rows) / (rows["time_us"] * 1e-6) - 1
+        rows["error"] = predict_collectives(rows) / (rows["time_us"] * 1e-6) - 1
         for library, part in rows.groupby("library"):
             groups.append(_summary(f"all-reduce, {library}, {gpu}", part["error"], gpu == GPU))
     table = pd.DataFrame(groups)
@@ -261,7 +268,7 @@ def errors(context: Context) -> Exhibit:
             "all models: four fitted on OPT-66B and a profile of small kernels on an RTX 4090, the wait at an "
             "all-reduce on a published breakdown of LLaMA-70B."
         ),
-        sources=(*SOURCES, "quant-llm-figures", "aiconfigurator-nccl", "aiconfigurator-tensorrt-llm"),
+        sources=(*SOURCES, "quant-llm-figures", *ALL_REDUCE_SOURCES),
         table=table,
         shown=shown,
     )

@@ -12,6 +12,7 @@ from perfmodel.catalog.load import (
     load_kernel_times,
     load_model,
     load_sources,
+    load_sparsities,
     load_table,
     load_trace,
     model_from_hf_config,
@@ -22,6 +23,6 @@ from perfmodel.catalog.load import (
 
 __all__ = [
     "CALIBRATION_FILE", "data_directory", "gpu_names", "load_calibration", "load_gpu", "load_kernel_times",
-    "load_model", "load_sources", "load_table", "load_trace", "model_from_hf_config", "model_names",
-    "read_kernel_times", "trace_names",
+    "load_model", "load_sources", "load_sparsities", "load_table", "load_trace", "model_from_hf_config",
+    "model_names", "read_kernel_times", "trace_names",
 ]  # fmt: skip

@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Activations, Cache, Launch
+from perfmodel.catalog.records import LARGEST_SIZE
+from perfmodel.catalog.specs import Activations, Cache, Launch
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Layers, Norm
+from perfmodel.catalog.decoder import Decoder, Norm
+from perfmodel.catalog.language_model import Layers
+from perfmodel.catalog.records import LARGEST_SIZE
 
 Config = Mapping[str, Any]
 
@@ -26,7 +28,7 @@ _UNMODELLED = {
 }
 
 
-def shape_from_config(config: Config, source: str) -> Layers:
+def shape_from_config(config: Config, source: str) -> Decoder:
     """Shape of the model that a Hugging Face configuration describes.
 
     Parameters
@@ -58,7 +60,7 @@ def shape_from_config(config: Config, source: str) -> Layers:
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise ValueError(_unsupported(config))
     known = _DEFAULTS.get(model_type, {}) | config
-    return Layers(**(_common(known) | _FAMILIES[model_type](known)), source=source)
+    return Layers(**(_common(known) | _FAMILIES[model_type](known)), source=source).decoder
 
 
 def supported_model_types() -> tuple[str, ...]:

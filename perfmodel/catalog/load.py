@@ -21,8 +21,12 @@ import msgspec
 
 from perfmodel.catalog.checks import NAME_COLUMNS, checked_kernel_times
 from perfmodel.catalog.hf_config import shape_from_config
+from perfmodel.catalog.hf_quantisation import stored_from_config
+from perfmodel.catalog.language_model import LanguageModel, Layers
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.specs import FittedKernel, Gpu, LanguageModel, Record, Source
+from perfmodel.catalog.records import Record
+from perfmodel.catalog.sparsities import Sparsities, rows_from_json, rows_from_table, sparsities
+from perfmodel.catalog.specs import FittedKernel, Gpu, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +128,37 @@ def load_model(name_or_path: str | Path) -> LanguageModel:
     path = _find(name_or_path, "model", "models")
     if path.is_dir():
         path = path / "config.json"
-    return model_from_hf_config(path) if path.suffix == ".json" else _load_record(path, LanguageModel)
+    if path.suffix == ".json":
+        return model_from_hf_config(path)
+    if not path.is_file():
+        raise ValueError(f"{_shown(path)}: no such file")
+    return _model(path)
+
+
+@_once_a_version
+def _model(path: Path) -> LanguageModel:
+    """A model's TOML file: its ``[shape]`` in our words, or its ``[config]`` in those of Hugging Face."""
+    fields = _own_key(path)
+    if "config" in fields:
+        config = fields.pop("config")
+        source = fields.pop("source", "")
+        described = _described(config, path, str(source))
+        return _convert({"family": config["model_type"]} | fields | described, LanguageModel, path)
+    shape = fields.get("shape")
+    if isinstance(shape, dict) and "blocks" not in shape:
+        fields["shape"] = msgspec.to_builtins(_convert(shape, Layers, path, within="shape").decoder)
+    return _convert(fields, LanguageModel, path)
+
+
+def _described(config: Any, path: Path, source: str) -> dict[str, Any]:
+    """Shape and storage that a Hugging Face configuration describes, as fields of a model."""
+    with _named(path):
+        try:
+            shape = shape_from_config(config, source)
+            stored = stored_from_config(config, shape)
+        except KeyError as error:
+            raise ValueError(f"missing key {error}") from error
+    return {"shape": msgspec.to_builtins(shape), "stored": msgspec.to_builtins(stored)}
 
 
 def model_from_hf_config(path: str | Path) -> LanguageModel:
@@ -142,15 +176,43 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
         the message names the file and the key.
     """
     path = Path(path)
-    config = _parse(path)
-    with _named(path):
-        try:
-            shape = shape_from_config(config, source=str(path))
-        except KeyError as error:
-            raise ValueError(f"missing key {error}") from error
+    config, beside = _parse(path), path.with_name("hf_quant_config.json")
+    if path.name == "config.json" and "quantization_config" not in config and beside.is_file():
+        config |= {"quantization": _parse(beside).get("quantization")}  # ModelOpt's older exports
+    described = _described(config, path, source=str(path))
     key = path.resolve().parent.name if path.name == "config.json" else path.stem
     fields = {"key": key, "name": config.get("_name_or_path") or key, "family": config["model_type"]}
-    return _convert(fields | {"shape": msgspec.to_builtins(shape)}, LanguageModel, path)
+    return _convert(fields | described, LanguageModel, path)
+
+
+def load_sparsities(path: str | Path) -> Sparsities:
+    """Sparsity of each matrix of a pruned checkpoint, layer by layer.
+
+    Parameters
+    ----------
+    path
+        A ``.json`` file with the output of ``lscd weights inspect --json``, or a ``.csv`` file with the columns
+        ``layer``, ``matrix`` (our name, such as ``mlp-in``, or that of a tensor), ``sparsity`` and, if the file counts
+        them, ``weights``.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, of another kind, or holds what is no sparsity of a decoder's matrix (`sparsities`); the
+        message names file, row and value.
+    """
+    path = Path(path)
+    if path.suffix == ".json":
+        parsed = _parse(path)
+        with _named(path):
+            return sparsities(rows_from_json(parsed), str(path))
+    if path.suffix != ".csv":
+        raise ValueError(f"{_shown(path)}: suffix is {path.suffix!r}, allowed are .csv and .json")
+    import pandas as pd
+
+    with _named(path):
+        table = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        return sparsities(rows_from_table({name: list(table[name]) for name in table}), str(path))
 
 
 def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFrame:
@@ -307,10 +369,15 @@ def _load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
 
 @_once_a_version
 def _record(path: Path, kind: type[_RecordT]) -> _RecordT:
+    return _convert(_own_key(path), kind, path)
+
+
+def _own_key(path: Path) -> dict[str, Any]:
+    """Fields of a file whose name is the key."""
     fields = _parse(path)
     if "key" in fields:
         raise ValueError(f"{_shown(path)}: unknown key 'key': the file's name is the key")
-    return _convert(fields | {"key": path.stem}, kind, path)
+    return fields | {"key": path.stem}
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Frozen records of what a prediction is about: GPUs, language models, matrix products.
+"""Frozen records of what a prediction is about: GPUs, how a product is called, evidence and fits.
 
 Every group of numbers that comes from outside carries its ``source``. Units are SI and stand in the field's
 name; ``None`` means unknown, never zero. Field names equal the keys of the files in ``data/``.
@@ -11,25 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-LARGEST_SIZE = 2**40  # of a matrix, a batch, a model: far beyond any, and products of three stay finite
-# The upper limit is beyond any quantity here; it keeps out the `inf` that TOML allows.
-Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
-PositiveInt = Annotated[int, msgspec.Meta(gt=0, le=LARGEST_SIZE)]
-Natural = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SIZE)]
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all records: immutable and strict about its keys.
-
-    ``kw_only`` is not inherited, so each record repeats it.
-    """
-
-
-def _check_order(key: str, value: float, limit: float) -> None:
-    if value > limit:
-        raise ValueError(f"{key} is {value:g}, allowed is at most {limit:g}")
-
+from perfmodel.catalog.records import Positive, PositiveInt, Record, Text, check_order
 
 class Architecture(StrEnum):
     """GPU generations in the catalogue, NVIDIA's oldest first, then AMD's."""
@@ -195,7 +177,7 @@ class Multiprocessor(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a thread block that may own more shared memory than its SM has."""
-        _check_order("shared_memory_per_block_bytes", self.shared_memory_per_block_bytes, self.shared_memory_bytes)
+        check_order("shared_memory_per_block_bytes", self.shared_memory_per_block_bytes, self.shared_memory_bytes)
 
 
 class Latency(Record, frozen=True, kw_only=True):
@@ -208,8 +190,8 @@ class Latency(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a cache that answers later than the level behind it."""
-        _check_order("l1_cycles", self.l1_cycles, self.l2_cycles)
-        _check_order("l2_cycles", self.l2_cycles, self.dram_cycles)
+        check_order("l1_cycles", self.l1_cycles, self.l2_cycles)
+        check_order("l2_cycles", self.l2_cycles, self.dram_cycles)
 
 
 class Link(Record, frozen=True, kw_only=True):
@@ -229,7 +211,7 @@ class Price(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse a range that ends below its start."""
-        _check_order("low_usd_per_hour", self.low_usd_per_hour, self.high_usd_per_hour)
+        check_order("low_usd_per_hour", self.low_usd_per_hour, self.high_usd_per_hour)
 
 
 class Power(Record, frozen=True, kw_only=True):
@@ -255,110 +237,6 @@ class Gpu(Record, frozen=True, kw_only=True):
     link: Link
     price: Price | None = None
     power: Power | None = None
-
-
-class Norm(StrEnum):
-    """Normalisation layers of the catalogue's models."""
-
-    LAYERNORM = "layernorm"
-    RMSNORM = "rmsnorm"
-
-
-class Layers(Record, frozen=True, kw_only=True):
-    """Shape of a decoder-only transformer, H = ``hidden_size``.
-
-    ``attention_bias`` (Q, K, V), ``output_bias`` (projection after attention) and ``mlp_bias`` say whether these add
-    a bias (Qwen2 has the first alone); ``learned_positions`` counts rows of a position table (0 for rotary
-    embeddings); ``embedding_size`` differs from H only where the model projects its embeddings (OPT-350M).
-    ``norms_per_layer`` counts normalisations inside a layer, ``final_norm`` the one after; ``qk_norm`` says whether
-    queries and keys are normalised too, head by head (Qwen3, Gemma 3).
-    """
-
-    layers: PositiveInt
-    hidden_size: PositiveInt
-    heads: PositiveInt
-    kv_heads: PositiveInt
-    head_dim: PositiveInt
-    ffn_size: PositiveInt
-    gated_mlp: bool
-    experts: PositiveInt
-    experts_per_token: PositiveInt
-    vocab_size: PositiveInt
-    embedding_size: PositiveInt
-    tied_embeddings: bool
-    learned_positions: Natural
-    attention_bias: bool
-    output_bias: bool
-    mlp_bias: bool
-    norm: Norm
-    norms_per_layer: PositiveInt
-    final_norm: bool
-    qk_norm: bool = False
-    max_positions: PositiveInt
-    source: Text
-
-    def __post_init__(self) -> None:
-        """Refuse head and expert counts that no kernel could split."""
-        _check_order("experts_per_token", self.experts_per_token, self.experts)
-        if self.heads % self.kv_heads:
-            raise ValueError(f"kv_heads is {self.kv_heads}, allowed are divisors of heads = {self.heads}")
-
-    @property
-    def attention_parameters(self) -> int:
-        """Weights and biases of one layer's attention: Q, K, V and the output projection."""
-        query, key_value = self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
-        weights = self.hidden_size * (query + key_value) + query * self.hidden_size
-        return weights + self.attention_bias * (query + key_value) + self.output_bias * self.hidden_size
-
-    @property
-    def mlp_parameters(self) -> int:
-        """Weights and biases of one layer's MLP, all experts and the router (one linear map to ``experts``)."""
-        n_in = 2 if self.gated_mlp else 1
-        weights = (n_in + 1) * self.hidden_size * self.ffn_size
-        biases = n_in * self.ffn_size + self.hidden_size
-        router = self.hidden_size * self.experts if self.experts > 1 else 0
-        return self.experts * (weights + self.mlp_bias * biases) + router
-
-    @property
-    def norm_parameters(self) -> int:
-        """Parameters of one normalisation: a scale, and for LayerNorm a shift."""
-        return self.hidden_size * (2 if self.norm is Norm.LAYERNORM else 1)
-
-    @property
-    def embedding_parameters(self) -> int:
-        """Token and position tables, the output head if it is its own, and OPT-350M's two projections."""
-        tables = self.vocab_size * self.embedding_size * (1 if self.tied_embeddings else 2)
-        projections = 2 * self.embedding_size * self.hidden_size if self.embedding_size != self.hidden_size else 0
-        return tables + projections + self.learned_positions * self.hidden_size
-
-
-class Published(Record, frozen=True, kw_only=True):
-    """What the authors or the checkpoint say, to check our own totals against."""
-
-    parameters: Positive
-    source: Text
-
-
-class LanguageModel(Record, frozen=True, kw_only=True):
-    """One language model of ``data/models`` or of a Hugging Face ``config.json``."""
-
-    key: Text
-    name: Text
-    family: Text
-    shape: Layers
-    published: Published | None = None
-
-    @property
-    def parameters(self) -> int:
-        """Parameters counted from the shape: every weight, bias, norm and table of the checkpoint.
-
-        Tied tables count once. Buffers (rotary frequencies, causal masks) are no parameters.
-        """
-        shape = self.shape
-        norms = shape.layers * shape.norms_per_layer + shape.final_norm
-        head_norms = 2 * shape.head_dim * shape.qk_norm  # one scale for all query heads, one for all key heads
-        layers = shape.layers * (shape.attention_parameters + shape.mlp_parameters + head_norms)
-        return shape.embedding_parameters + layers + norms * shape.norm_parameters
 
 
 class Launch(StrEnum):

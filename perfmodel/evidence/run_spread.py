@@ -3,10 +3,10 @@
 Only runs that no fit has seen are asked, and none of OPT-175B, which stays a test. Each spread is measured on the
 groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on the A100, requests of some length;
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
-two cards; ``system`` on engines with attention of their own. Groups weigh alike however many runs they hold. Of cards
-and engines few groups tell, and a question is about one more: there the share to hold is conformal prediction's. Left
-out are gpt-fast, which is predicted as FasterTransformer and is not, vLLM, whose host has a fit of its own, and models
-so small that the host decides.
+two cards; ``system`` on engines with a host of their own, instead of ``inside``. Groups weigh alike however many runs
+they hold. Of cards and engines few groups tell, and a question is about one more: there the share to hold is conformal
+prediction's. Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
+decides.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_model
-from perfmodel.evidence.runs import FIT_GPU, TEST_MODEL, evaluated, joined_runs
+from perfmodel.evidence.runs import FIT_GPU, HARNESS_SOURCE, TEST_MODEL, evaluated, joined_runs
 from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
 from perfmodel.serving.uncertainty import SPREADS
 
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 COVERED = 0.9
 LONG = 100  # output tokens from which a request is no longer short
-APART = ("gpt-fast-a100", "slidesparse-vllm")
+APART = (HARNESS_SOURCE,)
 LEAST_PARAMETERS = 6e9  # of smaller models the host decides, which is not modelled
 NOTHING = dict.fromkeys(SPREADS, 0.0)
 ORDER = ("inside", "prefill", "gpu", "system")  # each is what its own groups need beyond the ones before
@@ -59,7 +59,7 @@ def judged_runs(parameters: SystemParameters | None = None, host: HostParameters
     away, short = runs["gpu"] != FIT_GPU, runs["output_len"] < LONG
     engine = _of_engine(runs)
     runs["log_error"] = np.log1p(runs["error"])
-    runs["kind"] = np.select([away, engine, short], ["gpu", "system", "prefill"], "inside")
+    runs["kind"] = np.select([engine, away, short], ["system", "gpu", "prefill"], "inside")
     return runs.assign(group=runs["source"] + ", " + runs["gpu"] + ", " + runs["model"])
 
 
@@ -103,9 +103,9 @@ def _covered(rows: pd.DataFrame, spread: dict[str, float]) -> pd.DataFrame:
 def _weight(rows: pd.DataFrame, name: str) -> Array:
     """By how much a spread counts in the interval of each run."""
     counts = {
-        "inside": np.ones(len(rows)),
+        "inside": (~_of_engine(rows)).to_numpy(dtype=np.float64),
         "prefill": rows["share"].to_numpy(),
-        "gpu": (rows["gpu"] != FIT_GPU).to_numpy(dtype=np.float64),
+        "gpu": (rows["gpu"] != FIT_GPU).to_numpy(dtype=np.float64) * ~_of_engine(rows),
         "system": _of_engine(rows).to_numpy(dtype=np.float64),
     }
     return counts[name]

@@ -1,8 +1,9 @@
 """Published runs of whole models, their parts where a figure shows them, and what is predicted for each.
 
-Four tables hold throughput: Flash-LLM's own figures (`published_runs`), SpInfer's on two other cards (`spinfer_runs`),
-other systems on the A100 (`outside_runs`), and vLLM with 2:4 (`vllm_runs`). The column ``fitted`` says what takes part
-in the fit of the systems.
+Five tables hold throughput of batches that start together: Flash-LLM's own figures (`published_runs`), SpInfer's on two
+other cards (`spinfer_runs`), other systems on the A100 (`outside_runs`, `engine_runs`), and vLLM with 2:4
+(`vllm_runs`); a sixth holds runs under load (`served_runs`). The column ``fitted`` says what takes part in a fit of the
+systems (`hosts_fit` for engines).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_table
-from perfmodel.serving.planning import RUN_COLUMNS
+from perfmodel.catalog import load_gpu, load_model, load_table
+from perfmodel.kernels import Machine
+from perfmodel.serving.rows import RUN_COLUMNS
 from perfmodel.serving.run import Serving, evaluate
+from perfmodel.serving.steady import serve
 from perfmodel.serving.systems import HostParameters, SystemParameters, load_system
-from perfmodel.serving.transformer import Part
-from perfmodel.units import MICRO
+from perfmodel.serving.transformer import Part, all_matrices
+from perfmodel.units import MICRO, MILLI
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 FIT_GPU, FIT_MODEL = "a100-80gb", "opt-66b"
-HOST_FIT_GPUS = ("a100-80gb-pcie", "h100-pcie")
+# What SlideSparse's harness moves for each output of a product beyond vLLM: its kernels leave 32-bit sums (INT8) or
+# 16-bit ones (FP8), which another kernel reads, scales and writes in 16 bits.
+SCALED_APART_BYTES = {"int8": 10.0, "fp8": 6.0}
+HARNESS_SOURCE = "slidesparse-vllm"
+QUEUEING_SOURCES = ("llm-inference-bench", "aiconfigurator-served")
 TEST_MODEL = "opt-175b"  # takes part in no fit, and no spread either
 WAIT_MODEL, WAIT_CATALOGUE_MODEL, WAIT_MIN_BATCH = "llama-70b", "llama-2-70b", 4
 PROFILE_SOURCE, PROFILE_GPU = "spinfer-fig15", "rtx-4090"
@@ -34,6 +41,22 @@ DOUBTFUL_PROFILE = "fastertransformer"  # its attention there is faster than the
 QUANT_LLM_TABLE = f"measured/{FIT_GPU}/quant_llm_e2e_breakdown.csv"
 QUANT_LLM_READ_S = 0.5  # half-width of a bar of its breakdown
 QUANT_LLM_SYSTEMS = {"dense-fp16": "fastertransformer", "quant-llm-w6": "fastertransformer+quant-llm-w6"}
+
+
+# Rows that each engine's host is fitted to: on one GPU, so that no all-reduce is among them; of the newer versions on
+# as few as they were measured on.
+_BENCH = "source == 'llm-inference-bench' and gpus == 1"
+STATIC_FITS = {
+    "vllm-v0": f"{_BENCH} and system == 'vllm-v0'",
+    "tensorrt-llm-v0": f"{_BENCH} and system == 'tensorrt-llm-v0'",
+    "deepspeed-mii": f"{_BENCH} and system == 'deepspeed-mii'",
+    "sglang": "system == 'sglang' and gpus == 2",
+}
+OUTSIDE_FITS = {"gpt-fast": "system == 'gpt-fast' and model == 'llama-2-7b'"}
+SERVED_FITS = {
+    "vllm-v1": "system == 'vllm-v1' and gpus == 2",
+    "tensorrt-llm-v1": "system == 'tensorrt-llm-v1' and gpus == 1",
+}
 
 
 def published_runs() -> pd.DataFrame:
@@ -49,18 +72,31 @@ def spinfer_runs() -> pd.DataFrame:
 
 
 def outside_runs() -> pd.DataFrame:
-    """Published runs of other systems, which no fit has seen: `data/published/e2e_outside.csv`."""
-    return load_table("published/e2e_outside.csv").assign(fitted=False)
+    """Published runs of other systems: `data/published/e2e_outside.csv`."""
+    runs = load_table("published/e2e_outside.csv")
+    return runs.assign(fitted=np.logical_or.reduce([runs.eval(rows) for rows in OUTSIDE_FITS.values()]))
 
 
 def vllm_runs() -> pd.DataFrame:
-    """Runs of vLLM with 2:4 and dense 8-bit weights: `data/measured/vllm_two_four.csv`.
+    """Runs of vLLM with 2:4 and dense 8-bit weights, which no fit has seen: `data/measured/vllm_two_four.csv`."""
+    return load_table("measured/vllm_two_four.csv").assign(fits=True, err=np.nan, fitted=False)
 
-    The host is fitted on dense runs of two cards (`HOST_FIT_GPUS`); none with a pattern takes part.
+
+def engine_runs() -> pd.DataFrame:
+    """Batches of vLLM, TensorRT-LLM, DeepSpeed-MII, gpt-fast and SGLang: `data/measured/engine_runs.csv`.
+
+    Batches whose cache does not fit beside the weights are served one part after the other: they are neither fitted nor
+    scored.
     """
-    runs = load_table("measured/vllm_two_four.csv").assign(fits=True, err=np.nan)
-    dense = runs["sparsity"] == 0
-    return runs.assign(fitted=dense & runs["gpu"].isin(HOST_FIT_GPUS))
+    runs = load_table("measured/engine_runs.csv").assign(fits=True, err=np.nan)
+    runs["fitted"] = np.logical_or.reduce([runs.eval(rows) for rows in STATIC_FITS.values()])
+    return runs
+
+
+def served_runs() -> pd.DataFrame:
+    """Runs under a constant load on H100s, mean TTFT and TPOT: `data/measured/served_runs.csv`."""
+    runs = load_table("measured/served_runs.csv")
+    return runs.assign(fitted=np.logical_or.reduce([runs.eval(rows) for rows in SERVED_FITS.values()]))
 
 
 def joined_runs(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> pd.DataFrame:
@@ -74,12 +110,31 @@ def joined_runs(parameters: SystemParameters | None = None, host: HostParameters
     """
     import pandas as pd
 
-    runs = pd.concat([published_runs(), spinfer_runs(), outside_runs(), vllm_runs()], ignore_index=True)
+    tables = [published_runs(), spinfer_runs(), outside_runs(), engine_runs(), vllm_runs()]
+    runs = pd.concat(tables, ignore_index=True)
     runs = runs[runs["fits"]].reset_index(drop=True)
     runs["time_us"] = 1 / (runs["tokens_per_gpu_s"] * MICRO)
-    runs["predicted_us"] = 1 / (predict_runs(runs, parameters, host) * MICRO)
+    runs["predicted_us"], queued = np.nan, np.zeros(len(runs), dtype=bool)
+    for place, run in evaluated(runs, parameters, host):
+        rate = predicted_rate(runs.iloc[place], run)
+        runs.loc[runs.index[place], "predicted_us"] = 1 / (rate * MICRO)
+        queued[place] = ~np.broadcast_to(run.memory.fits, run.total_s.shape)
     runs["error"] = runs["predicted_us"] / runs["time_us"] - 1
-    return runs
+    return runs[~(queued & runs["source"].isin(QUEUEING_SOURCES))].reset_index(drop=True)
+
+
+def joined_served(host: HostParameters | None = None, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Served runs with ``predicted_ms`` of the TPOT, ``error``, and ``ttft_error`` (predicted / measured - 1, signed)."""
+    found = served_runs() if runs is None else runs
+    found = found.assign(predicted_ms=np.nan, predicted_ttft_ms=np.nan).reset_index(drop=True)
+    for (model, gpu, system), place in found.groupby(["model", "gpu", "system"]).indices.items():
+        rows = found.iloc[place]
+        asked: dict[str, Any] = {name: rows[name].to_numpy() for name in ("input_len", "output_len", "gpus")}
+        load = serve(model, gpu, system, users=rows["concurrency"].to_numpy(), host=host, **asked)
+        found.loc[found.index[place], "predicted_ms"] = load.tpot_s / MILLI
+        found.loc[found.index[place], "predicted_ttft_ms"] = load.ttft_s / MILLI
+    error = found["predicted_ms"] / found["tpot_ms"] - 1
+    return found.assign(error=error, ttft_error=found["predicted_ttft_ms"] / found["ttft_ms"] - 1)
 
 
 def published_parts() -> pd.DataFrame:
@@ -131,8 +186,24 @@ def predict_runs(
     """Tokens per GPU-second predicted for rows with `RUN_COLUMNS`, ``model``, ``gpu`` and ``system``."""
     rate = np.empty(len(runs))
     for place, run in evaluated(runs, parameters, host):
-        rate[place] = run.tokens_per_gpu_s
+        rate[place] = predicted_rate(runs.iloc[place], run)
     return rate
+
+
+def predicted_rate(rows: pd.DataFrame, run: Serving) -> Array:
+    """Tokens per GPU-second of runs of one model, GPU and system, less what the harness of their source adds."""
+    seconds = np.where(rows["source"] == HARNESS_SOURCE, _scaled_apart_s(rows), 0.0) if "source" in rows else 0.0
+    return np.asarray(run.tokens / ((run.total_s + seconds) * run.gpus))
+
+
+def _scaled_apart_s(rows: pd.DataFrame) -> Array:
+    """Seconds in which SlideSparse's harness scales the outputs of all products of a run in kernels of their own."""
+    first = rows.iloc[0]
+    each = next((size for name, size in SCALED_APART_BYTES.items() if name in first["system"]), 0.0)
+    matrices = all_matrices(load_model(first["model"]).shape)
+    outputs = sum(float(matrix.layers * matrix.m) for matrix in matrices if matrix.prunable)
+    tokens = rows["batch"] * (rows["input_len"] + rows["output_len"] - 1)
+    return np.asarray(tokens * outputs * each / Machine.of(load_gpu(first["gpu"])).streamed_bytes_per_s)
 
 
 def predict_parts(parts: pd.DataFrame, parameters: SystemParameters | None = None) -> Array:
@@ -149,7 +220,7 @@ def evaluated(
 ) -> Iterator[tuple[NDArray[np.intp], Serving]]:
     """Runs of one model, GPU and system after the other: where their rows stand, and what is predicted for them.
 
-    ``host`` is vLLM's; no other system waits for one.
+    ``host`` replaces the stored one of every engine; the paper's systems wait for none.
     """
     for (model, gpu, system), place in runs.groupby(["model", "gpu", "system"]).indices.items():
         group = runs.iloc[place]

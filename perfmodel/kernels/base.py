@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Bound, Gpu, Precision
+from perfmodel.catalog.records import LARGEST_SIZE
+from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, check_sparsity
 from perfmodel.kernels.call import FIRST_CALL, Call
 from perfmodel.kernels.machine import Array, Machine, Number

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import LARGEST_SIZE, Activations, Cache, Launch
+from perfmodel.catalog.records import LARGEST_SIZE
+from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels.machine import Array, Machine, Number
 
 # The fixed part of a dense product is 5 us where serving stacks replay graphs, 11 us and more where the paper's

@@ -2,7 +2,8 @@
 
 Counted per GPU: weights (exact bytes of the format, matrix by matrix), the KV cache at its full length, activations of
 the prompt, workspaces, and what the framework keeps. Everything but the reserve follows from shapes; the published
-pattern of runs that fit and runs that do not would also hold with a reserve anywhere from 0.5 to 4 GB.
+pattern of runs that fit and runs that do not would also hold with a reserve anywhere from 0.5 to 4 GB. Engines with a
+paged cache round each sequence up to whole pages and leave a share of the memory alone.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import Gpu, LanguageModel, Layers
-from perfmodel.formats import check_sparsity
-from perfmodel.serving.systems import System
-from perfmodel.serving.transformer import head_matrices, kv_bytes_per_token, layer_matrices, vector_parameters
+from perfmodel.catalog.decoder import Block, Decoder, Experts, Mlp, Recurrent, SelfAttention, Split
+from perfmodel.serving.group import Group
+from perfmodel.serving.transformer import all_matrices, cache_bytes, head_matrices, local_cached_values
 from perfmodel.units import FP16_BYTES, FP32_BYTES, MEGA
 
 Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ class Memory:
     weights, kv_cache, activations, workspace, reserve : ndarray
         Bytes.
     capacity : float
-        Bytes of the GPU.
+        Bytes of the GPU, less what the engine leaves alone.
     """
 
     weights: Array
@@ -64,50 +64,38 @@ class Memory:
         return np.asarray(self.headroom >= 0)
 
 
-def weight_bytes(
-    model: LanguageModel, system: System, sparsity: ArrayLike, tensor_parallel: ArrayLike = 1, stages: ArrayLike = 1
-) -> Array:
-    """Bytes of all weights on one GPU: layers split over ``stages``, matrices over ``tensor_parallel`` GPUs.
+def weight_bytes(group: Group, stages: ArrayLike = 1) -> Array:
+    """Bytes of all weights on one GPU of ``group``: layers split over ``stages``, matrices over its GPUs.
 
     The token table is replicated, the LM head split; at one GPU tied tables count once. Biases and norms are not split.
     """
-    shape = model.shape
-    s, p, stages = (np.asarray(v, dtype=np.float64) for v in (sparsity, tensor_parallel, stages))
-    layer: Array = np.zeros(())
-    for matrix in layer_matrices(shape, p):
-        dense = FP16_BYTES * matrix.m * matrix.k
-        each = system.prunable_bytes(matrix.m, matrix.k, s) if matrix.prunable else dense
-        layer = layer + matrix.experts * each
+    shape, p = group.model.shape, group.p
+    stages = np.asarray(stages, dtype=np.float64)
+    layers: Array = np.zeros(())
+    for matrix in all_matrices(shape, p, group.expert_parallel):
+        layers = layers + np.ceil(matrix.layers / stages) * matrix.experts * group.bytes_of(matrix)
     head, *projections = head_matrices(shape, p)
     shared = (p * stages == 1) & shape.tied_embeddings
-    tables = shape.vocab_size * shape.embedding_size + np.where(shared, 0.0, head.weights)
-    tables = tables + shape.learned_positions * shape.hidden_size + sum(matrix.weights for matrix in projections)
-    vectors = vector_parameters(model) / stages
-    return np.asarray(layer * np.ceil(shape.layers / stages) + FP16_BYTES * (tables + vectors))
+    tables = shape.vocab_size * shape.embedding_size + shape.learned_positions * shape.hidden_size
+    tables = tables + sum(matrix.weights for matrix in projections)
+    own_head = np.where(shared, 0.0, group.bytes_of(head))
+    vectors = (shape.vectors + shape.head_bias * shape.vocab_size) / stages
+    return np.asarray(layers + own_head + FP16_BYTES * (tables + vectors))
 
 
 def memory(
-    model: LanguageModel,
-    gpu: Gpu,
-    system: System,
-    *,
-    batch: ArrayLike,
-    input_len: ArrayLike,
-    output_len: ArrayLike,
-    sparsity: ArrayLike = 0.0,
-    tensor_parallel: ArrayLike = 1,
-    stages: ArrayLike = 1,
+    group: Group, *, batch: ArrayLike, input_len: ArrayLike, output_len: ArrayLike, stages: ArrayLike = 1
 ) -> Memory:
     """Bytes each GPU needs at the end of the run, when the KV cache is longest."""
-    shape = model.shape
-    sparsity = check_sparsity(sparsity)
-    b, prompt, new, p, pp = (
-        np.asarray(v, dtype=np.float64) for v in (batch, input_len, output_len, tensor_parallel, stages)
-    )
-    weights = weight_bytes(model, system, sparsity, p, pp)
-    kv = b * (prompt + new) * kv_bytes_per_token(shape, p) * np.ceil(shape.layers / pp) / shape.layers
+    shape, engine, p = group.model.shape, group.system.engine, group.p
+    b, prompt, new, pp = (np.asarray(v, dtype=np.float64) for v in (batch, input_len, output_len, stages))
+    b = np.ceil(b / group.expert_parallel)
+    weights = weight_bytes(group, pp) * (1 - group.what_if.offloaded)
+    length = engine.paged(prompt + new)
+    kv = b * cache_bytes(shape, length, p, group.cache_bytes) * np.ceil(shape.layers / pp) / shape.layers
     in_flight = np.ceil(b / pp)
-    activations = in_flight * (prompt * _prompt_token_bytes(shape, p) + FP32_BYTES * shape.vocab_size)
+    at_once = engine.tokens_at_once(in_flight * prompt)
+    activations = at_once * _prompt_token_bytes(shape, p) + in_flight * FP32_BYTES * shape.vocab_size
     full = np.broadcast_shapes(weights.shape, kv.shape, activations.shape)
     return Memory(
         weights=np.broadcast_to(weights, full),
@@ -115,36 +103,46 @@ def memory(
         activations=np.broadcast_to(activations, full),
         workspace=np.full(full, WORKSPACE_BYTES),
         reserve=np.full(full, FRAMEWORK_RESERVE_BYTES),
-        capacity=gpu.dram.size_bytes,
+        capacity=engine.memory_share * group.gpu.dram.size_bytes,
     )
 
 
-def _prompt_token_bytes(shape: Layers, p: Array) -> Array:
-    """Bytes of activations that one token of a prompt needs while one of ``p`` GPUs works on a layer."""
-    qkv, output, mlp_in, *_ = layer_matrices(shape, p)
-    attention = QKV_BUFFERS * qkv.m + CONTEXT_BUFFERS * output.k
-    return FP16_BYTES * (HIDDEN_BUFFERS * shape.hidden_size + attention + mlp_in.m * shape.experts_per_token)
+def _prompt_token_bytes(shape: Decoder, p: Array) -> Array:
+    """Bytes of activations that one token of a prompt needs while one of ``p`` GPUs works on its largest layer."""
+    return FP16_BYTES * np.max([_prompt_token_values(shape, block, p) for block in shape.blocks], axis=0)
 
 
-def largest_batch(
-    model: LanguageModel,
-    gpu: Gpu,
-    system: System,
-    *,
-    input_len: int,
-    output_len: int,
-    sparsity: float = 0.0,
-    tensor_parallel: int = 1,
-    stages: int = 1,
-) -> int:
+def _prompt_token_values(shape: Decoder, block: Block, p: Array) -> Array:
+    values = np.full_like(p, float(HIDDEN_BUFFERS * shape.hidden_size))
+    for part in block.parts:
+        if isinstance(part, Mlp):
+            values = values + (1 + part.gated) * part.size / p
+        elif isinstance(part, Experts):
+            values = values + (1 + part.gated) * (part.size * part.per_token + part.shared_size) / p
+        elif isinstance(part, SelfAttention):
+            kept = (1 + part.gated) * part.inner / p + local_cached_values(part, p)
+            values = values + QKV_BUFFERS * kept + CONTEXT_BUFFERS * part.inner / p
+        elif isinstance(part, Recurrent):
+            values = values + sum(w.m for w in part.projections if w.split is Split.ROWS) / p
+        else:
+            kept = part.heads / p * (2 * part.query_dim + part.value_dim)
+            values = values + QKV_BUFFERS * kept + CONTEXT_BUFFERS * part.heads * part.value_dim / p
+    return values
+
+
+def largest_batch(group: Group, *, input_len: int, output_len: int, stages: int = 1) -> int:
     """Most sequences that fit at once; 0 if not even one does."""
-    lengths = {"input_len": input_len, "output_len": output_len, "sparsity": sparsity}
-    split = {"tensor_parallel": tensor_parallel, "stages": stages}
-    # Bytes grow by whole micro-batches; a multiple of the stages makes them a straight line through two points.
-    one = memory(model, gpu, system, batch=stages, **lengths, **split)
-    two = memory(model, gpu, system, batch=2 * stages, **lengths, **split)
-    per_stages = float(two.total - one.total)
-    guess = int(stages * (1 + np.floor(float(one.headroom) / per_stages)))
-    candidates = np.arange(max(0, guess - stages), guess + stages + 1)
-    fits = memory(model, gpu, system, batch=np.maximum(candidates, 1), **lengths, **split).fits & (candidates > 0)
-    return int(candidates[fits].max(initial=0))
+    lengths = {"input_len": input_len, "output_len": output_len}
+    # Bytes grow by whole micro-batches; a multiple of what shares them makes them nearly a straight line.
+    unit = int(stages * group.expert_parallel)
+    one = memory(group, batch=unit, **lengths, stages=stages)
+    if float(one.headroom) < 0 and unit == 1:
+        return 0
+    low, high = 0, unit
+    while bool(memory(group, batch=high, **lengths, stages=stages).fits):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = bool(memory(group, batch=middle, **lengths, stages=stages).fits)
+        low, high = (middle, high) if fits else (low, middle)
+    return low

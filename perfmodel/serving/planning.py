@@ -1,4 +1,4 @@
-"""Questions on top of `perfmodel.serving`: tables of runs, fewest GPUs, best batch, cheapest system, break-even.
+"""Questions on top of `perfmodel.serving`: fewest GPUs, best batch, cheapest system, break-even.
 
 A plan compares systems at what each does best: for every number of GPUs that can hold the model, the batch with the
 most tokens per GPU-second among powers of two and the largest that fits. Every kernel that somebody has measured and
@@ -8,42 +8,27 @@ against the best that keeps all weights.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu
-from perfmodel.catalog.specs import Gpu, LanguageModel
-from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
-from perfmodel.kernels.rivals import (
-    NOT_MEASURED,
-    UNPROVEN,
-    WHOLE,
-    Verdict,
-    drops_more,
-    rivals,
-    standing,
-    verdict_of,
-)
+from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.sparsities import Sparsities
+from perfmodel.catalog.specs import Gpu
+from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels.rivals import UNPROVEN, WHOLE, Verdict, verdict_of
+from perfmodel.serving.contenders import change, of_formats, rival_systems
+from perfmodel.serving.group import Group
 from perfmodel.serving.memory import largest_batch
 from perfmodel.serving.run import Serving, evaluate, resolve
 from perfmodel.serving.systems import HOST, SYSTEMS, System, load_system
-from perfmodel.serving.transformer import Part, splits
-from perfmodel.units import GIGA, MILLI
+from perfmodel.serving.transformer import mean_sparsity, splits
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
-RESULT_COLUMNS = (
-    "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
-    "comm_gpu_s", "lo_tokens_per_gpu_s", "hi_tokens_per_gpu_s", "lo_ttft_ms", "hi_ttft_ms", "lo_tpot_ms", "hi_tpot_ms",
-    "extrapolated", "change",
-)  # fmt: skip
 GPUS_PER_MACHINE = 8
 BATCHES = 2 ** np.arange(11)
 SPARSITIES = np.round(np.arange(0.50, 0.991, 0.01), 2)
@@ -51,113 +36,9 @@ PROMPTS = 2 ** np.arange(4, 14)
 SPARSE = "flash-llm"  # whose break-even with `HOST` a plan looks for
 
 
-def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """Predict a table of runs.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        ``model, gpu, system`` and `RUN_COLUMNS`, one run each; ``pipeline_parallel`` and ``launch`` if there are such
-        columns.
-
-    Returns
-    -------
-    DataFrame
-        `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
-        run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval, ``change`` what becomes of the
-        weights or "not measured", "not written" (`change`). Where the run does not fit there is no time (NaN).
-
-    Raises
-    ------
-    ValueError
-        As `perfmodel.serving.evaluate`.
-    """
-    import pandas as pd
-
-    parts = []
-    given = [name for name in (*RUN_COLUMNS, "pipeline_parallel") if name in rows]
-    names = ["model", "gpu", "system", *(["launch"] if "launch" in rows else [])]
-    for (model, gpu, system, *launch), index in rows.groupby(names, sort=False).indices.items():
-        group = rows.iloc[index]
-        columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
-        own = str(launch[0]) if launch and launch[0] else None
-        run = evaluate(str(model), str(gpu), str(system), **columns, launch=own)
-        host = load_system(str(system))
-        marks = {"extrapolated": run.extrapolated, "change": [change(host, share) for share in columns["sparsity"]]}
-        parts.append(pd.DataFrame(result_columns(run) | interval_columns(run) | marks, index=index))
-    return pd.concat(parts).sort_index().set_axis(rows.index)
-
-
-def result_columns(run: Serving) -> dict[str, Any]:
-    """`RESULT_COLUMNS` but intervals and marks, as arrays; NaN where a run that does not fit has a time."""
-    fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
-    seconds = run.gpu_seconds
-    times = {
-        "tokens_per_gpu_s": run.tokens_per_gpu_s,
-        "ttft_ms": run.ttft_s / MILLI,
-        "tpot_ms": run.tpot_s / MILLI,
-        "matmul_gpu_s": seconds[Part.MATMUL],
-        "attention_gpu_s": seconds[Part.ATTENTION],
-        "other_gpu_s": seconds[Part.OTHER],
-        "comm_gpu_s": seconds[Part.COMMUNICATION],
-    }
-    memory_gb = np.broadcast_to(run.memory.total / GIGA, fits.shape)
-    return {"fits": fits, "memory_gb": memory_gb, **{name: np.where(fits, v, np.nan) for name, v in times.items()}}
-
-
-def interval_columns(run: Serving) -> dict[str, Any]:
-    """Ends of the 90 % intervals of predicted runs, as arrays; NaN where the run does not fit.
-
-    Apart from `result_columns`, because they ask every kernel for its interval, and grids of millions of runs do not.
-    """
-    fits = np.broadcast_to(run.memory.fits, run.total_s.shape)
-    ends = {
-        "tokens_per_gpu_s": run.tokens_per_gpu_s_interval,
-        "ttft_ms": tuple(seconds / MILLI for seconds in run.ttft_s_interval),
-        "tpot_ms": tuple(seconds / MILLI for seconds in run.tpot_s_interval),
-    }
-    pairs = {f"{end}_{name}": both[i] for name, both in ends.items() for i, end in enumerate(("lo", "hi"))}
-    return {name: np.where(fits, value, np.nan) for name, value in pairs.items()}
-
-
 def intervals_overlap(first: tuple[Any, Any], second: tuple[Any, Any]) -> bool:
     """Whether two intervals, each a low and a high end, have a value in common: a tie."""
     return bool(first[0] <= second[1] and second[0] <= first[1])
-
-
-def hosted_systems() -> dict[str, str]:
-    """FasterTransformer with each measured kernel that no published system has and that reads prompts, by name."""
-    published = {system.kernel for system in SYSTEMS.values()}
-    known = [model.name for model in rivals() if model.name not in published | BOUNDED and not model.one_token]
-    return {f"{HOST}+{kernel}": kernel for kernel in known}
-
-
-def rival_systems(gpu: str | Gpu, sparsity: float) -> tuple[str, ...]:
-    """Systems that a plan compares: the published ones, then `hosted_systems`, without what takes no part.
-
-    That are systems whose kernel the GPU refuses or whose pattern drops more weights than ``sparsity``, and hosted ones
-    that would keep weights of this sparsity dense.
-    """
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    found = []
-    for name in (*SYSTEMS, *hosted_systems()):
-        system = load_system(name)
-        model = KERNELS[system.kernel or BASELINE]
-        runs = model.refusal(card) is None and not drops_more(model, sparsity)
-        if runs and (name in SYSTEMS or change(system, sparsity) not in WHOLE or not model.format.prunes):
-            found.append(name)
-    return tuple(found)
-
-
-def change(system: System, sparsity: float) -> str:
-    """What becomes of the weights at ``sparsity``, or "not written", "not measured" (`perfmodel.kernels.rivals`).
-
-    Nothing does where the system would keep matrices of this sparsity dense. A format without a kernel counts as not
-    measured.
-    """
-    if not system.stores_sparse(system.own_sparsity(sparsity)):
-        return WHOLE[0]
-    return NOT_MEASURED if system.kernel is None else standing(KERNELS[system.kernel])
 
 
 @dataclass(frozen=True)
@@ -260,10 +141,13 @@ def plan(
     model: str | LanguageModel,
     gpu: str | Gpu,
     *,
-    sparsity: float = 0.8,
+    sparsity: float | Sparsities = 0.0,
     input_len: int = 64,
     output_len: int = 512,
     systems: Sequence[str] = (),
+    formats: Sequence[str] = (),
+    engine: str = HOST,
+    limits: Limits | None = None,
 ) -> Plan:
     """Compare systems for one model on one kind of GPU.
 
@@ -271,17 +155,24 @@ def plan(
     ----------
     model, gpu
         Catalogue names, paths, or records.
-    sparsity : float
-        Fraction of zeros in the pruned matrices, 0 to 1; a kernel of a pattern runs at the pattern's.
+    sparsity : float or Sparsities
+        Fraction of zeros in the pruned matrices, 0 to 1, or that of each matrix in each layer; a kernel of a pattern
+        runs at the pattern's.
     input_len, output_len : int
         Tokens of each prompt, tokens generated for it; together at most what the model knows.
     systems : sequence of str
         Names of `perfmodel.serving.systems.load_system`; `rival_systems` by default.
+    formats : sequence of str
+        Only systems of these weight formats, and dense; all by default.
+    engine : str
+        What the kernels are compared in.
+    limits : Limits
+        GPUs at most, TTFT and TPOT at most; none by default.
 
     Returns
     -------
     Plan
-        Every system on 1, 2, 4 and 8 GPUs, where it fits and the heads can be shared.
+        Every system on 1, 2, 4 and 8 GPUs, where it fits, the heads can be shared and the limits hold.
 
     Raises
     ------
@@ -291,16 +182,43 @@ def plan(
     record, card, _ = resolve(model, gpu, HOST)
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
     evaluate(record, card, HOST, batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
-    counts = splits(record, GPUS_PER_MACHINE)
+    held = limits or Limits()
+    counts = [count for count in splits(record, GPUS_PER_MACHINE) if count <= held.gpus]
+    mean = mean_sparsity(record.shape, sparsity) if isinstance(sparsity, Sparsities) else sparsity
+    compared = of_formats(systems or rival_systems(card, mean, engine), formats)
     options = [
         option
-        for system in systems or rival_systems(card, sparsity)
+        for system in compared
         for gpus in counts
-        if (option := _best_batch(record, card, system, gpus, sparsity, lengths)) is not None
+        if (option := _best_batch(record, card, system, gpus, sparsity, lengths, held)) is not None
     ]
+    if SPARSE not in compared:
+        return Plan(judge(options), tuple(options), None, {}, {})
     sparse = _break_even_sparsity(record, card, counts, lengths, options)
-    batches, prompts = _faster_loads(record, card, sparsity, lengths, options)
+    batches, prompts = _faster_loads(record, card, mean, lengths, options)
     return Plan(judge(options), tuple(options), sparse, batches, prompts)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must keep: GPUs, seconds to the first token and between tokens, each at most."""
+
+    gpus: int = GPUS_PER_MACHINE
+    ttft_s: float = math.inf
+    tpot_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing keeps."""
+        if not 1 <= self.gpus <= GPUS_PER_MACHINE:
+            raise ValueError(f"max_gpus must be from 1 to {GPUS_PER_MACHINE}, got {self.gpus}")
+        for name, value in (("ttft", self.ttft_s), ("tpot", self.tpot_s)):
+            if not value > 0:
+                raise ValueError(f"{name} must be above 0, got {value:g}")
+
+    def kept(self, run: Serving) -> NDArray[np.bool_]:
+        """Where a run keeps both times; a single token has none in between."""
+        between = np.isnan(run.tpot_s) | (run.tpot_s <= self.tpot_s)
+        return np.asarray((run.ttft_s <= self.ttft_s) & between)
 
 
 def judge(options: Sequence[Option]) -> Verdict:
@@ -310,13 +228,22 @@ def judge(options: Sequence[Option]) -> Verdict:
     return verdict_of(ours, theirs)
 
 
+def _own_sparsity(system: System, sparsity: float | Sparsities) -> float | Sparsities:
+    """What a system makes of it: its pattern's, where it has one."""
+    if isinstance(sparsity, Sparsities):
+        return float(system.own_sparsity(0.0)) if system.patterns else sparsity
+    return float(system.own_sparsity(sparsity))
+
+
 def _runs(
-    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, Any]
+    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float | Sparsities, lengths: dict[str, Any]
 ) -> tuple[NDArray[np.int64], Serving] | None:
     """Batches up to the largest that fits, and their runs; None if none fits."""
-    _, _, record = resolve(model, gpu, system)
-    own = float(record.own_sparsity(sparsity))
-    largest = largest_batch(model, gpu, record, **lengths, sparsity=own, tensor_parallel=gpus)
+    record = load_system(system)
+    own = _own_sparsity(record, sparsity)
+    pruned = own if isinstance(own, Sparsities) else np.asarray(own)
+    group = Group(model, gpu, record, np.asarray(float(gpus)), sparsity=pruned)
+    largest = largest_batch(group, **lengths)
     if largest == 0:
         return None
     batches = np.unique([*BATCHES[largest >= BATCHES], largest])
@@ -324,16 +251,21 @@ def _runs(
 
 
 def _best_batch(
-    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float, lengths: dict[str, Any]
-) -> Option | None:
+    model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float | Sparsities, lengths: dict[str, Any],
+    limits: Limits,
+) -> Option | None:  # fmt: skip
     found = _runs(model, gpu, system, gpus, sparsity, lengths)
     if found is None:
         return None
     batches, run = found
-    i = int(np.argmax(run.tokens_per_gpu_s))
+    kept = limits.kept(run)
+    if not kept.any():
+        return None
+    i = int(np.argmax(np.where(kept, run.tokens_per_gpu_s, -np.inf)))
     price, ends = run.usd_per_million_tokens, run.tokens_per_gpu_s_interval
     record = load_system(system)
-    fate = change(record, sparsity)
+    mean = mean_sparsity(model.shape, sparsity) if isinstance(sparsity, Sparsities) else sparsity
+    fate = change(record, mean)
     return Option(
         system=system,
         gpus=gpus,
@@ -346,7 +278,7 @@ def _best_batch(
         extrapolated=bool(run.extrapolated[i]),
         tokens_per_gpu_s_interval=(float(ends[0][i]), float(ends[1][i])),
         change=fate,
-        sparsity=0.0 if fate in WHOLE else float(record.own_sparsity(sparsity)),
+        sparsity=0.0 if fate in WHOLE else float(record.own_sparsity(mean)),
     )
 
 

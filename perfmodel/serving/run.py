@@ -16,13 +16,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration, load_gpu, load_model
-from perfmodel.catalog.specs import LARGEST_SIZE, Gpu, LanguageModel, Launch
+from perfmodel.catalog.decoder import Experts
+from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.records import LARGEST_SIZE
+from perfmodel.catalog.sparsities import Sparsities
+from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import Call
 from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.serving import passes
+from perfmodel.serving.activity import busy
 from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
+from perfmodel.serving.energy import board_power_w
+from perfmodel.serving.group import Group
 from perfmodel.serving.memory import Memory, memory
-from perfmodel.serving.passes import Group
 from perfmodel.serving.systems import (
     CALIBRATION_NAME,
     HostParameters,
@@ -32,14 +39,16 @@ from perfmodel.serving.systems import (
     calibrated_systems,
     load_system,
 )
-from perfmodel.serving.transformer import Part, check_split
+from perfmodel.serving.transformer import Part, check_split, mean_sparsity
 from perfmodel.serving.uncertainty import HalfWidths, half_widths
+from perfmodel.serving.what_if import NOTHING, WhatIf
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
 Parts = dict[Part, Array]
 
 SECONDS_PER_HOUR = 3600.0
+FP16_BITS, LEAST_CACHE_BITS = 16.0, 2.0
 MILLION = 1e6
 
 
@@ -65,13 +74,15 @@ class Serving:
         Bytes per GPU; ``memory.fits`` says whether the run is possible. Times are given all the same.
     usd_per_gpu_hour : tuple of float or None
         Low and high price of the GPU, if known.
-    tdp_w : float or None
-        Board power limit, if known.
+    gpu : Gpu
+        What it ran on.
     extrapolated : ndarray of bool
         True outside the evidence of the fit, and for kernels that nobody measured.
     half_widths : callable
         Makes the half-widths of the 90 % intervals, with other spreads where some are given; called when one is asked
         for, because most sweeps ask for none.
+    busy : callable
+        Makes the shares of the time in which memory and Tensor Cores are busy, of which the power follows.
     """
 
     ttft_s: Array
@@ -82,9 +93,10 @@ class Serving:
     gpus: Array
     memory: Memory
     usd_per_gpu_hour: tuple[float, float] | None
-    tdp_w: float | None
+    gpu: Gpu
     extrapolated: NDArray[np.bool_]
     half_widths: Callable[..., HalfWidths] = field(repr=False, compare=False)
+    busy: Callable[[], tuple[Array, Array]] = field(repr=False, compare=False)
 
     @cached_property
     def _widths(self) -> HalfWidths:
@@ -132,9 +144,12 @@ class Serving:
         return self.usd_per_gpu_hour[0] * hours, self.usd_per_gpu_hour[1] * hours
 
     @property
-    def joules_per_token(self) -> Array | None:
-        """Upper bound of the GPUs' energy per output token: every board at its power limit all the time."""
-        return None if self.tdp_w is None else self.tdp_w / self.tokens_per_gpu_s
+    def joules_per_token(self) -> tuple[Array, Array, Array] | None:
+        """The GPUs' energy per output token: low end of the 90 % interval, mean, high end; None without a limit."""
+        if self.gpu.power is None:
+            return None
+        low, mean, high = (watts / self.tokens_per_gpu_s for watts in board_power_w(self.gpu, *self.busy()))
+        return low, mean, high
 
 
 def evaluate(
@@ -145,10 +160,13 @@ def evaluate(
     batch: ArrayLike,
     input_len: ArrayLike = 64,
     output_len: ArrayLike = 512,
-    sparsity: ArrayLike = 0.0,
+    sparsity: ArrayLike | Sparsities = 0.0,
     gpus: ArrayLike = 1,
     pipeline_parallel: ArrayLike = 1,
+    expert_parallel: ArrayLike = 1,
+    cache_bits: float | None = None,
     launch: str | None = None,
+    what_if: WhatIf = NOTHING,
     parameters: SystemParameters | None = None,
     host: HostParameters | None = None,
 ) -> Serving:
@@ -157,19 +175,25 @@ def evaluate(
     Parameters
     ----------
     model, gpu, system
-        Catalogue names, paths, or records; systems are `systems.SYSTEMS` or ``fastertransformer+FORMAT``.
+        Catalogue names, paths, or records; systems are those of `systems.load_system`.
     batch : array_like
         Sequences decoded together, at least 1.
     input_len, output_len : array_like
         Tokens of each prompt and tokens generated for it, at least 1.
-    sparsity : array_like
-        Fraction of zeros in the pruned matrices (QKV, output projection, MLP), 0 to 1.
+    sparsity : array_like or Sparsities
+        Fraction of zeros in the pruned matrices (QKV, output projection, MLP), 0 to 1; or that of each matrix.
     gpus : array_like
-        GPUs in all: tensor-parallel degree times ``pipeline_parallel``.
+        GPUs in all: tensor-parallel degree times ``pipeline_parallel`` times ``expert_parallel``.
     pipeline_parallel : array_like
         Pipeline stages. The batch is cut into as many micro-batches, so that in steady state no stage idles.
+    expert_parallel : array_like
+        GPUs that spread the experts whole; each has sequences of its own and a copy of all other weights.
+    cache_bits : float, optional
+        Bits of a cached key or value, 4 to 16; those of the checkpoint by default.
     launch : str, optional
-        ``stream`` or ``graph``: how the products' kernels are started, if not as the system does it (in a stream).
+        ``stream`` or ``graph``: how the products' kernels are started, if not as the system does it.
+    what_if : WhatIf
+        Changes beside the weights: pruned caches, speculation, sparse activations, offloading, hidden communication.
     parameters, host
         Fitted numbers of all systems and of the engine's host; the stored ones by default.
 
@@ -185,27 +209,24 @@ def evaluate(
     >>> bool(run.memory.fits), 480 < float(run.tokens_per_gpu_s) < 560
     (True, True)
     """
-    model, gpu, system = resolve(model, gpu, system)
-    if launch is not None:
-        Call.of(launch=launch)  # refuses what is no launch
-        system = replace(system, launch=Launch(launch))
-    counts = {
-        "batch": batch, "input_len": input_len, "output_len": output_len, "gpus": gpus,
-        "pipeline_parallel": pipeline_parallel,
+    how: dict[str, Any] = {
+        "sparsity": sparsity, "gpus": gpus, "pipeline_parallel": pipeline_parallel, "expert_parallel": expert_parallel,
+        "cache_bits": cache_bits, "launch": launch, "what_if": what_if, "parameters": parameters, "host": host,
     }  # fmt: skip
-    b, prompt, new, total_gpus, stages = (_whole(name, value) for name, value in counts.items())
-    s = _sparsity(gpu, system, sparsity)
-    p = _tensor_parallel(model, total_gpus, stages)
-    _check_positions(model, prompt, new)
-    group = Group(model, gpu, system, s, p, parameters or calibrated_systems(), host or calibrated_host(system.host))
-    prefill, decode = _prefill(group, b, prompt, stages), _decode(group, b, prompt, new, stages)
+    group, total_gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **how)
+    counts = {"batch": batch, "input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
+    b, prompt, new, stages = (whole(name, value) for name, value in counts.items())
+    spread, gpu = group.expert_parallel, group.gpu
+    local = np.ceil(b / spread)
+    prefill, decode = _prefill(group, local, prompt, stages), _decode(group, local, prompt, new, stages)
     parts = {part: prefill[part] + (new - 1) * decode[part] for part in Part}
-    full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, np.shape(sparsity))
+    pruned = () if isinstance(sparsity, Sparsities) else np.shape(sparsity)
+    full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, pruned)
     parts = {part: np.broadcast_to(value, full) for part, value in parts.items()}
     # Not of `full`: memory keeps the smaller shape of its own inputs, which broadcast all the same.
-    split = {"tensor_parallel": p, "stages": stages}
-    needed = memory(model, gpu, system, batch=b, input_len=prompt, output_len=new, sparsity=s, **split)
+    needed = memory(group, batch=b, input_len=prompt, output_len=new, stages=stages)
     price = gpu.price
+    asked = {**counts, "gpus": total_gpus, "sparsity": _mean_sparsity(group)}
     return Serving(
         ttft_s=np.broadcast_to(_sum(prefill), full),
         tpot_s=np.broadcast_to(np.where(new > 1, _sum(decode), np.nan), full),
@@ -215,10 +236,51 @@ def evaluate(
         gpus=np.broadcast_to(total_gpus, full),
         memory=needed,
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
-        tdp_w=None if gpu.power is None else gpu.power.tdp_w,
-        extrapolated=np.broadcast_to(_extrapolated(gpu, system, {**counts, "sparsity": sparsity}), full),
-        half_widths=partial(half_widths, group, (b, prompt, new, stages), _sum(prefill), _sum(decode)),
+        gpu=gpu,
+        extrapolated=np.broadcast_to(_extrapolated(group, asked), full),
+        half_widths=partial(half_widths, group, (local, prompt, new, stages), _sum(prefill), _sum(decode)),
+        busy=partial(busy, group, (local, prompt, new, stages), _sum(parts)),
     )
+
+
+def make_group(
+    model: str | LanguageModel,
+    gpu: str | Gpu,
+    system: str | System,
+    *,
+    input_len: ArrayLike,
+    output_len: ArrayLike,
+    sparsity: ArrayLike | Sparsities = 0.0,
+    gpus: ArrayLike = 1,
+    pipeline_parallel: ArrayLike = 1,
+    expert_parallel: ArrayLike = 1,
+    cache_bits: float | None = None,
+    launch: str | None = None,
+    what_if: WhatIf = NOTHING,
+    parameters: SystemParameters | None = None,
+    host: HostParameters | None = None,
+) -> tuple[Group, Array]:
+    """The group of GPUs that `evaluate` asks about, all of its arguments checked, and the number of GPUs in all."""
+    model, gpu, system = resolve(model, gpu, system)
+    if launch is not None:
+        Call.of(launch=launch)  # refuses what is no launch
+        system = replace(system, engine=replace(system.engine, launch=Launch(launch)))
+    counts = {"gpus": gpus, "pipeline_parallel": pipeline_parallel, "expert_parallel": expert_parallel}
+    total_gpus, stages, spread = (whole(name, value) for name, value in counts.items())
+    _check_positions(model, whole("input_len", input_len), whole("output_len", output_len))
+    group = Group(
+        model,
+        gpu,
+        system,
+        _tensor_parallel(model, total_gpus, stages, spread),
+        spread,
+        _sparsity(model, gpu, system, sparsity),
+        _cache_bits(model, cache_bits),
+        what_if,
+        parameters or calibrated_systems(),
+        host or calibrated_host(system.host),
+    )
+    return group, total_gpus
 
 
 def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) -> tuple[LanguageModel, Gpu, System]:
@@ -230,13 +292,32 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
     )
 
 
-def _sparsity(gpu: Gpu, system: System, sparsity: ArrayLike) -> Array:
+def _sparsity(
+    model: LanguageModel, gpu: Gpu, system: System, sparsity: ArrayLike | Sparsities
+) -> Array | Sparsities:
     """Checked, and for a kernel of a pattern that pattern's."""
-    asked = check_sparsity(sparsity)
     if (refusal := system.refusal(gpu)) is not None:
         raise ValueError(f"system {system.name!r}: {refusal}")
+    if isinstance(sparsity, Sparsities):
+        sparsity.check(model)
+        return sparsity
+    asked = check_sparsity(sparsity)
     system.check_sparsity(asked)
     return system.own_sparsity(asked)
+
+
+def _mean_sparsity(group: Group) -> Array:
+    """Of all prunable weights."""
+    pruned = group.sparsity
+    return np.asarray(mean_sparsity(group.model.shape, pruned)) if isinstance(pruned, Sparsities) else pruned
+
+
+def _cache_bits(model: LanguageModel, cache_bits: float | None) -> float:
+    if cache_bits is None:
+        return (model.stored and model.stored.cache_bits) or FP16_BITS
+    if not LEAST_CACHE_BITS <= cache_bits <= FP16_BITS:
+        raise ValueError(f"cache_bits must lie in [{LEAST_CACHE_BITS:g}, {FP16_BITS:g}], got {cache_bits:g}")
+    return cache_bits
 
 
 def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
@@ -247,39 +328,57 @@ def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
     micro = np.ceil(b / stages)
     n = micro * prompt
     parts = {
-        Part.MATMUL: group.matmul_s(n, micro),
-        Part.ATTENTION: group.prefill_attention_s(micro, prompt),
-        Part.OTHER: group.other_s(n, micro),
-        Part.COMMUNICATION: group.communication_s(n, micro) + _handover_s(group, n, stages),
+        Part.MATMUL: passes.matmul_s(group, n, micro),
+        Part.ATTENTION: passes.prefill_attention_s(group, micro, prompt),
+        Part.OTHER: passes.other_s(group, n, micro),
+        Part.COMMUNICATION: passes.communication_s(group, n, micro) + _handover_s(group, n, stages),
     }
     # A prompt is launched kernel by kernel: where the GPU is done before the host is, it waits.
     parts[Part.OTHER] = parts[Part.OTHER] + np.maximum(group.host.prefill_s - _sum(parts), 0.0)
+    parts = _waited(parts, passes.arrival_s(group, n))
     return {part: seconds * (2 - 1 / stages) for part, seconds in parts.items()}
 
 
 def _decode(group: Group, b: Array, prompt: Array, new: Array, stages: Array) -> Parts:
     """Mean seconds by part of one decode step: context grows from ``prompt + 1`` to ``prompt + new - 1``."""
-    micro = np.ceil(b / stages)
-    context = prompt + new / 2
-    return {
-        Part.MATMUL: group.matmul_s(micro, micro),
-        Part.ATTENTION: group.decode_attention_s(micro, context),
-        Part.OTHER: group.other_s(micro, micro) + group.host.step_s,
-        Part.COMMUNICATION: group.communication_s(micro, micro) + _handover_s(group, micro, stages),
+    micro, what_if = np.ceil(b / stages), group.what_if
+    n = micro * (1 + what_if.draft_tokens)
+    parts = {
+        Part.MATMUL: passes.matmul_s(group, n, n),
+        Part.ATTENTION: passes.decode_attention_s(group, micro, prompt, new),
+        Part.OTHER: passes.other_s(group, n, micro) + group.host.step_s + group.host.sequence_s * micro,
+        Part.COMMUNICATION: passes.communication_s(group, n, n) + _handover_s(group, n, stages),
     }
+    parts = _waited(parts, passes.arrival_s(group, n))
+    if what_if.draft_tokens == 0:
+        return parts
+    parts[Part.OTHER] = parts[Part.OTHER] + what_if.draft_tokens * _draft_s(group, micro)
+    return {part: seconds / what_if.tokens_per_pass for part, seconds in parts.items()}
+
+
+def _draft_s(group: Group, n: Array) -> Array:
+    """Seconds of one proposal: some layers of the model, on one token a sequence, and its logits."""
+    layers = passes.matmul_s(group, n, n) - passes.head_s(group, n) + passes.other_s(group, n, n)
+    return np.asarray(group.what_if.draft_layers / group.model.shape.layers * layers + passes.head_s(group, n))
+
+
+def _waited(parts: Parts, arrival_s: Array) -> Parts:
+    """With the time that weights from elsewhere take beyond all else: they arrive while others are used."""
+    return parts | {Part.OTHER: parts[Part.OTHER] + np.maximum(arrival_s - _sum(parts), 0.0)}
 
 
 def _handover_s(group: Group, n: Array, stages: Array) -> Array:
     """Seconds to pass hidden states along the pipeline, and back to the first stage."""
     each = point_to_point_time(group.gpu, FP16_BYTES * n * group.model.shape.hidden_size)
-    return np.where(stages > 1, stages * (each + group.wait_s), 0.0)
+    return np.where(stages > 1, stages * (each + passes.wait_s(group)), 0.0)
 
 
 def _sum(parts: Mapping[Part, Array]) -> Array:
     return np.asarray(sum(parts.values()))
 
 
-def _whole(name: str, value: ArrayLike) -> Array:
+def whole(name: str, value: ArrayLike) -> Array:
+    """``value`` as floats, refused where one is no whole number from 1 to 2**40; the message names it."""
     array = np.asarray(value, dtype=np.float64)
     wrong = ~(array >= 1) | (np.floor(array) != array) | (array == np.inf)
     if np.any(wrong):
@@ -289,25 +388,39 @@ def _whole(name: str, value: ArrayLike) -> Array:
     return array
 
 
-def _tensor_parallel(model: LanguageModel, gpus: Array, stages: Array) -> Array:
+def _tensor_parallel(model: LanguageModel, gpus: Array, stages: Array, spread: Array) -> Array:
     if np.any(stages > model.shape.layers):
         raise ValueError(f"pipeline_parallel must be at most the {model.shape.layers} layers, got {stages.max():g}")
     if np.any(gpus % stages != 0):
         raise ValueError("gpus must be a multiple of pipeline_parallel")
-    return check_split(model, gpus / stages)
+    if np.any(spread > 1):
+        _check_spread(model, gpus, stages, spread)
+    return check_split(model, gpus / (stages * spread))
+
+
+def _check_spread(model: LanguageModel, gpus: Array, stages: Array, spread: Array) -> None:
+    """Refuse experts that cannot be spread: there are none, or they are no multiple."""
+    counts = sorted({part.count for _, part in model.shape.parts if isinstance(part, Experts)})
+    if not counts:
+        raise ValueError(f"expert_parallel must be 1 for {model.key}, which has no experts, got {spread.max():g}")
+    wrong = np.any([count % spread != 0 for count in counts], axis=0)
+    if np.any(wrong):
+        raise ValueError(f"expert_parallel must divide {counts[0]} experts, got {spread[wrong].flat[0]:g}")
+    if np.any(gpus % (stages * spread) != 0):
+        raise ValueError("gpus must be a multiple of pipeline_parallel times expert_parallel")
 
 
 def _check_positions(model: LanguageModel, prompt: Array, new: Array) -> None:
     longest, limit = float(np.max(prompt + new)), model.shape.max_positions
-    if model.shape.learned_positions and longest > limit:
+    if longest > limit:
         raise ValueError(f"{model.key} knows {limit} positions, got {longest:g} tokens of input and output")
 
 
-def _extrapolated(gpu: Gpu, system: System, values: Mapping[str, Any]) -> NDArray[np.bool_]:
+def _extrapolated(group: Group, values: Mapping[str, Any]) -> NDArray[np.bool_]:
     """True outside the ranges and GPUs of the fit (sparsity 0, dense, is inside), or if nobody measured the kernel."""
-    fitted = load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME]
-    by_graph = system.launch is Launch.GRAPH  # as no run of the fit
-    outside = np.asarray(gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels() or by_graph)
+    system = group.system
+    fitted = load_calibration(CALIBRATION_FILE)[system.host or CALIBRATION_NAME]
+    outside = np.asarray(group.gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels())
     for name, (low, high) in fitted.evidence_range.items():
         value = np.asarray(values[name], dtype=np.float64)
         outside = outside | (value < low) | (value > high)

@@ -3,9 +3,14 @@
 The numbers are global: one set for every model, GPU and number of GPUs. They describe what a kernel model, calibrated
 on back-to-back launches, cannot see: launches between the products, waiting for other GPUs, waiting inside attention. A
 product costs what its kernel model says and nothing beyond, sparse or dense: sources disagree on more, and together
-they ask for none. The KV cache is read at the rate of any long read, which a share left free comes out at too.
-``fastertransformer+NAME`` is FasterTransformer with the products of another kernel or weight format, ``vllm+NAME``
-vLLM. vLLM's host plans each step and samples its tokens before the next begins; that is a fit of its own.
+they ask for none.
+
+The paper's three (`SYSTEMS`) start kernels in a stream, and read the cache head by head. The engines of later years
+(`ENGINES`) replay graphs, have FlashAttention and all-reduce kernels of their own, page the cache and read prompts in
+chunks; all this is shared physics. What tells them apart is their host, which plans each step and samples its tokens
+before the next begins: three fitted numbers each (`HostParameters`). Hosts were rewritten: ``vllm-v0`` and ``vllm-v1``
+are vLLM before and after, ``vllm`` is fitted to both, for whoever does not know. ``ENGINE+NAME`` is an engine with the
+products of another kernel or weight format.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from perfmodel.kernels.base import PATTERN_TOLERANCE, check_pattern, free, missi
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
 from perfmodel.kernels.low_precision import SixEight
-from perfmodel.serving.collectives import CALIBRATION_FILE
+from perfmodel.serving.collectives import CALIBRATION_FILE, OWN_KERNELS, OwnKernels
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -35,6 +40,7 @@ CALIBRATION_NAME = "serving"
 FLASH_LLM_DENSE_BELOW = 0.5  # the released system keeps matrices of less sparsity dense
 HOST = "fastertransformer"
 VLLM = "vllm"  # its name, and that of the fit of its host
+PROMPT_TOKENS = 8192  # of a chunk: what vLLM, SGLang and TensorRT-LLM read at once on a data-centre GPU
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,11 @@ class HostParameters:
     """Free parameters of an engine whose host works between the steps, the same for all models and GPUs."""
 
     step_s: float = free(2e-3, 0.0, 2e-2, "seconds of a decoding step in which the GPU waits for the host")
-    prefill_s: float = free(4e-2, 0.0, 2e-1, "seconds that the host needs to launch and end a prefill, at least")
+    sequence_s: float = free(2e-5, 0.0, 3e-4, "the same for each sequence of the step")
+    prefill_s: float = free(1e-2, 0.0, 2e-1, "seconds that the host needs to launch and end a prefill, at least")
 
 
-NO_HOST = HostParameters(0.0, 0.0)
+NO_HOST = HostParameters(0.0, 0.0, 0.0)
 
 
 def calibrated_host(name: str | None) -> HostParameters:
@@ -72,19 +79,57 @@ def calibrated_systems() -> SystemParameters:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """How attention reads the KV cache while it decodes.
+class Engine:
+    """How a system does all that is no matrix product; FasterTransformer's way by default.
 
     Attributes
     ----------
-    shares_heads : bool
-        Whether query heads that have keys and values in common read them once; else each reads them for itself.
-    splits_context : bool
-        Whether many blocks share one sequence, as in FlashDecoding; else one block goes through all its context.
+    flash : bool
+        Whether attention is FlashAttention's and FlashDecoding's (`attention`): query heads share keys and values, and
+        many blocks share one sequence. Else each head reads for itself, one block through all of its context.
+    all_reduce : OwnKernels or None
+        Kernels of its own that sum over the GPUs; NCCL where it has none.
+    launch : Launch
+        How it starts the kernels of its products: in a stream, or replayed from a CUDA graph.
+    host : str or None
+        Name of the fit of its host, for engines whose host is waited for.
+    memory_share : float
+        Share of the device memory that it uses.
+    page : int
+        Tokens by which it grows the cache of a sequence.
+    prompt_tokens : float
+        Tokens of prompts that it works on at once, at most.
+    rows_wait : bool
+        Whether small kernels take their time for each sequence, and each all-reduce waits for the last GPU, as in
+        FasterTransformer; else the host's fit holds both.
+    layer_wait : bool
+        Whether DeepSpeed's extra time per layer applies.
     """
 
-    shares_heads: bool = False
-    splits_context: bool = False
+    flash: bool = False
+    all_reduce: OwnKernels | None = None
+    launch: Launch = Launch.STREAM
+    host: str | None = None
+    memory_share: float = 1.0
+    page: int = 1
+    prompt_tokens: float = np.inf
+    rows_wait: bool = True
+    layer_wait: bool = False
+
+    def paged(self, tokens: Array) -> Array:
+        """Tokens that a sequence of ``tokens`` occupies: whole pages."""
+        return np.asarray(self.page * np.ceil(tokens / self.page))
+
+    def tokens_at_once(self, tokens: Array) -> Array:
+        """Tokens of prompts that are worked on at once, of ``tokens`` in all."""
+        return np.minimum(tokens, self.prompt_tokens)
+
+
+def _today(kernels: str, **how: Any) -> Engine:
+    """Graphs, an all-reduce of its own, a paged cache, prompts in chunks: what the engines of 2024-26 share."""
+    common = {"flash": True, "all_reduce": OWN_KERNELS.get(kernels), "launch": Launch.GRAPH, "host": kernels}
+    cache = {"memory_share": 0.9, "page": 16, "prompt_tokens": PROMPT_TOKENS, "rows_wait": False}
+    return Engine(**common | cache | how)
 
 
 @dataclass(frozen=True)
@@ -101,14 +146,8 @@ class System:
         Kernel model of their products; None: a kernel that reads the format as well as cuBLAS reads dense weights.
     dense_below : float
         Matrices of less sparsity are stored and multiplied dense; 0 where the format asks for no sparsity.
-    deepspeed : bool
-        Whether DeepSpeed's extra time per layer applies.
-    attention : Attention
-        How it reads the KV cache; FasterTransformer's way by default.
-    launch : Launch
-        How it starts the kernels of its products: in a stream, or replayed from a CUDA graph.
-    host : str or None
-        Name of the fit of its host, for engines whose host is waited for.
+    engine : Engine
+        All that is no matrix product.
     pattern : float or None
         Sparsity of the pattern that the format was asked for by; None where the kernel has patterns, or none is.
     """
@@ -118,11 +157,22 @@ class System:
     format: WeightFormat
     kernel: str | None
     dense_below: float = 0.0
-    deepspeed: bool = False
-    attention: Attention = Attention()
-    launch: Launch = Launch.STREAM
-    host: str | None = None
+    engine: Engine = Engine()
     pattern: float | None = None
+
+    @property
+    def host(self) -> str | None:
+        """Name of the fit of its engine's host."""
+        return self.engine.host
+
+    @property
+    def keeps_dense(self) -> bool:
+        """Whether it stores all weights in 16 bits, as they are."""
+        return self.kernel == BASELINE
+
+    def reading(self, part: str) -> System:
+        """The same engine with the products of another kernel or weight format."""
+        return self if self.keeps_dense and part in (BASELINE, _DENSE.name) else _hosted(self, part)
 
     def refusal(self, gpu: Gpu) -> str | None:
         """Why it does not run on ``gpu``, in a sentence; None where it does.
@@ -174,7 +224,7 @@ class System:
     @property
     def call(self) -> Call:
         """How it calls a product: each weight was last read a whole forward pass ago, so none is in the caches."""
-        return Call(graph=self.launch is Launch.GRAPH)
+        return Call(graph=self.engine.launch is Launch.GRAPH)
 
     def stores_sparse(self, sparsity: Array) -> NDArray[np.bool_]:
         """True where prunable matrices are stored in the system's own format."""
@@ -217,24 +267,43 @@ def format_time(fmt: WeightFormat, machine: Machine, shape: Shape, call: Call) -
 
 
 _DENSE = FORMATS["dense"]
+
+
+def _dense_system(name: str, title: str, engine: Engine) -> System:
+    return System(name, title, _DENSE, BASELINE, engine=engine)
+
+
+# The paper's three.
 SYSTEMS: dict[str, System] = {
     entry.name: entry
     for entry in (
         System("flash-llm", "Flash-LLM", FORMATS["tiled-csl"], "flash-llm", dense_below=FLASH_LLM_DENSE_BELOW),
-        System(HOST, "FasterTransformer", _DENSE, BASELINE),
-        System("deepspeed", "DeepSpeed", _DENSE, BASELINE, deepspeed=True),
+        _dense_system(HOST, "FasterTransformer", Engine()),
+        _dense_system("deepspeed", "DeepSpeed", Engine(layer_wait=True)),
     )
 }
 
 
-# Engines whose runs are at hand: FasterTransformer's launches with attention of their own. What else sets them apart
-# (graphs, the host's time, all-reduces of their own) is not modelled but in vLLM, so no plan proposes them.
+def _versions(name: str, title: str, first: str, second: str, **how: Any) -> tuple[System, ...]:
+    """An engine whose host was rewritten: of any version, and of those before and after."""
+    kinds = {name: title, f"{name}-v0": f"{title} {first}", f"{name}-v1": f"{title} {second}"}
+    return tuple(_dense_system(key, shown, _today(name, host=key, **how)) for key, shown in kinds.items())
+
+
+# Engines of later years, whose runs are at hand.
 ENGINES: dict[str, System] = {
     entry.name: entry
     for entry in (
-        System("lmdeploy", "LMDeploy", _DENSE, BASELINE, attention=Attention(True, True)),
-        System("tensorrt-llm", "TensorRT-LLM", _DENSE, BASELINE, attention=Attention(True, True)),
-        System(VLLM, "vLLM", _DENSE, BASELINE, attention=Attention(True, True), launch=Launch.GRAPH, host=VLLM),
+        *_versions(VLLM, "vLLM", "up to 0.5 (2023-24)", "from 0.8 (2025-26)"),
+        *_versions("tensorrt-llm", "TensorRT-LLM", "0.x (2023-24)", "from 1.0 (2025-26)", page=64),
+        _dense_system("sglang", "SGLang", _today("sglang")),
+        _dense_system("lmdeploy", "LMDeploy", _today("tensorrt-llm", host="tensorrt-llm-v0", page=64)),
+        _dense_system("deepspeed-mii", "DeepSpeed-MII", _today("deepspeed-mii", page=64)),
+        _dense_system(
+            "gpt-fast",
+            "gpt-fast",
+            _today("vllm", host="gpt-fast", memory_share=1.0, page=1, prompt_tokens=np.inf),
+        ),
     )
 }
 
@@ -251,14 +320,16 @@ def load_system(name: str) -> System:
     if found := SYSTEMS.get(name) or ENGINES.get(name):
         return found
     host, plus, part = name.partition("+")
-    if host in (HOST, VLLM) and plus:
-        if part in KERNELS or part in FORMATS:
-            return _hosted(host, part)
-        raise ValueError(f"system {name!r}: {unknown_name('kernel or format', part, [*KERNELS, *FORMATS])}")
+    base = SYSTEMS.get(host) or ENGINES.get(host)
+    if base is not None and base.keeps_dense and plus:
+        return base.reading(part)
     raise ValueError(unknown_name("system", name, [*SYSTEMS, *ENGINES, f"{HOST}+NAME", f"{VLLM}+NAME"]))
 
 
-def _hosted(host: str, part: str) -> System:
+@cache
+def _hosted(base: System, part: str) -> System:
+    if part not in KERNELS and part not in FORMATS:
+        raise ValueError(f"system '{base.name}+{part}': {unknown_name('kernel or format', part, [*KERNELS, *FORMATS])}")
     # A variant that borrows its parameters is chosen by its own name only.
     by_format: dict[str, Any] = {model.format_name: key for key, model in KERNELS.items() if model.borrows is None}
     by_format |= {pattern: SixEight.name for pattern, share in PATTERNS.items() if share in SixEight.patterns}
@@ -267,18 +338,18 @@ def _hosted(host: str, part: str) -> System:
     pattern = next(iter(named), None)
     if kernel in BOUNDED:
         raise ValueError(
-            f"system '{host}+{part}': of {kernel} only a lower bound of the time is known, so no run is predicted"
+            f"system '{base.name}+{part}': of {kernel} only a lower bound of the time is known, so no run is predicted"
         )
     if kernel is not None and KERNELS[kernel].one_token:
         raise ValueError(
-            f"system '{host}+{part}': {kernel} takes N of {KERNELS[kernel].supported_n}, so it reads no prompt; "
+            f"system '{base.name}+{part}': {kernel} takes N of {KERNELS[kernel].supported_n}, so it reads no prompt; "
             "see it for single products (lscd predict) and a decoding step (lscd worth)"
         )
     fmt = KERNELS[part].format if part in KERNELS else FORMATS[part]
     even = break_even_sparsity(fmt, _DENSE) if fmt.depends_on_sparsity else 0.0
     dense_below = np.inf if even is None else even
-    base = SYSTEMS.get(host) or ENGINES[host]
     title = f"{base.title} with {KERNELS[kernel].title if kernel else fmt.title}"
     return replace(
-        base, name=f"{host}+{part}", title=title, format=fmt, kernel=kernel, dense_below=dense_below, pattern=pattern
-    )
+        base, name=f"{base.name}+{part}", title=title, format=fmt, kernel=kernel, dense_below=dense_below,
+        pattern=pattern,
+    )  # fmt: skip

@@ -22,9 +22,10 @@ from perfmodel.catalog.specs import FittedKernel
 from perfmodel.kernels import BASELINE, KERNELS, Shape
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
-from perfmodel.serving.passes import Group
-from perfmodel.serving.systems import CALIBRATION_NAME, Attention, format_time
-from perfmodel.serving.transformer import layer_matrices
+from perfmodel.serving.group import Group
+from perfmodel.serving.passes import product_s
+from perfmodel.serving.systems import CALIBRATION_NAME, System, format_time
+from perfmodel.serving.transformer import all_matrices
 
 Array = NDArray[np.float64]
 Sides = tuple[Array, Array]  # towards faster, towards slower
@@ -96,42 +97,47 @@ def half_widths(
 def run_half_width(group: Group, prefill_share: ArrayLike, spread: Mapping[str, float]) -> Array:
     """Half-width that runs give to a time of which ``prefill_share`` is prefill, without the kernels' part."""
     away = group.gpu.key not in load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].gpus
-    variance = spread["inside"] ** 2 + (spread["prefill"] * np.asarray(prefill_share, dtype=np.float64)) ** 2
-    variance = variance + away * spread["gpu"] ** 2 + (group.system.attention != Attention()) * spread["system"] ** 2
-    return np.asarray(np.sqrt(variance))
+    prefill = spread["prefill"] * np.asarray(prefill_share, dtype=np.float64)
+    # That of engines is measured on other GPUs than those of their fits too.
+    own = spread["system"] if group.system.engine.flash else np.hypot(spread["inside"], away * spread["gpu"])
+    return np.hypot(own, prefill)
 
 
 def kernel_errors_s(group: Group, n: Array) -> Sides:
     """Seconds by which the prunable products of a pass over ``n`` tokens may be faster, and slower, than predicted."""
-    shape, fits = group.model.shape, kernel_fits()
+    fits = kernel_fits()
     faster: list[Array] = []
     slower: list[Array] = []
-    for matrix in layer_matrices(shape, group.p):
+    for matrix in all_matrices(group.model.shape, group.p, group.expert_parallel):
         if not matrix.prunable:
             continue
-        count, tokens = matrix.products(n)
-        product = Shape(matrix.m, matrix.k, tokens, group.sparsity)
-        time_s, low, high = _product_interval_s(group, product, fits)
-        faster.append(shape.layers * count * (time_s - low))
-        slower.append(shape.layers * count * (high - time_s))
+        active, tokens = matrix.products(n * group.expert_parallel if matrix.grouped else n)
+        for system, sparsity, share in group.stored(matrix):
+            product = Shape(active * matrix.m, matrix.k, tokens, sparsity)
+            time_s, low, high = _product_interval_s(group, system, product, fits)
+            taken = matrix.layers * share * product_s(group, system, matrix, sparsity, n) / time_s
+            faster.append(taken * (time_s - low))
+            slower.append(taken * (high - time_s))
     together = group.system.kernel is not None and group.system.kernel not in fits
     sides = (np.stack(np.broadcast_arrays(*side)) for side in (faster, slower))
     first, second = (np.sum(s, axis=0) if together else np.sqrt(np.sum(s**2, axis=0)) for s in sides)
     return np.asarray(first), np.asarray(second)
 
 
-def _product_interval_s(group: Group, shape: Shape, fits: Mapping[str, FittedKernel]) -> tuple[Array, Array, Array]:
+def _product_interval_s(
+    group: Group, system: System, shape: Shape, fits: Mapping[str, FittedKernel]
+) -> tuple[Array, Array, Array]:
     """Seconds of a product and its interval: of the system's kernel, or of cuBLAS where weights stay dense.
 
     A format without a kernel of its own is read as cuBLAS reads, so it errs as cuBLAS does.
     """
     dense = _interval_s(group, BASELINE, shape, fits)
-    if group.system.kernel is None:
-        scale = format_time(group.system.format, group.machine, shape, group.system.call) / dense[0]
+    if system.kernel is None:
+        scale = format_time(system.format, group.machine, shape, system.call) / dense[0]
         own = tuple(scale * seconds for seconds in dense)
     else:
-        own = _interval_s(group, group.system.kernel, shape, fits)
-    sparse = group.system.stores_sparse(shape.sparsity)
+        own = _interval_s(group, system.kernel, shape, fits)
+    sparse = system.stores_sparse(shape.sparsity)
     time_s, low, high = (np.where(sparse, a, b) for a, b in zip(own, dense, strict=True))
     return time_s, low, high
 

@@ -13,9 +13,10 @@ from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.specs import Bound
 from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
-from perfmodel.serving.planning import result_columns
+from perfmodel.serving.rows import result_columns
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import HOST, System, load_system
+from perfmodel.serving.transformer import can_share, shared_sizes
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
 
@@ -149,12 +150,8 @@ def _possible_run(block: Block) -> Mask:
     system = load_system(block.names["system"])
     runs = system.takes_sparsity(x["sparsity"]) & (system.refusal(load_gpu(block.names["gpu"])) is None)
     stages = x.get("pipeline_parallel", np.ones(()))
-    degree = x["gpus"] / stages
-    shared = (stages <= shape.layers) & (degree % 1 == 0)
-    divisor = np.maximum(degree, 1)
-    shared = shared & (shape.heads % divisor == 0) & (shape.ffn_size % divisor == 0)
-    limit = shape.max_positions if shape.learned_positions else np.inf
-    return np.asarray(runs & shared & (x["input_len"] + x["output_len"] <= limit))
+    shared = (stages <= shape.layers) & can_share(shape, x["gpus"] / stages)
+    return np.asarray(runs & shared & (x["input_len"] + x["output_len"] <= shape.max_positions))
 
 
 def _first(block: Block, possible: Mask, axes: tuple[str, ...]) -> str:
@@ -191,9 +188,8 @@ def _impossible_run(block: Block, possible: Mask) -> str:
     axes = tuple(a for a in ("gpus", "pipeline_parallel", "input_len", "output_len") if a in block.numbers)
     model = load_model(block.names["model"])
     shape = model.shape
-    limit = f" and knows {shape.max_positions} positions" if shape.learned_positions else ""
     return (
-        f"{model.key} has {shape.heads} heads and {shape.ffn_size} MLP rows to share{limit}; "
+        f"{model.key} has {shared_sizes(shape)} to share and knows {shape.max_positions} positions; "
         f"impossible is {_first(block, possible, axes)}"
     )
 

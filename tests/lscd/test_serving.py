@@ -10,7 +10,8 @@ import pytest
 
 from lscd import serving as commands
 from lscd.cli import app
-from perfmodel.serving.planning import RESULT_COLUMNS, Plan, evaluate_rows, judge
+from perfmodel.serving.planning import Plan, judge
+from perfmodel.serving.rows import RESULT_COLUMNS, evaluate_rows
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import SYSTEMS
 from tests.lscd.commands import RUNNER

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lscd.serving import _cheapest_words
+from lscd.plan import _cheapest_words
 from perfmodel.catalog import gpu_names, load_gpu
 from perfmodel.kernels import BOUNDED
 from perfmodel.kernels.rivals import Verdict, rivals
-from perfmodel.serving.planning import Option, Plan, judge, plan, rival_systems
+from perfmodel.serving.contenders import rival_systems
+from perfmodel.serving.planning import Option, Plan, judge, plan
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
 from tests.perfmodel.serving.cases import A100, invoke
@@ -17,7 +18,7 @@ PAIR = ("flash-llm", "fastertransformer")
 
 
 def test_plan_answers():
-    found = plan("opt-175b", "a100-80gb")
+    found = plan("opt-175b", "a100-80gb", sparsity=0.8)
     assert (found.fewest_gpus("fastertransformer"), found.fewest_gpus("flash-llm")) == (8, 2)
     assert found.best("flash-llm").tokens_per_gpu_s == max(
         option.tokens_per_gpu_s for option in found.options if option.system == "flash-llm"
@@ -35,7 +36,7 @@ def test_plan_of_a_model_too_large_for_any_machine():
 
 def test_plan_says_at_which_loads_sparse_is_faster():
     """Each entry is the comparison of two runs; batch and prompt are those of the dense system's best option."""
-    found = plan("opt-66b", A100, output_len=1900)
+    found = plan("opt-66b", A100, sparsity=0.8, output_len=1900)
     best = found.best("fastertransformer")
     assert list(found.sparse_faster_at_batch) == [2**i for i in range(11)]
     assert list(found.sparse_faster_at_prompt) == [16, 32, 64, 128]  # 2,048 positions less 1,900

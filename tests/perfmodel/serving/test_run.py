@@ -101,7 +101,8 @@ def test_price_of_a_million_tokens_by_hand():
     low, high = run.usd_per_million_tokens
     assert float(low) == pytest.approx(0.80 * 1e6 / float(run.tokens_per_gpu_s) / 3600)
     assert float(high / low) == pytest.approx(3.00 / 0.80)
-    assert float(run.joules_per_token) == pytest.approx(400 / float(run.tokens_per_gpu_s))
+    low, mean, high = (float(joules * run.tokens_per_gpu_s) for joules in run.joules_per_token)
+    assert 100 < low < mean < high <= 400  # watts of a board of 400 W that reads its memory
 
 
 @pytest.mark.parametrize(
@@ -115,6 +116,8 @@ def test_price_of_a_million_tokens_by_hand():
         ({"gpus": 3, "pipeline_parallel": 2}, "gpus must be a multiple of pipeline_parallel"),
         ({"gpus": 64, "pipeline_parallel": 64}, "pipeline_parallel must be at most the 48 layers, got 64"),
         ({"input_len": 2000}, "opt-30b knows 2048 positions, got 2512"),
+        ({"cache_bits": 1}, "cache_bits must lie in"),
+        ({"expert_parallel": 2, "gpus": 2}, "expert_parallel must be 1 for opt-30b, which has no experts"),
     ],
 )
 def test_bad_values_are_named(change, message):
@@ -134,11 +137,11 @@ def test_parameters_can_be_given():
 
 
 def test_a_graph_saves_the_launches_of_products() -> None:
-    """Four products a layer and the head, each `STREAM_LAUNCH_S` of a step; no run of the fit used graphs."""
+    """Four products a layer and the head, each `STREAM_LAUNCH_S` of a step."""
     asked = {"batch": 8, "input_len": 64, "output_len": 512}
     stream, graph = (evaluate("opt-30b", "a100-80gb", "fastertransformer", **asked, launch=how) for how in Launch)
     products = 4 * load_model("opt-30b").shape.layers + 1
     assert float(stream.tpot_s - graph.tpot_s) == pytest.approx(products * STREAM_LAUNCH_S)
-    assert (bool(stream.extrapolated), bool(graph.extrapolated)) == (False, True)
+    assert not stream.extrapolated
     with pytest.raises(ValueError, match="launch is 'grid', allowed are stream, graph"):
         evaluate("opt-30b", "a100-80gb", "fastertransformer", **asked, launch="grid")

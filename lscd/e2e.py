@@ -1,0 +1,344 @@
+"""`lscd e2e`: one whole model, from tokens per GPU-second to dollars."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.asking import (
+    GPU_HELP,
+    JSON_HELP,
+    MODEL_HELP,
+    SPARSITY_FILE_HELP,
+    SPARSITY_HELP,
+    SYSTEM_HELP,
+    always,
+    asked_sparsity,
+    error_words,
+    mean_of,
+    named,
+    own_sparsity,
+)
+from lscd.errors import InputError, batch_files, refuse_missing, written_whole
+from lscd.printing import headline, print_table, say, side_by_side
+from perfmodel.catalog.specs import Launch
+from perfmodel.units import GIGA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.catalog.sparsities import Sparsities
+    from perfmodel.serving.run import Serving
+    from perfmodel.serving.systems import System
+    from perfmodel.serving.what_if import WhatIf
+
+TODAY, PAPER = "vllm", "flash-llm"
+
+
+def e2e(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    system: Annotated[str, typer.Option(help=SYSTEM_HELP, show_default=False)] = "",
+    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
+    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
+    batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together.")] = 0,
+    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
+    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
+    pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
+    expert_parallel: Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")] = 1,
+    kv_bits: Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")] = None,
+    kv_sparsity: Annotated[float, typer.Option(help="Fraction of cached keys and values pruned (Mustafar).")] = 0.0,
+    speculate: Annotated[int, typer.Option(help="Tokens that a draft proposes before each pass.")] = 0,
+    acceptance: Annotated[float, typer.Option(help="Probability that a proposed token is kept.")] = 0.8,
+    activation_sparsity: Annotated[float, typer.Option(help="Fraction of a token's inputs taken for zero.")] = 0.0,
+    offload: Annotated[float, typer.Option(help="Share of the weights outside device memory.")] = 0.0,
+    offload_gb_per_s: Annotated[float | None, typer.Option(help="GB/s at which those arrive; PCIe's by default.")] = None,
+    hidden_communication: Annotated[float, typer.Option(help="Share of the all-reduces that other work hides.")] = 0.0,
+    always_sparse: Annotated[
+        bool, typer.Option("--always-sparse", help="Keep matrices sparse below the sparsity where the system would not.")
+    ] = False,
+    launch: Annotated[
+        str | None, typer.Option(help="How products are launched: stream, or graph; as the system does by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    input_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            help="CSV with columns model, gpu, gpus, system, sparsity, batch, input_len, output_len and, where wanted, "
+            "pipeline_parallel (1), expert_parallel (1), cache_bits, launch (the system's own).",
+        ),
+    ] = None,
+    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+) -> None:
+    """Predict tokens per GPU-second, latency, memory and cost of generating with a whole model."""
+    files = batch_files(context, input_csv, output_csv)
+    if files is not None:
+        _evaluate_table(*files)
+        return
+    refuse_missing(context, "--model llama-3.1-8b --gpu h100 --batch 64", "model", "gpu", "batch")
+
+    from perfmodel.serving.run import evaluate
+    from perfmodel.serving.what_if import WhatIf
+
+    pruned = asked_sparsity(sparsity, sparsity_file)
+    name = system or (TODAY if pruned is None else PAPER)
+    host = always(name) if always_sparse else named(name)
+    rate = None if offload_gb_per_s is None else offload_gb_per_s * GIGA
+    what_if = WhatIf(
+        cache_sparsity=kv_sparsity, draft_tokens=speculate, acceptance=acceptance,
+        activation_sparsity=activation_sparsity, offloaded=offload, offload_bytes_per_s=rate,
+        hidden_communication=hidden_communication,
+    )  # fmt: skip
+    question: dict[str, Any] = {"batch": batch, "input_len": input_len, "output_len": output_len, "gpus": gpus}
+    how: dict[str, Any] = {
+        "pipeline_parallel": pipeline_parallel, "expert_parallel": expert_parallel, "cache_bits": kv_bits,
+    }  # fmt: skip
+    own = own_sparsity(host, pruned)
+    run = evaluate(model, gpu, host, **question, **how, sparsity=own, launch=launch, what_if=what_if)
+    plain = _baseline(model, gpu, host, question | how | {"launch": launch}, own, what_if)
+    asked = {"model": model, "gpu": gpu, "system": name, "sparsity": mean_of(model, own), **question, **how}
+    words = Words(host, model, own, what_if)
+    if as_json:
+        started = launch or host.engine.launch.value
+        fields = {**asked, "launch": started, **_run_fields(run), **_compared(run, plain)}
+        fields |= {"bound": host.kernel is None, "change": words.fate, "remarks": words.remarks()}
+        print(json.dumps(fields, indent=2))
+        return
+    _print_run(f"{model}, {gpus} x {gpu}, {name}, batch {batch}, {input_len} + {output_len} tokens", run, plain)
+    if run.memory.fits:
+        say(error_words([name]))
+    for remark in words.remarks():
+        say(remark)
+
+
+def _baseline(
+    model: str, gpu: str, host: System, how: dict[str, Any], sparsity: float | Sparsities, what_if: WhatIf
+) -> tuple[str, Serving] | None:
+    """The same engine with dense weights and nothing else changed, and its name; None where that is what was asked."""
+    from perfmodel.serving.run import evaluate
+    from perfmodel.serving.systems import HOST, SYSTEMS
+
+    base = HOST if host.name in SYSTEMS else host.name.partition("+")[0]
+    changed = host.name != base or what_if.asked or how["cache_bits"] is not None
+    if not changed or isinstance(sparsity, float | int) and sparsity == 0 and host.name in SYSTEMS and not what_if.asked:
+        return None
+    return base, evaluate(model, gpu, base, **how | {"cache_bits": None})
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a reader must know of a run beside its numbers."""
+
+    host: System
+    model: str
+    sparsity: float | Sparsities
+    what_if: WhatIf
+
+    @property
+    def fate(self) -> str:
+        """What becomes of the weights."""
+        from perfmodel.serving.contenders import change
+
+        return change(self.host, mean_of(self.model, self.sparsity))
+
+    def remarks(self) -> list[str]:
+        """Sentences: doubts of the kernel, weights kept dense, the checkpoint's format, what is left out."""
+        return [*_doubts(self.host, self.fate), *self._kept_dense(), *self._checkpoint(), *self._published()]
+
+    def _kept_dense(self) -> list[str]:
+        below = self.host.dense_below
+        each = _sparsities(self.sparsity)
+        if not self.host.format.depends_on_sparsity or not any(0 < share < below for share in each):
+            return []
+        which = "All matrices" if all(share < below for share in each) else "Matrices"
+        return [
+            f"{which} below {below:.0%} sparsity stay dense, as {self.host.title} stores them; --always-sparse "
+            "stores them sparse."
+        ]
+
+    def _checkpoint(self) -> list[str]:
+        from perfmodel.catalog import load_model
+
+        record = load_model(self.model)
+        found = []
+        if record.stored is not None:
+            formats = " and ".join(sorted(set(record.stored.formats.values())))
+            read = "read as it is" if self.host.keeps_dense else f"{self.host.format.title} takes its place here"
+            found.append(f"The checkpoint stores {formats} ({record.stored.method}): {read}.")
+        if record.shape.left_out:
+            found.append(f"Left out of the count: {', '.join(record.shape.left_out)}.")
+        return found
+
+    def _published(self) -> list[str]:
+        """One published number beside each what-if."""
+        from perfmodel.catalog import load_sources, load_table
+
+        kinds = [name for name, asked in _KINDS.items() if asked(self.what_if)]
+        table = load_table("published/what_ifs.csv") if kinds else None
+        found = []
+        for kind in kinds:
+            row = table[table["what"] == kind].iloc[0]
+            source = load_sources()[row["source"]].title.partition(":")[0]
+            found.append(f"Published for {kind} ({row['setting']}): {row['quantity']} {row['value']:g} ({source}).")
+        return found
+
+
+_KINDS: dict[str, Callable[[WhatIf], bool]] = {
+    "cache-sparsity": lambda w: w.cache_sparsity > 0,
+    "speculate": lambda w: w.draft_tokens > 0,
+    "activation-sparsity": lambda w: w.activation_sparsity > 0,
+    "offload": lambda w: w.offloaded > 0,
+    "hidden-communication": lambda w: w.hidden_communication > 0,
+}
+
+
+def _sparsities(sparsity: float | Sparsities) -> list[float]:
+    if isinstance(sparsity, float | int):
+        return [float(sparsity)]
+    return [share for name in sparsity.names for share, _ in sparsity.shares(name)]
+
+
+def _doubts(host: System, fate: str) -> list[str]:
+    """What a reader must know of a system whose kernel nobody has timed, or that has none; nothing of the others."""
+    from perfmodel.kernels.rivals import UNPROVEN
+
+    if host.kernel is None:
+        ideal = "its bytes at cuBLAS's rate, decoding hidden"
+        return [f"No kernel of this format has been timed: {ideal}. A real one is slower."]
+    if fate in UNPROVEN:
+        return [f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them."]
+    return []
+
+
+def _run_fields(run: Serving) -> dict[str, Any]:
+    """One run as JSON shows it: the columns of the batch form and more; null instead of a time that cannot be."""
+    from perfmodel.serving.rows import interval_columns, result_columns
+
+    fits = bool(run.memory.fits)
+    fields = {name: _number(value) for name, value in (result_columns(run) | interval_columns(run)).items()}
+    price, energy = run.usd_per_million_tokens, run.joules_per_token
+    parts = ("weights", "kv_cache", "activations", "workspace", "reserve", "total", "headroom")
+    return {
+        **fields,
+        "fits": fits,
+        "tokens_per_s": _number(run.tokens_per_s) if fits else None,
+        "usd_per_million_tokens": [float(usd) for usd in price] if fits and price is not None else None,
+        "joules_per_token": [float(joules) for joules in energy] if fits and energy is not None else None,
+        "memory_bytes": {name: float(getattr(run.memory, name)) for name in parts} | {"capacity": run.memory.capacity},
+        "extrapolated": bool(run.extrapolated),
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A number as JSON has it: null for a time that cannot be."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _compared(run: Serving, plain: tuple[str, Serving] | None) -> dict[str, Any]:
+    """Tokens per GPU-second over those of the same engine dense, prediction, low and high end; null if it is that."""
+    if plain is None or not run.memory.fits:
+        return {"compared_with": None, "speedup": None}
+    name, dense = plain
+    low, high = run.tokens_per_gpu_s_interval
+    rate = float(dense.tokens_per_gpu_s)
+    values = [float(run.tokens_per_gpu_s) / rate, float(low) / rate, float(high) / rate]
+    return {"compared_with": name, "speedup": values if dense.memory.fits else None}
+
+
+def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None) -> None:
+    fields = _run_fields(run) | _compared(run, plain)
+    memory = {name.replace("_", " "): f"{size / 1e9:.1f}" for name, size in fields["memory_bytes"].items()}
+    shares: dict[str, str] = {}
+    if fields["fits"]:
+        mark = " (extrapolated)" if fields["extrapolated"] else ""
+        headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1)}{mark}")
+        say(question)
+        _say_speedup(fields)
+        _say_latency_and_cost(fields)
+        shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
+    else:
+        headline(f"out of memory by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU")
+        say(question)
+    header = ("memory per GPU", "GB", "time of the run", "share")[: 4 if shares else 2]
+    rows = side_by_side(memory, shares) if shares else list(memory.items())
+    print_table(header, rows, text=("memory per GPU", "time of the run"))
+
+
+def _say_speedup(fields: dict[str, Any]) -> None:
+    """Against the same engine dense; the interval is that of this run, as both share what is off."""
+    if fields["compared_with"] is None:
+        return
+    if fields["speedup"] is None:
+        say(f"{fields['compared_with']} with dense weights does not fit")
+        return
+    value, low, high = fields["speedup"]
+    say(f"{value:.2f}x {fields['compared_with']} with dense weights (90 %: {low:.2f} - {high:.2f})")
+
+
+def _say_latency_and_cost(fields: dict[str, Any]) -> None:
+    tpot = ""
+    if fields["tpot_ms"] is not None:
+        tpot = f", then a token every {fields['tpot_ms']:.2f} ms{_ends(fields, 'tpot_ms', 2)}"
+    first = f"first token after {fields['ttft_ms']:.0f} ms{_ends(fields, 'ttft_ms', 0)}"
+    say(f"{first}{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
+    if fields["usd_per_million_tokens"]:
+        low, high = fields["usd_per_million_tokens"]
+        say(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
+    if fields["joules_per_token"]:
+        low, mean, high = fields["joules_per_token"]
+        say(f"{mean:.2f} J per token of the GPUs (90 %: {low:.2f} - {high:.2f})")
+
+
+def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
+    """The 90 % interval of a field in words."""
+    low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
+    return f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
+
+
+def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
+    from lscd.tables import CACHE_BITS, FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
+    from perfmodel.catalog import load_gpu, load_model
+    from perfmodel.serving.rows import evaluate_rows
+    from perfmodel.serving.systems import load_system
+
+    sizes = dict.fromkeys(("gpus", "batch", "input_len", "output_len"), SIZE)
+    rows = read_rows(
+        input_csv,
+        numbers={**sizes, "sparsity": FRACTION},
+        names={"model": load_model, "gpu": load_gpu, "system": load_system},
+        optional={"pipeline_parallel": SIZE_OR_EMPTY, "expert_parallel": SIZE_OR_EMPTY, "cache_bits": CACHE_BITS},
+        choices={"launch": ("", *Launch)},
+    )
+    for name in {"pipeline_parallel", "expert_parallel"} & set(rows):
+        rows[name] = rows[name].fillna(1).astype(int)
+    if "cache_bits" in rows:
+        rows["cache_bits"] = rows["cache_bits"].fillna(0.0)  # the checkpoint's own
+    try:
+        results = evaluate_rows(rows)
+    except ValueError:
+        _explain_row(input_csv, rows)
+        raise
+    table = beside(rows, results, input_csv, output_csv)
+    table["fits"] = table["fits"].map({True: "true", False: "false"})  # as in data/published/e2e.csv
+    with written_whole(output_csv) as partial:
+        table.to_csv(partial, index=False)
+
+
+def _explain_row(path: Path, rows: pd.DataFrame) -> None:
+    """Raise the error of the first run that cannot be, with its line."""
+    from perfmodel.serving.rows import evaluate_rows
+
+    for i in range(len(rows)):
+        try:
+            evaluate_rows(rows.iloc[[i]])
+        except ValueError as error:
+            raise InputError(f"{path}: line {i + 2}: {error}") from None

@@ -1,0 +1,190 @@
+"""`lscd serve`: a server under load, in the steady state."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.asking import (
+    GPU_HELP,
+    JSON_HELP,
+    MODEL_HELP,
+    SPARSITY_FILE_HELP,
+    SPARSITY_HELP,
+    SYSTEM_HELP,
+    asked_sparsity,
+    named,
+    own_sparsity,
+)
+from lscd.errors import InputError, batch_files, refuse_missing, written_whole
+from lscd.printing import headline, print_table, say
+from perfmodel.units import MILLI
+
+if TYPE_CHECKING:
+    from perfmodel.serving.steady import Steady
+
+COLUMNS = ("ttft_ms", "ttft_p90_ms", "tpot_ms", "tpot_p90_ms", "requests_per_s", "tokens_per_gpu_s", "decoding", "room",
+           "prompt_share", "goodput_per_s")  # fmt: skip
+USERS = "1,2,4,8,16,32,64,128,256"
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
+    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    system: Annotated[str, typer.Option(help=SYSTEM_HELP.rpartition(" vllm by")[0])] = "vllm",
+    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
+    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
+    users: Annotated[
+        str, typer.Option(help="Requests in the server at all times, one number or several joined by commas.")
+    ] = "",
+    requests_per_s: Annotated[
+        str, typer.Option(help="Instead: requests that arrive each second, at random; one number or several.")
+    ] = "",
+    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1024,
+    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 256,
+    ttft: Annotated[float | None, typer.Option(help="Milliseconds to the first token that count as good, at most.")] = None,
+    tpot: Annotated[float | None, typer.Option(help="Milliseconds between tokens that count as good, at most.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Prompt tokens a step takes, at most; the engine's own.")] = None,
+    kv_bits: Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")] = None,
+    expert_parallel: Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    input_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", help="CSV with columns model, gpu, gpus, system, sparsity, users, input_len, output_len."
+        ),
+    ] = None,
+    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="Write step times as a folder of tables that LLMServingSim reads, so that it can schedule."),
+    ] = None,
+) -> None:
+    """Predict TTFT, TPOT, throughput and goodput of a server under load: users, or requests at a rate."""
+    files = batch_files(context, input_csv, output_csv)
+    if files is not None:
+        _serve_table(*files)
+        return
+    refuse_missing(context, "--model llama-3.1-8b --gpu h100 --users 1,16,64", "model", "gpu")
+
+    from perfmodel.serving.steady import serve as steady
+
+    if users and requests_per_s:
+        raise InputError("give --users or --requests-per-s, not both")
+    host = named(system)
+    how: dict[str, Any] = {
+        "gpus": gpus, "sparsity": own_sparsity(host, asked_sparsity(sparsity, sparsity_file)), "cache_bits": kv_bits,
+        "expert_parallel": expert_parallel, "input_len": input_len, "output_len": output_len,
+    }  # fmt: skip
+    if profile is not None:
+        _write_profile(profile, model, gpu, system, how)
+        return
+    load = "requests_per_s" if requests_per_s else "users"
+    values = _numbers(f"--{load.replace('_', '-')}", requests_per_s or users or USERS)
+    found = steady(model, gpu, host, **{load: values}, chunk=chunk, **how)
+    limits = tuple(math.inf if value is None else value * MILLI for value in (ttft, tpot))
+    table = _columns(found, limits)
+    if as_json:
+        asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
+        rows = [{load: value} | {name: _json(column[i]) for name, column in table.items()} for i, value in enumerate(values)]
+        print(json.dumps({**asked, "output_len": output_len, "loads": rows}, indent=2))
+        return
+    _print(f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens", load, values, table, limits)
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = [math.nan]
+    if not all(0 < value < math.inf for value in values):
+        raise InputError(f"{option} is {text!r}, allowed are numbers above 0, joined by commas")
+    return values
+
+
+def _columns(found: Steady, limits: tuple[float, ...]) -> dict[str, Any]:
+    """`COLUMNS` of a loaded server."""
+    values = (
+        found.ttft_s / MILLI, found.ttft_p90_s / MILLI, found.tpot_s / MILLI, found.tpot_p90_s / MILLI,
+        found.requests_per_s, found.tokens_per_gpu_s, found.decoding, found.room, found.prompt_share,
+        found.goodput(limits[0], limits[1]),
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _json(value: Any) -> float | None:
+    """A number as JSON has it: null where a queue has no end."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _print(question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, ...]) -> None:
+    best = max(range(len(values)), key=lambda i: table["goodput_per_s"][i])
+    kept = [f"{name} {limit / MILLI:g} ms" for name, limit in zip(("TTFT", "TPOT"), limits, strict=True) if limit < math.inf]
+    within = f" within {' and '.join(kept)}" if kept else ""
+    words = load.replace("_per_s", " a second")
+    headline(
+        f"{table['goodput_per_s'][best]:.2f} requests a second{within} at {values[best]:g} {words}: "
+        f"{table['tokens_per_gpu_s'][best]:.0f} tokens per GPU-second, a token every {table['tpot_ms'][best]:.1f} ms"
+    )
+    say(question)
+    room = float(table["room"][best])
+    say(f"Room beside the weights for {room:.0f} sequences of mean length; more wait for one that ends.")
+    header = (words, "TTFT [ms]", "P90", "TPOT [ms]", "P90", "requests/s", "good/s", "tokens/GPU-s", "decoding", "steps with prompts")
+    rows = []
+    for i, value in enumerate(values):
+        cell = {name: float(column[i]) for name, column in table.items()}
+        rows.append((
+            f"{value:g}", _ms(cell["ttft_ms"]), _ms(cell["ttft_p90_ms"]), f"{cell['tpot_ms']:.1f}",
+            f"{cell['tpot_p90_ms']:.1f}", f"{cell['requests_per_s']:.2f}", f"{cell['goodput_per_s']:.2f}",
+            f"{cell['tokens_per_gpu_s']:.0f}", f"{cell['decoding']:.1f}", f"{cell['prompt_share']:.0%}",
+        ))  # fmt: skip
+    print_table(header, rows)
+    say(
+        "Steady state, requests at random: benchmarks that start all users together measure a longer TTFT. "
+        "How far TPOT is off: `lscd validate`."
+    )
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "no end"
+
+
+def _serve_table(input_csv: Path, output_csv: Path) -> None:
+    from lscd.tables import FRACTION, SIZE, beside, read_rows
+    from perfmodel.catalog import load_gpu, load_model
+    from perfmodel.serving.rows import serve_rows
+    from perfmodel.serving.systems import load_system
+
+    sizes = dict.fromkeys(("gpus", "users", "input_len", "output_len"), SIZE)
+    names = {"model": load_model, "gpu": load_gpu, "system": load_system}
+    rows = read_rows(input_csv, numbers={**sizes, "sparsity": FRACTION}, names=names)
+    try:
+        results = serve_rows(rows)
+    except ValueError:
+        for i in range(len(rows)):
+            try:
+                serve_rows(rows.iloc[[i]])
+            except ValueError as error:
+                raise InputError(f"{input_csv}: line {i + 2}: {error}") from None
+        raise
+    table = beside(rows, results, input_csv, output_csv)
+    with written_whole(output_csv) as partial:
+        table.to_csv(partial, index=False)
+
+
+def _write_profile(folder: Path, model: str, gpu: str, system: str, how: dict[str, Any]) -> None:
+    from perfmodel.serving.profile import step_profile
+
+    tables = step_profile(model, gpu, named(system), **how)
+    place = folder / f"tp{how['gpus'] // how['expert_parallel']}"
+    place.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        with written_whole(place / f"{name}.csv") as partial:
+            rows.to_csv(partial, index=False, float_format="%.6g")
+    say(f"{', '.join(tables)} in {place}: a profile of LLMServingSim (layers of one kind, microseconds).")

@@ -1,0 +1,120 @@
+"""How long does an engine's host keep the GPU waiting? Three numbers an engine, each from a stated part of its runs.
+
+A host that was rewritten is fitted three times: to runs of before (batches that start together), to runs of after (under
+a constant load, which know nothing of a lone prompt, so that number is the older one's), and to both, each source
+weighing alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.catalog.specs import FittedKernel
+from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.runs import (
+    OUTSIDE_FITS,
+    SERVED_FITS,
+    STATIC_FITS,
+    engine_runs,
+    evaluated,
+    joined_served,
+    outside_runs,
+    predicted_rate,
+    served_runs,
+)
+from perfmodel.serving.rows import RUN_COLUMNS
+from perfmodel.serving.systems import ENGINES, HostParameters
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+Errors = Callable[[HostParameters], Array]
+
+ROBUST_SCALE = 0.05  # relative error from which a row counts less than quadratically
+BOTH = {"vllm": ("vllm-v0", "vllm-v1"), "tensorrt-llm": ("tensorrt-llm-v0", "tensorrt-llm-v1")}
+SERVED_RANGES = ("input_len", "output_len", "gpus")
+
+
+def fit() -> dict[str, FittedKernel]:
+    """Every engine's host; entries of ``data/calibration/systems.json``."""
+    static, served = _static_rows(), _served_rows()
+    found = {name: _fitted(name, [rows]) for name, rows in static.items()}
+    for name, rows in served.items():
+        older = next((first for first, second in BOTH.values() if second == name), None)
+        prefill_s = found[older].parameters["prefill_s"] if older else found["vllm-v0"].parameters["prefill_s"]
+        found[name] = _fitted(name, [rows], prefill_s)
+    for name, (first, second) in BOTH.items():
+        found[name] = _fitted(name, [static[first], served[second]])
+    return {name: found[name] for name in ENGINES if name in found}
+
+
+def _static_rows() -> dict[str, pd.DataFrame]:
+    """Rows that start together, whose cache fits."""
+    tables = {**dict.fromkeys(STATIC_FITS, engine_runs()), **dict.fromkeys(OUTSIDE_FITS, outside_runs())}
+    rules = STATIC_FITS | OUTSIDE_FITS
+    return {name: _that_fit(table.query(rules[name]).reset_index(drop=True)) for name, table in tables.items()}
+
+
+def _served_rows() -> dict[str, pd.DataFrame]:
+    runs = served_runs()
+    return {name: runs.query(rule).reset_index(drop=True) for name, rule in SERVED_FITS.items()}
+
+
+def _that_fit(runs: pd.DataFrame) -> pd.DataFrame:
+    fits = np.zeros(len(runs), dtype=bool)
+    for place, run in evaluated(runs):
+        fits[place] = np.broadcast_to(run.memory.fits, run.total_s.shape)
+    return runs[fits].reset_index(drop=True)
+
+
+def _errors(rows: pd.DataFrame) -> Errors:
+    """Log errors of the time, by the host."""
+    if "tpot_ms" in rows:
+        return lambda host: np.log1p(joined_served(host, rows)["error"].to_numpy())
+
+    def static(host: HostParameters) -> Array:
+        rate = np.empty(len(rows))
+        for place, run in evaluated(rows, host=host):
+            rate[place] = predicted_rate(rows.iloc[place], run)
+        return np.log(rows["tokens_per_gpu_s"].to_numpy() / rate)
+
+    return static
+
+
+def _fitted(name: str, tables: list[pd.DataFrame], prefill_s: float | None = None) -> FittedKernel:
+    of_each = [_errors(rows) for rows in tables]
+    weights = [np.sqrt(1 / len(rows)) * np.ones(len(rows)) for rows in tables]
+    scale = np.sqrt(max(map(len, tables)))  # the largest table's rows weigh 1
+
+    def errors(host: HostParameters) -> Array:
+        return np.concatenate([scale * w * error(host) for w, error in zip(weights, of_each, strict=True)])
+
+    start = HostParameters() if prefill_s is None else HostParameters(prefill_s=prefill_s)
+    fixed = () if prefill_s is None else ("prefill_s",)
+    best = least_squares_parameters(start, errors, robust_scale=ROBUST_SCALE, fixed=fixed)
+    mean = np.mean(np.abs(np.expm1(np.concatenate([error(best) for error in of_each]))))
+    return FittedKernel(
+        parameters=asdict(best),
+        fitted_on="; ".join(f"{rows['source'].iloc[0]}: {len(rows)} rows" for rows in tables),
+        gpus=sorted({gpu for rows in tables for gpu in rows["gpu"].unique()}),
+        rows=sum(map(len, tables)),
+        mean_absolute_error=float(f"{mean:.4g}"),
+        evidence_range=_ranges(tables),
+    )
+
+
+def _ranges(tables: list[pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest of what a run is asked by; users count as the batch."""
+    columns = {name: [rows[name] for rows in tables if name in rows] for name in RUN_COLUMNS}
+    columns["batch"] += [rows["concurrency"] for rows in tables if "concurrency" in rows]
+    filled = {name: found or [0.0 * tables[0]["gpus"]] for name, found in columns.items()}
+    return {
+        name: (float(min(column.min() for column in found)), float(max(column.max() for column in found)))
+        for name, found in filled.items()
+    }

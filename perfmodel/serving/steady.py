@@ -1,0 +1,241 @@
+"""What do users of a loaded server see? Mean and 90th percentile of TTFT and TPOT in the steady state.
+
+An engine with continuous batching takes decoding sequences and chunks of other users' prompts into the same step. Each
+output token brings ``input / output`` prompt tokens with it, so of all steps a share carries a chunk, and those take
+longer for everyone:
+
+    tpot = (1 - share) * step(decoding) + share * step(decoding, chunk),  share = decoding * input / (output * chunk)
+
+With a fixed number of users the sequences in flight are known; with requests that arrive at random, Little's law gives
+them. Not a scheduler: no preemption, no order of requests, lengths all alike. Waiting follows from queueing theory:
+prompts are read one after the other, at the rate that the steps leave (M/D/1), and sequences that do not fit into the
+cache wait for one that ends.
+
+References
+----------
+Little, "A proof for the queuing formula L = lambda W", Operations Research 9(3), 1961; Agrawal et al.,
+"Sarathi-Serve", OSDI 2024 (chunks of prompts in decoding steps); Kwon et al., "PagedAttention", SOSP 2023.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.serving import passes
+from perfmodel.serving.group import Group
+from perfmodel.serving.memory import memory
+from perfmodel.serving.run import make_group, whole
+
+Array = NDArray[np.float64]
+
+ROUNDS = 14  # of the fixed point; each halves the distance at least
+P90_NORMAL = 1.2816  # standard deviations from the mean to the 90th percentile
+P90_TAIL = float(np.log(10))  # means of an exponential tail to its 90th percentile
+FULLEST = 0.98  # share of the steps that prompts may take before a queue of requests has no end
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A loaded server; arrays of the broadcast shape of the inputs.
+
+    Attributes
+    ----------
+    ttft_s, ttft_p90_s : ndarray
+        Seconds to the first token, waiting included; infinite where more arrives than is served.
+    tpot_s, tpot_p90_s : ndarray
+        Seconds between tokens of one request.
+    requests_per_s : ndarray
+        Requests that end a second.
+    decoding : ndarray
+        Sequences that decode at a time, mean.
+    room : ndarray
+        Sequences whose mean cache fits beside the weights.
+    prompt_share : ndarray
+        Share of the steps that carry a chunk of a prompt.
+    gpus : ndarray
+        GPUs in all.
+    output_len : ndarray
+        Tokens of each request.
+    """
+
+    ttft_s: Array
+    ttft_p90_s: Array
+    tpot_s: Array
+    tpot_p90_s: Array
+    requests_per_s: Array
+    decoding: Array
+    room: Array
+    prompt_share: Array
+    gpus: Array
+    output_len: Array
+
+    @property
+    def tokens_per_gpu_s(self) -> Array:
+        """Output tokens a second and GPU."""
+        return np.asarray(self.requests_per_s * self.output_len / self.gpus)
+
+    def within(self, ttft_s: float, tpot_s: float) -> Array:
+        """Share of the requests whose TTFT and TPOT both keep the limits, by exponential and normal tails."""
+        beyond = np.maximum(ttft_s - (self.ttft_s - self._ttft_tail), 0) / np.maximum(self._ttft_tail, 1e-12)
+        soon = np.where(np.isfinite(self.ttft_s), 1 - np.exp(-np.minimum(beyond, 700.0)), 0.0)
+        spread = np.maximum((self.tpot_p90_s - self.tpot_s) / P90_NORMAL, 1e-12)
+        return np.asarray(soon * _normal_share((tpot_s - self.tpot_s) / spread))
+
+    @property
+    def _ttft_tail(self) -> Array:
+        """Mean of the part of the TTFT that varies."""
+        spread = np.where(np.isfinite(self.ttft_p90_s), self.ttft_p90_s - self.ttft_s, 0.0)
+        return np.asarray(spread / (P90_TAIL - 1))
+
+    def goodput(self, ttft_s: float, tpot_s: float) -> Array:
+        """Requests a second that keep both limits."""
+        return np.asarray(self.requests_per_s * self.within(ttft_s, tpot_s))
+
+
+def _normal_share(deviations: Array) -> Array:
+    from scipy.special import ndtr
+
+    return np.asarray(ndtr(deviations))
+
+
+def serve(
+    model: Any,
+    gpu: Any,
+    system: Any,
+    *,
+    users: ArrayLike | None = None,
+    requests_per_s: ArrayLike | None = None,
+    input_len: ArrayLike,
+    output_len: ArrayLike,
+    chunk: float | None = None,
+    **asked: Any,
+) -> Steady:
+    """Steady state of a server with ``users`` that each wait for their answer, or with requests that arrive at random.
+
+    Parameters
+    ----------
+    model, gpu, system
+        As `perfmodel.serving.evaluate`; ``asked`` holds its further arguments: sparsity, gpus, expert_parallel, ...
+    users : array_like
+        Requests in the server at all times (the benchmarks' concurrency), at least 1; else ``requests_per_s``.
+    requests_per_s : array_like
+        Requests that arrive each second, at random.
+    input_len, output_len : array_like
+        Tokens of each prompt, tokens generated for it.
+    chunk : float, optional
+        Tokens of prompts that a step takes, at most; the engine's own by default.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`; if not exactly one of users and requests is given; if weights leave no room for one sequence.
+    """
+    if (users is None) == (requests_per_s is None):
+        raise ValueError("give users (concurrency) or requests_per_s, one of them")
+    group, gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **asked)
+    prompt, new = whole("input_len", input_len), whole("output_len", output_len)
+    most = group.system.engine.prompt_tokens if chunk is None else chunk
+    load = _Load(group, prompt, new, np.minimum(prompt, most) if np.isfinite(most) else prompt)
+    if users is not None:
+        return _closed(load, whole("users", users), gpus)
+    rate = np.asarray(requests_per_s, dtype=np.float64)
+    if np.any(~(rate > 0)):
+        raise ValueError(f"requests_per_s must be above 0, got {float(np.min(rate)):g}")
+    return _open(load, rate, gpus)
+
+
+@dataclass(frozen=True)
+class _Load:
+    """Requests of one kind on one group."""
+
+    group: Group
+    prompt: Array
+    new: Array
+    chunk: Array
+
+    @property
+    def chunks(self) -> Array:
+        """Steps that one prompt takes."""
+        return np.asarray(self.prompt / self.chunk)
+
+    def steps_s(self, decoding: Array) -> tuple[Array, Array]:
+        """Seconds of a step without and with a chunk of a prompt, while ``decoding`` sequences decode."""
+        plain = self._step_s(decoding, np.zeros(()))
+        return plain, self._step_s(decoding, self.chunk)
+
+    def _step_s(self, decoding: Array, extra: Array) -> Array:
+        group, rows = self.group, decoding / self.group.expert_parallel
+        heads = rows + extra / self.prompt
+        seconds = passes.matmul_s(group, rows + extra, np.maximum(heads, 1.0))
+        seconds = seconds + passes.decode_attention_s(group, rows, self.prompt, self.new)
+        seconds = seconds + passes.other_s(group, rows + extra, rows)
+        seconds = seconds + passes.communication_s(group, rows + extra, heads)
+        read_s = passes.prefill_attention_s(group, np.ones(()), self.prompt) * extra / self.prompt
+        return np.asarray(seconds + read_s + group.host.step_s + group.host.sequence_s * rows)
+
+    def room(self) -> Array:
+        """Sequences whose cache, half of the output long on average, fits beside the weights."""
+        lengths = {"input_len": self.prompt, "output_len": np.ceil(self.new / 2)}
+        one, two = (memory(self.group, batch=count, **lengths) for count in (1e3, 2e3))
+        each = (two.kv_cache - one.kv_cache) / 1e3
+        fixed = one.total - one.kv_cache
+        found = np.floor((one.capacity - fixed) / np.maximum(each, 1e-9))
+        if np.any(found < 1):
+            raise ValueError(
+                f"out of memory: {self.group.model.key} leaves no room for one sequence of "
+                f"{float(np.max(self.prompt + self.new)):g} tokens on {self.group.gpu.key}"
+            )
+        return np.asarray(found * self.group.expert_parallel)
+
+    def outcome(self, decoding: Array, waited_s: Array, gpus: Array, room: Array) -> Steady:
+        """What users see while ``decoding`` sequences decode and each request has waited before."""
+        share, tpot_s, plain, full = self.mean_step(decoding)
+        own_s = self.chunks * full
+        spread = (full - plain) * np.sqrt(share * (1 - share) / self.new)
+        rate = decoding / (self.new * tpot_s)
+        # Half a step passes before anyone looks; prompts of others are read first (M/D/1).
+        busy = np.minimum(share, FULLEST)
+        queue_s = busy / (2 * (1 - busy)) * own_s
+        tail_s = plain / 2 + queue_s + waited_s
+        values = (
+            own_s + tail_s, own_s + P90_TAIL * tail_s, tpot_s, tpot_s + P90_NORMAL * spread, rate, decoding, room,
+            share, gpus, self.new,
+        )  # fmt: skip
+        return Steady(*np.broadcast_arrays(*values))
+
+    def mean_step(self, decoding: Array) -> tuple[Array, Array, Array, Array]:
+        """Share of steps with a chunk, mean step, and both kinds of step, in seconds."""
+        plain, full = self.steps_s(decoding)
+        share = np.minimum(decoding * self.prompt / (self.new * self.chunk), 1.0)
+        return share, np.asarray((1 - share) * plain + share * full), plain, full
+
+
+def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
+    """A fixed number of requests in the server: those that read their prompt or wait do not decode."""
+    room = load.room()
+    inside = np.minimum(users, room)
+    decoding = np.maximum(inside * 0.9, 0.5)
+    for _ in range(ROUNDS):
+        share, tpot_s, plain, full = load.mean_step(decoding)
+        busy = np.minimum(share, FULLEST)
+        first_s = load.chunks * full * (1 + busy / (2 * (1 - busy))) + plain / 2
+        decoding = (decoding + inside * load.new * tpot_s / (load.new * tpot_s + first_s)) / 2
+    _, tpot_s, *_ = load.mean_step(decoding)
+    waited_s = np.maximum(users - room, 0) * load.new * tpot_s / decoding
+    return load.outcome(decoding, waited_s, gpus, room)
+
+
+def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
+    """Requests at random: as many decode as arrive while one decodes; more than fit, and the queue has no end."""
+    room = load.room()
+    decoding = np.ones(np.broadcast_shapes(rate.shape, room.shape))
+    for _ in range(ROUNDS):
+        _, tpot_s, *_ = load.mean_step(decoding)
+        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, room)
+    share, tpot_s, *_ = load.mean_step(decoding)
+    overrun = (rate * load.new * tpot_s > 1.001 * room) | (share >= FULLEST)
+    return load.outcome(decoding, np.where(overrun, np.inf, 0.0), gpus, room)
