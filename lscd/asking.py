@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, a checkpoint's folder or its config.json."
 GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
 SYSTEM_HELP = (
-    "vllm, sglang, tensorrt-llm, lmdeploy, deepspeed-mii, gpt-fast, fastertransformer, deepspeed, flash-llm; vllm-v0 and "
-    "vllm-v1 (tensorrt-llm alike) by version; or ENGINE+NAME with a kernel or a format (`lscd kernels list`, `lscd "
+    "vllm, sglang, tensorrt-llm, lmdeploy, deepspeed-mii, gpt-fast, fastertransformer, deepspeed, flash-llm; vllm-v0 "
+    "and vllm-v1 (tensorrt-llm alike) by version; or ENGINE+NAME with a kernel or a format (`lscd kernels list`, `lscd "
     "formats`). vllm by default, and flash-llm where a sparsity is given."
 )
 SPARSITY_HELP = "Fraction of zeros in the pruned matrices, 0 to 1; dense by default (a pattern has its own)."

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lscd.printing import print_table, say
+
+if TYPE_CHECKING:
+    from perfmodel.catalog.decoder import Decoder
 
 # Titles of the table of formats in two lines, so that its rows fit 100 columns.
 FORMAT_SIZES = (("", "name"), (" ", "bits/weight"), (" ", "MB"))
@@ -45,15 +48,54 @@ def models() -> None:
     """List the language models of the catalogue."""
     from perfmodel.catalog import load_model, model_names
 
-    header = ("name", "parameters", "layers", "hidden", "heads", "KV heads", "FFN", "vocabulary")
+    header = ("name", "parameters", "active", "layers", "hidden", "heads", "MLP", "KV bytes/token", "vocabulary")
     rows = []
     for model in sorted(
         map(load_model, model_names()), key=lambda model: (model.key.rsplit("-", 1)[0], model.parameters)
     ):
         s = model.shape
-        sizes = (s.layers, s.hidden_size, s.heads, s.kv_heads, s.ffn_size, s.vocab_size)
-        rows.append((model.key, f"{model.parameters / 1e9:.2f} B", *map(str, sizes)))
-    print_table(header, rows, text=("name",))
+        counts = (
+            f"{model.parameters / 1e9:.2f} B",
+            f"{s.active_parameters / 1e9:.2f} B",
+            str(s.layers),
+            str(s.hidden_size),
+        )
+        kinds = (_mixers(s), _inner(s), f"{2 * s.cached_values:,}", str(s.vocab_size))
+        rows.append((model.key, *counts, *kinds))
+    print_table(header, rows, text=("name", "heads", "MLP"))
+    say("Heads: of queries/of keys and values, or latent values; MLP: inner values, experts visited of all.")
+
+
+def _mixers(shape: Decoder) -> str:
+    """What mixes tokens, the most frequent kind first."""
+    from perfmodel.catalog.decoder import LatentAttention, Recurrent, SelfAttention
+
+    words: dict[str, int] = {}
+    for count, part in shape.parts:
+        if isinstance(part, SelfAttention):
+            name = f"{part.heads}/{part.kv_heads}"
+        elif isinstance(part, LatentAttention):
+            name = f"{part.heads}, latent {part.rank}+{part.rope_dim}"
+        elif isinstance(part, Recurrent):
+            name = "recurrent"
+        else:
+            continue
+        words[name] = words.get(name, 0) + count
+    return "; ".join(sorted(words, key=lambda name: -words[name]))
+
+
+def _inner(shape: Decoder) -> str:
+    """Sizes of MLPs and experts, the most frequent kind first."""
+    from perfmodel.catalog.decoder import Experts, Mlp
+
+    words: dict[str, int] = {}
+    for count, part in shape.parts:
+        if isinstance(part, Mlp):
+            words[str(part.size)] = words.get(str(part.size), 0) + count
+        elif isinstance(part, Experts):
+            name = f"{part.per_token} of {part.count} x {part.size}"
+            words[name] = words.get(name, 0) + count
+    return "; ".join(sorted(words, key=lambda name: -words[name]))
 
 
 def formats(

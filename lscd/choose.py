@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, SPARSITY_HELP, asked_sparsity
 from lscd.errors import refuse_missing, split_names
 from lscd.printing import digits, headline, print_table, say
-from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP
 from lscd.worth import answer as verdict
 from lscd.worth import parse_batches
 from perfmodel.units import GIGA, MILLI
@@ -39,7 +40,8 @@ def choose(
     batch: Annotated[
         str, typer.Option(help="Sequences decoded together, one token each: 16, or 1,4,16, or 1:64 for powers of two.")
     ] = "",
-    sparsity: Annotated[float, typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1.")] = 0.8,
+    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
+    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
     formats: Annotated[
         str | None,
@@ -55,6 +57,8 @@ def choose(
     refuse_missing(context, "--model opt-66b --gpu h100 --batch 16", "model", "gpu", "batch")
     batches = parse_batches(batch)
     names = split_names("--formats", formats)
+    asked = asked_sparsity(sparsity, sparsity_file)
+    pruned = 0.0 if asked is None else asked
 
     from perfmodel.choice import choose as choose_kernels
     from perfmodel.worth import worth
@@ -64,7 +68,7 @@ def choose(
             model,
             gpu,
             batch=sequences,
-            sparsity=sparsity,
+            sparsity=pruned,
             gpus=gpus,
             formats=names,
             lossless_only=lossless_only,
@@ -73,7 +77,7 @@ def choose(
         for sequences in batches
     ]
     taking_part = _measured(choices[0]) if formats or lossless_only else []
-    found = worth(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus, kernels=taking_part)
+    found = worth(model, gpu, batches=batches, sparsity=pruned, gpus=gpus, kernels=taking_part)
     if as_json:
         print(json.dumps(_all_as_dict(choices, found), indent=2))
     elif len(choices) == 1:

@@ -53,17 +53,24 @@ def e2e(
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
-    expert_parallel: Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")] = 1,
-    kv_bits: Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")] = None,
+    expert_parallel: Annotated[
+        int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")
+    ] = 1,
+    kv_bits: Annotated[
+        float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")
+    ] = None,
     kv_sparsity: Annotated[float, typer.Option(help="Fraction of cached keys and values pruned (Mustafar).")] = 0.0,
     speculate: Annotated[int, typer.Option(help="Tokens that a draft proposes before each pass.")] = 0,
     acceptance: Annotated[float, typer.Option(help="Probability that a proposed token is kept.")] = 0.8,
     activation_sparsity: Annotated[float, typer.Option(help="Fraction of a token's inputs taken for zero.")] = 0.0,
     offload: Annotated[float, typer.Option(help="Share of the weights outside device memory.")] = 0.0,
-    offload_gb_per_s: Annotated[float | None, typer.Option(help="GB/s at which those arrive; PCIe's by default.")] = None,
+    offload_gb_per_s: Annotated[
+        float | None, typer.Option(help="GB/s at which those arrive; PCIe's by default.")
+    ] = None,
     hidden_communication: Annotated[float, typer.Option(help="Share of the all-reduces that other work hides.")] = 0.0,
     always_sparse: Annotated[
-        bool, typer.Option("--always-sparse", help="Keep matrices sparse below the sparsity where the system would not.")
+        bool,
+        typer.Option("--always-sparse", help="Keep matrices sparse below the sparsity where the system would not."),
     ] = False,
     launch: Annotated[
         str | None, typer.Option(help="How products are launched: stream, or graph; as the system does by default.")
@@ -129,7 +136,9 @@ def _baseline(
 
     base = HOST if host.name in SYSTEMS else host.name.partition("+")[0]
     changed = host.name != base or what_if.asked or how["cache_bits"] is not None
-    if not changed or isinstance(sparsity, float | int) and sparsity == 0 and host.name in SYSTEMS and not what_if.asked:
+    if not changed or (
+        isinstance(sparsity, float | int) and sparsity == 0 and host.name in SYSTEMS and not what_if.asked
+    ):
         return None
     return base, evaluate(model, gpu, base, **how | {"cache_bits": None})
 
@@ -183,7 +192,7 @@ class Words:
         from perfmodel.catalog import load_sources, load_table
 
         kinds = [name for name, asked in _KINDS.items() if asked(self.what_if)]
-        table = load_table("published/what_ifs.csv") if kinds else None
+        table = load_table("published/what_ifs.csv")
         found = []
         for kind in kinds:
             row = table[table["what"] == kind].iloc[0]
@@ -204,7 +213,7 @@ _KINDS: dict[str, Callable[[WhatIf], bool]] = {
 def _sparsities(sparsity: float | Sparsities) -> list[float]:
     if isinstance(sparsity, float | int):
         return [float(sparsity)]
-    return [share for name in sparsity.names for share, _ in sparsity.shares(name)]
+    return [share for name in sparsity.matrices for share, _ in sparsity.shares(name)]
 
 
 def _doubts(host: System, fate: str) -> list[str]:

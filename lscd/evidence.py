@@ -29,7 +29,7 @@ def calibrate(
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
     """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
-    from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_kernel_times
+    from perfmodel.catalog import CALIBRATION_FILE, data_directory, load_calibration, load_kernel_times
     from perfmodel.evidence.kernel_fit import fit_all
     from perfmodel.evidence.memory_fit import fit_memory
     from perfmodel.evidence.rows import with_residency
@@ -58,8 +58,11 @@ def calibrate(
     from perfmodel.evidence import systems_fit
     from perfmodel.serving import collectives
 
-    # Whole systems stand on the kernels just stored, so they come after them.
-    _store(systems_fit.fit(), data_directory() / collectives.CALIBRATION_FILE)
+    # Each stands on what was stored before: parts of a run on the kernels, hosts on the parts, spreads on the hosts.
+    path, known = data_directory() / collectives.CALIBRATION_FILE, dict(load_calibration(collectives.CALIBRATION_FILE))
+    for stage in (systems_fit.fit_parts, systems_fit.fit_hosts, systems_fit.fit_systems):
+        known |= stage()
+        _store(known, path)
     if simulator:
         from perfmodel.evidence import pipeline_fit
         from perfmodel.pipeline.parameters import PIPELINE_FILE

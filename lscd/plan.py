@@ -41,7 +41,8 @@ def plan(
         str | None, typer.Option(help="Only these, joined by commas, for example vllm,vllm+fp8,vllm+flash-llm.")
     ] = None,
     formats: Annotated[
-        str | None, typer.Option(help="Only these weight formats and dense, joined by commas, for example fp8-row,int4.")
+        str | None,
+        typer.Option(help="Only these weight formats and dense, joined by commas, for example fp8-row,int4."),
     ] = None,
     engine: Annotated[str, typer.Option(help="Engine that all kernels are compared in.")] = "fastertransformer",
     every: Annotated[bool, typer.Option("--all", help="A row for every number of GPUs, not only the best.")] = False,
@@ -52,9 +53,7 @@ def plan(
     from perfmodel.serving.planning import plan as make_plan
 
     pruned = asked_sparsity(sparsity, sparsity_file)
-    limits = Limits(
-        max_gpus, math.inf if ttft is None else ttft * MILLI, math.inf if tpot is None else tpot * MILLI
-    )
+    limits = Limits(max_gpus, math.inf if ttft is None else ttft * MILLI, math.inf if tpot is None else tpot * MILLI)
     found = make_plan(
         model, gpu, sparsity=0.0 if pruned is None else pruned, input_len=input_len, output_len=output_len,
         systems=split_names("--systems", systems), formats=split_names("--formats", formats), engine=engine,

@@ -12,7 +12,7 @@ import typer
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.inverse import invert
 from lscd.printing import headline, print_table, say
-from lscd.products import USUAL_SPARSITY, asked_sparsity, called, say_left_out, weights_words
+from lscd.products import asked_sparsity, called, say_left_out, weights_words
 from perfmodel.catalog.specs import Activations, Cache, Launch
 
 if TYPE_CHECKING:
@@ -31,9 +31,7 @@ def predict(
     n: Annotated[int, typer.Option(show_default=False, help="Tokens in flight: batch x tokens per step.")] = 0,
     sparsity: Annotated[
         float | None,
-        typer.Option(
-            help=f"Fraction of zero weights, 0 to 1; {USUAL_SPARSITY}, or a pattern kernel's own, by default."
-        ),
+        typer.Option(help="Fraction of zero weights, 0 to 1; dense, or a pattern kernel's own, by default."),
     ] = None,
     pattern: Annotated[
         str | None, typer.Option(help="Weights pruned to a pattern, which sets the sparsity: 2:4, 4:6, 6:8 or 8:10.")

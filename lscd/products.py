@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from perfmodel.catalog.specs import Gpu
     from perfmodel.kernels import KernelModel
 
-USUAL_SPARSITY = 0.8
-
 
 def asked_sparsity(kernel: str | None, sparsity: float | None, pattern: str | None) -> float:
     """The sparsity that the options mean; that of a pattern kernel is its pattern's.
@@ -29,7 +27,7 @@ def asked_sparsity(kernel: str | None, sparsity: float | None, pattern: str | No
     if pattern is not None:
         return _of_pattern(model, sparsity, pattern)
     if sparsity is None:
-        return USUAL_SPARSITY if model is None else float(model.own_sparsity(USUAL_SPARSITY))
+        return 0.0 if model is None else float(model.own_sparsity(0.0))
     return sparsity if model is None else _of_kernel(model, sparsity)
 
 

@@ -48,11 +48,17 @@ def serve(
     ] = "",
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1024,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 256,
-    ttft: Annotated[float | None, typer.Option(help="Milliseconds to the first token that count as good, at most.")] = None,
+    ttft: Annotated[
+        float | None, typer.Option(help="Milliseconds to the first token that count as good, at most.")
+    ] = None,
     tpot: Annotated[float | None, typer.Option(help="Milliseconds between tokens that count as good, at most.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Prompt tokens a step takes, at most; the engine's own.")] = None,
-    kv_bits: Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")] = None,
-    expert_parallel: Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")] = 1,
+    kv_bits: Annotated[
+        float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")
+    ] = None,
+    expert_parallel: Annotated[
+        int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")
+    ] = 1,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
     input_csv: Annotated[
         Path | None,
@@ -92,7 +98,10 @@ def serve(
     table = _columns(found, limits)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
-        rows = [{load: value} | {name: _json(column[i]) for name, column in table.items()} for i, value in enumerate(values)]
+        rows: list[dict[str, Any]] = [
+            {load: value, **{name: _json(column[i]) for name, column in table.items()}}
+            for i, value in enumerate(values)
+        ]
         print(json.dumps({**asked, "output_len": output_len, "loads": rows}, indent=2))
         return
     _print(f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens", load, values, table, limits)
@@ -125,7 +134,9 @@ def _json(value: Any) -> float | None:
 
 def _print(question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, ...]) -> None:
     best = max(range(len(values)), key=lambda i: table["goodput_per_s"][i])
-    kept = [f"{name} {limit / MILLI:g} ms" for name, limit in zip(("TTFT", "TPOT"), limits, strict=True) if limit < math.inf]
+    kept = [
+        f"{name} {limit / MILLI:g} ms" for name, limit in zip(("TTFT", "TPOT"), limits, strict=True) if limit < math.inf
+    ]
     within = f" within {' and '.join(kept)}" if kept else ""
     words = load.replace("_per_s", " a second")
     headline(
@@ -135,7 +146,18 @@ def _print(question: str, load: str, values: list[float], table: dict[str, Any],
     say(question)
     room = float(table["room"][best])
     say(f"Room beside the weights for {room:.0f} sequences of mean length; more wait for one that ends.")
-    header = (words, "TTFT [ms]", "P90", "TPOT [ms]", "P90", "requests/s", "good/s", "tokens/GPU-s", "decoding", "steps with prompts")
+    header = (
+        words,
+        "TTFT [ms]",
+        "P90",
+        "TPOT [ms]",
+        "P90",
+        "requests/s",
+        "good/s",
+        "tokens/GPU-s",
+        "decoding",
+        "steps with prompts",
+    )
     rows = []
     for i, value in enumerate(values):
         cell = {name: float(column[i]) for name, column in table.items()}
@@ -162,7 +184,7 @@ def _serve_table(input_csv: Path, output_csv: Path) -> None:
     from perfmodel.serving.systems import load_system
 
     sizes = dict.fromkeys(("gpus", "users", "input_len", "output_len"), SIZE)
-    names = {"model": load_model, "gpu": load_gpu, "system": load_system}
+    names: dict[str, Any] = {"model": load_model, "gpu": load_gpu, "system": load_system}
     rows = read_rows(input_csv, numbers={**sizes, "sparsity": FRACTION}, names=names)
     try:
         results = serve_rows(rows)

@@ -35,7 +35,7 @@ def simulate(
     m: Annotated[int, typer.Option(help="Rows of the weight matrix (output features).")],
     k: Annotated[int, typer.Option(help="Columns of the weight matrix (input features).")],
     n: Annotated[int, typer.Option(help="Tokens in flight: batch x tokens per step.")],
-    sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
+    sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1; dense by default.")] = 0.0,
     no_reorder: Annotated[bool, typer.Option("--no-reorder", help="Scatter words in storage order.")] = False,
     single_buffer: Annotated[
         bool, typer.Option("--single-buffer", help="No overlap of loading and computing.")

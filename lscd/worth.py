@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, asked_sparsity
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
-from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP
 from perfmodel.units import GIGA, MILLI, TERA
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ def worth(
         str, typer.Option(help="Sequences decoded together: 16, or 1,4,16, or 1:64 for the powers of two between.")
     ] = "1:64",
     sparsity: Annotated[
-        float, typer.Option(show_default=False, help="Fraction of zeros that pruning reaches, 0 to 1.")
-    ] = float("nan"),
+        float | None, typer.Option(show_default=False, help="Fraction of zeros that pruning reaches, 0 to 1.")
+    ] = None,
+    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
     gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
     input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
@@ -41,14 +43,16 @@ def worth(
 ) -> None:
     """Say whether pruning is worth it: sparse against quantised against dense, over the batch, with a verdict."""
     example = "--model llama-3.1-70b --gpu h100 --gpus 2 --batch 1:64 --sparsity 0.6"
-    refuse_missing(context, example, "model", "gpu", "sparsity")
+    refuse_missing(context, example, "model", "gpu", *([] if sparsity_file else ["sparsity"]))
+    pruned = asked_sparsity(sparsity, sparsity_file)
+    assert pruned is not None  # one of both is there
     batches = parse_batches(batch)
     names = split_names("--kernels", kernels)
 
     from perfmodel.worth import worth as weigh
 
     lengths = {"input_len": input_len, "output_len": output_len}
-    found = weigh(model, gpu, batches=batches, sparsity=sparsity, gpus=gpus, kernels=names, **lengths)
+    found = weigh(model, gpu, batches=batches, sparsity=pruned, gpus=gpus, kernels=names, **lengths)
     if as_json:
         print(json.dumps(as_dict(found), indent=2))
     else:

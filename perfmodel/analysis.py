@@ -20,7 +20,7 @@ from perfmodel.inverse import bandwidth_for_speedup, sparsity_for_speedup, value
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
 from perfmodel.serving.experts import active_experts, grouped_product_s
-from perfmodel.serving.transformer import Matrix, layer_matrices
+from perfmodel.serving.transformer import Matrix, block_matrices, layer_matrices
 from perfmodel.sweep.evaluate import scaled_machine
 from perfmodel.sweep.spec import SCALES
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "bandwidth_for_speedup", "crossover_sparsity", "crossover_surface", "layer_times", "pareto_front",
+    "bandwidth_for_speedup", "crossover_sparsity", "crossover_surface", "expert_speedups", "layer_times", "pareto_front",
     "prediction_sensitivity", "sobol_indices", "sparsity_for_speedup", "value_where",
 ]  # fmt: skip
 
@@ -71,9 +71,7 @@ def layer_times(
     return own, dense
 
 
-def _product_s(
-    model: KernelModel, gpu: Gpu, machine: Machine, matrix: Matrix, n: Array, sparsity: Array
-) -> Array:
+def _product_s(model: KernelModel, gpu: Gpu, machine: Machine, matrix: Matrix, n: Array, sparsity: Array) -> Array:
     """Seconds of one product of ``n`` tokens, of experts in one grouped launch; NaN where the kernel has none."""
 
     def plain(m: Array, tokens: Array) -> Array:
@@ -86,6 +84,48 @@ def _product_s(
         return plain(matrix.m, n)
     load = active_experts(n, matrix.experts_in_all, matrix.experts_per_token)
     return grouped_product_s(gpu, plain, matrix.m, load)
+
+
+def expert_speedups(
+    kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, sparsity: float
+) -> pd.DataFrame:
+    """How much faster the experts of one layer are multiplied than dense 16-bit ones, by kernel and tokens.
+
+    Both products of a layer as one grouped launch each; what sorts tokens, and experts that every token visits, are
+    left out of both sides.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``kernel, n, active`` (experts with a token), ``each`` (tokens of one), ``speedup``; NaN where the kernel takes
+        no such tokens. A kernel of a pattern, or that does not prune, takes its own sparsity.
+
+    Raises
+    ------
+    ValueError
+        If the model has no experts, or a name is unknown; names it.
+    """
+    import pandas as pd
+
+    shape, card = load_model(model).shape, load_gpu(gpu)
+    block = next((block for block in shape.blocks if block.experts), None)
+    if block is None or block.experts is None:
+        raise ValueError(f"{model} has no experts")
+    tokens, machine = np.asarray(n, dtype=np.float64), Machine.of(card)
+    matrices = [matrix for matrix in block_matrices(shape, block) if matrix.grouped]
+    load = active_experts(tokens, block.experts.count, block.experts.per_token)
+
+    def seconds(kernel: KernelModel, zeros: Array) -> Array:
+        return np.asarray(sum(_product_s(kernel, card, machine, matrix, tokens, zeros) for matrix in matrices))
+
+    dense = seconds(KERNELS[BASELINE], np.zeros(()))
+    columns = {"n": tokens, "active": load.active, "each": load.each}
+    parts = []
+    for name in kernels:
+        chosen = kernel_model(name)
+        own = chosen.own_sparsity(sparsity) if chosen.format.prunes else np.zeros(())
+        parts.append(pd.DataFrame({"kernel": name, **columns, "speedup": dense / seconds(chosen, np.asarray(own))}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup: float = 1.0) -> Array:

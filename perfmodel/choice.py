@@ -355,8 +355,9 @@ def _all_candidates(
 
 @dataclass(frozen=True)
 class _Asked:
-    """Products of a step, an element a matrix: rows of all active copies, layers, copies on the GPU, and how many
-    times the rows of the product those have.
+    """Products of a step, an element a matrix.
+
+    ``m`` counts rows of all active copies, ``copies`` those on the GPU, ``stored`` how many times ``m`` rows they have.
     """
 
     gpu: Gpu

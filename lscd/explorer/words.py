@@ -142,7 +142,7 @@ def _latency(view: View) -> Fact:
 def _cost(view: View) -> Fact:
     dollars, joules = view.run.usd_per_million_tokens, view.run.joules_per_token
     value = "no price known" if dollars is None else f"${float(dollars[0]):,.2f} – {float(dollars[1]):,.2f}"
-    energy = "" if joules is None else f"at most {float(joules):,.2f} J a token"
+    energy = "" if joules is None else f"{float(joules[1]):,.2f} J a token"
     return Fact("cost", "Per million tokens", value, energy)
 
 

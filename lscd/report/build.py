@@ -12,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lscd.report import beyond, inside, kernels, pays, rivals, serving, spinfer, trust
+from lscd.report import beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
 from perfmodel.catalog.specs import Source
@@ -23,6 +23,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     kernels.CHAPTER,
     pays.CHAPTER,
     serving.CHAPTER,
+    today.CHAPTER,
     spinfer.CHAPTER,
     inside.CHAPTER,
     beyond.CHAPTER,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -104,7 +104,7 @@ class SelfAttention(Record, frozen=True, kw_only=True, tag="self-attention", tag
 
     def vectors(self, hidden: int) -> int:
         """Parameters in no matrix."""
-        biases = self.bias * (self.inner + self._kv_rows) + self.output_bias * hidden
+        biases = self.bias * (self.inner * (1 + self.gated) + self._kv_rows) + self.output_bias * hidden
         return biases + self.scales + self.sinks * self.heads
 
     @property
@@ -119,7 +119,8 @@ class LatentAttention(Record, frozen=True, kw_only=True, tag="latent-attention",
     ``query_rank`` is the size that queries are squeezed through, None if they are not; ``nope_dim`` and ``rope_dim``
     make up a head's query and key, ``value_dim`` its value. While it decodes, attention works in the latent space
     (absorbed): the up-projection is applied to queries and outputs, of all heads, not to the cache. ``selected`` is the
-    number of tokens that an indexer of ``index_heads`` heads of ``index_dim`` picks (DeepSeek-V3.2), all if None.
+    number of tokens that an indexer of ``index_heads`` heads of ``index_dim`` picks (DeepSeek-V3.2), all if None; no
+    heads means that the choice of an earlier layer is taken over (GLM-5.2).
     """
 
     heads: PositiveInt
@@ -148,7 +149,7 @@ class LatentAttention(Record, frozen=True, kw_only=True, tag="latent-attention",
         return (*self._index(hidden), down, query, up, output)
 
     def _index(self, hidden: int) -> tuple[Product, ...]:
-        if self.selected is None:
+        if self.selected is None or not self.index_heads:
             return ()
         queries = Product(
             name=f"{INDEXER}-query", m=self.index_heads * self.index_dim, k=self.query_rank or hidden, split=Split.NONE,
@@ -183,11 +184,11 @@ class Recurrent(Record, frozen=True, kw_only=True, tag="recurrent", tag_field="p
     recent_values: Natural
     other: Natural = 0
 
-    def products(self, hidden: int) -> tuple[Product, ...]:  # noqa: ARG002 - as all parts
+    def products(self, hidden: int) -> tuple[Product, ...]:
         """Its matrices."""
         return self.projections
 
-    def vectors(self, hidden: int) -> int:  # noqa: ARG002 - as all parts
+    def vectors(self, hidden: int) -> int:
         """Parameters in no matrix."""
         return self.other
 
@@ -247,7 +248,7 @@ class Experts(Record, frozen=True, kw_only=True, tag="experts", tag_field="part"
         return biases + self.router_vectors + self.shared_gate * hidden
 
 
-def _pair(first: str, second: str, hidden: int, size: int, *, gated: bool, **routed: int) -> tuple[Product, Product]:
+def _pair(first: str, second: str, hidden: int, size: int, *, gated: bool, **routed: Any) -> tuple[Product, Product]:
     return (
         Product(name=first, m=(1 + gated) * size, k=hidden, split=Split.ROWS, **routed),
         Product(name=second, m=hidden, k=size, split=Split.COLUMNS, **routed),

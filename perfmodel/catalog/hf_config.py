@@ -1,30 +1,28 @@
-"""Which transformer shape a Hugging Face ``config.json`` describes.
+"""Which decoder a Hugging Face ``config.json`` describes, as a list of kinds of layers.
 
-Pure: a parsed configuration comes in, :class:`~perfmodel.catalog.specs.Layers` goes out; `load` reads the file. A key
-that the architecture's own class defaults, and that checkpoints therefore leave out, is defaulted here to the same
-value; every other missing key is an error. Of a multimodal configuration its ``text_config`` is taken: the language
-model alone, without the memory of its vision tower. A sliding window changes no count here: keys and values are kept
-for all tokens, an upper bound once a sequence is longer than the window.
+Pure: a parsed configuration comes in, a :class:`~perfmodel.catalog.decoder.Decoder` goes out; `load` reads the file.
+A key that the architecture's own class defaults, and that checkpoints therefore leave out, is defaulted to the same
+value; every other missing key is an error, and so is a key that says something no family here reads (`hf_keys`). Of a
+multimodal configuration its language model is taken alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from perfmodel.catalog.decoder import Decoder, Norm
-from perfmodel.catalog.language_model import Layers
-from perfmodel.catalog.records import LARGEST_SIZE
+import msgspec
 
-Config = Mapping[str, Any]
+from perfmodel.catalog import hf_experts, hf_families, hf_hybrids, hf_older
+from perfmodel.catalog.decoder import Decoder
+from perfmodel.catalog.hf_keys import Config, Keys
+from perfmodel.catalog.hf_mixers import merged
 
-# Keys that betray what `Layers` cannot describe, so that the refusal can say why.
-_UNMODELLED = {
-    "kv_lora_rank": "multi-head latent attention",
-    "n_shared_experts": "shared experts",
-    "shared_expert_intermediate_size": "shared experts",
-    "state_size": "state-space layers",
-    "cross_attention_layers": "cross-attention",
+_TEXT = ("text_config", "language_config", "llm_config")  # where multimodal configurations keep the language model
+# Towers, by the keys that describe them.
+_TOWERS = {
+    "vision tower": ("vision_config", "vision_tower", "vision_model", "visual", "mm_vision_tower", "vit_config"),
+    "audio tower": ("audio_config", "audio_tower"),
 }
 
 
@@ -40,27 +38,41 @@ def shape_from_config(config: Config, source: str) -> Decoder:
 
     Returns
     -------
-    Layers
-        The record the catalogue's own files hold.
+    Decoder
+        Equal layers make up one block; ``left_out`` names what the checkpoint holds beside the language model.
 
     Raises
     ------
     ValueError
-        If ``model_type`` is not supported (the message names it and the supported ones), a size is no positive
-        integer (the message names its key), or heads do not divide the hidden size they share.
+        If ``model_type`` is not supported (the message names it and the supported ones), a key is out of range or not
+        understood (the message names it), or heads do not divide the hidden size they share.
     KeyError
         If the configuration lacks a key; the key is the argument.
 
     References
     ----------
     Hugging Face transformers, ``configuration_*.py`` and ``modeling_*.py`` of each model type.
+
+    Examples
+    --------
+    >>> shape_from_config({
+    ...     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
+    ...     "num_hidden_layers": 32, "vocab_size": 32000}, "Llama 2 7B").parameters
+    6738415616
     """
-    config = _language_model(config)
-    model_type = config["model_type"]
+    text = _language_model(config)
+    model_type = text["model_type"]
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
-        raise ValueError(_unsupported(config))
-    known = _DEFAULTS.get(model_type, {}) | config
-    return Layers(**(_common(known) | _FAMILIES[model_type](known)), source=source).decoder
+        supported = ", ".join(supported_model_types())
+        raise ValueError(f"unsupported model_type {model_type!r}; supported are {supported}")
+    keys = Keys(text)
+    fields = _FAMILIES[model_type](keys)
+    later = keys.count("num_nextn_predict_layers")
+    keys.refuse_unread(model_type)
+    left_out = [name for name, signs in _TOWERS.items() if any(config.get(sign) for sign in signs)]
+    left_out += ["multi-token prediction layers"] * (later > 0)
+    described = Decoder(**fields, left_out=tuple(left_out), source=source)
+    return msgspec.structs.replace(described, blocks=merged(described.blocks))
 
 
 def supported_model_types() -> tuple[str, ...]:
@@ -69,164 +81,120 @@ def supported_model_types() -> tuple[str, ...]:
 
 
 def _language_model(config: Config) -> dict[str, Any]:
-    """The text part of a multimodal configuration, any other one whole; without keys that are null."""
-    text = config.get("text_config")
-    if text is not None and not isinstance(text, Mapping):
-        raise ValueError(f"text_config is {text!r}, allowed is an object of keys")
-    return {key: value for key, value in (config if text is None else text).items() if value is not None}
+    """The text part of a multimodal configuration, any other one whole."""
+    where = next((key for key in _TEXT if config.get(key) is not None), None)
+    if where is None:
+        return dict(config)
+    text = config[where]
+    if not isinstance(text, Mapping):
+        raise ValueError(f"{where} is {text!r}, allowed is an object of keys")
+    found = dict(text)
+    if found.get("model_type") is None:
+        outer = config.get("model_type")
+        if outer not in _TEXT_OF:
+            raise KeyError(f"{where}.model_type")
+        found["model_type"] = _TEXT_OF[outer]
+    if config.get("tie_word_embeddings") is not None:  # the outer one counts where both are given
+        found["tie_word_embeddings"] = config["tie_word_embeddings"]
+    return found
 
 
-def _unsupported(config: Config) -> str:
-    reasons = {reason: None for key, reason in _UNMODELLED.items() if key in config}
-    why = f" ({' and '.join(reasons)} not modelled)" if reasons else ""
-    return f"unsupported model_type {config['model_type']!r}{why}; supported are {', '.join(supported_model_types())}"
-
-
-def _size(config: Config, key: str) -> int:
-    value = config[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE:
-        raise ValueError(f"{key} is {value!r}, allowed is a positive integer of at most 2**40")
-    return value
-
-
-def _size_or(config: Config, key: str, default: int) -> int:
-    return _size(config, key) if key in config else default
-
-
-def _common(config: Config) -> dict[str, Any]:
-    hidden_size, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
-    if "head_dim" not in config and hidden_size % heads:
-        raise ValueError(f"num_attention_heads is {heads}, allowed are divisors of hidden_size = {hidden_size}")
-    return {
-        "layers": _size(config, "num_hidden_layers"),
-        "hidden_size": hidden_size,
-        "heads": heads,
-        "head_dim": _size_or(config, "head_dim", hidden_size // heads),
-        "experts": 1,
-        "experts_per_token": 1,
-        "vocab_size": _size(config, "vocab_size"),
-        "embedding_size": hidden_size,
-        "learned_positions": 0,
-        "norms_per_layer": 2,
-        "final_norm": True,
-        "max_positions": _size(config, "max_position_embeddings"),
-    }
-
-
-def _opt(config: Config) -> dict[str, Any]:
-    bias = config.get("enable_bias", True)
-    pre_norm = config.get("do_layer_norm_before", True)
-    return {
-        "kv_heads": _size(config, "num_attention_heads"),
-        "ffn_size": _size(config, "ffn_dim"),
-        "gated_mlp": False,
-        "embedding_size": _size_or(config, "word_embed_proj_dim", _size(config, "hidden_size")),
-        "tied_embeddings": config.get("tie_word_embeddings", True),
-        "learned_positions": _size(config, "max_position_embeddings") + 2,  # OPT's table starts at an offset of 2
-        "attention_bias": bias,
-        "output_bias": bias,
-        "mlp_bias": bias,
-        "norm": Norm.LAYERNORM,
-        "final_norm": pre_norm and not config.get("_remove_final_layer_norm", False),
-    }
-
-
-def _gpt_neox(config: Config) -> dict[str, Any]:
-    bias = config.get("attention_bias", True)
-    return {
-        "kv_heads": _size(config, "num_attention_heads"),
-        "ffn_size": _size(config, "intermediate_size"),
-        "gated_mlp": False,
-        "tied_embeddings": config.get("tie_word_embeddings", False),
-        "attention_bias": bias,
-        "output_bias": bias,
-        "mlp_bias": True,
-        "norm": Norm.LAYERNORM,
-    }
-
-
-def _gated(config: Config) -> dict[str, Any]:
-    """Decoder with a gated MLP, grouped keys and values, and RMSNorm: the frame of all families below."""
-    bias = config.get("attention_bias", False)
-    return {
-        "kv_heads": _size(config, "num_key_value_heads"),
-        "ffn_size": _size(config, "intermediate_size"),
-        "gated_mlp": True,
-        "tied_embeddings": config.get("tie_word_embeddings", False),
-        "attention_bias": bias,
-        "output_bias": bias,
-        "mlp_bias": config.get("mlp_bias", False),
-        "norm": Norm.RMSNORM,
-    }
-
-
-def _llama(config: Config) -> dict[str, Any]:
-    # Llama 1 and the first Llama 2 configurations leave the key out: every head has its own keys and values.
-    return _gated({"num_key_value_heads": _size(config, "num_attention_heads")} | dict(config))
-
-
-def _mixtral(config: Config) -> dict[str, Any]:
-    experts = {
-        "experts": _size(config, "num_local_experts"),
-        "experts_per_token": _size(config, "num_experts_per_tok"),
-    }
-    return _gated(config) | experts
-
-
-def _qwen2(config: Config) -> dict[str, Any]:
-    return _gated(config) | {"attention_bias": True, "output_bias": False, "mlp_bias": False}
-
-
-def _qwen3(config: Config) -> dict[str, Any]:
-    return _gated(config) | {"qk_norm": True}
-
-
-def _qwen3_moe(config: Config) -> dict[str, Any]:
-    for key, allowed in (("decoder_sparse_step", 1), ("mlp_only_layers", [])):
-        if config.get(key, allowed) != allowed:
-            raise ValueError(f"{key} is {config[key]!r}, allowed is {allowed!r}: every layer must have experts")
-    experts = {
-        "ffn_size": _size(config, "moe_intermediate_size"),
-        "experts": _size(config, "num_experts"),
-        "experts_per_token": _size(config, "num_experts_per_tok"),
-    }
-    return _qwen3(config) | experts
-
-
-def _gemma(config: Config) -> dict[str, Any]:
-    return _gated(config) | {"tied_embeddings": config.get("tie_word_embeddings", True)}
-
-
-def _gemma2(config: Config) -> dict[str, Any]:
-    return _gemma(config) | {"norms_per_layer": 4}  # before and after both attention and MLP
-
-
-def _gemma3(config: Config) -> dict[str, Any]:
-    return _gemma2(config) | {"qk_norm": True}
-
-
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "gemma": {"head_dim": 256},
-    "gemma2": {"head_dim": 256},
-    "gemma3_text": {
-        "vocab_size": 262_208,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 131_072,
-    },
-    "qwen3": {"head_dim": 128},
+# The language model of multimodal families whose ``text_config`` does not name its own.
+_TEXT_OF = {
+    "gemma3": "gemma3_text",
+    "llama4": "llama4_text",
+    "llava": "llama",
+    "mistral3": "mistral",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_vl": "qwen2",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl": "qwen3",
+    "qwen3_vl_moe": "qwen3_moe",
 }
-_FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {
-    "opt": _opt,
-    "gpt_neox": _gpt_neox,
-    "llama": _llama,
-    "mistral": _gated,
-    "mixtral": _mixtral,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "qwen3_moe": _qwen3_moe,
-    "gemma": _gemma,
-    "gemma2": _gemma2,
-    "gemma3_text": _gemma3,
+_FAMILIES: dict[str, hf_families.Family] = {
+    "baichuan": hf_families.baichuan,
+    "bamba": hf_hybrids.bamba,
+    "bloom": hf_older.bloom,
+    "chatglm": hf_families.chatglm,
+    "codegen": hf_older.gptj,
+    "cohere": hf_families.cohere,
+    "cohere2": hf_families.cohere2,
+    "dbrx": hf_experts.dbrx,
+    "deepseek": hf_experts.deepseek,
+    "deepseek_v2": hf_experts.deepseek_v2,
+    "deepseek_v3": hf_experts.deepseek_v3,
+    "deepseek_v32": hf_experts.deepseek_v32,
+    "ernie4_5": hf_families.ernie,
+    "ernie4_5_moe": hf_experts.ernie_moe,
+    "exaone4": hf_families.exaone4,
+    "falcon": hf_older.falcon,
+    "falcon_h1": hf_hybrids.falcon_h1,
+    "falcon_mamba": hf_hybrids.falcon_mamba,
+    "gemma": hf_families.gemma,
+    "gemma2": hf_families.gemma2,
+    "gemma3_text": hf_families.gemma3,
+    "glm": hf_families.glm,
+    "glm4": hf_families.glm4,
+    "glm4_moe": hf_experts.glm4_moe,
+    "glm4_moe_lite": hf_experts.glm4_moe_lite,
+    "glm_moe_dsa": hf_experts.deepseek_v32,
+    "gpt2": hf_older.gpt2,
+    "gpt_bigcode": hf_older.gpt_bigcode,
+    "gpt_neo": hf_older.gpt_neo,
+    "gpt_neox": hf_older.gpt_neox,
+    "gpt_oss": hf_experts.gpt_oss,
+    "gptj": hf_older.gptj,
+    "granite": hf_families.granite,
+    "granitemoe": hf_experts.granitemoe,
+    "granitemoehybrid": hf_hybrids.granitemoehybrid,
+    "granitemoeshared": hf_experts.granitemoe,
+    "hunyuan_v1_dense": hf_families.hunyuan,
+    "hunyuan_v1_moe": hf_experts.hunyuan_moe,
+    "internlm2": hf_families.internlm2,
+    "internlm3": hf_families.internlm3,
+    "jamba": hf_hybrids.jamba,
+    "kimi_k2": hf_experts.deepseek_v3,
+    "kimi_linear": hf_experts.kimi_linear,
+    "lfm2": hf_hybrids.lfm2,
+    "llama": hf_families.llama,
+    "llama4_text": hf_experts.llama4,
+    "mamba": hf_hybrids.plain_mamba,
+    "mamba2": hf_hybrids.plain_mamba2,
+    "minimax": hf_experts.minimax,
+    "minimax_m1": hf_experts.minimax,
+    "minimax_m2": hf_experts.minimax_m2,
+    "minimax_text_01": hf_experts.minimax,
+    "ministral": hf_families.ministral,
+    "ministral3": hf_families.ministral3,
+    "mistral": hf_families.mistral,
+    "mixtral": hf_families.mixtral,
+    "mpt": hf_older.mpt,
+    "nemotron": hf_families.nemotron,
+    "nemotron_h": hf_hybrids.nemotron_h,
+    "olmo": hf_families.olmo,
+    "olmo2": hf_families.olmo2,
+    "olmo3": hf_families.olmo3,
+    "olmoe": hf_families.olmoe,
+    "opt": hf_older.opt,
+    "phi": hf_older.phi,
+    "phi3": hf_families.phi3,
+    "phimoe": hf_experts.phimoe,
+    "qwen2": hf_families.qwen2,
+    "qwen2_5_vl": hf_families.qwen2,
+    "qwen2_5_vl_text": hf_families.qwen2,
+    "qwen2_moe": hf_families.qwen2_moe,
+    "qwen2_vl": hf_families.qwen2,
+    "qwen2_vl_text": hf_families.qwen2,
+    "qwen3": hf_families.qwen3,
+    "qwen3_5_moe_text": hf_families.qwen3_next,
+    "qwen3_5_text": hf_families.qwen3_next,
+    "qwen3_moe": hf_families.qwen3_moe,
+    "qwen3_next": hf_families.qwen3_next,
+    "qwen3_vl_moe_text": hf_families.qwen3_moe,
+    "qwen3_vl_text": hf_families.qwen3,
+    "seed_oss": hf_families.seed_oss,
+    "smollm3": hf_families.smollm3,
+    "stablelm": hf_families.stablelm,
+    "starcoder2": hf_families.starcoder2,
 }

@@ -19,7 +19,6 @@ from perfmodel.catalog.hf_mixers import (
     gated_delta_net,
     gated_mlp,
     head_sizes,
-    latent_attention,
     periodic_windows,
     windows,
 )
@@ -27,19 +26,29 @@ from perfmodel.catalog.hf_mixers import (
 Family = Callable[[Keys], dict[str, Any]]
 
 
-def decoder(keys: Keys, found: tuple[Block, ...], *, tied: bool = False, **more: Any) -> dict[str, Any]:
-    """Fields of a `Decoder` that all families name alike; ``tied`` is the class's default."""
+def decoder(
+    keys: Keys,
+    found: tuple[Block, ...],
+    *,
+    tied: bool = False,
+    vocabulary: int | None = None,
+    positions: int | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Fields of a `Decoder` that all families name alike.
+
+    ``tied``, ``vocabulary`` and ``positions`` are the class's own, for configurations that say nothing.
+    """
     hidden = keys.size("hidden_size")
     fields = {
         "hidden_size": hidden,
         "blocks": found,
-        "vocab_size": keys.size("vocab_size"),
+        "vocab_size": keys.size("vocab_size", vocabulary),
         "embedding_size": hidden,
         "tied_embeddings": keys.flag("tie_word_embeddings", tied),
         "norm": Norm.RMSNORM,
+        "max_positions": keys.size("max_position_embeddings", positions),
     }
-    if "max_positions" not in more:
-        fields["max_positions"] = keys.size("max_position_embeddings")
     return fields | more
 
 
@@ -50,13 +59,15 @@ def stacked(
     return decoder(keys, blocks([(part,) for part in attentions], [(part,) for part in feeds], norms=norms), **more)
 
 
-def _uniform(keys: Keys, one: SelfAttention, feed: Part, **more: Any) -> dict[str, Any]:
+def uniform(keys: Keys, one: SelfAttention, feed: Part, **more: Any) -> dict[str, Any]:
+    """A decoder whose layers are all alike."""
     return stacked(keys, [one] * keys.layers(), [feed] * keys.layers(), **more)
 
 
-def _everywhere(keys: Keys, default: int | None = None) -> int | None:
-    """The window of families that have one in all layers or none."""
-    return keys.nullable("sliding_window", default)
+def windowed(keys: Keys, found: Sequence[int | None], **more: Any) -> list[SelfAttention]:
+    """Attention of each layer, by its window."""
+    made = {window: attention(keys, window=window, **more) for window in dict.fromkeys(found)}
+    return [made[window] for window in found]
 
 
 def sparse_layers(keys: Keys) -> list[bool]:
@@ -65,7 +76,9 @@ def sparse_layers(keys: Keys) -> list[bool]:
     return [layer not in dense and (layer + 1) % step == 0 for layer in range(keys.layers())]
 
 
-def mixed(keys: Keys, sparse: Sequence[bool], routed: Callable[[], Experts], size: str = "intermediate_size") -> list[Part]:
+def mixed(
+    keys: Keys, sparse: Sequence[bool], routed: Callable[[], Experts], size: str = "intermediate_size"
+) -> list[Part]:
     """Experts in ``sparse`` layers, a gated MLP in the others; neither is read if no layer has it."""
     inner = routed() if any(sparse) else None
     keys.ignore(size)
@@ -77,32 +90,32 @@ def llama(keys: Keys) -> dict[str, Any]:
     """Llama 1 to 3, Yi, CodeLlama, SmolLM 2, Falcon 3; heads share no keys and values where the key is left out."""
     bias = keys.flag("attention_bias")
     one = attention(keys, bias=bias, output_bias=bias)
-    positions = keys.size("max_position_embeddings", 2048)
-    return _uniform(keys, one, gated_mlp(keys, bias=keys.flag("mlp_bias")), max_positions=positions)
+    return uniform(keys, one, gated_mlp(keys, bias=keys.flag("mlp_bias")), positions=2048)
 
 
 def mistral(keys: Keys) -> dict[str, Any]:
     """Mistral; its first version looks back at 4,096 tokens."""
     keys.size("num_key_value_heads")
-    return _uniform(keys, attention(keys, window=_everywhere(keys, 4096)), gated_mlp(keys))
+    return uniform(keys, attention(keys, window=keys.nullable("sliding_window", 4096)), gated_mlp(keys))
 
 
 def ministral(keys: Keys) -> dict[str, Any]:
     """Ministral: windows where ``layer_types`` says so, in all layers if it says nothing."""
     keys.size("num_key_value_heads")
-    return stacked(keys, _windowed(keys, windows(keys, lambda _: True)), [gated_mlp(keys)] * keys.layers())
+    return stacked(keys, windowed(keys, windows(keys, lambda _: True)), [gated_mlp(keys)] * keys.layers())
 
 
-def _windowed(keys: Keys, found: Sequence[int | None], **more: Any) -> list[SelfAttention]:
-    made = {window: attention(keys, window=window, **more) for window in set(found)}
-    return [made[window] for window in found]
+def ministral3(keys: Keys) -> dict[str, Any]:
+    """Ministral 3."""
+    keys.size("num_key_value_heads")
+    return uniform(keys, attention(keys, window=keys.nullable("sliding_window")), gated_mlp(keys))
 
 
 def mixtral(keys: Keys) -> dict[str, Any]:
     """Mixtral: experts in every layer."""
     keys.size("num_key_value_heads")
     routed = experts(keys, keys.size("intermediate_size"))
-    return _uniform(keys, attention(keys, window=_everywhere(keys)), routed)
+    return uniform(keys, attention(keys, window=keys.nullable("sliding_window")), routed)
 
 
 def _late_windows(keys: Keys) -> list[int | None]:
@@ -118,7 +131,7 @@ def _late_windows(keys: Keys) -> list[int | None]:
 def qwen2(keys: Keys) -> dict[str, Any]:
     """Qwen 1.5 to 2.5: Q, K and V have biases."""
     keys.size("num_key_value_heads")
-    return stacked(keys, _windowed(keys, _late_windows(keys), bias=True), [gated_mlp(keys)] * keys.layers())
+    return stacked(keys, windowed(keys, _late_windows(keys), bias=True), [gated_mlp(keys)] * keys.layers())
 
 
 def qwen2_moe(keys: Keys) -> dict[str, Any]:
@@ -131,7 +144,7 @@ def qwen2_moe(keys: Keys) -> dict[str, Any]:
         keys.ignore("layer_types")
         found = [None] * keys.layers()
     feeds = mixed(keys, sparse_layers(keys), lambda: _shared_and_gated(keys))
-    return stacked(keys, _windowed(keys, found, bias=keys.flag("qkv_bias", True)), feeds)
+    return stacked(keys, windowed(keys, found, bias=keys.flag("qkv_bias", True)), feeds)
 
 
 def _shared_and_gated(keys: Keys) -> Experts:
@@ -145,7 +158,7 @@ def qwen3(keys: Keys) -> dict[str, Any]:
     bias = keys.flag("attention_bias")
     sizes = head_sizes(keys) if "head_dim" in keys else head_sizes(keys) | {"head_dim": 128}
     more = sizes | {"scales": 2 * sizes["head_dim"], "bias": bias, "output_bias": bias}
-    return stacked(keys, _windowed(keys, _late_windows(keys), **more), [gated_mlp(keys)] * keys.layers())
+    return stacked(keys, windowed(keys, _late_windows(keys), **more), [gated_mlp(keys)] * keys.layers())
 
 
 def qwen3_moe(keys: Keys) -> dict[str, Any]:
@@ -187,7 +200,7 @@ def _gemma_attentions(keys: Keys, found: list[int | None], **default: int) -> li
     heads = keys.size("num_attention_heads", default.get("heads"))
     kv_heads = keys.size("num_key_value_heads", default.get("kv_heads"))
     head_dim = keys.size("head_dim", 256)
-    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scales": default.get("norms", 0) * head_dim}
+    sizes: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scales": default.get("norms", 0) * head_dim}
     return [SelfAttention(**sizes, bias=bias, output_bias=bias, window=window) for window in found]
 
 
@@ -202,19 +215,200 @@ def gemma3(keys: Keys) -> dict[str, Any]:
     """Gemma 3: five layers with a window to one without; queries and keys are normalised."""
     keys.ignore("cache_implementation", "_sliding_window_pattern")
     attentions = _gemma_attentions(keys, periodic_windows(keys, 6, 4096), heads=8, kv_heads=4, norms=2)
-    more = {"vocab_size": keys.size("vocab_size", 262_208)}
-    positions = keys.size("max_position_embeddings", 131_072)
-    found = blocks([(part,) for part in attentions], [(gated_mlp(keys),)] * keys.layers(), norms=4)
-    return _with_vocabulary(keys, found, more["vocab_size"], positions)
+    return stacked(
+        keys,
+        attentions,
+        [gated_mlp(keys)] * keys.layers(),
+        norms=4,
+        tied=True,
+        vocabulary=262_208,
+        positions=131_072,
+    )
 
 
-def _with_vocabulary(keys: Keys, found: tuple[Block, ...], vocabulary: int, positions: int) -> dict[str, Any]:
-    return {
-        "hidden_size": keys.size("hidden_size"),
-        "blocks": found,
-        "vocab_size": vocabulary,
-        "embedding_size": keys.size("hidden_size"),
-        "tied_embeddings": keys.flag("tie_word_embeddings", True),
-        "norm": Norm.RMSNORM,
-        "max_positions": positions,
-    }
+def phi3(keys: Keys) -> dict[str, Any]:
+    """Phi 3, Phi 4."""
+    keys.same("full_attn_mod", 1)
+    bias = keys.flag("attention_bias")
+    one = attention(keys, bias=bias, output_bias=bias, window=keys.nullable("sliding_window"))
+    return uniform(keys, one, gated_mlp(keys), head_bias=keys.flag("lm_head_bias"))
+
+
+def cohere(keys: Keys) -> dict[str, Any]:
+    """Command R, Aya: attention and MLP read the same input; norms have no shift; embeddings are tied."""
+    norm = QkNorm.EACH if keys.flag("use_qk_norm") else QkNorm.NONE
+    return _command(keys, [None] * keys.layers(), norm)
+
+
+def cohere2(keys: Keys) -> dict[str, Any]:
+    """Command A, Command R7B: as before, with a window in three layers of four."""
+    keys.same("use_gated_activation", True)
+    keys.same("use_parallel_block", True)
+    keys.same("use_parallel_embedding", False)
+    keys.same("use_qk_norm", False)
+    keys.ignore(
+        "use_embedding_sharing", "order_of_interleaved_layers", "rotary_pct", "cache_implementation", "layer_switch"
+    )
+    period = keys.size("layer_switch", 4)
+    return _command(keys, periodic_windows(keys, period, 4096), QkNorm.NONE)
+
+
+def _command(keys: Keys, found: list[int | None], norm: QkNorm) -> dict[str, Any]:
+    bias = keys.flag("attention_bias")
+    attentions = windowed(keys, found, bias=bias, output_bias=bias, norm=norm)
+    layers = blocks([(part,) for part in attentions], [(gated_mlp(keys),)] * len(found), norms=1, parallel=True)
+    return decoder(keys, layers, tied=True, norm=Norm.LAYERNORM, norm_shift=False, positions=8192)
+
+
+def olmo(keys: Keys) -> dict[str, Any]:
+    """OLMo 1: its norms have no parameters, so that none is counted."""
+    bias = keys.flag("attention_bias")
+    one = attention(keys, bias=bias, output_bias=bias)
+    return uniform(keys, one, gated_mlp(keys), norms=0, final_norms=0, norm=Norm.LAYERNORM)
+
+
+def olmo2(keys: Keys) -> dict[str, Any]:
+    """OLMo 2: norms after attention and MLP; queries and keys are normalised over all heads."""
+    return _olmo(keys, [None] * keys.layers())
+
+
+def olmo3(keys: Keys) -> dict[str, Any]:
+    """OLMo 3: as OLMo 2, with a window in three layers of four."""
+    return _olmo(keys, windows(keys, lambda layer: (layer + 1) % 4 > 0, 4096))
+
+
+def _olmo(keys: Keys, found: list[int | None]) -> dict[str, Any]:
+    bias = keys.flag("attention_bias")
+    attentions = windowed(keys, found, bias=bias, output_bias=bias, norm=QkNorm.EACH)
+    return stacked(keys, attentions, [gated_mlp(keys)] * len(found))
+
+
+def olmoe(keys: Keys) -> dict[str, Any]:
+    """OLMoE."""
+    bias = keys.flag("attention_bias")
+    one = attention(keys, bias=bias, output_bias=bias, norm=QkNorm.EACH)
+    return uniform(keys, one, experts(keys, keys.size("intermediate_size")))
+
+
+def glm(keys: Keys) -> dict[str, Any]:
+    """GLM-4 9B: Q, K and V have biases."""
+    return uniform(keys, attention(keys, bias=keys.flag("attention_bias", True)), gated_mlp(keys))
+
+
+def glm4(keys: Keys) -> dict[str, Any]:
+    """GLM-4-0414: norms after attention and MLP too."""
+    return uniform(keys, attention(keys, bias=keys.flag("attention_bias", True)), gated_mlp(keys), norms=4)
+
+
+def chatglm(keys: Keys) -> dict[str, Any]:
+    """ChatGLM 2 and 3, GLM-4 in its authors' own code."""
+    keys.same("rmsnorm", True)
+    keys.same("post_layer_norm", True)
+    keys.same("add_bias_linear", False)
+    keys.ignore("original_rope", "layernorm_epsilon", "pre_seq_len", "prefix_projection")
+    heads = keys.size("num_attention_heads")
+    groups = keys.size("multi_query_group_num", heads) if keys.flag("multi_query_attention") else heads
+    bias = keys.flag("add_qkv_bias")
+    one = SelfAttention(heads=heads, kv_heads=groups, head_dim=keys.size("kv_channels"), bias=bias)
+    return uniform(keys, one, gated_mlp(keys, "ffn_hidden_size"))
+
+
+def baichuan(keys: Keys) -> dict[str, Any]:
+    """Baichuan 1 and 2: keys and values of all heads."""
+    return uniform(keys, attention(keys, grouped=False), gated_mlp(keys))
+
+
+def internlm2(keys: Keys) -> dict[str, Any]:
+    """InternLM 2 and 2.5."""
+    bias = keys.flag("bias")
+    return uniform(keys, attention(keys, bias=bias, output_bias=bias), gated_mlp(keys, bias=bias))
+
+
+def internlm3(keys: Keys) -> dict[str, Any]:
+    """InternLM 3."""
+    bias = keys.flag("bias", keys.flag("mlp_bias"))
+    qkv = keys.flag("qkv_bias", keys.flag("attention_bias"))
+    return uniform(keys, attention(keys, bias=qkv, output_bias=bias), gated_mlp(keys, bias=bias))
+
+
+def smollm3(keys: Keys) -> dict[str, Any]:
+    """SmolLM 3: every fourth layer has no positions; embeddings are tied."""
+    bias, pattern = keys.flag("attention_bias"), keys.get("no_rope_layers", [])
+    keys.ignore("sliding_window", "max_window_layers")
+    found: list[int | None] = [None] * keys.layers()
+    if keys.flag("use_sliding_window"):
+        found = windows(keys, lambda layer: not pattern[layer] if pattern else (layer + 1) % 4 == 0)
+    keys.ignore("layer_types")
+    attentions = windowed(keys, found, bias=bias, output_bias=bias)
+    return stacked(keys, attentions, [gated_mlp(keys, bias=keys.flag("mlp_bias"))] * len(found), tied=True)
+
+
+def seed_oss(keys: Keys) -> dict[str, Any]:
+    """Seed-OSS: Q, K and V have biases."""
+    output = keys.flag("attention_out_bias")
+    one = attention(keys, bias=keys.flag("attention_bias", True), output_bias=output)
+    return uniform(keys, one, gated_mlp(keys, bias=keys.flag("mlp_bias")))
+
+
+def exaone4(keys: Keys) -> dict[str, Any]:
+    """EXAONE 4: norms after attention and MLP; three layers with a window to one without, in the large one."""
+    found = periodic_windows(keys, 4) if keys.nullable("sliding_window") else [None] * keys.layers()
+    keys.ignore("layer_types", "sliding_window_pattern")
+    return stacked(keys, windowed(keys, found, norm=QkNorm.SHARED), [gated_mlp(keys)] * len(found))
+
+
+def ernie(keys: Keys) -> dict[str, Any]:
+    """ERNIE 4.5 without experts."""
+    keys.same("use_rmsnorm", True)
+    keys.same("compression_ratio", 1.0)
+    bias = keys.flag("use_bias")
+    one = attention(keys, bias=bias, output_bias=bias)
+    return uniform(keys, one, gated_mlp(keys, bias=bias), tied=True)
+
+
+def hunyuan(keys: Keys) -> dict[str, Any]:
+    """Hunyuan without experts: queries and keys are normalised."""
+    hunyuan_keys(keys)
+    bias = keys.flag("attention_bias")
+    one = attention(keys, bias=bias, output_bias=bias, norm=QkNorm.SHARED)
+    return uniform(keys, one, gated_mlp(keys))
+
+
+def hunyuan_keys(keys: Keys) -> None:
+    """Keys of Hunyuan's configurations that allow one value alone, or change nothing."""
+    for key, only in (("use_qk_norm", True), ("use_cla", False), ("mlp_bias", False), ("norm_type", "rms")):
+        keys.same(key, only)
+    keys.same("add_classification_head", False)
+    keys.same("attention_head_dim", keys.get("head_dim"))
+    keys.ignore("class_num", "cla_share_factor", "pool_type", "org_vocab_size", "group_limited_greedy")
+
+
+def granite(keys: Keys) -> dict[str, Any]:
+    """Granite 3."""
+    return llama(keys)
+
+
+def nemotron(keys: Keys) -> dict[str, Any]:
+    """Nemotron 4, Minitron: MLPs of two matrices."""
+    bias = keys.flag("attention_bias")
+    mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=keys.flag("mlp_bias"))
+    return uniform(keys, attention(keys, bias=bias, output_bias=bias), mlp, norm=Norm.LAYERNORM)
+
+
+def starcoder2(keys: Keys) -> dict[str, Any]:
+    """StarCoder 2: biases everywhere, MLPs of two matrices, tied embeddings."""
+    bias = keys.flag("use_bias", True)
+    keys.same("mlp_type", "default")
+    one = attention(keys, bias=bias, output_bias=bias, window=keys.nullable("sliding_window"))
+    mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=bias)
+    return uniform(keys, one, mlp, norm=Norm.LAYERNORM, tied=True)
+
+
+def stablelm(keys: Keys) -> dict[str, Any]:
+    """StableLM: LayerNorm; the 12B reads the same input in attention and MLP."""
+    parallel = keys.flag("use_parallel_residual")
+    norm = QkNorm.EACH if keys.flag("qk_layernorm") else QkNorm.NONE
+    one = attention(keys, bias=keys.flag("use_qkv_bias"), norm=norm)
+    layers = [(one,)] * keys.layers()
+    found = blocks(layers, [(gated_mlp(keys),)] * len(layers), norms=1 if parallel else 2, parallel=parallel)
+    return decoder(keys, found, norm=Norm.LAYERNORM)

@@ -1,4 +1,4 @@
-"""The keys of a Hugging Face configuration: read with their range, remembered, and refused by name if nobody reads them.
+"""The keys of a Hugging Face configuration: read within their range, remembered, refused by name if nobody reads them.
 
 A key that no family reads is harmless if it belongs to `_HARMLESS`, which changes neither the number nor the size of
 any matrix, cache or state; any other one that says something could change the shape, so that it is an error.
@@ -29,6 +29,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k"),
     "n_shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts", "num_shared_expert"),
+    "sliding_window": ("sliding_window", "sliding_window_size"),
     "num_nextn_predict_layers": ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_modules"),
 }  # fmt: skip
 # Keys that change no shape, by what they are about; each entry is a pattern of the whole key.
@@ -38,7 +39,7 @@ _HARMLESS = re.compile(
             # how the file was made, which class reads it, in what precision it is kept
             r"architectures|auto_map|model_type|transformers_version|.*dtype|_?name(_or_path)?|_commit_hash|model_version",
             r"_attn_implementation.*|_flash_attn_2_enabled|_from_model_config|torchscript|use_bfloat16|fp16|bf16|fp32",
-            r"quantization_config|compression_config|quantization_bit|kv_cache_scheme|tokenizer_class|unsloth_\w+",
+            r"quantization_config|compression_config|quantization_bit|kv_cache_scheme|tokenizer_\w+|unsloth_\w+",
             # classification, generation, outputs
             r"_?num_labels|id2label|label2id|problem_type|task_specific_params|prefix|finetuning_task|pruned_heads",
             r"classifier.*|summary_.*|output_.*|return_dict.*|use_cache|use_cache_.*|keys_to_ignore_at_inference",
@@ -46,12 +47,12 @@ _HARMLESS = re.compile(
             r"temperature|top_[kp]|typical_p|.*_penalty|.*no_repeat_ngram_size|forced_.*|(begin_)?suppress_tokens",
             r"bad_words_ids|remove_invalid_values|generation_config|num_logits_to_keep|is_decoder|is_encoder_decoder",
             # tokens, other towers
-            r".*_tokens?(_(id|ids|index))?|(bos|eos|pad|eod|sep|unk|mask|text_start|text_end|im_start|im_end)_id",
-            r".*(vision|visual|image|video|audio).*|text_config|vit_.*|mm_.*",
+            r".*_tokens?(_(id|ids|index))?|(bos|eos|pad|eod|sep|unk|mask|(text|im|video|audio)_\w+)_id|mask_init_id",
+            r".*(vision|visual|image|video|audio).*|text_config|vit_.*|mm_.*|anyres_.*|xdrope_.*|dense_list",
             # positions
             r"(use_|default_)?(m?rope|rotary|yarn|ntk|dynamic_ntk|partial_rotary).*|.*_rope_(theta|freq)|use_rope_\w+",
-            r"original_max_position_embeddings|original_rope|position_embedding_type|alibi.*|use_alibi|offset_alibi|xpos_.*",
-            r"rope_.*|partial_rotary_factor|no_rope_layers?.*|use_rotary_pos_emb",
+            r"(original_max_position|initial_context)_\w+|original_rope|position_embedding_type|alibi.*|use_alibi|offset_alibi|xpos_.*",
+            r"rope_.*|indexer_rope_interleave|no_rope_layers?.*|.*_xdrope|interpolate_factor",
             # training
             r".*dropout.*|.*_pdrop|.*layerdrop|(w_|weight_)?init(_.*|ializer.*)?|.*_init_(std|method|scheme)|init_device",
             r".*aux_loss.*|.*z_?loss.*|.*loss_(weight|coef\w*)|.*jitter.*|gradient_checkpointing|recompute.*|seq_aux",
@@ -67,7 +68,7 @@ _HARMLESS = re.compile(
             # kernels
             r"use_.*flash.*|flash_attn.*|attn_impl.*|.*_in_fp32|reorder_and_upcast_attn|scale_attn_.*|masked_softmax_fusion",
             r"bias_dropout_fusion|slow_but_exact|skip_bias_add.*|apply_query_key_layer_scaling|chunk_size_feed_forward",
-            r"(mamba_)?chunk_size|use_.*kernels?|use_associative_scan|use_mambapy|use_mem_eff_path|tf_legacy_loss|fuse_.*",
+            r"(mamba_)?chunk_size|use_.*kernels?|use_associative_scan|use_mambapy|use_mem_eff_path|tf_legacy_loss|fuse_.*|pad_key_length|pre_allocate_kv_cache|validate_runner_input",
             # order and range inside a layer or a recurrence
             r"apply_residual_connection_post_layernorm|rescale_prenorm_residual|time_step_.*|mamba_dt_.*|(mamba_)?hidden_act",
             r"(mamba_)?norm_before_gate|postnorm|tie_encoder_decoder|n_ctx",
@@ -151,7 +152,7 @@ class Keys:
         given = self.get(key)
         if given is None:
             return None
-        values = tuple(given) if isinstance(given, list | tuple) else ()
+        values = tuple(given) if isinstance(given, list | tuple | str) else ()
         if len(values) != self.layers():
             counted = f"{len(values)} entries" if values else repr(given)
             raise ValueError(f"{self.shown(key)} has {counted}, allowed is one for each of {self.layers()} layers")

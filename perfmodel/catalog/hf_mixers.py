@@ -49,9 +49,12 @@ def merged(found: Iterable[Block]) -> tuple[Block, ...]:
     return tuple(msgspec.structs.replace(block, count=count) for block, count in kinds.items())
 
 
-def windows(keys: Keys, default: Callable[[int], bool], size: str = "sliding_window") -> list[int | None]:
-    """Tokens that each layer looks back at: by ``layer_types``, else in the layers that ``default`` names."""
-    window = keys.nullable(size)
+def windows(keys: Keys, default: Callable[[int], bool], window: int | None = None) -> list[int | None]:
+    """Tokens that each layer looks back at: by ``layer_types``, else in the layers that ``default`` names.
+
+    ``window`` is the class's own, for configurations without ``sliding_window``.
+    """
+    window = keys.nullable("sliding_window", window)
     types = keys.of_layers("layer_types", (*_FULL, *_WINDOWED))
     layers = range(keys.layers())
     windowed = [default(layer) for layer in layers] if types is None else [kind in _WINDOWED for kind in types]
@@ -61,11 +64,9 @@ def windows(keys: Keys, default: Callable[[int], bool], size: str = "sliding_win
 def periodic_windows(keys: Keys, period: int, window: int | None = None) -> list[int | None]:
     """Windows in all layers but every ``period``-th, where the configuration names no other pattern."""
     if isinstance(pattern := keys.get("sliding_window_pattern"), str):  # "LLLG": three local layers, one global
-        found = windows(keys, lambda layer: pattern[layer % len(pattern)] == "L")
-    else:
-        period = keys.size("sliding_window_pattern", period)
-        found = windows(keys, lambda layer: (layer + 1) % period > 0)
-    return found if keys.nullable("sliding_window", window) else [None] * len(found)
+        return windows(keys, lambda layer: pattern[layer % len(pattern)] == "L", window)
+    period = keys.size("sliding_window_pattern", period)
+    return windows(keys, lambda layer: (layer + 1) % period > 0, window)
 
 
 def head_sizes(keys: Keys, *, grouped: bool = True) -> dict[str, int]:
@@ -88,7 +89,7 @@ def attention(keys: Keys, *, norm: QkNorm = QkNorm.NONE, grouped: bool = True, *
 
 def latent_attention(keys: Keys, **more: Any) -> LatentAttention:
     """Multi-head latent attention of DeepSeek's families."""
-    keys.ignore("num_key_value_heads", "head_dim")
+    keys.ignore("num_key_value_heads", "head_dim", "qk_head_dim")
     return LatentAttention(
         heads=keys.size("num_attention_heads"),
         query_rank=keys.nullable("q_lora_rank"),
@@ -141,12 +142,13 @@ def mamba(keys: Keys, *, inner: int, state: int, rank: int, kernel: int, **other
 def mamba2(keys: Keys, *, heads: int, head_dim: int, groups: int, state: int, kernel: int, **other: bool) -> Recurrent:
     """State-space duality (Mamba-2): ``state`` times ``head_dim`` values for each head.
 
-    ``conv_bias`` and ``bias`` say whether convolution and projections add one, ``norm`` whether the output has a scale.
+    ``conv_bias`` and ``bias`` say whether convolution and projections add one, ``norm`` whether the output has a scale;
+    ``output_bias`` is meant where the two projections differ.
     """
     hidden, inner = keys.size("hidden_size"), heads * head_dim
     channels = inner + 2 * groups * state
     rows = inner + channels + heads
-    biases = channels * other["conv_bias"] + (rows + hidden) * other["bias"]
+    biases = channels * other["conv_bias"] + rows * other["bias"] + hidden * other.get("output_bias", other["bias"])
     return Recurrent(
         projections=(matrix(RECURRENT_IN, rows, hidden), matrix(RECURRENT_OUT, hidden, inner, Split.COLUMNS)),
         state_values=inner * state,

@@ -57,7 +57,8 @@ def _quantisation(config: Config) -> Config | None:
     """The configuration's entry, flat, with a method; None if there is none."""
     text = config.get("text_config")
     places = (config, text if isinstance(text, Mapping) else {})
-    found = next((place[_KEY] for place in places if place.get(_KEY) is not None), None)
+    keys = (_KEY, "compression_config")  # the latter before transformers knew compressed-tensors
+    found = next((place[key] for place in places for key in keys if place.get(key) is not None), None)
     if found is None and isinstance(config.get("quantization"), Mapping):
         found = {"quantization": config["quantization"]}  # hf_quant_config.json
     if found is None:
@@ -176,36 +177,42 @@ def _mxfp4(found: Config) -> Rules:
 
 
 _ALGORITHMS = {
-    "FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8-row", "FP8_PB_WO": "fp8-block", "FP8_PB_REAL": "fp8-block",
-    "NVFP4": "nvfp4", "NVFP4_AWQ": "nvfp4", "W4A16_NVFP4": "nvfp4", "MXFP4": "mxfp4", "MXFP8": "mxfp8",
+    "FP8": "fp8", "FP8_PER_CHANNEL_PER_TOKEN": "fp8-row", "FP8_PB_WO": "fp8-block", "NVFP4": "nvfp4",
+    "NVFP4_AWQ": "nvfp4", "W4A16_NVFP4": "nvfp4", "MXFP4": "mxfp4", "W4A8_MXFP4_FP8": "mxfp4", "MXFP8": "mxfp8",
     "W8A16": "int8", "W8A8_SQ_PER_CHANNEL": "int8-w8a8", "W4A16_AWQ": "int4", "W4A16": "int4",
 }  # fmt: skip
 
 
 def _modelopt(found: Config) -> Rules:
     """NVIDIA's Model Optimizer: an algorithm for all modules, or one for each (``MIXED_PRECISION``)."""
-    if "quant_algo" not in found and "config_groups" in found:
-        return _compressed_tensors(found)
     algorithm = str(found.get("quant_algo", "none")).upper()
-    kept = [(_listed(found, key), None) for key in ("exclude_modules", "ignore")]
-    if algorithm == "MIXED_PRECISION":
-        layers = _objects(found, "quantized_layers")
-        key = f"{_KEY}.quantized_layers"
-        by_format: dict[str, list[str]] = {}
-        for name, own in layers.items():
-            by_format.setdefault(_algorithm(str(own.get("quant_algo", "none")).upper(), own), []).append(name)
-        return Rules((*kept, *((names(own, key), stored) for stored, own in by_format.items())))
+    layers = _objects(found, "quantized_layers")
+    if found.get("config_groups") and (algorithm == "NONE" or (algorithm == "MIXED_PRECISION" and not layers)):
+        return _compressed_tensors(found)
     if algorithm == "NONE":
         return Rules()  # the cache alone
-    return Rules(tuple(kept), _algorithm(algorithm, found))
+    kept = [(_listed(found, key), None) for key in ("exclude_modules", "ignore", "modules_to_not_convert")]
+    if algorithm != "MIXED_PRECISION":
+        return Rules(tuple(kept), _algorithm(algorithm, found))
+    if not layers:
+        raise ValueError(f"missing key {_KEY}.quantized_layers")
+    by_format: dict[str, list[str]] = {}
+    for name, own in layers.items():
+        by_format.setdefault(_algorithm(str(own.get("quant_algo")).upper(), own), []).append(name)
+    key = f"{_KEY}.quantized_layers"
+    return Rules((*kept, *((names(modules, key), stored) for stored, modules in by_format.items())))
 
 
 def _algorithm(algorithm: str, found: Config) -> str:
+    """Format of an algorithm; of those with groups, by their size."""
     if algorithm not in _ALGORITHMS:
         raise ValueError(unknown_name(f"{_KEY}.quant_algo", algorithm, _ALGORITHMS))
-    if _ALGORITHMS[algorithm] == "int4":
+    stored = _ALGORITHMS[algorithm]
+    if stored == "int4":
         return Codes(_KEY, 4, _whole(found, "group_size", _KEY, 128)).format
-    return _ALGORITHMS[algorithm]
+    if stored == "nvfp4" and (size := _whole(found, "group_size", _KEY, 16)) != 16:
+        raise ValueError(f"{_KEY}.group_size is {size}, allowed with {algorithm} is 16")
+    return stored
 
 
 def _bitsandbytes(found: Config) -> Rules:
@@ -227,6 +234,7 @@ _METHODS: dict[str, Callable[[Config], Rules]] = {
     "mxfp4": _mxfp4,
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
+    "modelopt_mixed": _modelopt,
     "bitsandbytes": _bitsandbytes,
 }
 

@@ -61,7 +61,7 @@ class Layers(Record, frozen=True, kw_only=True):
             scales=2 * self.head_dim * self.qk_norm,
         )
         mlp: dict[str, Any] = {"size": self.ffn_size, "gated": self.gated_mlp, "bias": self.mlp_bias}
-        routed = {"count": self.experts, "per_token": self.experts_per_token}
+        routed: dict[str, Any] = {"count": self.experts, "per_token": self.experts_per_token}
         inner = Mlp(**mlp) if self.experts == 1 else Experts(**mlp, **routed)
         block = Block(
             count=self.layers, parts=(attention, inner), norms=self.norms_per_layer, parallel=self.parallel
@@ -74,7 +74,7 @@ class Layers(Record, frozen=True, kw_only=True):
 class Published(Record, frozen=True, kw_only=True):
     """What the authors or the checkpoint say, to check our own totals against.
 
-    ``active_parameters`` are those that one token uses, ``kv_bytes_per_token`` the 16-bit cache it leaves in all layers.
+    ``active_parameters`` are those that one token uses, ``kv_bytes_per_token`` is the 16-bit cache it leaves behind.
     """
 
     parameters: Positive

@@ -178,7 +178,7 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
     path = Path(path)
     config, beside = _parse(path), path.with_name("hf_quant_config.json")
     if path.name == "config.json" and "quantization_config" not in config and beside.is_file():
-        config |= {"quantization": _parse(beside).get("quantization")}  # ModelOpt's older exports
+        config |= {"quantization_config": _parse(beside)}  # ModelOpt's older exports
     described = _described(config, path, source=str(path))
     key = path.resolve().parent.name if path.name == "config.json" else path.stem
     fields = {"key": key, "name": config.get("_name_or_path") or key, "family": config["model_type"]}

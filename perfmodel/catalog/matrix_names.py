@@ -27,7 +27,8 @@ from perfmodel.catalog.decoder import (
     Decoder,
 )
 
-RECURRENT_IN, RECURRENT_SMALL, RECURRENT_OUT = "recurrent-in", "recurrent-gates", "recurrent-out"
+# As `hf_mixers` calls a recurrence's matrices.
+RECURRENT_IN, RECURRENT_GATES, RECURRENT_OUT = "recurrent-in", "recurrent-gates", "recurrent-out"
 
 # Modules of one layer that hold a matrix together, as the common families spell them; `matrix_of` knows more.
 MODULES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -116,14 +117,16 @@ MODULES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),
         ("mamba.in_proj",),
         ("mixer.in_proj",),
+        ("conv.in_proj",),
     ),
-    RECURRENT_OUT: (("linear_attn.out_proj",), ("mamba.out_proj",), ("mixer.out_proj",)),
+    RECURRENT_OUT: (("linear_attn.out_proj",), ("mamba.out_proj",), ("mixer.out_proj",), ("conv.out_proj",)),
     LM_HEAD: (("lm_head",), ("embed_out",), ("output",)),
 }
 # What comes before a layer's modules; an empty one is for the modules outside layers.
 PREFIXES = (
     "model.layers.", "model.language_model.layers.", "language_model.model.layers.", "language_model.layers.",
     "transformer.h.", "model.decoder.layers.", "gpt_neox.layers.", "transformer.blocks.", "backbone.layers.",
+    "llm.model.layers.",
 )  # fmt: skip
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|blocks|block|h)\.(\d+)(?:\.|$)")
@@ -142,7 +145,9 @@ _DIRECT = {
     "kv_b_proj": LATENT_UP,
     **dict.fromkeys(("gate", "router"), ROUTER),
     **dict.fromkeys(("in_proj", "in_proj_qkvz", "in_proj_qkv", "in_proj_z"), RECURRENT_IN),
-    **dict.fromkeys(("in_proj_ba", "in_proj_a", "in_proj_b", "x_proj", "dt_proj"), RECURRENT_SMALL),
+    **dict.fromkeys(("in_proj_ba", "in_proj_a", "in_proj_b"), RECURRENT_GATES),
+    "x_proj": "recurrent-parameters",
+    "dt_proj": "recurrent-step",
 }
 _INPUTS = {
     "gate_proj",
@@ -158,7 +163,7 @@ _INPUTS = {
     "input_linear",
 }
 _OUTPUTS = {"down_proj", "w2", "fc2", "fc_out", "c_proj", "dense_4h_to_h", "output_linear"}
-_RECURRENCES = {"linear_attn", "mamba", "mixer", "ssm"}
+_RECURRENCES = {"linear_attn", "mamba", "mixer", "ssm", "conv"}
 _HEADS = {"lm_head", "embed_out", "output", "output_layer"}
 
 

@@ -68,11 +68,9 @@ class Codes:
             raise self._refused(self.bits_key, self.bits, f"{kind} weights of {_listed(allowed)} bits")
         found = by_grain.get(self.grain)
         if found is None:
-            grains = [f"groups of {grain}" if isinstance(grain, int) else f"one a {grain}" for grain in by_grain]
+            grains = [f"groups of {grain}" if isinstance(grain, int) else f"one scale a {grain}" for grain in by_grain]
             value = -1 if self.grain_key == "group_size" and self.grain == ROW else self.grain
-            raise self._refused(
-                self.grain_key, value, f"for scales of {self.bits}-bit {kind} weights {_listed(grains)}"
-            )
+            raise self._refused(self.grain_key, value, f"{_listed(grains)} for {self.bits}-bit {kind} weights")
         if self.zero_points:
             found = self._known(_ZERO_POINTS, found, "zero points", "integer weights of 4 and 8 bits")
         if not self.floating and self.activation_bits < 16:

@@ -13,6 +13,7 @@ import msgspec
 
 from perfmodel.catalog.records import Positive, PositiveInt, Record, Text, check_order
 
+
 class Architecture(StrEnum):
     """GPU generations in the catalogue, NVIDIA's oldest first, then AMD's."""
 
@@ -293,6 +294,6 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
     rows: PositiveInt
     mean_absolute_error: float
     evidence_range: dict[str, tuple[float, float]]
-    spread: dict[str, float] = {}
-    at_home: dict[str, float] = {}
-    own: list[tuple[Text, Text]] = []
+    spread: dict[str, float] = {}  # noqa: RUF012 - msgspec copies defaults
+    at_home: dict[str, float] = {}  # noqa: RUF012
+    own: list[tuple[Text, Text]] = []  # noqa: RUF012

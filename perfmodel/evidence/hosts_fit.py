@@ -1,8 +1,8 @@
 """How long does an engine's host keep the GPU waiting? Three numbers an engine, each from a stated part of its runs.
 
-A host that was rewritten is fitted three times: to runs of before (batches that start together), to runs of after (under
-a constant load, which know nothing of a lone prompt, so that number is the older one's), and to both, each source
-weighing alike.
+A host that was rewritten is fitted three times: to runs of before (batches that start together), to runs of after
+(under a constant load, which know nothing of a lone prompt, so that number is the older one's), and to both, each
+source weighing alike.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import least_squares_parameters
 from perfmodel.evidence.runs import (
+    HARNESS_FITS,
     OUTSIDE_FITS,
     SERVED_FITS,
     STATIC_FITS,
@@ -26,9 +27,10 @@ from perfmodel.evidence.runs import (
     outside_runs,
     predicted_rate,
     served_runs,
+    vllm_runs,
 )
 from perfmodel.serving.rows import RUN_COLUMNS
-from perfmodel.serving.systems import ENGINES, HostParameters
+from perfmodel.serving.systems import ENGINES, NO_HOST, HostParameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +58,12 @@ def fit() -> dict[str, FittedKernel]:
 
 def _static_rows() -> dict[str, pd.DataFrame]:
     """Rows that start together, whose cache fits."""
-    tables = {**dict.fromkeys(STATIC_FITS, engine_runs()), **dict.fromkeys(OUTSIDE_FITS, outside_runs())}
-    rules = STATIC_FITS | OUTSIDE_FITS
+    rules = STATIC_FITS | OUTSIDE_FITS | HARNESS_FITS
+    tables = {
+        **dict.fromkeys(STATIC_FITS, engine_runs()),
+        **dict.fromkeys(OUTSIDE_FITS, outside_runs()),
+        **dict.fromkeys(HARNESS_FITS, vllm_runs()),
+    }
     return {name: _that_fit(table.query(rules[name]).reset_index(drop=True)) for name, table in tables.items()}
 
 
@@ -68,7 +74,7 @@ def _served_rows() -> dict[str, pd.DataFrame]:
 
 def _that_fit(runs: pd.DataFrame) -> pd.DataFrame:
     fits = np.zeros(len(runs), dtype=bool)
-    for place, run in evaluated(runs):
+    for place, run in evaluated(runs, host=NO_HOST):
         fits[place] = np.broadcast_to(run.memory.fits, run.total_s.shape)
     return runs[fits].reset_index(drop=True)
 

@@ -4,8 +4,8 @@ Only runs that no fit has seen are asked, and none of OPT-175B, which stays a te
 groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on the A100, requests of some length;
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
 two cards; ``system`` on engines with a host of their own, instead of ``inside``. Groups weigh alike however many runs
-they hold. Of cards and engines few groups tell, and a question is about one more: there the share to hold is conformal
-prediction's. Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
+they hold. Of cards few groups tell, and a question is about one more: there the share to hold is conformal prediction's.
+Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
 decides.
 """
 
@@ -32,7 +32,7 @@ APART = (HARNESS_SOURCE,)
 LEAST_PARAMETERS = 6e9  # of smaller models the host decides, which is not modelled
 NOTHING = dict.fromkeys(SPREADS, 0.0)
 ORDER = ("inside", "prefill", "gpu", "system")  # each is what its own groups need beyond the ones before
-AWAY = ("gpu", "system")
+AWAY = ("gpu",)
 
 
 def run_spread(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> dict[str, float]:

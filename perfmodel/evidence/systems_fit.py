@@ -1,6 +1,7 @@
 """Fit what all systems share, each number to a stated part of the evidence.
 
-Three steps for the paper's systems, none of which sees a throughput of OPT-30B, OPT-175B, a Llama, or any card but the A100:
+Three steps for the paper's systems, none of which sees a throughput of OPT-30B, OPT-175B, a Llama, or any card but the
+A100:
 
 1. all-reduce: `collectives_fit`;
 2. waiting at an all-reduce amid other kernels: the published breakdown of LLaMA-70B on two A100 (Quant-LLM), its
@@ -10,8 +11,8 @@ Three steps for the paper's systems, none of which sees a throughput of OPT-30B,
    that SpInfer's profile of an RTX 4090 gives to what is neither product, attention nor communication. Throughput alone
    cannot tell small kernels from attention: each takes a constant time a layer.
 
-Attention, experts and hosts of today's engines have fits of their own (`attention_fit`, `experts_fit`, `hosts_fit`), and
-so has the power of the boards (`power_fit`).
+Attention, experts and hosts of today's engines have fits of their own (`attention_fit`, `experts_fit`, `hosts_fit`),
+and so has the power of the boards (`power_fit`).
 """
 
 from __future__ import annotations
@@ -63,16 +64,28 @@ READ_TO = 0.02  # relative reading error up to which a profile's seconds weigh a
 
 def fit() -> dict[str, FittedKernel]:
     """All of it; the result is what ``data/calibration/systems.json`` holds."""
-    serving, hosts = _fit_serving(), hosts_fit.fit()
-    spread = run_spread(SystemParameters(**serving.parameters))
+    return fit_parts() | fit_hosts() | fit_systems()
+
+
+def fit_parts() -> dict[str, FittedKernel]:
+    """What runs are made of beside products: all-reduces, attention, experts; and the power of boards."""
     return {
         ALL_REDUCE: collectives_fit.fit(),
         ATTENTION: attention_fit.fit(),
         EXPERTS: experts_fit.fit(),
         POWER: power_fit.fit(),
-        SERVING: msgspec.structs.replace(serving, spread=spread),
-        **hosts,
     }
+
+
+def fit_hosts() -> dict[str, FittedKernel]:
+    """Hosts of engines, which stand on the stored fits of the parts."""
+    return hosts_fit.fit()
+
+
+def fit_systems() -> dict[str, FittedKernel]:
+    """What the paper's systems share, and how far whole runs are off, which stand on all other stored fits."""
+    serving = _fit_serving()
+    return {SERVING: msgspec.structs.replace(serving, spread=run_spread(SystemParameters(**serving.parameters)))}
 
 
 def all_reduce_wait_cycles() -> float:

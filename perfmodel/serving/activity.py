@@ -34,9 +34,13 @@ def busy(group: Group, load: tuple[Array, Array, Array, Array], total_s: Array) 
     batch, prompt, new, stages = load
     micro, steps = np.ceil(batch / stages), (new - 1) / group.what_if.tokens_per_pass
     n = micro * (1 + group.what_if.draft_tokens)
-    read = _weight_bytes(group, micro * prompt) + steps * (_weight_bytes(group, n) + _cache_bytes(group, micro, prompt, new))
+    read = _weight_bytes(group, micro * prompt) + steps * (
+        _weight_bytes(group, n) + _cache_bytes(group, micro, prompt, new)
+    )
     flops = _product_flops(group, micro * prompt) + steps * _product_flops(group, n)
-    flops = flops + micro * sum(count * attention_flops(part, prompt, group.p) / 2 for count, part in _attentions(group))
+    flops = flops + micro * sum(
+        count * attention_flops(part, prompt, group.p) / 2 for count, part in _attentions(group)
+    )
     rate = sustained_flops_share(group.gpu) * group.gpu.peak.fp16_tensor
     return read / sustained_bytes_per_s(group.gpu) / total_s, flops / rate / total_s
 

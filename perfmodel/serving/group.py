@@ -76,7 +76,7 @@ class Group:
                 yield self.system, self.system.own_sparsity(sparsity), share
 
     def as_stored(self, matrix: Matrix) -> System | None:
-        """How a matrix is stored that pruning leaves alone, or that the checkpoint stores quantised; None if neither."""
+        """How a matrix is stored that pruning leaves alone or that the checkpoint stores quantised; None if neither."""
         formats = self.model.stored.formats if self.model.stored and self.system.keeps_dense else {}
         if matrix.name in formats:
             return self.system.reading(formats[matrix.name])

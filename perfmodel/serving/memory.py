@@ -76,8 +76,8 @@ def weight_bytes(group: Group, stages: ArrayLike = 1) -> Array:
         layers = layers + np.ceil(matrix.layers / stages) * matrix.experts * group.bytes_of(matrix)
     head, *projections = head_matrices(shape, p)
     shared = (p * stages == 1) & shape.tied_embeddings
-    tables = shape.vocab_size * shape.embedding_size + shape.learned_positions * shape.hidden_size
-    tables = tables + sum(matrix.weights for matrix in projections)
+    tokens = shape.vocab_size * shape.embedding_size + shape.learned_positions * shape.hidden_size
+    tables = tokens + sum(matrix.weights for matrix in projections)
     own_head = np.where(shared, 0.0, group.bytes_of(head))
     vectors = (shape.vectors + shape.head_bias * shape.vocab_size) / stages
     return np.asarray(layers + own_head + FP16_BYTES * (tables + vectors))

@@ -1,9 +1,9 @@
 """Our step times as the tables that LLMServingSim schedules by, so that it can simulate sparse and quantised weights.
 
 Its profiles hold one table a kind of kernel: ``dense`` (by tokens of a step), ``per_sequence`` (by sequences),
-``attention`` (by prompt tokens, their cache, decoding sequences, and their cache) and ``moe`` (by tokens and experts that
-got one), in microseconds of one layer. Names are those of its Llama and Qwen3-MoE catalogues. The host's time of a step
-stands under ``sampler``.
+``attention`` (by prompt tokens, their cache, decoding sequences, and their cache) and ``moe`` (by tokens and experts
+that got one), in microseconds of one layer. Names are those of its Llama and Qwen3-MoE catalogues. The host's time of a
+step stands under ``sampler``.
 
 References
 ----------
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-TOKENS = 2.0 ** np.arange(12)
-SEQUENCES = 2.0 ** np.arange(9)
+TOKENS: Array = np.exp2(np.arange(12.0))
+SEQUENCES: Array = np.exp2(np.arange(9.0))
 CHUNKS = np.array([0.0, *2.0 ** np.arange(4, 12)])
 CONTEXTS = np.array([0.0, *2.0 ** np.arange(4, 15)])
 PRODUCTS = {QKV: "qkv_proj", ATTENTION_OUTPUT: "o_proj", MLP_IN: "gate_up_proj", MLP_OUT: "down_proj"}
@@ -68,7 +68,11 @@ def step_profile(model: Any, gpu: Any, system: Any, **asked: Any) -> dict[str, p
     """
     group, _ = make_group(model, gpu, system, **asked)
     block = _only_block(group)
-    tables = {"dense": _dense(group, block), "per_sequence": _per_sequence(group), "attention": _attention(group, block)}
+    tables = {
+        "dense": _dense(group, block),
+        "per_sequence": _per_sequence(group),
+        "attention": _attention(group, block),
+    }
     return tables | ({"moe": _moe(group, block)} if block.experts else {})
 
 
@@ -100,7 +104,7 @@ def _dense(group: Group, block: Block) -> pd.DataFrame:
     shape, part = group.model.shape, block.parts[0]
     assert isinstance(part, SelfAttention)  # `_only_block` has looked
     hidden, kept = shape.hidden_size, (part.heads + local_kv_heads(part, 1)) * part.head_dim
-    times = {
+    times: dict[str, Any] = {
         "embedding": _moved_us(group, 2.0 * hidden),
         "layernorm": _moved_us(group, float(NORM_PASSES * hidden)),
         "rotary_emb": _moved_us(group, float(2 * kept) / float(group.p)),

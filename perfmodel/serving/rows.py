@@ -50,7 +50,9 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     given = [name for name in (*RUN_COLUMNS, "pipeline_parallel", "expert_parallel") if name in rows]
     apart = [name for name in ("launch", "cache_bits") if name in rows]
-    for (model, gpu, system, *own), index in rows.groupby(["model", "gpu", "system", *apart], sort=False).indices.items():
+    for (model, gpu, system, *own), index in rows.groupby(
+        ["model", "gpu", "system", *apart], sort=False
+    ).indices.items():
         group = rows.iloc[index]
         columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
         how = {name: value for name, value in zip(apart, own, strict=True) if value}

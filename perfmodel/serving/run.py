@@ -292,9 +292,7 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
     )
 
 
-def _sparsity(
-    model: LanguageModel, gpu: Gpu, system: System, sparsity: ArrayLike | Sparsities
-) -> Array | Sparsities:
+def _sparsity(model: LanguageModel, gpu: Gpu, system: System, sparsity: ArrayLike | Sparsities) -> Array | Sparsities:
     """Checked, and for a kernel of a pattern that pattern's."""
     if (refusal := system.refusal(gpu)) is not None:
         raise ValueError(f"system {system.name!r}: {refusal}")
@@ -419,7 +417,9 @@ def _check_positions(model: LanguageModel, prompt: Array, new: Array) -> None:
 def _extrapolated(group: Group, values: Mapping[str, Any]) -> NDArray[np.bool_]:
     """True outside the ranges and GPUs of the fit (sparsity 0, dense, is inside), or if nobody measured the kernel."""
     system = group.system
-    fitted = load_calibration(CALIBRATION_FILE)[system.host or CALIBRATION_NAME]
+    fitted = load_calibration(CALIBRATION_FILE).get(system.host or CALIBRATION_NAME)
+    if fitted is None:  # of an engine that is being fitted for the first time
+        return np.ones((), dtype=np.bool_)
     outside = np.asarray(group.gpu.key not in fitted.gpus or system.kernel in unmeasured_kernels())
     for name, (low, high) in fitted.evidence_range.items():
         value = np.asarray(values[name], dtype=np.float64)

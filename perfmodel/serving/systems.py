@@ -9,7 +9,7 @@ The paper's three (`SYSTEMS`) start kernels in a stream, and read the cache head
 (`ENGINES`) replay graphs, have FlashAttention and all-reduce kernels of their own, page the cache and read prompts in
 chunks; all this is shared physics. What tells them apart is their host, which plans each step and samples its tokens
 before the next begins: three fitted numbers each (`HostParameters`). Hosts were rewritten: ``vllm-v0`` and ``vllm-v1``
-are vLLM before and after, ``vllm`` is fitted to both, for whoever does not know. ``ENGINE+NAME`` is an engine with the
+are vLLM before and after, ``vllm`` is fitted to both, for whoever does not know; ``vllm-eager`` replays no graphs. ``ENGINE+NAME`` is an engine with the
 products of another kernel or weight format.
 """
 
@@ -296,6 +296,7 @@ ENGINES: dict[str, System] = {
     for entry in (
         *_versions(VLLM, "vLLM", "up to 0.5 (2023-24)", "from 0.8 (2025-26)"),
         *_versions("tensorrt-llm", "TensorRT-LLM", "0.x (2023-24)", "from 1.0 (2025-26)", page=64),
+        _dense_system("vllm-eager", "vLLM, eager", _today(VLLM, host="vllm-eager", launch=Launch.STREAM)),
         _dense_system("sglang", "SGLang", _today("sglang")),
         _dense_system("lmdeploy", "LMDeploy", _today("tensorrt-llm", host="tensorrt-llm-v0", page=64)),
         _dense_system("deepspeed-mii", "DeepSpeed-MII", _today("deepspeed-mii", page=64)),

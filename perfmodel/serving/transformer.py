@@ -27,11 +27,13 @@ from perfmodel.catalog.decoder import (
     Experts,
     LatentAttention,
     Mlp,
-    Part as LayerPart,
     Product,
     Recurrent,
     SelfAttention,
     Split,
+)
+from perfmodel.catalog.decoder import (
+    Part as LayerPart,
 )
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
@@ -80,7 +82,7 @@ class Matrix:
     m: Array
     k: Array
     prunable: bool
-    experts: ArrayLike = 1
+    experts: Array | float = 1
     experts_in_all: int = 1
     experts_per_token: int = 1
     layers: int = 1

@@ -100,7 +100,7 @@ class WhatIf:
         """Bytes of a cached value of ``bits``, bitmap and padding included where values are pruned."""
         if self.cache_sparsity == 0:
             return bits / BITS_PER_BYTE
-        stored = expected_stored(CACHE_TILE, np.asarray(self.cache_sparsity), CACHE_UNIT)
+        stored = expected_stored(np.asarray(float(CACHE_TILE)), np.asarray(self.cache_sparsity), CACHE_UNIT)
         return float(CACHE_TILE / BITS_PER_BYTE + 4 + stored * bits / BITS_PER_BYTE) / CACHE_TILE
 
     def columns_read(self, tokens: ArrayLike) -> Array:

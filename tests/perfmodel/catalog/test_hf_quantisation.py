@@ -293,6 +293,12 @@ def test_within_a_text_config() -> None:
     assert found.formats == dict.fromkeys((*ATTENTION, *EXPERTS), "fp8-block")
 
 
+def test_the_older_key(llama: Decoder) -> None:
+    found = stored_from_config({"compression_config": LLAMAS["W8A8"][0]}, llama)
+    assert found is not None
+    assert found.formats == dict.fromkeys(DENSE, "int8-w8a8")
+
+
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 128}
 REFUSED: tuple[tuple[Any, str], ...] = (
     ([], r"quantization_config is \[\], allowed is an object of keys"),
@@ -302,7 +308,7 @@ REFUSED: tuple[tuple[Any, str], ...] = (
     ({**GPTQ, "bits": 9}, r"quantization_config\.bits is 9, allowed is integer weights of 1, 2, 3, 4, 5, 6, 7 or 8"),
     ({**GPTQ, "bits": "4"}, r"quantization_config\.bits is '4', allowed is a whole number"),
     ({"quant_method": "awq"}, r"missing key quantization_config\.bits"),
-    ({**GPTQ, "group_size": 256}, r"group_size is 256, allowed is for scales of 4-bit .* groups of 128, groups of 64"),
+    ({**GPTQ, "group_size": 256}, r"group_size is 256, allowed is groups of 128, .* groups of 32 for 4-bit"),
     ({**GPTQ, "group_size": -1}, r"quantization_config\.group_size is -1, allowed"),
     ({**GPTQ, "bits": 3, "sym": False}, r"zero points with tilus-int3, allowed is integer weights of 4 and 8 bits"),
     ({**GPTQ, "dynamic": ["x"]}, r"quantization_config\.dynamic is \['x'\], allowed is an object of objects"),
@@ -312,9 +318,11 @@ REFUSED: tuple[tuple[Any, str], ...] = (
     ({"quant_method": "fp8", "ignored_layers": "lm_head"}, r"ignored_layers is 'lm_head', allowed is a list of names"),
     ({"quant_method": "modelopt", "quant_algo": "W4A8_AWQ"}, r"unknown quantization_config\.quant_algo 'W4A8_AWQ'"),
     ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "INT3"}, r"kv_cache_quant_algo 'INT3'"),
+    ({"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}, r"missing key .*\.quantized_layers"),
+    ({"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 32}, r"group_size is 32, allowed .* is 16"),
     ({"quant_method": "bitsandbytes"}, r"load_in_4bit and load_in_8bit are both false"),
     (tensors(weights(4, group=128), INT8), r"bits of weights and activations is '4 and 8', allowed is 8 and 8"),
-    (tensors(weights(4, strategy="channel")), r"group_0\.weights\.strategy is 'channel', allowed .* groups of 128"),
+    (tensors(weights(4, strategy="channel")), r"group_0\.weights\.strategy is 'channel', allowed is groups of 128"),
     (tensors(weights(16, "float", "tensor")), r"weights\.num_bits is 16, allowed is floating-point weights of 4"),
     (tensors(weights(8, "float", "block", block_structure=[64, 128])), r"block_structure is \[64, 128\]"),
     (tensors(weights(4, group=64), format="marlin-24"), r"2:4 sparsity with int4-g64, allowed is FP8, INT8, and INT4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from perfmodel.catalog import hf_mixers
 from perfmodel.catalog.decoder import (
     ATTENTION_OUTPUT,
     EXPERTS_IN,
@@ -23,9 +24,9 @@ from perfmodel.catalog.decoder import (
 from perfmodel.catalog.matrix_names import (
     MODULES,
     PREFIXES,
+    RECURRENT_GATES,
     RECURRENT_IN,
     RECURRENT_OUT,
-    RECURRENT_SMALL,
     elsewhere,
     matrix_counts,
     matrix_of,
@@ -102,10 +103,13 @@ NAMES = {
     "transformer.h.9.mlp.w2.weight": (9, MLP_IN),
     # recurrent parts
     "model.layers.0.linear_attn.in_proj_qkvz.weight": (0, RECURRENT_IN),
-    "model.layers.0.linear_attn.in_proj_ba.weight": (0, RECURRENT_SMALL),
+    "model.layers.0.linear_attn.in_proj_ba.weight": (0, RECURRENT_GATES),
     "model.layers.0.linear_attn.out_proj.weight": (0, RECURRENT_OUT),
     "backbone.layers.0.mixer.in_proj.weight": (0, RECURRENT_IN),
     "backbone.layers.0.mixer.out_proj.weight": (0, RECURRENT_OUT),
+    "model.layers.0.mamba.x_proj.weight": (0, "recurrent-parameters"),
+    "model.layers.0.mamba.dt_proj.weight": (0, "recurrent-step"),
+    "model.layers.0.conv.out_proj.weight": (0, RECURRENT_OUT),
     "backbone.layers.7.mixer.q_proj.weight": (7, QKV),
     "backbone.layers.7.mixer.down_proj.weight": (7, MLP_OUT),
     # names without a layer
@@ -165,6 +169,11 @@ def test_every_spelling_reads_as_its_matrix() -> None:
             for place in places:
                 found = matrix_of(place + module)
                 assert found == (4 if place else None, *expected), place + module
+
+
+def test_recurrences_are_called_as_the_models_call_them() -> None:
+    names = (RECURRENT_IN, RECURRENT_GATES, RECURRENT_OUT)
+    assert names == (hf_mixers.RECURRENT_IN, hf_mixers.RECURRENT_GATES, hf_mixers.RECURRENT_OUT)
 
 
 def test_layers_that_have_a_matrix() -> None:

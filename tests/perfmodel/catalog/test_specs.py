@@ -1,12 +1,11 @@
-"""The records agree with outside numbers: datasheets, published parameter counts, counts on paper."""
+"""The records agree with outside numbers: datasheets."""
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
-from perfmodel.catalog.specs import Architecture, Layers, Precision
+from perfmodel.catalog import gpu_names, load_gpu
+from perfmodel.catalog.specs import Architecture, Precision
 
 # Streaming multiprocessors, DRAM GB/s, TFLOP/s of dense FP16 Tensor Cores with FP32 accumulation, as the makers print
 # them: A100 and H100 whitepapers table 1-2, Ada, GA102 and RTX Blackwell whitepapers, HGX B200 and B300 datasheets / 8,
@@ -119,13 +118,8 @@ SM_LIMITS = {
 }
 
 
-# Half a unit of the last digit that the OPT paper prints; all other published counts are exact.
-ROUNDED = {"opt-2.7b": 5e7, "opt-6.7b": 5e7, "opt-13b": 5e8, "opt-30b": 5e8, "opt-66b": 5e8, "opt-175b": 5e8}
-
-
 def test_the_catalogue_is_complete() -> None:
     assert set(gpu_names()) == set(DATASHEET)
-    assert len(model_names()) == 21
 
 
 @pytest.mark.parametrize("name", gpu_names())
@@ -245,26 +239,3 @@ def test_nvlink_is_absent_where_the_board_has_none() -> None:
     assert load_gpu("l40s").link.nvlink_bytes_per_s is None
     assert load_gpu("rtx-4090").link.nvlink_bytes_per_s is None
     assert load_gpu("a100-80gb").link.nvlink_bytes_per_s == 600e9
-
-
-@pytest.mark.parametrize("name", model_names())
-def test_parameters_agree_with_the_published_count(name: str) -> None:
-    model = load_model(name)
-    assert model.published is not None
-    if name in ROUNDED:
-        assert model.parameters == pytest.approx(model.published.parameters, abs=ROUNDED[name])
-    else:
-        assert model.parameters == model.published.parameters
-
-
-def test_parameters_of_a_model_small_enough_for_paper() -> None:
-    """H = 4, two heads of 2, one K/V head, F = 6, vocabulary 10; every term by hand."""
-    fields = msgspec.structs.asdict(load_model("llama-2-7b").shape) | {
-        "layers": 2, "hidden_size": 4, "heads": 2, "kv_heads": 1, "head_dim": 2, "ffn_size": 6,
-        "vocab_size": 10, "embedding_size": 4, "attention_bias": True, "experts": 3, "experts_per_token": 1,
-    }  # fmt: skip
-    shape = Layers(**fields)
-    assert shape.attention_parameters == 4 * 4 + 2 * (4 * 2) + 4 * 4 + (4 + 2 + 2)
-    assert shape.mlp_parameters == 3 * (3 * 4 * 6) + 4 * 3
-    model = msgspec.structs.replace(load_model("llama-2-7b"), shape=shape)
-    assert model.parameters == 2 * 10 * 4 + 2 * (56 + 228 + 2 * 4) + 4
