@@ -195,6 +195,6 @@ _FAMILIES: dict[str, hf_families.Family] = {
     "qwen3_vl_text": hf_families.qwen3,
     "seed_oss": hf_families.seed_oss,
     "smollm3": hf_families.smollm3,
-    "stablelm": hf_families.stablelm,
-    "starcoder2": hf_families.starcoder2,
+    "stablelm": hf_older.stablelm,
+    "starcoder2": hf_older.starcoder2,
 }

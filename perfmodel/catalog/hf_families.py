@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from perfmodel.catalog.decoder import Block, Experts, Mlp, Norm, Part, SelfAttention
 from perfmodel.catalog.hf_keys import Keys
 from perfmodel.catalog.hf_mixers import (
@@ -18,7 +20,6 @@ from perfmodel.catalog.hf_mixers import (
     experts,
     gated_delta_net,
     gated_mlp,
-    head_sizes,
     periodic_windows,
     windows,
 )
@@ -156,8 +157,7 @@ def qwen3(keys: Keys) -> dict[str, Any]:
     """Qwen 3: queries and keys are normalised."""
     keys.size("num_key_value_heads")
     bias = keys.flag("attention_bias")
-    sizes = head_sizes(keys) if "head_dim" in keys else head_sizes(keys) | {"head_dim": 128}
-    more = sizes | {"scales": 2 * sizes["head_dim"], "bias": bias, "output_bias": bias}
+    more = {"norm": QkNorm.SHARED, "head_dim": 128, "bias": bias, "output_bias": bias}
     return stacked(keys, windowed(keys, _late_windows(keys), **more), [gated_mlp(keys)] * keys.layers())
 
 
@@ -200,8 +200,9 @@ def _gemma_attentions(keys: Keys, found: list[int | None], **default: int) -> li
     heads = keys.size("num_attention_heads", default.get("heads"))
     kv_heads = keys.size("num_key_value_heads", default.get("kv_heads"))
     head_dim = keys.size("head_dim", 256)
-    sizes: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "scales": default.get("norms", 0) * head_dim}
-    return [SelfAttention(**sizes, bias=bias, output_bias=bias, window=window) for window in found]
+    one = SelfAttention(heads=heads, kv_heads=kv_heads, head_dim=head_dim, bias=bias, output_bias=bias)
+    scales = default.get("norms", 0) * head_dim
+    return [msgspec.structs.replace(one, scales=scales, window=window) for window in found]
 
 
 def gemma2(keys: Keys) -> dict[str, Any]:
@@ -393,22 +394,3 @@ def nemotron(keys: Keys) -> dict[str, Any]:
     bias = keys.flag("attention_bias")
     mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=keys.flag("mlp_bias"))
     return uniform(keys, attention(keys, bias=bias, output_bias=bias), mlp, norm=Norm.LAYERNORM)
-
-
-def starcoder2(keys: Keys) -> dict[str, Any]:
-    """StarCoder 2: biases everywhere, MLPs of two matrices, tied embeddings."""
-    bias = keys.flag("use_bias", True)
-    keys.same("mlp_type", "default")
-    one = attention(keys, bias=bias, output_bias=bias, window=keys.nullable("sliding_window"))
-    mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=bias)
-    return uniform(keys, one, mlp, norm=Norm.LAYERNORM, tied=True)
-
-
-def stablelm(keys: Keys) -> dict[str, Any]:
-    """StableLM: LayerNorm; the 12B reads the same input in attention and MLP."""
-    parallel = keys.flag("use_parallel_residual")
-    norm = QkNorm.EACH if keys.flag("qk_layernorm") else QkNorm.NONE
-    one = attention(keys, bias=keys.flag("use_qkv_bias"), norm=norm)
-    layers = [(one,)] * keys.layers()
-    found = blocks(layers, [(gated_mlp(keys),)] * len(layers), norms=1 if parallel else 2, parallel=parallel)
-    return decoder(keys, found, norm=Norm.LAYERNORM)

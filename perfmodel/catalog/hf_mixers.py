@@ -69,20 +69,25 @@ def periodic_windows(keys: Keys, period: int, window: int | None = None) -> list
     return windows(keys, lambda layer: (layer + 1) % period > 0, window)
 
 
-def head_sizes(keys: Keys, *, grouped: bool = True) -> dict[str, int]:
-    """Heads, heads of keys and values, and the size of a head; keys and values of all heads if not ``grouped``."""
+def head_sizes(keys: Keys, *, grouped: bool = True, head_dim: int | None = None) -> dict[str, int]:
+    """Heads, heads of keys and values, and the size of a head; keys and values of all heads if not ``grouped``.
+
+    ``head_dim`` is the class's own; without it the heads share the hidden size.
+    """
     heads = keys.size("num_attention_heads")
-    if "head_dim" not in keys and keys.size("hidden_size") % heads:
+    if "head_dim" not in keys and head_dim is None and keys.size("hidden_size") % heads:
         shown = keys.shown("num_attention_heads"), keys.shown("hidden_size")
         raise ValueError(f"{shown[0]} is {heads}, allowed are divisors of {shown[1]} = {keys.size('hidden_size')}")
-    head_dim = keys.size("head_dim", keys.size("hidden_size") // heads or 1)
+    head_dim = keys.size("head_dim", head_dim or keys.size("hidden_size") // heads or 1)
     kv_heads = keys.size("num_key_value_heads", heads) if grouped else heads
     return {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
 
 
-def attention(keys: Keys, *, norm: QkNorm = QkNorm.NONE, grouped: bool = True, **more: Any) -> SelfAttention:
-    """Self-attention as the usual keys describe it."""
-    sizes = head_sizes(keys, grouped=grouped)
+def attention(
+    keys: Keys, *, norm: QkNorm = QkNorm.NONE, grouped: bool = True, head_dim: int | None = None, **more: Any
+) -> SelfAttention:
+    """Self-attention as the usual keys describe it; ``head_dim`` is the class's own."""
+    sizes = head_sizes(keys, grouped=grouped, head_dim=head_dim)
     scaled = {QkNorm.NONE: 0, QkNorm.SHARED: 2, QkNorm.EACH: sizes["heads"] + sizes["kv_heads"]}[norm]
     return SelfAttention(**({"scales": scaled * sizes["head_dim"]} | sizes | more))
 

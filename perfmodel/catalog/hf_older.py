@@ -1,13 +1,13 @@
-"""Families of 2019 to 2023: learned or ALiBi positions, MLPs of two matrices, attention and MLP side by side."""
+"""Families of 2019 to early 2024: learned or ALiBi positions, MLPs of two matrices, attention and MLP side by side."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from perfmodel.catalog.decoder import Mlp, Norm, SelfAttention
-from perfmodel.catalog.hf_families import decoder
+from perfmodel.catalog.hf_families import decoder, uniform
 from perfmodel.catalog.hf_keys import Keys
-from perfmodel.catalog.hf_mixers import attention, blocks
+from perfmodel.catalog.hf_mixers import QkNorm, attention, blocks, gated_mlp
 
 
 def _two_matrices(keys: Keys, size: str, *, bias: bool) -> Mlp:
@@ -62,7 +62,11 @@ def gpt_bigcode(keys: Keys) -> dict[str, Any]:
     heads = keys.size("num_attention_heads")
     shared = keys.flag("multi_query", True)
     keys.ignore("num_key_value_heads", "attention_softmax_in_fp32")
-    sizes: dict[str, Any] = {"heads": heads, "kv_heads": 1 if shared else heads, "head_dim": keys.size("hidden_size") // heads or 1}
+    sizes: dict[str, Any] = {
+        "heads": heads,
+        "kv_heads": 1 if shared else heads,
+        "head_dim": keys.size("hidden_size") // heads or 1,
+    }
     one = SelfAttention(**sizes, bias=True, output_bias=True)
     positions = keys.size("max_position_embeddings")
     return _alike(keys, one, _two_matrices(keys, "n_inner", bias=True), tied=True, learned_positions=positions)
@@ -136,3 +140,22 @@ def falcon(keys: Keys) -> dict[str, Any]:
     one = SelfAttention(heads=heads, kv_heads=kv_heads, head_dim=head_dim, bias=bias, output_bias=bias)
     mlp = _two_matrices(keys, "ffn_hidden_size", bias=bias)
     return _alike(keys, one, mlp, norms=norms, parallel=parallel or new, tied=True, positions=2048)
+
+
+def starcoder2(keys: Keys) -> dict[str, Any]:
+    """StarCoder 2: biases everywhere, MLPs of two matrices, tied embeddings."""
+    bias = keys.flag("use_bias", True)
+    keys.same("mlp_type", "default")
+    one = attention(keys, bias=bias, output_bias=bias, window=keys.nullable("sliding_window"))
+    mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=bias)
+    return uniform(keys, one, mlp, norm=Norm.LAYERNORM, tied=True)
+
+
+def stablelm(keys: Keys) -> dict[str, Any]:
+    """StableLM: LayerNorm; the 12B reads the same input in attention and MLP."""
+    parallel = keys.flag("use_parallel_residual")
+    norm = QkNorm.EACH if keys.flag("qk_layernorm") else QkNorm.NONE
+    one = attention(keys, bias=keys.flag("use_qkv_bias"), norm=norm)
+    layers = [(one,)] * keys.layers()
+    found = blocks(layers, [(gated_mlp(keys),)] * len(layers), norms=1 if parallel else 2, parallel=parallel)
+    return decoder(keys, found, norm=Norm.LAYERNORM)

@@ -243,8 +243,11 @@ def test_what_ifs_stand_beside_a_published_number() -> None:
     pruned = run_json("--input-len", "8192", "--kv-sparsity", "0.7")
     assert pruned["memory_bytes"]["kv_cache"] == pytest.approx(0.45 * base["memory_bytes"]["kv_cache"], rel=0.01)
     assert any("cache-sparsity" in remark and "0.45" in remark for remark in pruned["remarks"])
-    few, many = (run_json("--speculate", "3", "--batch", batch)["speedup"][0] for batch in ("4", "256"))
-    assert few > 1.3 > many  # where products are bound by memory, checking tokens is free
+    few, many = (
+        run_json("--system", "fastertransformer", "--speculate", "3", "--batch", batch)["speedup"][0]
+        for batch in ("4", "256")
+    )
+    assert few > 1.9 > many  # where products are bound by memory, checking tokens is free
     slow = run_json("--offload", "0.5")
     assert slow["tpot_ms"] > 5 * run_json()["tpot_ms"]
     assert run_json("--activation-sparsity", "0.5", "--batch", "1")["tpot_ms"] < run_json("--batch", "1")["tpot_ms"]

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_calibration, load_model
-from perfmodel.evidence.runs import joined_parts, joined_runs, outside_runs, predict_runs, published_runs
+from perfmodel.evidence.runs import (
+    joined_parts,
+    joined_runs,
+    joined_served,
+    outside_runs,
+    predict_runs,
+    published_runs,
+)
 from perfmodel.evidence.systems_fit import all_reduce_wait_cycles, fit, fitted_evidence
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.run import evaluate
@@ -90,10 +97,33 @@ def test_fastertransformers_own_runs_of_models_of_6_billion_parameters_and_more(
 
 
 def test_engines_with_attention_of_their_own(runs):
-    assert runs[runs["source"] == "lmdeploy-a100"]["size"].mean() <= 0.06  # Llama 2 up to 70B, prompts up to 2048
-    assert runs[runs["source"] == "tensorrt-llm-a100"]["size"].mean() <= 0.13
-    # A known miss: gpt-fast replays graphs and sums over GPUs by a kernel of its own.
-    assert runs[runs["source"] == "gpt-fast-a100"]["size"].mean() > 0.2
+    unseen = runs[~runs["fitted"]]
+    error = unseen["error"].abs().groupby([unseen["source"], unseen["system"]]).mean()
+    assert error["llm-inference-bench", "vllm-v0"] <= 0.075
+    assert error["llm-inference-bench", "tensorrt-llm-v0"] <= 0.09
+    assert error["gpt-fast-a100", "gpt-fast"] <= 0.06
+    assert error["aiconfigurator-served", "sglang"] <= 0.08
+    assert error["lmdeploy-a100", "lmdeploy"] <= 0.12  # with TensorRT-LLM's host
+    assert error["tensorrt-llm-a100", "tensorrt-llm-v0"] <= 0.14
+    mixtral = unseen[(unseen["model"] == "mixtral-8x7b") & (unseen["system"] == "vllm-v0")]
+    assert len(mixtral) == 20
+    assert mixtral["error"].abs().mean() <= 0.09  # 5 to 25 times too slow before experts were one launch
+    # A known miss: one host for all of DeepSpeed-MII, whose attention has no grouped heads.
+    assert 0.1 < error["llm-inference-bench", "deepspeed-mii"] <= 0.15
+
+
+def test_served_runs_that_no_fit_has_seen():
+    served = joined_served()
+    unseen = served[~served["fitted"]]
+    usual = unseen[~((unseen["model"] == "qwen3-32b") & unseen["concurrency"].isin((24, 48, 144, 224)))]
+    assert len(unseen) - len(usual) < 10  # whose lengths or loads are not those of the other rows: up to 2.6 times off
+    error = usual["error"].abs().groupby(usual["system"]).mean()
+    assert error["vllm-v1"] <= 0.04
+    assert error["vllm-v1+fp8"] <= 0.09
+    assert error["tensorrt-llm-v1"] <= 0.11
+    assert error["tensorrt-llm-v1+fp8"] <= 0.11
+    # A known miss: these benchmarks start all users together, so that first tokens wait for one another.
+    assert served["ttft_error"].median() < -0.5
 
 
 def test_outside_runs_are_sound():
@@ -102,7 +132,7 @@ def test_outside_runs_are_sound():
     assert not runs.duplicated(case).any()
     assert (runs["fits"] == runs["tokens_per_gpu_s"].notna()).all()
     assert set(runs["gpu"]) == {"a100-80gb"}
-    assert set(runs["system"]) == {"fastertransformer", "lmdeploy", "tensorrt-llm"}
+    assert set(runs["system"]) == {"fastertransformer", "lmdeploy", "tensorrt-llm-v0", "gpt-fast"}
     # No request is quicker than reading its weights once a step at the datasheet's rate.
     ran = runs[runs["fits"]]
     weights = ran["model"].map(lambda name: 2 * load_model(name).parameters) / ran["gpus"]
@@ -116,8 +146,11 @@ def test_fit_sees_its_stated_part_and_no_more(runs):
     assert set(profile["source"]) == {"spinfer-fig15"}
     assert set(profile["gpu"]) == {"rtx-4090"}
     assert set(profile["part"]) == {"other"}
-    ours = runs[runs["source"] != VLLM]
-    assert len(fitted) == ours["fitted"].sum() == 16
+    paper = runs[runs["source"].str.startswith(("flash-llm", "spinfer", "fastertransformer"))]
+    assert len(fitted) == paper["fitted"].sum() == 16
+    engines = runs[runs["fitted"] & (runs["source"] == "llm-inference-bench")]
+    assert (engines["gpus"] == 1).all()
+    assert set(runs.loc[runs["fitted"] & (runs["source"] == "gpt-fast-a100"), "model"]) == {"llama-2-7b"}
     host = runs[runs["fitted"] & (runs["source"] == VLLM)]
     assert set(host["gpu"]) == {"a100-80gb-pcie", "h100-pcie"}
     assert (host["sparsity"] == 0).all()
@@ -138,7 +171,7 @@ def test_stored_fit_is_what_the_evidence_gives():
 # fitted. On an RTX 4090 the host takes far longer than on servers: a known miss.
 @pytest.mark.parametrize(
     ("gpu", "most", "most_speedup"),
-    [("a100-80gb-pcie", 0.19, 0.10), ("h100-pcie", 0.205, 0.085), ("rtx-4090", 0.70, 0.23)],
+    [("a100-80gb-pcie", 0.20, 0.15), ("h100-pcie", 0.10, 0.085), ("rtx-4090", 0.55, 0.23)],
 )
 def test_two_four_in_vllm(runs, gpu, most, most_speedup):
     rows = runs[(runs["source"] == VLLM) & (runs["gpu"] == gpu)]

@@ -96,9 +96,9 @@ def test_no_batch_fits_a_model_that_is_too_large():
 
 
 def test_windows_pages_and_bits_bound_the_cache():
-    full = memory(group("mistral-7b", system="vllm"), batch=4, input_len=8000, output_len=1).kv_cache
+    full = memory(group("llama-3.1-8b", system="vllm"), batch=4, input_len=8000, output_len=1).kv_cache
     assert float(full) == 4 * 8016 * 2 * 8 * 128 * 2 * 32  # pages of 16 tokens
-    half = memory(group("mistral-7b", system="vllm", cache_bits=8), batch=4, input_len=8000, output_len=1).kv_cache
+    half = memory(group("llama-3.1-8b", system="vllm", cache_bits=8), batch=4, input_len=8000, output_len=1).kv_cache
     assert float(half) == float(full) / 2
     short, long = (
         memory(group("gpt-oss-20b", system="vllm"), batch=1, input_len=n, output_len=1).kv_cache for n in (1007, 2015)

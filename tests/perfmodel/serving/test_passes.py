@@ -55,7 +55,7 @@ def test_windows_read_no_more_than_they_hold():
 
 
 def test_a_recurrent_part_reads_and_writes_its_state_however_long_the_sequence():
-    of = group("mamba2-2.7b", system="vllm")
+    of = group("mamba-2.8b", system="vllm")
     short, long = (float(passes.decode_attention_s(of, 8 * ONE, n * ONE, ONE)) for n in (10, 10_000))
     assert short == long == 2 * 8 * float(cache_bytes(of.model.shape, 1)) / of.machine.streamed_bytes_per_s
 
