@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "bandwidth_for_speedup", "crossover_sparsity", "crossover_surface", "expert_speedups", "layer_times", "pareto_front",
-    "prediction_sensitivity", "sobol_indices", "sparsity_for_speedup", "value_where",
+    "bandwidth_for_speedup", "crossover_sparsity", "crossover_surface", "expert_speedups", "layer_times",
+    "pareto_front", "prediction_sensitivity", "sobol_indices", "sparsity_for_speedup", "value_where",
 ]  # fmt: skip
 
 Array = NDArray[np.float64]
@@ -86,9 +86,7 @@ def _product_s(model: KernelModel, gpu: Gpu, machine: Machine, matrix: Matrix, n
     return grouped_product_s(gpu, plain, matrix.m, load)
 
 
-def expert_speedups(
-    kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, sparsity: float
-) -> pd.DataFrame:
+def expert_speedups(kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, sparsity: float) -> pd.DataFrame:
     """How much faster the experts of one layer are multiplied than dense 16-bit ones, by kernel and tokens.
 
     Both products of a layer as one grouped launch each; what sorts tokens, and experts that every token visits, are

@@ -11,11 +11,14 @@ from perfmodel.catalog import load_model
 from perfmodel.evidence.runs import HARNESS_SOURCE, joined_served
 from perfmodel.plotting import today as draw
 from perfmodel.serving.systems import ENGINES
-from perfmodel.units import MILLI
 
 GPU = "h100"
 SPARSITY = 0.7
-MODELS = {"mixtral-8x7b": "Mixtral, 2 of 8", "qwen3-30b-a3b": "Qwen3-30B, 8 of 128", "deepseek-v3": "DeepSeek-V3, 8 of 256"}
+MODELS = {
+    "mixtral-8x7b": "Mixtral, 2 of 8",
+    "qwen3-30b-a3b": "Qwen3-30B, 8 of 128",
+    "deepseek-v3": "DeepSeek-V3, 8 of 256",
+}
 KERNELS = {
     "flash-llm": "Flash-LLM",
     "bitmap": "SpInfer",

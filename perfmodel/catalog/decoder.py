@@ -289,8 +289,8 @@ class Block(Record, frozen=True, kw_only=True):
 
     @property
     def all_reduces(self) -> int:
-        """Sums over the GPUs of a tensor-parallel group."""
-        return 1 if self.parallel else len(self.parts)
+        """Sums over the GPUs of a tensor-parallel group; mixers side by side (Falcon-H1) are summed together."""
+        return 1 if self.parallel else min(len(self.mixers), 1) + len(self.parts) - len(self.mixers)
 
 
 class Decoder(Record, frozen=True, kw_only=True):

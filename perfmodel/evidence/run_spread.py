@@ -4,8 +4,8 @@ Only runs that no fit has seen are asked, and none of OPT-175B, which stays a te
 groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on the A100, requests of some length;
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
 two cards; ``system`` on engines with a host of their own, instead of ``inside``. Groups weigh alike however many runs
-they hold. Of cards few groups tell, and a question is about one more: there the share to hold is conformal prediction's.
-Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
+they hold. Of cards few groups tell, and a question is about one more: there the share to hold is conformal
+prediction's. Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
 decides.
 """
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KERNEL_COLOURS, ORANGE, VERMILION, WINE
+from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KERNEL_COLOURS, ORANGE, WINE
 
 ENGINE_MARKS = {
     "vllm": (BLUE, "o"),
@@ -39,9 +39,10 @@ def against_measured(tables: Mapping[str, pd.DataFrame], unit: str) -> Figure:
                 )  # fmt: skip
         axes.axhspan(0.85, 1.15, color=GREY, alpha=0.15, lw=0)
         axes.axhline(1, color="k", lw=1)
-        axes.set(xscale="log", xlabel=f"measured [{unit}]", title=title, ylim=(0.4, 1.9))
+        axes.set(xscale="log", xlabel=f"measured [{unit} a token]", title=title, ylim=(0.4, 1.9))
     panels[0][0].set_ylabel("predicted / measured")
-    names = dict.fromkeys(name for table in tables.values() for name in table["engine"])
+    shown = {str(name) for table in tables.values() for name in table["engine"]}
+    names = [name for name in ENGINE_MARKS if name in shown]
     handles = [
         plt.Line2D([], [], color=ENGINE_MARKS[name][0], marker=ENGINE_MARKS[name][1], ls="none", mfc="none", label=name)
         for name in names
@@ -57,19 +58,18 @@ def sparse_experts(table: pd.DataFrame, models: Mapping[str, str], kernels: Mapp
     tokens of one expert.
     """
     figure, panels = plt.subplots(1, len(models), figsize=(COLUMN_WIDTH, 3.3), sharey=True)
-    colours = {"fp8-block": ORANGE, "int4": VERMILION}
     for axes, (model, title) in zip(panels, models.items(), strict=True):
         rows = table[table["model"] == model]
         for kernel in kernels:
             line = rows[rows["kernel"] == kernel]
-            colour = colours.get(kernel) or KERNEL_COLOURS[kernel]
-            axes.plot(line["n"], line["speedup"], LINES[kernel], color=colour, lw=1.4)
+            axes.plot(line["n"], line["speedup"], LINES[kernel], color=KERNEL_COLOURS[kernel], lw=1.4)
         axes.axhline(1, color="k", lw=1)
-        axes.set(xscale="log", title=title, xlabel="tokens in flight")
+        axes.set(xscale="log", xlabel="tokens in flight")
         _tokens_of_an_expert(axes, rows[rows["kernel"] == next(iter(kernels))])
+        axes.set_title(title, fontsize=8, pad=16)
     panels[0].set(ylabel="speed-up over dense experts", ylim=(0, None))
     handles = [
-        plt.Line2D([], [], color=colours.get(kernel) or KERNEL_COLOURS[kernel], ls=LINES[kernel], label=label)
+        plt.Line2D([], [], color=KERNEL_COLOURS[kernel], ls=LINES[kernel], label=label)
         for kernel, label in kernels.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -81,6 +81,6 @@ def _tokens_of_an_expert(axes: Axes, rows: pd.DataFrame) -> None:
     top = axes.secondary_xaxis(1.0)
     at = [float(n) for n in (1, 16, 256, 4096) if rows["n"].min() <= n <= rows["n"].max()]
     each = np.interp(at, rows["n"], rows["each"])
-    top.set_xticks(at, [f"{value:.3g}" for value in each])
+    top.set_xticks(at, [f"{value:.0f}" if value >= 10 else f"{value:.2g}" for value in each], minor=False)
+    top.set_xticks([], minor=True)
     top.tick_params(labelsize=6, pad=1)
-    axes.set_title(axes.get_title(), pad=16)

@@ -9,8 +9,8 @@ The paper's three (`SYSTEMS`) start kernels in a stream, and read the cache head
 (`ENGINES`) replay graphs, have FlashAttention and all-reduce kernels of their own, page the cache and read prompts in
 chunks; all this is shared physics. What tells them apart is their host, which plans each step and samples its tokens
 before the next begins: three fitted numbers each (`HostParameters`). Hosts were rewritten: ``vllm-v0`` and ``vllm-v1``
-are vLLM before and after, ``vllm`` is fitted to both, for whoever does not know; ``vllm-eager`` replays no graphs. ``ENGINE+NAME`` is an engine with the
-products of another kernel or weight format.
+are vLLM before and after, ``vllm`` is fitted to both, for whoever does not know; ``vllm-eager`` replays no graphs.
+``ENGINE+NAME`` is an engine with the products of another kernel or weight format.
 """
 
 from __future__ import annotations

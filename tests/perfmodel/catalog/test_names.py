@@ -15,7 +15,7 @@ def test_names_are_forgiving_and_unknown_ones_suggest_the_nearest() -> None:
         load_gpu("a100-80")
     with pytest.raises(ValueError, match=r"unknown model 'llama2-7b': did you mean llama-2-7b\?"):
         load_model("llama2-7b")
-    with pytest.raises(ValueError, match=r"unknown model 'zzz': Known are gpt-neox-20b"):
+    with pytest.raises(ValueError, match=r"unknown model 'zzz': Known are baichuan2-7b"):
         load_model("zzz")
     with pytest.raises(
         ValueError, match=r"unknown table 'published/kernel_a10\.csv': did you mean published/kernel_a100"

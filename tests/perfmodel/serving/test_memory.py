@@ -42,9 +42,7 @@ def test_fastertransformers_memory_grows_with_the_batch_as_published():
     # FasterTransformer's guide prints GB a GPU. Without the attention's own buffers the growth would be 20 % too small.
     runs = outside_runs().query("memory_gb.notna() and batch in (8, 64)")
     runs["bytes"] = [
-        float(
-            memory(group(r.model), batch=r.batch, input_len=r.input_len, output_len=r.output_len).total
-        )
+        float(memory(group(r.model), batch=r.batch, input_len=r.input_len, output_len=r.output_len).total)
         for r in runs.itertuples()
     ]
     runs = runs.sort_values("batch").groupby(["model", "input_len"])[["memory_gb", "bytes"]]

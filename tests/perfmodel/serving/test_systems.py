@@ -52,9 +52,7 @@ def test_every_engine_has_a_host_and_takes_any_kernel():
 
 def test_a_version_is_between_the_two_it_may_be():
     for name in ("vllm", "tensorrt-llm"):
-        old, any_of_them, new = (
-            evaluate("llama-3.1-8b", A100, name + end, **RUN).tpot_s for end in ("-v0", "", "-v1")
-        )
+        old, any_of_them, new = (evaluate("llama-3.1-8b", A100, name + end, **RUN).tpot_s for end in ("-v0", "", "-v1"))
         assert new < any_of_them < old
 
 
