@@ -24,7 +24,9 @@ from lscd.cli import app
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import Precision
 from perfmodel.choice import SEVERAL_MATRICES
+from perfmodel.evidence.power_fit import ASSUMED_PROMPT
 from perfmodel.evidence.rows import DIRTY_PER_READ, DIRTY_SHARE
+from perfmodel.evidence.runs import SCALED_APART_BYTES
 from perfmodel.kernels import KERNELS, decode, tiled_csl
 from perfmodel.kernels.call import L2_READ_SHARE, STREAM_LAUNCH_S
 from perfmodel.kernels.csr import LATENCY_CYCLES
@@ -39,16 +41,23 @@ from perfmodel.kernels.low_precision import PIPELINE_CYCLES, QUANTISE_S
 from perfmodel.kernels.machine import AT_LIMIT, SPARSE_AT_LIMIT
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
 from perfmodel.pipeline.programs import CONFLICT_INSTRUCTIONS
+from perfmodel.serving import attention, collectives, energy, experts
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
-from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
-from perfmodel.serving.collectives import CollectiveParameters
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
-from perfmodel.serving.systems import VLLM, HostParameters, SystemParameters
+from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
-SYSTEM_RECORDS = {ALL_REDUCE: CollectiveParameters, SERVING: SystemParameters, VLLM: HostParameters}
+LEAST = 1e-15  # below it a fitted number is 0, which its fit comes near and never reaches
+SYSTEM_RECORDS: dict[str | None, Any] = {
+    collectives.CALIBRATION_NAME: collectives.CollectiveParameters,
+    attention.CALIBRATION_NAME: attention.AttentionParameters,
+    experts.CALIBRATION_NAME: experts.ExpertParameters,
+    energy.CALIBRATION_NAME: energy.PowerParameters,
+    SERVING: SystemParameters,
+    **{system.host: HostParameters for system in ENGINES.values()},
+}
 BITMAP_SHARE = {f.name: f.metadata for f in fields(decode.BitmapParameters)}["bandwidth_efficiency"]
 BY_HAND = (  # what a number is, its value, and the evidence that it was taken from
     (
@@ -130,6 +139,21 @@ BY_HAND = (  # what a number is, its value, and the evidence that it was taken f
         "share of an L2 that a memset leaves dirty, and dirty bytes thrown out per byte read",
         f"{DIRTY_SHARE:g}, {DIRTY_PER_READ:g}",
         "cold harnesses: fixed part of dense, MACKO's and Sputnik's times by size on three GPUs",
+    ),
+    (
+        "time of a GPU's part on its bare link from which NCCL leaves the low-latency protocol",
+        f"{collectives.LOW_LATENCY_CHUNK_S * 1e6:g} us",
+        "step in the A100's all-reduces: middle of the two message sizes around it",
+    ),
+    (
+        "tokens of a prompt where a source of power keeps them to itself, 2025 and 2024",
+        ", ".join(f"{tokens:g}" for tokens in ASSUMED_PROMPT.values()),
+        "chats with earlier turns and first turns: assumed, the error of the fit hardly depends on it",
+    ),
+    (
+        "bytes that SlideSparse's harness moves for each output beyond vLLM: INT8, FP8",
+        ", ".join(f"{size:g}" for size in SCALED_APART_BYTES.values()),
+        "its code: sums of 32 or 16 bits, read, scaled and written by a kernel of their own",
     ),
 )
 
@@ -236,7 +260,8 @@ def _parameter(of: str, name: str, value: float, declared: dict[str, Any]) -> st
     )
     ends = [word for word in ("low", "high") if np.isclose(value, at[word], rtol=1e-3)]
     limit = f" (at its {ends[0]} end)" if ends and at[ends[0]] else ""
-    return f"| {of} | {name} | {value:.4g}{limit} | {at['low']:.4g} to {at['high']:.4g} | {at['meaning']} |"
+    shown = f"{0.0 if abs(value) < LEAST else value:.4g}"
+    return f"| {of} | {name} | {shown}{limit} | {at['low']:.4g} to {at['high']:.4g} | {at['meaning']} |"
 
 
 def constants_table() -> str:

@@ -109,7 +109,7 @@ def expert_speedups(kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, 
     block = next((block for block in shape.blocks if block.experts), None)
     if block is None or block.experts is None:
         raise ValueError(f"{model} has no experts")
-    tokens, machine = np.asarray(n, dtype=np.float64), Machine.of(card)
+    tokens, machine = np.atleast_1d(np.asarray(n, dtype=np.float64)), Machine.of(card)
     matrices = [matrix for matrix in block_matrices(shape, block) if matrix.grouped]
     load = active_experts(tokens, block.experts.count, block.experts.per_token)
 

@@ -18,7 +18,7 @@ MOVED = {
     "collectives": ("serving.collectives",),
     "feasibility": ("evidence.feasibility",),
     "fitting": ("evidence.fitting",),
-    "hf_config": ("catalog.hf_config",),
+    "hf_config": ("catalog.hf.config",),
     "memory": ("serving.memory",),
     "names": ("catalog.names",),
     "pipeline.calibrate": ("evidence.pipeline_fit", "pipeline.parameters"),

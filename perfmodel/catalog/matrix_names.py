@@ -27,7 +27,7 @@ from perfmodel.catalog.decoder import (
     Decoder,
 )
 
-# As `hf_mixers` calls a recurrence's matrices.
+# As `mixers` calls a recurrence's matrices.
 RECURRENT_IN, RECURRENT_GATES, RECURRENT_OUT = "recurrent-in", "recurrent-gates", "recurrent-out"
 
 # Modules of one layer that hold a matrix together, as the common families spell them; `matrix_of` knows more.

@@ -48,6 +48,7 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
+    rows = rows.fillna({"cache_bits": 0.0, "launch": ""})  # the checkpoint's and the system's own
     given = [name for name in (*RUN_COLUMNS, "pipeline_parallel", "expert_parallel") if name in rows]
     apart = [name for name in ("launch", "cache_bits") if name in rows]
     for (model, gpu, system, *own), index in rows.groupby(

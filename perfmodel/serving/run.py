@@ -39,7 +39,7 @@ from perfmodel.serving.systems import (
     calibrated_systems,
     load_system,
 )
-from perfmodel.serving.transformer import Part, check_split, mean_sparsity
+from perfmodel.serving.transformer import Part, can_spread, check_split, mean_sparsity
 from perfmodel.serving.uncertainty import HalfWidths, half_widths
 from perfmodel.serving.what_if import NOTHING, WhatIf
 from perfmodel.units import FP16_BYTES
@@ -401,7 +401,7 @@ def _check_spread(model: LanguageModel, gpus: Array, stages: Array, spread: Arra
     counts = sorted({part.count for _, part in model.shape.parts if isinstance(part, Experts)})
     if not counts:
         raise ValueError(f"expert_parallel must be 1 for {model.key}, which has no experts, got {spread.max():g}")
-    wrong = np.any([count % spread != 0 for count in counts], axis=0)
+    wrong = ~can_spread(model.shape, spread)
     if np.any(wrong):
         raise ValueError(f"expert_parallel must divide {counts[0]} experts, got {spread[wrong].flat[0]:g}")
     if np.any(gpus % (stages * spread) != 0):

@@ -32,7 +32,8 @@ from perfmodel.serving.run import make_group, whole
 
 Array = NDArray[np.float64]
 
-ROUNDS = 14  # of the fixed point; each halves the distance at least
+ROUNDS = 14  # of the fixed point; each halves the distance where steps hardly grow with the sequences
+SLOW_ROUNDS = 60  # near the rate that is just served, where they do
 P90_NORMAL = 1.2816  # standard deviations from the mean to the 90th percentile
 P90_TAIL = float(np.log(10))  # means of an exponential tail to its 90th percentile
 FULLEST = 0.98  # share of the steps that prompts may take before a queue of requests has no end
@@ -80,7 +81,8 @@ class Steady:
 
     def within(self, ttft_s: float, tpot_s: float) -> Array:
         """Share of the requests whose TTFT and TPOT both keep the limits, by exponential and normal tails."""
-        beyond = np.maximum(ttft_s - (self.ttft_s - self._ttft_tail), 0) / np.maximum(self._ttft_tail, 1e-12)
+        mean_s = np.where(np.isfinite(self.ttft_s), self.ttft_s, 0.0)
+        beyond = np.maximum(ttft_s - (mean_s - self._ttft_tail), 0) / np.maximum(self._ttft_tail, 1e-12)
         soon = np.where(np.isfinite(self.ttft_s), 1 - np.exp(-np.minimum(beyond, 700.0)), 0.0)
         spread = np.maximum((self.tpot_p90_s - self.tpot_s) / P90_NORMAL, 1e-12)
         return np.asarray(soon * _normal_share((tpot_s - self.tpot_s) / spread))
@@ -88,8 +90,8 @@ class Steady:
     @property
     def _ttft_tail(self) -> Array:
         """Mean of the part of the TTFT that varies."""
-        spread = np.where(np.isfinite(self.ttft_p90_s), self.ttft_p90_s - self.ttft_s, 0.0)
-        return np.asarray(spread / (P90_TAIL - 1))
+        p90_s, mean_s = (np.where(np.isfinite(end), end, 0.0) for end in (self.ttft_p90_s, self.ttft_s))
+        return np.asarray((p90_s - mean_s) / (P90_TAIL - 1))
 
     def goodput(self, ttft_s: float, tpot_s: float) -> Array:
         """Requests a second that keep both limits."""
@@ -138,7 +140,7 @@ def serve(
         raise ValueError("give users (concurrency) or requests_per_s, one of them")
     group, gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **asked)
     prompt, new = whole("input_len", input_len), whole("output_len", output_len)
-    most = group.system.engine.prompt_tokens if chunk is None else chunk
+    most = group.system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
     load = _Load(group, prompt, new, np.minimum(prompt, most) if np.isfinite(most) else prompt)
     if users is not None:
         return _closed(load, whole("users", users), gpus)
@@ -189,7 +191,7 @@ class _Load:
                 f"out of memory: {self.group.model.key} leaves no room for one sequence of "
                 f"{float(np.max(self.prompt + self.new)):g} tokens on {self.group.gpu.key}"
             )
-        return np.asarray(found * self.group.expert_parallel)
+        return np.asarray(found)
 
     def outcome(self, decoding: Array, waited_s: Array, gpus: Array, room: Array) -> Steady:
         """What users see while ``decoding`` sequences decode and each request has waited before."""
@@ -233,7 +235,7 @@ def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
     """Requests at random: as many decode as arrive while one decodes; more than fit, and the queue has no end."""
     room = load.room()
     decoding = np.ones(np.broadcast_shapes(rate.shape, room.shape))
-    for _ in range(ROUNDS):
+    for _ in range(SLOW_ROUNDS):
         _, tpot_s, *_ = load.mean_step(decoding)
         decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, room)
     share, tpot_s, *_ = load.mean_step(decoding)

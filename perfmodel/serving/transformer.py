@@ -136,6 +136,13 @@ def can_share(shape: Decoder, p: ArrayLike) -> NDArray[np.bool_]:
     return np.asarray(whole & np.all([size % np.where(whole, degree, 1) == 0 for size in _to_share(shape)], axis=0))
 
 
+def can_spread(shape: Decoder, gpus: ArrayLike) -> NDArray[np.bool_]:
+    """True where ``gpus`` can have the same number of experts each; where one has all, with or without experts."""
+    degree = np.asarray(gpus, dtype=np.float64)
+    counts = [part.count for _, part in shape.parts if isinstance(part, Experts)] or [1]
+    return np.asarray((degree >= 1) & np.all([count % np.maximum(degree, 1) == 0 for count in counts], axis=0))
+
+
 def shared_sizes(shape: Decoder) -> str:
     """What GPUs share, in words: ``56 heads and 28672 MLP rows``."""
     things = [f"{size} {what}" for size, what in _to_share(shape).items()]

@@ -16,7 +16,7 @@ from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fi
 from perfmodel.serving.rows import result_columns
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import HOST, System, load_system
-from perfmodel.serving.transformer import can_share, shared_sizes
+from perfmodel.serving.transformer import can_share, can_spread, shared_sizes
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import SCALES, Spec
 
@@ -24,6 +24,7 @@ Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Columns = dict[str, Array]
 
+SPLITS = ("gpus", "pipeline_parallel", "expert_parallel")
 BOUNDS = tuple(str(bound) for bound in Bound)
 _TENSOR_RATES = tuple(field.name for field in fields(Machine) if field.name.endswith("_flops_per_s"))
 _SCALED = {
@@ -125,7 +126,7 @@ def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
         system = load_system(HOST)
     x: dict[str, Any] = dict(block.numbers)
     if not possible.all():
-        for axis in {"gpus", "pipeline_parallel", "input_len", "output_len"} & set(x):
+        for axis in {"gpus", "pipeline_parallel", "expert_parallel", "input_len", "output_len"} & set(x):
             x[axis] = np.where(possible, x[axis], 1)
         x["sparsity"] = np.where(possible, x["sparsity"], system.own_sparsity(x["sparsity"]))
     # A dense system's times have no axis of sparsity; through the number of GPUs its results get one.
@@ -149,8 +150,8 @@ def _possible_run(block: Block) -> Mask:
     shape, x = load_model(block.names["model"]).shape, block.numbers
     system = load_system(block.names["system"])
     runs = system.takes_sparsity(x["sparsity"]) & (system.refusal(load_gpu(block.names["gpu"])) is None)
-    stages = x.get("pipeline_parallel", np.ones(()))
-    shared = (stages <= shape.layers) & can_share(shape, x["gpus"] / stages)
+    stages, spread = (x.get(axis, np.ones(())) for axis in ("pipeline_parallel", "expert_parallel"))
+    shared = (stages <= shape.layers) & can_share(shape, x["gpus"] / (stages * spread)) & can_spread(shape, spread)
     return np.asarray(runs & shared & (x["input_len"] + x["output_len"] <= shape.max_positions))
 
 
@@ -185,7 +186,7 @@ def _impossible_run(block: Block, possible: Mask) -> str:
         return refusal
     if (refusal := _other_sparsity(system, block)) is not None:
         return refusal
-    axes = tuple(a for a in ("gpus", "pipeline_parallel", "input_len", "output_len") if a in block.numbers)
+    axes = tuple(axis for axis in (*SPLITS, "input_len", "output_len") if axis in block.numbers)
     model = load_model(block.names["model"])
     shape = model.shape
     return (

@@ -62,7 +62,7 @@ _ALL_NAMES = {
     "cache": lambda: tuple(map(str, Cache)),
     "activations": lambda: tuple(map(str, Activations)),
 }
-WHOLE = {"m", "k", "n", "split_k", "gpus", "batch", "input_len", "output_len", "pipeline_parallel"}
+WHOLE = {"m", "k", "n", "split_k", "gpus", "batch", "input_len", "output_len", "pipeline_parallel", "expert_parallel"}
 _RANGE_KEYS = ({"start", "stop", "step"}, {"log_start", "log_stop", "count"})
 SCALES = ("dram_bandwidth_scale", "l2_bandwidth_scale", "tensor_peak_scale", "clock_scale")
 
@@ -101,7 +101,7 @@ TARGETS = {
     ),
     "e2e": Target(
         required=("model", "gpu", "gpus", "system", "sparsity", "batch", "input_len", "output_len"),
-        optional=("pipeline_parallel",),
+        optional=("pipeline_parallel", "expert_parallel"),
         results={
             "fits": "flag", "memory_gb": "number", "tokens_per_gpu_s": "number", "ttft_ms": "number",
             "tpot_ms": "number", **dict.fromkeys(_GPU_SECONDS, "number"), "usd_per_million_tokens": "number",

@@ -48,6 +48,7 @@ def test_exit_code_and_stderr_of_the_program() -> None:
 
 def test_table_and_json_tell_the_same() -> None:
     arguments = ["choose", "--model", "opt-66b", "--gpu", "h100", "--batch", "13", "--gpus", "2", "--lossless-only"]
+    arguments += ["--sparsity", "0.8"]
     text = CliRunner().invoke(app, arguments).stdout
     found = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert text.splitlines()[:2] == [found["worth"]["answer"], found["answer"]]

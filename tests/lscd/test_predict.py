@@ -264,9 +264,10 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 
 def test_the_sparsity_is_the_patterns_where_a_kernel_has_one() -> None:
-    """Nothing asked: 0.8, or the pattern kernel's own; a pattern asked for: its own, for every kernel."""
+    """Nothing asked: dense, or the pattern kernel's own; a pattern asked for: its own, for every kernel."""
     for options, kernel, expected in (
-        ((), "flash-llm", 0.8),
+        ((), "flash-llm", 0.0),
+        (("--sparsity", "0.8"), "flash-llm", 0.8),
         (("--kernel", "two-four"), "two-four", 0.5),
         (("--kernel", "six-eight"), "six-eight", 0.25),
         (("--kernel", "six-eight", "--pattern", "4:6"), "six-eight", 1 / 3),
@@ -323,7 +324,7 @@ PRODUCT = {"m": 28672, "k": 8192, "n": 16}
 
 
 def test_the_inverse_question_is_answered_by_the_functions_and_confirmed_by_the_models() -> None:
-    found = asked("h100", "--speedup", "1.5")
+    found = asked("h100", "--speedup", "1.5", "--sparsity", "0.8")
     rows = {row["kernel"]: row for row in found["kernels"]}
     flash = rows["flash-llm"]
     confirmed = predict("flash-llm", "h100", **PRODUCT, sparsity=flash["needed_sparsity"])
@@ -342,7 +343,7 @@ def test_the_inverse_question_is_answered_by_the_functions_and_confirmed_by_the_
     assert (rows["cusparse"]["speedup_vs_dense"], rows["cusparse"]["needed_n"]) == (None, None)
     assert {"nvfp4", "macko"} < set(found["refused"])
     assert "cublas" not in rows
-    text = RUNNER.invoke(app, [*LARGE, "--gpu", "h100", "--speedup", "1.5"]).output
+    text = RUNNER.invoke(app, [*LARGE, "--gpu", "h100", "--speedup", "1.5", "--sparsity", "0.8"]).output
     assert text.splitlines()[0] == found["answer"]
     assert "flash-llm needs the least, 0.72." in found["answer"]
     assert not [name for name in unmeasured_kernels() if name in found["answer"]]
@@ -353,7 +354,7 @@ def test_the_inverse_question_is_answered_by_the_functions_and_confirmed_by_the_
 
 
 def test_the_inverse_question_for_one_kernel() -> None:
-    options = ["--gpu", "h100", "--speedup", "1.5", "--kernel"]
+    options = ["--gpu", "h100", "--speedup", "1.5", "--sparsity", "0.8", "--kernel"]
     for kernel, words in (
         ("flash-llm", "flash-llm is 1.72x dense at N = 16 and sparsity 0.8; 1.5x at: sparsity from 0.72, N 1 - 64, "),
         ("fp8", "1.5x at: N 1 - "),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from perfmodel.catalog import hf_mixers
 from perfmodel.catalog.decoder import (
     ATTENTION_OUTPUT,
     EXPERTS_IN,
@@ -21,6 +20,7 @@ from perfmodel.catalog.decoder import (
     SHARED_IN,
     SHARED_OUT,
 )
+from perfmodel.catalog.hf import mixers
 from perfmodel.catalog.matrix_names import (
     MODULES,
     PREFIXES,
@@ -173,7 +173,7 @@ def test_every_spelling_reads_as_its_matrix() -> None:
 
 def test_recurrences_are_called_as_the_models_call_them() -> None:
     names = (RECURRENT_IN, RECURRENT_GATES, RECURRENT_OUT)
-    assert names == (hf_mixers.RECURRENT_IN, hf_mixers.RECURRENT_GATES, hf_mixers.RECURRENT_OUT)
+    assert names == (mixers.RECURRENT_IN, mixers.RECURRENT_GATES, mixers.RECURRENT_OUT)
 
 
 def test_layers_that_have_a_matrix() -> None:

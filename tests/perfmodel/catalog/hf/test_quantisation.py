@@ -24,9 +24,9 @@ from perfmodel.catalog.decoder import (
     SHARED_OUT,
     Decoder,
 )
-from perfmodel.catalog.hf_quantisation import _ALGORITHMS, stored_from_config
+from perfmodel.catalog.hf.quantisation import _ALGORITHMS, stored_from_config
+from perfmodel.catalog.hf.quantised_formats import _FORMATS, _WITH_PATTERN, _ZERO_POINTS
 from perfmodel.catalog.language_model import Stored
-from perfmodel.catalog.quantised_formats import _FORMATS, _WITH_PATTERN, _ZERO_POINTS
 from perfmodel.formats import FORMATS
 from tests.perfmodel.catalog.shapes import deepseek_v3, gpt_oss_20b, qwen3_moe
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from perfmodel.catalog.decoder import Decoder
+from perfmodel.catalog.hf.module_rules import Names, Rules, formats_by_matrix, names
+from perfmodel.catalog.hf.quantised_formats import BLOCK, BLOCK_SIZE, ROW, TENSOR, Codes
 from perfmodel.catalog.language_model import Stored
-from perfmodel.catalog.module_rules import Names, Rules, formats_by_matrix, names
 from perfmodel.catalog.names import unknown_name
-from perfmodel.catalog.quantised_formats import BLOCK, BLOCK_SIZE, ROW, TENSOR, Codes
 
 Config = Mapping[str, Any]
 _KEY = "quantization_config"

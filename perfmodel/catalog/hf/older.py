@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.catalog.decoder import Mlp, Norm, SelfAttention
-from perfmodel.catalog.hf_families import decoder, uniform
-from perfmodel.catalog.hf_keys import Keys
-from perfmodel.catalog.hf_mixers import QkNorm, attention, blocks, gated_mlp
+from perfmodel.catalog.hf.families import decoder, uniform
+from perfmodel.catalog.hf.keys import Keys
+from perfmodel.catalog.hf.mixers import QkNorm, attention, blocks, gated_mlp
 
 
 def _two_matrices(keys: Keys, size: str, *, bias: bool) -> Mlp:

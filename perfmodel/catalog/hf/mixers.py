@@ -20,7 +20,7 @@ from perfmodel.catalog.decoder import (
     SelfAttention,
     Split,
 )
-from perfmodel.catalog.hf_keys import Keys
+from perfmodel.catalog.hf.keys import Keys
 
 RECURRENT_IN, RECURRENT_OUT, RECURRENT_GATES = "recurrent-in", "recurrent-out", "recurrent-gates"
 _FULL = ("full_attention", "global", "attention")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.catalog.decoder import Block, Experts, Mlp, Part, Recurrent
-from perfmodel.catalog.hf_experts import moe_feed
-from perfmodel.catalog.hf_families import decoder
-from perfmodel.catalog.hf_keys import UNLIMITED, Keys
-from perfmodel.catalog.hf_mixers import QkNorm, attention, blocks, experts, gated_mlp, mamba, mamba2, short_convolution
+from perfmodel.catalog.hf.experts import moe_feed
+from perfmodel.catalog.hf.families import decoder
+from perfmodel.catalog.hf.keys import UNLIMITED, Keys
+from perfmodel.catalog.hf.mixers import QkNorm, attention, blocks, experts, gated_mlp, mamba, mamba2, short_convolution
 
 _LINEAR = ("mamba", "linear_attention")
 _ATTENTION = ("attention", "full_attention")

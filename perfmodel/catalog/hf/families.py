@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from perfmodel.catalog.decoder import Block, Experts, Mlp, Norm, Part, SelfAttention
-from perfmodel.catalog.hf_keys import Keys
-from perfmodel.catalog.hf_mixers import (
+from perfmodel.catalog.hf.keys import Keys
+from perfmodel.catalog.hf.mixers import (
     QkNorm,
     attention,
     blocks,

@@ -15,7 +15,7 @@ import pytest
 
 from perfmodel.catalog import data_directory, load_model, model_from_hf_config
 from perfmodel.catalog.decoder import Decoder, Mlp, Recurrent, SelfAttention
-from perfmodel.catalog.hf_config import shape_from_config, supported_model_types
+from perfmodel.catalog.hf.config import shape_from_config, supported_model_types
 
 HF_CONFIGS: dict[str, dict[str, Any]] = {
     "opt-30b": {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from perfmodel.catalog.decoder import Experts, Mlp, Norm, Part, SelfAttention
-from perfmodel.catalog.hf_families import decoder, hunyuan_keys, mixed, stacked, uniform, windowed
-from perfmodel.catalog.hf_keys import Keys
-from perfmodel.catalog.hf_mixers import (
+from perfmodel.catalog.hf.families import decoder, hunyuan_keys, mixed, stacked, uniform, windowed
+from perfmodel.catalog.hf.keys import Keys
+from perfmodel.catalog.hf.mixers import (
     QkNorm,
     attention,
     blocks,

@@ -1,0 +1,182 @@
+"""How files are read: found by name, parsed, made into records, and refused with their name and the key at fault.
+
+The only reader of ``data/``, with `load` and `models` on top. The data directory is ``$LSCD_DATA`` if set, else the
+copy inside an installed package, else ``data/`` beside the package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from perfmodel.catalog.checks import NAME_COLUMNS
+from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.records import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RecordT = TypeVar("_RecordT", bound=Record)
+_ReadT = TypeVar("_ReadT", bound=Callable[..., Any])
+
+
+def once_a_version(read: _ReadT) -> _ReadT:
+    """Read a path again only when the file has changed, so that one edited in a running session counts."""
+
+    @cache
+    def at(path: Path, modified_ns: int, *arguments: Any) -> Any:
+        return read(path, *arguments)
+
+    @wraps(read)
+    def latest(path: Path, *arguments: Any) -> Any:
+        return at(path, path.stat().st_mtime_ns, *arguments)
+
+    return cast("_ReadT", latest)
+
+
+def data_directory() -> Path:
+    """Directory all files are read from.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message names the places tried.
+    """
+    return _data_directory(os.environ.get("LSCD_DATA"))
+
+
+@cache  # models ask for it thousands of times a second; a failure is not kept
+def _data_directory(override: str | None) -> Path:
+    package = Path(__file__).resolve().parents[1]
+    places = [Path(override)] if override else [package / "_data", package.parent / "data"]
+    for place in places:
+        if (place / "hardware").is_dir():
+            return place
+    raise ValueError(f"no data directory with a folder 'hardware' at {' or '.join(map(str, places))}; set LSCD_DATA")
+
+
+def stems(folder: str) -> tuple[str, ...]:
+    """Names of the TOML files of a folder of ``data/``, sorted."""
+    return tuple(sorted(path.stem for path in (data_directory() / folder).glob("*.toml")))
+
+
+def find(name_or_path: str | Path, kind: str, folder: str) -> Path:
+    """File of that name in a folder of ``data/``, or the path itself; unknown names suggest the nearest."""
+    path = Path(name_or_path)
+    name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
+    known = data_directory() / folder / f"{name}.toml"
+    if known.name == f"{name}.toml" and known.is_file():
+        return known
+    if name and (path.suffix in (".toml", ".json") or path.is_dir()):
+        return path
+    raise ValueError(unknown_name(kind, str(name_or_path), stems(folder)))
+
+
+def load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
+    """Record of a TOML file, read again only when the file has changed."""
+    if not path.is_file():
+        raise ValueError(f"{shown(path)}: no such file")
+    return _record(path, kind)
+
+
+@once_a_version
+def _record(path: Path, kind: type[_RecordT]) -> _RecordT:
+    return convert(own_key(path), kind, path)
+
+
+def own_key(path: Path) -> dict[str, Any]:
+    """Fields of a file whose name is the key."""
+    fields = parse(path)
+    if "key" in fields:
+        raise ValueError(f"{shown(path)}: unknown key 'key': the file's name is the key")
+    return fields | {"key": path.stem}
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """Keys of a TOML or JSON file."""
+    with named(path):
+        text = path.read_text(encoding="utf-8-sig")
+        parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{shown(path)}: expected an object of keys, got {type(parsed).__name__}")
+    return parsed
+
+
+def convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> _RecordT:
+    """``fields`` as a record; a message about them names the file and the key, below ``within``."""
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        where = ".".join(part for part in (within, place.strip("`.")) if part)
+        message = message.replace("Object missing required field", "missing key")
+        message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
+        if (given := _at(fields, place.strip("`."))) is not None and repr(given) not in message:
+            where += f" is {given!r}"
+        raise ValueError(": ".join(part for part in (shown(path), where, message) if part)) from error
+
+
+def _at(fields: Any, place: str) -> str | float | None:
+    """The value that stands at ``peak.fp8_tensor``, if it is a number or a text."""
+    for name in place.split("."):
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields if isinstance(fields, str | int | float) else None
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{shown(path)}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{shown(path)}: {error}") from error
+
+
+def shown(path: Path) -> str:
+    """Path as messages show it: ``data/...`` for the catalogue's own files."""
+    try:
+        return str(Path("data") / Path(os.path.realpath(path)).relative_to(os.path.realpath(data_directory())))
+    except ValueError:
+        return str(path)
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of the columns of a table."""
+    if path.suffix == ".parquet":
+        from pyarrow.parquet import read_schema
+
+        return list(read_schema(path).names)
+    with path.open(encoding="utf-8") as file:
+        return file.readline().strip().split(",")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV or Parquet file as it is; columns of names are text."""
+    import pandas as pd
+
+    with named(path):
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        try:
+            return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(NAME_COLUMNS, "str"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no CSV in UTF-8: {error}") from error
+
+
+def read_texts(path: Path) -> dict[str, list[str]]:
+    """Columns of a user's CSV file, every cell as its text."""
+    import pandas as pd
+
+    with named(path):
+        table = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    return {name: list(table[name]) for name in table}
