@@ -40,7 +40,7 @@ def static_runs(context: Context) -> pd.DataFrame:
     engines = runs["system"].str.partition("+")[0].isin(list(ENGINES)) & (runs["source"] != HARNESS_SOURCE)
     runs = runs[engines]
     # Milliseconds of the whole run for each token of a sequence.
-    step = runs["batch"] * runs["gpus"] * 1e-3
+    step = runs["batch"] / runs["gpus"] * 1e-3
     return pd.DataFrame(
         {
             "engine": _engine(runs["system"]), "model": runs["model"], "gpu": runs["gpu"], "gpus": runs["gpus"],

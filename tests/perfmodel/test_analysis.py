@@ -12,6 +12,7 @@ from perfmodel.analysis import (
     bandwidth_for_speedup,
     crossover_sparsity,
     crossover_surface,
+    expert_speedups,
     layer_times,
     pareto_front,
     prediction_sensitivity,
@@ -72,6 +73,62 @@ def test_crossover_surface_is_a_table_of_crossovers() -> None:
     assert table["sparsity"].iloc[3] == pytest.approx(float(alone), nan_ok=True)
     easier = crossover_surface("flash-llm", **asked)
     assert (easier["sparsity"].to_numpy()[:2] < table["sparsity"].to_numpy()[:2]).all()
+
+
+EXPERTS = "qwen3-30b-a3b"
+
+
+def test_dense_experts_are_as_fast_as_dense_ones() -> None:
+    table = expert_speedups(["cublas"], "h100", EXPERTS, [1, 64, 4096], 0.7)
+    assert list(table.columns) == ["kernel", "n", "active", "each", "speedup"]
+    assert table["speedup"].tolist() == [1, 1, 1]
+    assert table["n"].tolist() == [1, 64, 4096]
+    assert table["active"].tolist() == pytest.approx([8, 128 * (1 - (1 - 8 / 128) ** 64), 128])
+    assert (table["active"] * table["each"]).tolist() == pytest.approx([8, 8 * 64, 8 * 4096])
+
+
+def test_quantised_experts_are_ahead_while_they_are_skinny() -> None:
+    names, tokens = ["int4", "fp8", "flash-llm", "cublas"], [32, 64, 128, 4096]
+    table = expert_speedups(names, "h100", EXPERTS, tokens, 0.7)
+    assert table["kernel"].tolist() == [name for name in names for _ in tokens]
+    speedup = table.set_index(["kernel", "n"])["speedup"]
+    for n in tokens[:3]:
+        assert 4 > speedup["int4", n] > speedup["fp8", n] > speedup["cublas", n] == 1
+    assert speedup["flash-llm", 64] > 1 > speedup["flash-llm", 4096]
+    assert speedup["int4", 4096] < 1  # 256 tokens of an expert: decoding is not hidden
+
+
+def test_more_zeros_are_faster_experts_but_for_what_does_not_prune() -> None:
+    half, most = (
+        expert_speedups(["flash-llm", "two-four", "int4"], "h100", EXPERTS, [64], share)["speedup"].tolist()
+        for share in (0.5, 0.9)
+    )
+    assert half[0] < most[0]
+    assert half[1:] == most[1:]  # a pattern has its own zeros
+
+
+def test_experts_take_no_tokens_that_their_kernel_does_not() -> None:
+    table = expert_speedups(["macko", "cusparse"], "h100", EXPERTS, [1, 64, 4096], 0.7)
+    assert table["speedup"].isna().tolist() == [False, True, True] * 2
+    assert table["each"].tolist()[0] == 1  # a kernel of one token has its place where a single sequence decodes
+
+
+def test_one_number_of_tokens_is_one_row() -> None:
+    table = expert_speedups(["int4"], "h100", EXPERTS, 64, 0.7)
+    pd.testing.assert_frame_equal(table, expert_speedups(["int4"], "h100", EXPERTS, [64], 0.7))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "model", "message"),
+    [
+        ("int4", "llama-3.1-8b", "llama-3.1-8b has no experts"),
+        ("itn4", EXPERTS, "unknown kernel 'itn4': did you mean int4"),
+        ("int4", "qwen3-30b-a4b", "unknown model 'qwen3-30b-a4b': did you mean qwen3-30b-a3b"),
+    ],
+)
+def test_speed_ups_of_what_has_no_experts_are_refused(kernel: str, model: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        expert_speedups([kernel], "h100", model, [8], 0.7)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=40))

@@ -32,7 +32,7 @@ def profile(model: str = "llama-3.1-8b", system: str = "vllm", **how: Any) -> di
 
 
 def wide(table: pd.DataFrame, index: str) -> pd.DataFrame:
-    return table.pivot(index=index, columns="layer", values="time_us")
+    return table.pivot_table("time_us", index, "layer")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -16,21 +17,24 @@ COMMON = {"batch": 8, "input_len": 64, "output_len": 64, "sparsity": 0.0, "gpus"
 SERVED = ("gpus", "sparsity", "users", "input_len", "output_len")
 
 
-def grid(seed: int = 0) -> pd.DataFrame:
-    """Runs of two models, systems, spreads, caches and launches, shuffled, with letters for an index."""
-    kinds = itertools.product(
-        ("mixtral-8x7b", "qwen3-30b-a3b"), ("vllm", "sglang"), (1, 2), (16.0, 8.0), ("", "stream")
-    )
+def grid() -> pd.DataFrame:
+    """Runs of two systems, spreads, caches and launches, shuffled, with names for an index."""
+    kinds = itertools.product(("vllm", "sglang"), (1, 2), (16.0, 8.0), ("", "stream"))
     rows = pd.DataFrame(
         [
-            {"model": model, "gpu": "h100", "system": system, **COMMON, "expert_parallel": spread, "cache_bits": bits,
-             "launch": launch}
-            for model, system, spread, bits, launch in kinds
+            {"model": "mixtral-8x7b", "gpu": "h100", "system": system, **COMMON, "expert_parallel": spread,
+             "cache_bits": bits, "launch": launch}
+            for system, spread, bits, launch in kinds
         ]
     )  # fmt: skip
     rows["batch"] = 2 ** (np.arange(len(rows)) % 5)
-    shuffled = rows.sample(frac=1, random_state=seed)
+    shuffled = rows.sample(frac=1, random_state=0)
     return shuffled.set_axis([f"row {i}" for i in range(len(rows))])
+
+
+@cache
+def predicted() -> pd.DataFrame:
+    return evaluate_rows(grid())
 
 
 def alone(row: pd.Series) -> float:
@@ -41,7 +45,7 @@ def alone(row: pd.Series) -> float:
 
 def test_each_row_is_as_if_asked_alone() -> None:
     rows = grid()
-    found = evaluate_rows(rows)
+    found = predicted()
     assert tuple(found.columns) == RESULT_COLUMNS
     assert found.index.equals(rows.index)
     assert found["tokens_per_gpu_s"].tolist() == pytest.approx([alone(row) for _, row in rows.iterrows()], rel=1e-12)
@@ -50,25 +54,21 @@ def test_each_row_is_as_if_asked_alone() -> None:
 
 def test_columns_may_stand_in_any_order() -> None:
     rows = grid()
-    expected = evaluate_rows(rows)
-    for seed in (1, 2):
-        columns = np.random.default_rng(seed).permutation(rows.columns)
-        pd.testing.assert_frame_equal(evaluate_rows(rows[list(columns)]), expected)
-    pd.testing.assert_frame_equal(evaluate_rows(rows.iloc[::-1]), expected.iloc[::-1])
+    columns = list(np.random.default_rng(1).permutation(rows.columns))
+    pd.testing.assert_frame_equal(evaluate_rows(rows[columns].iloc[::-1]), predicted().iloc[::-1])
 
 
 def test_an_index_may_repeat() -> None:
     rows = grid()
     found = evaluate_rows(rows.set_axis([7] * len(rows)))
     assert set(found.index) == {7}
-    np.testing.assert_array_equal(found["ttft_ms"], evaluate_rows(rows)["ttft_ms"])
+    np.testing.assert_array_equal(found["ttft_ms"], predicted()["ttft_ms"])
 
 
 def test_columns_that_are_missing_are_the_defaults() -> None:
     rows = grid()
     plain = rows.assign(expert_parallel=1, cache_bits=16.0, launch="").drop(columns=["expert_parallel", "cache_bits"])
     expected = rows.assign(expert_parallel=1, cache_bits=16.0, launch="")
-    pd.testing.assert_frame_equal(evaluate_rows(plain), evaluate_rows(expected))
     pd.testing.assert_frame_equal(evaluate_rows(plain.drop(columns="launch")), evaluate_rows(expected))
 
 
@@ -76,7 +76,7 @@ def test_columns_that_are_missing_are_the_defaults() -> None:
 def test_an_empty_cell_is_the_checkpoints_own(empty: float) -> None:
     rows = grid()
     some = rows.assign(cache_bits=rows["cache_bits"].replace(16.0, empty))
-    pd.testing.assert_frame_equal(evaluate_rows(some), evaluate_rows(rows))
+    pd.testing.assert_frame_equal(evaluate_rows(some), predicted())
 
 
 def test_what_does_not_fit_has_memory_and_no_time() -> None:
@@ -107,10 +107,10 @@ def servers() -> pd.DataFrame:
             {"model": "llama-3.1-8b", "gpu": gpu, "system": system, "gpus": 1, "sparsity": sparsity, "users": users,
              "input_len": 512, "output_len": output}
             for gpu in ("h100", "rtx-4090") for system, sparsity in (("vllm", 0.0), ("vllm+bitmap", 0.7))
-            for users, output in ((4, 128), (64, 256), (512, 256))
+            for users, output in ((4, 128), (512, 256))
         ]
     )  # fmt: skip
-    return rows.sample(frac=1, random_state=3).set_axis(list("lkjihgfedcba"))
+    return rows.sample(frac=1, random_state=3).set_axis(list("hgfedcba"))
 
 
 def test_each_server_is_as_if_asked_alone() -> None:
@@ -133,5 +133,5 @@ def test_servers_in_any_order_of_columns() -> None:
 
 
 def test_a_server_without_room_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match="out of memory: llama-3.1-70b leaves no room"):
+    with pytest.raises(ValueError, match=r"out of memory: llama-3\.1-70b leaves no room"):
         serve_rows(servers().assign(model="llama-3.1-70b"))

@@ -177,7 +177,7 @@ def test_experts_spread_whole_have_room_for_as_many_sequences_as_fit(spread: int
 
 
 def test_experts_that_are_none_are_not_spread() -> None:
-    with pytest.raises(ValueError, match="expert_parallel must be 1 for llama-3.1-8b, which has no experts"):
+    with pytest.raises(ValueError, match=r"expert_parallel must be 1 for llama-3\.1-8b, which has no experts"):
         served(users=8, gpus=4, expert_parallel=4)
 
 
