@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lscd.errors import InputError
+from lscd.errors import InputError, written_whole
+from perfmodel.catalog.specs import Launch
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from perfmodel.catalog.sparsities import Sparsities
     from perfmodel.serving.systems import System
 
@@ -64,16 +68,58 @@ def mean_of(model: str, sparsity: float | Sparsities) -> float:
     return mean_sparsity(load_model(model).shape, sparsity)
 
 
-def error_words(systems: list[str]) -> str:
-    """How far predictions of these systems are from published runs, which say how sure they are."""
-    from perfmodel.evidence.runs import joined_runs
+def predict_table(
+    input_csv: Path,
+    output_csv: Path,
+    predict: Callable[[pd.DataFrame], pd.DataFrame],
+    load: str,
+) -> None:
+    """Write a CSV of runs with their prediction beside them; ``load`` is the column of what a server has to do."""
+    from lscd.tables import CACHE_BITS, FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
+    from perfmodel.catalog import load_gpu, load_model
+    from perfmodel.serving.systems import load_system
 
-    runs = joined_runs()
-    runs = runs[runs["system"].isin(systems)]
-    if runs.empty:
-        return f"No published run of {', '.join(systems)} shows how far this is off."
+    rows = read_rows(
+        input_csv,
+        numbers={**dict.fromkeys(("gpus", load, "input_len", "output_len"), SIZE), "sparsity": FRACTION},
+        names={"model": load_model, "gpu": load_gpu, "system": load_system},
+        optional={"pipeline_parallel": SIZE_OR_EMPTY, "expert_parallel": SIZE_OR_EMPTY, "cache_bits": CACHE_BITS},
+        choices={"launch": ("", *Launch)},
+    )
+    try:
+        results = predict(rows)
+    except ValueError:
+        _explain_row(input_csv, rows, predict)
+        raise
+    table = beside(rows, results, input_csv, output_csv)
+    for name in table.columns[table.dtypes == bool]:
+        table[name] = table[name].map({True: "true", False: "false"})  # as in data/published/e2e.csv
+    with written_whole(output_csv) as partial:
+        table.to_csv(partial, index=False)
+
+
+def _explain_row(path: Path, rows: pd.DataFrame, predict: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Raise the error of the first run that cannot be, with its line."""
+    for i in range(len(rows)):
+        try:
+            predict(rows.iloc[[i]])
+        except ValueError as error:
+            raise InputError(f"{path}: line {i + 2}: {error}") from None
+
+
+def error_words(systems: list[str]) -> str:
+    """How far predictions of these systems are from published runs; or else those of their engines with any weights."""
+    from perfmodel.evidence.runs import every_run, of_engines
+
+    runs = every_run()
+    found, whose = runs[runs["system"].isin(systems)], "Mean error against published runs"
+    if found.empty:
+        found = runs[of_engines(runs["system"], systems)]
+        if found.empty:
+            return f"No published run of {', '.join(systems)} shows how far this is off."
+        whose = f"No published run of {', '.join(systems)}; of {', '.join(found['system'].unique())}"
     means = [
         f"{error.abs().mean():.1%} over {len(error)} {'fitted' if fitted else 'held-out'} runs"
-        for fitted, error in runs.groupby("fitted")["error"]
+        for fitted, error in found.groupby("fitted")["error"]
     ]
-    return f"Mean error against published runs, all on {' and '.join(runs['gpu'].unique())}: {', '.join(means)}."
+    return f"{whose}, all on {' and '.join(found['gpu'].unique())}: {', '.join(means)}."

@@ -24,6 +24,7 @@ from lscd.asking import (
     mean_of,
     named,
     own_sparsity,
+    predict_table,
 )
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say, side_by_side
@@ -89,7 +90,9 @@ def e2e(
     """Predict tokens per GPU-second, latency, memory and cost of generating with a whole model."""
     files = batch_files(context, input_csv, output_csv)
     if files is not None:
-        _evaluate_table(*files)
+        from perfmodel.serving.rows import evaluate_rows
+
+        predict_table(*files, evaluate_rows, "batch")
         return
     refuse_missing(context, "--model llama-3.1-8b --gpu h100 --batch 64", "model", "gpu", "batch")
 
@@ -311,43 +314,3 @@ def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
     """The 90 % interval of a field in words."""
     low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
     return f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
-
-
-def _evaluate_table(input_csv: Path, output_csv: Path) -> None:
-    from lscd.tables import CACHE_BITS, FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
-    from perfmodel.catalog import load_gpu, load_model
-    from perfmodel.serving.rows import evaluate_rows
-    from perfmodel.serving.systems import load_system
-
-    sizes = dict.fromkeys(("gpus", "batch", "input_len", "output_len"), SIZE)
-    rows = read_rows(
-        input_csv,
-        numbers={**sizes, "sparsity": FRACTION},
-        names={"model": load_model, "gpu": load_gpu, "system": load_system},
-        optional={"pipeline_parallel": SIZE_OR_EMPTY, "expert_parallel": SIZE_OR_EMPTY, "cache_bits": CACHE_BITS},
-        choices={"launch": ("", *Launch)},
-    )
-    for name in {"pipeline_parallel", "expert_parallel"} & set(rows):
-        rows[name] = rows[name].fillna(1).astype(int)
-    if "cache_bits" in rows:
-        rows["cache_bits"] = rows["cache_bits"].fillna(0.0)  # the checkpoint's own
-    try:
-        results = evaluate_rows(rows)
-    except ValueError:
-        _explain_row(input_csv, rows)
-        raise
-    table = beside(rows, results, input_csv, output_csv)
-    table["fits"] = table["fits"].map({True: "true", False: "false"})  # as in data/published/e2e.csv
-    with written_whole(output_csv) as partial:
-        table.to_csv(partial, index=False)
-
-
-def _explain_row(path: Path, rows: pd.DataFrame) -> None:
-    """Raise the error of the first run that cannot be, with its line."""
-    from perfmodel.serving.rows import evaluate_rows
-
-    for i in range(len(rows)):
-        try:
-            evaluate_rows(rows.iloc[[i]])
-        except ValueError as error:
-            raise InputError(f"{path}: line {i + 2}: {error}") from None

@@ -180,10 +180,8 @@ def _option_cells(option: Option, fewest: int | None) -> tuple[str, ...]:
 
 def _break_even_words(found: Plan) -> list[str]:
     """Flash-LLM, the system of the paper, against dense weights."""
-    dense = found.best("fastertransformer")
-    if dense is None:
-        return ["Dense weights fit on no number of GPUs tried."]
-    if not found.sparse_faster_at_batch:
+    dense = found.best(HOST)
+    if dense is None or not found.sparse_faster_at_batch:
         return []
     where, sparsity = f"on FasterTransformer's {_cards(dense.gpus)}", found.break_even_sparsity
     return [

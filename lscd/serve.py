@@ -17,8 +17,10 @@ from lscd.asking import (
     SPARSITY_HELP,
     SYSTEM_HELP,
     asked_sparsity,
+    error_words,
     named,
     own_sparsity,
+    predict_table,
 )
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say
@@ -63,7 +65,9 @@ def serve(
     input_csv: Annotated[
         Path | None,
         typer.Option(
-            "--input", help="CSV with columns model, gpu, gpus, system, sparsity, users, input_len, output_len."
+            "--input",
+            help="CSV with columns model, gpu, gpus, system, sparsity, users, input_len, output_len and, where wanted, "
+            "expert_parallel (1), cache_bits, launch (the system's own).",
         ),
     ] = None,
     output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
@@ -75,7 +79,9 @@ def serve(
     """Predict TTFT, TPOT, throughput and goodput of a server under load: users, or requests at a rate."""
     files = batch_files(context, input_csv, output_csv)
     if files is not None:
-        _serve_table(*files)
+        from perfmodel.serving.rows import serve_rows
+
+        predict_table(*files, serve_rows, "users")
         return
     refuse_missing(context, "--model llama-3.1-8b --gpu h100 --users 1,16,64", "model", "gpu")
 
@@ -89,12 +95,14 @@ def serve(
         "expert_parallel": expert_parallel, "input_len": input_len, "output_len": output_len,
     }  # fmt: skip
     if profile is not None:
+        if users or requests_per_s or as_json:
+            raise InputError("--profile writes step times of every load: leave out --users, --requests-per-s and --json")
         _write_profile(profile, model, gpu, system, how)
         return
     load = "requests_per_s" if requests_per_s else "users"
     values = _numbers(f"--{load.replace('_', '-')}", requests_per_s or users or USERS)
     found = steady(model, gpu, host, **{load: values}, chunk=chunk, **how)
-    limits = tuple(math.inf if value is None else value * MILLI for value in (ttft, tpot))
+    limits = tuple(_limit(*option) for option in (("--ttft", ttft), ("--tpot", tpot)))
     table = _columns(found, limits)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
@@ -105,6 +113,17 @@ def serve(
         print(json.dumps({**asked, "output_len": output_len, "loads": rows}, indent=2))
         return
     _print(f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens", load, values, table, limits)
+    say("Steady state, requests at random: benchmarks that start all users together measure a longer TTFT.")
+    say(error_words([system]))
+
+
+def _limit(option: str, milliseconds: float | None) -> float:
+    """Seconds; without end where none is asked for."""
+    if milliseconds is None:
+        return math.inf
+    if not milliseconds > 0:
+        raise InputError(f"{option} must be above 0 milliseconds, got {milliseconds:g}")
+    return milliseconds * MILLI
 
 
 def _numbers(option: str, text: str) -> list[float]:
@@ -167,37 +186,10 @@ def _print(question: str, load: str, values: list[float], table: dict[str, Any],
             f"{cell['tokens_per_gpu_s']:.0f}", f"{cell['decoding']:.1f}", f"{cell['prompt_share']:.0%}",
         ))  # fmt: skip
     print_table(header, rows)
-    say(
-        "Steady state, requests at random: benchmarks that start all users together measure a longer TTFT. "
-        "How far TPOT is off: `lscd validate`."
-    )
 
 
 def _ms(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "no end"
-
-
-def _serve_table(input_csv: Path, output_csv: Path) -> None:
-    from lscd.tables import FRACTION, SIZE, beside, read_rows
-    from perfmodel.catalog import load_gpu, load_model
-    from perfmodel.serving.rows import serve_rows
-    from perfmodel.serving.systems import load_system
-
-    sizes = dict.fromkeys(("gpus", "users", "input_len", "output_len"), SIZE)
-    names: dict[str, Any] = {"model": load_model, "gpu": load_gpu, "system": load_system}
-    rows = read_rows(input_csv, numbers={**sizes, "sparsity": FRACTION}, names=names)
-    try:
-        results = serve_rows(rows)
-    except ValueError:
-        for i in range(len(rows)):
-            try:
-                serve_rows(rows.iloc[[i]])
-            except ValueError as error:
-                raise InputError(f"{input_csv}: line {i + 2}: {error}") from None
-        raise
-    table = beside(rows, results, input_csv, output_csv)
-    with written_whole(output_csv) as partial:
-        table.to_csv(partial, index=False)
 
 
 def _write_profile(folder: Path, model: str, gpu: str, system: str, how: dict[str, Any]) -> None:

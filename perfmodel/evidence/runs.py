@@ -8,7 +8,7 @@ systems (`hosts_fit` for engines).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,6 +141,25 @@ def joined_served(host: HostParameters | None = None, runs: pd.DataFrame | None 
         found.loc[found.index[place], "predicted_ttft_ms"] = load.ttft_s / MILLI
     error = found["predicted_ms"] / found["tpot_ms"] - 1
     return found.assign(error=error, ttft_error=found["predicted_ttft_ms"] / found["ttft_ms"] - 1)
+
+
+def every_run() -> pd.DataFrame:
+    """`joined_runs` and `joined_served`: ``model, gpu, gpus, system, source, fitted, error`` of each."""
+    import pandas as pd
+
+    columns = ["model", "gpu", "gpus", "system", "source", "fitted", "error"]
+    return pd.concat([joined_runs()[columns], joined_served()[columns]], ignore_index=True)
+
+
+def of_engines(runs: pd.Series, systems: Sequence[str]) -> pd.Series:
+    """Which of ``runs``, names of systems, are of the engines of ``systems``, in any version and with any weights."""
+    engines = {engine_of(name) for name in systems}
+    return runs.map(engine_of).isin(engines)
+
+
+def engine_of(system: str) -> str:
+    """``vllm`` for "vllm-v1+fp8"."""
+    return system.partition("+")[0].removesuffix("-v0").removesuffix("-v1")
 
 
 def published_parts() -> pd.DataFrame:

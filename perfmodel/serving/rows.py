@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN_COLUMNS = ("batch", "input_len", "output_len", "sparsity", "gpus")
+SPLIT_COLUMNS = ("pipeline_parallel", "expert_parallel")
 RESULT_COLUMNS = (
     "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
     "comm_gpu_s", "lo_tokens_per_gpu_s", "hi_tokens_per_gpu_s", "lo_ttft_ms", "hi_ttft_ms", "lo_tpot_ms", "hi_tpot_ms",
@@ -48,20 +50,24 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    rows = rows.fillna({"cache_bits": 0.0, "launch": ""})  # the checkpoint's and the system's own
-    given = [name for name in (*RUN_COLUMNS, "pipeline_parallel", "expert_parallel") if name in rows]
-    apart = [name for name in ("launch", "cache_bits") if name in rows]
-    for (model, gpu, system, *own), index in rows.groupby(
-        ["model", "gpu", "system", *apart], sort=False
-    ).indices.items():
-        group = rows.iloc[index]
-        columns: dict[str, Any] = {name: group[name].to_numpy() for name in given}
-        how = {name: value for name, value in zip(apart, own, strict=True) if value}
-        run = evaluate(str(model), str(gpu), str(system), **columns, **how)
-        host = load_system(str(system))
+    for index, asked in _questions(rows, (*RUN_COLUMNS, *SPLIT_COLUMNS)):
+        run, columns = evaluate(**asked), asked
+        host = load_system(asked["system"])
         marks = {"extrapolated": run.extrapolated, "change": [change(host, share) for share in columns["sparsity"]]}
         parts.append(pd.DataFrame(result_columns(run) | interval_columns(run) | marks, index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
+
+
+def _questions(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Where rows of one model, GPU and system stand, and what they ask: those of ``columns`` that there are."""
+    # The checkpoint's and the system's own; nothing split.
+    rows = rows.fillna({"cache_bits": 0.0, "launch": "", "pipeline_parallel": 1, "expert_parallel": 1})
+    apart = [name for name in ("launch", "cache_bits") if name in rows]
+    keys = ["model", "gpu", "system"]
+    for own, index in rows.groupby([*keys, *apart], sort=False).indices.items():
+        group = rows.iloc[index]
+        how: dict[str, Any] = {name: value for name, value in zip((*keys, *apart), own, strict=True) if value}
+        yield index, how | {name: group[name].to_numpy() for name in columns if name in rows}
 
 
 def result_columns(run: Serving) -> dict[str, Any]:
@@ -96,6 +102,7 @@ def interval_columns(run: Serving) -> dict[str, Any]:
     return {name: np.where(fits, value, np.nan) for name, value in pairs.items()}
 
 
+SERVED_INPUTS = ("gpus", "sparsity", "users", "input_len", "output_len", *SPLIT_COLUMNS)
 SERVED_COLUMNS = (
     "ttft_ms", "ttft_p90_ms", "tpot_ms", "tpot_p90_ms", "requests_per_s", "tokens_per_gpu_s", "decoding", "room",
     "prompt_share",
@@ -108,7 +115,8 @@ def serve_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     rows : DataFrame
-        ``model, gpu, system, gpus, sparsity, users, input_len, output_len``, one server each.
+        ``model, gpu, system, gpus, sparsity, users, input_len, output_len``, one server each; ``expert_parallel``,
+        ``launch`` and ``cache_bits`` if there are such columns.
 
     Returns
     -------
@@ -118,12 +126,8 @@ def serve_rows(rows: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    for (model, gpu, system), index in rows.groupby(["model", "gpu", "system"], sort=False).indices.items():
-        group = rows.iloc[index]
-        asked: dict[str, Any] = {
-            name: group[name].to_numpy() for name in ("gpus", "sparsity", "users", "input_len", "output_len")
-        }
-        load = serve(str(model), str(gpu), str(system), **asked)
+    for index, asked in _questions(rows, SERVED_INPUTS):
+        load = serve(**asked)
         milli = (seconds / MILLI for seconds in (load.ttft_s, load.ttft_p90_s, load.tpot_s, load.tpot_p90_s))
         counts = (load.requests_per_s, load.tokens_per_gpu_s, load.decoding, load.room, load.prompt_share)
         parts.append(pd.DataFrame(dict(zip(SERVED_COLUMNS, (*milli, *counts), strict=True)), index=index))

@@ -29,6 +29,7 @@ from perfmodel.serving import passes
 from perfmodel.serving.group import Group
 from perfmodel.serving.memory import memory
 from perfmodel.serving.run import make_group, whole
+from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]
 
@@ -134,10 +135,12 @@ def serve(
     Raises
     ------
     ValueError
-        As `evaluate`; if not exactly one of users and requests is given; if weights leave no room for one sequence.
+        As `evaluate`; if not exactly one of users and requests is given; if weights leave no room for one sequence;
+        for pipeline stages, drafts and weights elsewhere, which a loaded server does not have here.
     """
     if (users is None) == (requests_per_s is None):
         raise ValueError("give users (concurrency) or requests_per_s, one of them")
+    _refuse_what_steps_lack(asked.get("pipeline_parallel", 1), asked.get("what_if", NOTHING))
     group, gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **asked)
     prompt, new = whole("input_len", input_len), whole("output_len", output_len)
     most = group.system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
@@ -148,6 +151,17 @@ def serve(
     if np.any(~(rate > 0)):
         raise ValueError(f"requests_per_s must be above 0, got {float(np.min(rate)):g}")
     return _open(load, rate, gpus)
+
+
+def _refuse_what_steps_lack(stages: ArrayLike, what_if: WhatIf) -> None:
+    """A step of decoding sequences and chunks of prompts has one stage, one token a sequence, all weights at hand."""
+    for name, value, least in (
+        ("pipeline_parallel", stages, 1),
+        ("draft_tokens", what_if.draft_tokens, 0),
+        ("offloaded", what_if.offloaded, 0),
+    ):
+        if np.any(np.asarray(value) != least):
+            raise ValueError(f"{name} must be {least} under load, got {np.max(value):g}: `evaluate` has it")
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,11 @@ class _Load:
     def chunks(self) -> Array:
         """Steps that one prompt takes."""
         return np.asarray(self.prompt / self.chunk)
+
+    @property
+    def most(self) -> Array:
+        """Sequences that decode where every step of every GPU reads a chunk: more prompts cannot be read."""
+        return np.asarray(self.group.expert_parallel * self.new * self.chunk / self.prompt)
 
     def steps_s(self, decoding: Array) -> tuple[Array, Array]:
         """Seconds of a step without and with a chunk of a prompt, while ``decoding`` sequences decode."""
@@ -183,9 +202,8 @@ class _Load:
         """Sequences whose cache, half of the output long on average, fits beside the weights."""
         lengths = {"input_len": self.prompt, "output_len": np.ceil(self.new / 2)}
         one, two = (memory(self.group, batch=count, **lengths) for count in (1e3, 2e3))
-        each = (two.kv_cache - one.kv_cache) / 1e3
-        fixed = one.total - one.kv_cache
-        found = np.floor((one.capacity - fixed) / np.maximum(each, 1e-9))
+        each = (two.total - one.total) / 1e3
+        found = np.floor(1e3 + one.headroom / np.maximum(each, 1e-9))
         if np.any(found < 1):
             raise ValueError(
                 f"out of memory: {self.group.model.key} leaves no room for one sequence of "
@@ -199,20 +217,22 @@ class _Load:
         own_s = self.chunks * full
         spread = (full - plain) * np.sqrt(share * (1 - share) / self.new)
         rate = decoding / (self.new * tpot_s)
-        # Half a step passes before anyone looks; prompts of others are read first (M/D/1).
-        busy = np.minimum(share, FULLEST)
-        queue_s = busy / (2 * (1 - busy)) * own_s
-        tail_s = plain / 2 + queue_s + waited_s
+        tail_s = self.first_s(share, plain, full) - own_s + waited_s
         values = (
             own_s + tail_s, own_s + P90_TAIL * tail_s, tpot_s, tpot_s + P90_NORMAL * spread, rate, decoding, room,
             share, gpus, self.new,
         )  # fmt: skip
         return Steady(*np.broadcast_arrays(*values))
 
+    def first_s(self, share: Array, plain: Array, full: Array) -> Array:
+        """Seconds to the first token of a request inside: half a step, prompts before it (M/D/1), its own prompt."""
+        busy = np.minimum(share, FULLEST)
+        return np.asarray(plain / 2 + self.chunks * full * (1 + busy / (2 * (1 - busy))))
+
     def mean_step(self, decoding: Array) -> tuple[Array, Array, Array, Array]:
         """Share of steps with a chunk, mean step, and both kinds of step, in seconds."""
         plain, full = self.steps_s(decoding)
-        share = np.minimum(decoding * self.prompt / (self.new * self.chunk), 1.0)
+        share = np.minimum(decoding / self.most, 1.0)
         return share, np.asarray((1 - share) * plain + share * full), plain, full
 
 
@@ -220,14 +240,16 @@ def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
     """A fixed number of requests in the server: those that read their prompt or wait do not decode."""
     room = load.room()
     inside = np.minimum(users, room)
-    decoding = np.maximum(inside * 0.9, 0.5)
+    decoding = np.minimum(np.maximum(inside * 0.9, 0.5), load.most)
     for _ in range(ROUNDS):
         share, tpot_s, plain, full = load.mean_step(decoding)
-        busy = np.minimum(share, FULLEST)
-        first_s = load.chunks * full * (1 + busy / (2 * (1 - busy))) + plain / 2
+        first_s = load.first_s(share, plain, full)
         decoding = (decoding + inside * load.new * tpot_s / (load.new * tpot_s + first_s)) / 2
-    _, tpot_s, *_ = load.mean_step(decoding)
-    waited_s = np.maximum(users - room, 0) * load.new * tpot_s / decoding
+        decoding = np.minimum(decoding, load.most)
+    # Users that neither decode nor read wait: for room, or for prompts before theirs (Little's law).
+    share, tpot_s, plain, full = load.mean_step(decoding)
+    answered_s = users * load.new * tpot_s / decoding
+    waited_s = np.maximum(answered_s - load.new * tpot_s - load.first_s(share, plain, full), 0.0)
     return load.outcome(decoding, waited_s, gpus, room)
 
 
@@ -237,7 +259,7 @@ def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
     decoding = np.ones(np.broadcast_shapes(rate.shape, room.shape))
     for _ in range(SLOW_ROUNDS):
         _, tpot_s, *_ = load.mean_step(decoding)
-        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, room)
+        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, np.minimum(room, load.most))
     share, tpot_s, *_ = load.mean_step(decoding)
     overrun = (rate * load.new * tpot_s > 1.001 * room) | (share >= FULLEST)
     return load.outcome(decoding, np.where(overrun, np.inf, 0.0), gpus, room)

@@ -222,3 +222,12 @@ def test_broadcast_equals_one_by_one() -> None:
 def test_what_cannot_be_served_is_a_sentence(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         served(**asked)
+
+
+@pytest.mark.parametrize(("prompt", "new"), [(4096, 4), (1024, 8), (2048, 16), (1024, 256)])
+def test_prompts_are_not_read_faster_than_alone(prompt: int, new: int) -> None:
+    """However many users wait: prefill alone bounds the requests a second."""
+    lengths = {"input_len": prompt, "output_len": new}
+    load = served(users=[64, 256, 1024], **lengths)
+    alone = evaluate("llama-3.1-8b", "h100", "vllm", batch=256, **lengths)
+    assert (load.requests_per_s < 1.02 * 256 / float(alone.ttft_s)).all()
