@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lscd.errors import InputError, written_whole
+from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Launch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfmodel.catalog.sparsities import Sparsities
     from perfmodel.serving.systems import System
 
 MODEL_HELP = "Model: a name from `lscd models`, a TOML file, a checkpoint's folder or its config.json."
@@ -66,6 +66,35 @@ def mean_of(model: str, sparsity: float | Sparsities) -> float:
     from perfmodel.serving.transformer import mean_sparsity
 
     return mean_sparsity(load_model(model).shape, sparsity)
+
+
+def dense_words(host: System, sparsity: float | Sparsities) -> list[str]:
+    """Which pruned matrices stay dense in this system, if some do."""
+    each = sparsity.every if isinstance(sparsity, Sparsities) else (float(sparsity),)
+    if host.keeps_dense and any(each):
+        return [f"{host.title} multiplies dense weights: the sparsity changes nothing."]
+    below = host.dense_below
+    if not host.format.depends_on_sparsity or not any(0 < share < below for share in each):
+        return []
+    which = "All matrices" if all(share < below for share in each) else "Matrices"
+    stored = f"{which} below {below:.0%} sparsity stay dense, as {host.title} stores them"
+    return [f"{stored}; lscd e2e --always-sparse stores them sparse."]
+
+
+def checkpoint_words(model: str, host: System | None = None) -> list[str]:
+    """How a quantised checkpoint is read by ``host``, or compared with other formats; what its count leaves out."""
+    from perfmodel.catalog import load_model
+
+    record, found = load_model(model), []
+    if record.stored is not None:
+        formats = " and ".join(sorted(set(record.stored.formats.values())))
+        read = "all formats are compared with its weights in 16 bits"
+        if host is not None:
+            read = "read as it is" if host.keeps_dense else f"{host.format.title} takes its place here"
+        found.append(f"The checkpoint stores {formats} ({record.stored.method}): {read}.")
+    if record.shape.left_out:
+        found.append(f"Left out of the count: {', '.join(record.shape.left_out)}.")
+    return found
 
 
 def predict_table(

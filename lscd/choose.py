@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, SPARSITY_HELP, asked_sparsity
+from lscd.asking import (
+    GPU_HELP,
+    JSON_HELP,
+    MODEL_HELP,
+    SPARSITY_FILE_HELP,
+    SPARSITY_HELP,
+    asked_sparsity,
+    checkpoint_words,
+)
 from lscd.errors import refuse_missing, split_names
 from lscd.printing import digits, headline, print_table, say
 from lscd.worth import answer as verdict
@@ -84,6 +92,9 @@ def choose(
         _print(choices[0], found)
     else:
         _print_batches(choices, found)
+    if not as_json:
+        for line in checkpoint_words(model):
+            say(line)
 
 
 def _measured(choice: Choice) -> list[str]:

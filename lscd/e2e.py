@@ -20,19 +20,19 @@ from lscd.asking import (
     SYSTEM_HELP,
     always,
     asked_sparsity,
+    checkpoint_words,
+    dense_words,
     error_words,
     mean_of,
     named,
     own_sparsity,
     predict_table,
 )
-from lscd.errors import InputError, batch_files, refuse_missing, written_whole
+from lscd.errors import batch_files, refuse_missing
 from lscd.printing import headline, print_table, say, side_by_side
-from perfmodel.catalog.specs import Launch
 from perfmodel.units import GIGA
 
 if TYPE_CHECKING:
-    import pandas as pd
 
     from perfmodel.catalog.sparsities import Sparsities
     from perfmodel.serving.run import Serving
@@ -96,6 +96,7 @@ def e2e(
         return
     refuse_missing(context, "--model llama-3.1-8b --gpu h100 --batch 64", "model", "gpu", "batch")
 
+    from perfmodel.catalog import load_model
     from perfmodel.serving.run import evaluate
     from perfmodel.serving.what_if import WhatIf
 
@@ -123,7 +124,9 @@ def e2e(
         fields |= {"bound": host.kernel is None, "change": words.fate, "remarks": words.remarks()}
         print(json.dumps(fields, indent=2))
         return
-    _print_run(f"{model}, {gpus} x {gpu}, {name}, batch {batch}, {input_len} + {output_len} tokens", run, plain)
+    weights = "dense weights" if load_model(model).stored is None else "the checkpoint's weights"
+    asked_of = f"{model}, {gpus} x {gpu}, {name}, batch {batch}, {input_len} + {output_len} tokens"
+    _print_run(asked_of, run, plain, weights)
     if run.memory.fits:
         say(error_words([name]))
     for remark in words.remarks():
@@ -137,11 +140,9 @@ def _baseline(
     from perfmodel.serving.run import evaluate
     from perfmodel.serving.systems import HOST, SYSTEMS
 
-    base = HOST if host.name in SYSTEMS else host.name.partition("+")[0]
-    changed = host.name != base or what_if.asked or how["cache_bits"] is not None
-    if not changed or (
-        isinstance(sparsity, float | int) and sparsity == 0 and host.name in SYSTEMS and not what_if.asked
-    ):
+    base = host.name.partition("+")[0] if host.name not in SYSTEMS or host.keeps_dense else HOST
+    pruned = not isinstance(sparsity, float | int) or sparsity > 0
+    if not (what_if.asked or how["cache_bits"] is not None or (host.name != base and (pruned or "+" in host.name))):
         return None
     return base, evaluate(model, gpu, base, **how | {"cache_bits": None})
 
@@ -158,37 +159,15 @@ class Words:
     @property
     def fate(self) -> str:
         """What becomes of the weights."""
+        from perfmodel.catalog import load_model
         from perfmodel.serving.contenders import change
 
-        return change(self.host, mean_of(self.model, self.sparsity))
+        return change(self.host, mean_of(self.model, self.sparsity), load_model(self.model))
 
     def remarks(self) -> list[str]:
         """Sentences: doubts of the kernel, weights kept dense, the checkpoint's format, what is left out."""
-        return [*_doubts(self.host, self.fate), *self._kept_dense(), *self._checkpoint(), *self._published()]
-
-    def _kept_dense(self) -> list[str]:
-        below = self.host.dense_below
-        each = _sparsities(self.sparsity)
-        if not self.host.format.depends_on_sparsity or not any(0 < share < below for share in each):
-            return []
-        which = "All matrices" if all(share < below for share in each) else "Matrices"
-        return [
-            f"{which} below {below:.0%} sparsity stay dense, as {self.host.title} stores them; --always-sparse "
-            "stores them sparse."
-        ]
-
-    def _checkpoint(self) -> list[str]:
-        from perfmodel.catalog import load_model
-
-        record = load_model(self.model)
-        found = []
-        if record.stored is not None:
-            formats = " and ".join(sorted(set(record.stored.formats.values())))
-            read = "read as it is" if self.host.keeps_dense else f"{self.host.format.title} takes its place here"
-            found.append(f"The checkpoint stores {formats} ({record.stored.method}): {read}.")
-        if record.shape.left_out:
-            found.append(f"Left out of the count: {', '.join(record.shape.left_out)}.")
-        return found
+        kept = [*dense_words(self.host, self.sparsity), *checkpoint_words(self.model, self.host)]
+        return [*_doubts(self.host, self.fate), *kept, *self._published()]
 
     def _published(self) -> list[str]:
         """One published number beside each what-if."""
@@ -211,12 +190,6 @@ _KINDS: dict[str, Callable[[WhatIf], bool]] = {
     "offload": lambda w: w.offloaded > 0,
     "hidden-communication": lambda w: w.hidden_communication > 0,
 }
-
-
-def _sparsities(sparsity: float | Sparsities) -> list[float]:
-    if isinstance(sparsity, float | int):
-        return [float(sparsity)]
-    return [share for name in sparsity.matrices for share, _ in sparsity.shares(name)]
 
 
 def _doubts(host: System, fate: str) -> list[str]:
@@ -266,7 +239,7 @@ def _compared(run: Serving, plain: tuple[str, Serving] | None) -> dict[str, Any]
     return {"compared_with": name, "speedup": values if dense.memory.fits else None}
 
 
-def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None) -> None:
+def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, own: str) -> None:
     fields = _run_fields(run) | _compared(run, plain)
     memory = {name.replace("_", " "): f"{size / 1e9:.1f}" for name, size in fields["memory_bytes"].items()}
     shares: dict[str, str] = {}
@@ -274,7 +247,7 @@ def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None) -
         mark = " (extrapolated)" if fields["extrapolated"] else ""
         headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1)}{mark}")
         say(question)
-        _say_speedup(fields)
+        _say_speedup(fields, own)
         _say_latency_and_cost(fields)
         shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
     else:
@@ -285,15 +258,15 @@ def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None) -
     print_table(header, rows, text=("memory per GPU", "time of the run"))
 
 
-def _say_speedup(fields: dict[str, Any]) -> None:
+def _say_speedup(fields: dict[str, Any], own: str) -> None:
     """Against the same engine dense; the interval is that of this run, as both share what is off."""
     if fields["compared_with"] is None:
         return
     if fields["speedup"] is None:
-        say(f"{fields['compared_with']} with dense weights does not fit")
+        say(f"{fields['compared_with']} with {own} does not fit")
         return
     value, low, high = fields["speedup"]
-    say(f"{value:.2f}x {fields['compared_with']} with dense weights (90 %: {low:.2f} - {high:.2f})")
+    say(f"{value:.2f}x {fields['compared_with']} with {own} (90 %: {low:.2f} - {high:.2f})")
 
 
 def _say_latency_and_cost(fields: dict[str, Any]) -> None:

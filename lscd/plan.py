@@ -16,6 +16,7 @@ from lscd.asking import (
     SPARSITY_FILE_HELP,
     SPARSITY_HELP,
     asked_sparsity,
+    checkpoint_words,
     error_words,
     mean_of,
 )
@@ -51,6 +52,7 @@ def plan(
     """Say whether pruning is worth it in serving: fewest GPUs, best batch, cheapest system, every kernel in each."""
     from perfmodel.serving.planning import Limits
     from perfmodel.serving.planning import plan as make_plan
+    from perfmodel.serving.systems import HOST, load_system
 
     pruned = asked_sparsity(sparsity, sparsity_file)
     limits = Limits(max_gpus, math.inf if ttft is None else ttft * MILLI, math.inf if tpot is None else tpot * MILLI)
@@ -68,6 +70,8 @@ def plan(
     held = [f"{name} at most {value:g} ms" for name, value in (("TTFT", ttft), ("TPOT", tpot)) if value is not None]
     question = ", ".join([f"{model} on {gpu}", how, f"{input_len} + {output_len} tokens", *held])
     _print_plan(question, found, every)
+    for line in checkpoint_words(model, load_system(HOST)):
+        say(line)
 
 
 def _print_plan(question: str, found: Plan, every: bool) -> None:
@@ -180,6 +184,8 @@ def _option_cells(option: Option, fewest: int | None) -> tuple[str, ...]:
 
 def _break_even_words(found: Plan) -> list[str]:
     """Flash-LLM, the system of the paper, against dense weights."""
+    from perfmodel.serving.systems import HOST
+
     dense = found.best(HOST)
     if dense is None or not found.sparse_faster_at_batch:
         return []

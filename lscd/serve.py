@@ -17,6 +17,8 @@ from lscd.asking import (
     SPARSITY_HELP,
     SYSTEM_HELP,
     asked_sparsity,
+    checkpoint_words,
+    dense_words,
     error_words,
     named,
     own_sparsity,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ttft_ms", "ttft_p90_ms", "tpot_ms", "tpot_p90_ms", "requests_per_s", "tokens_per_gpu_s", "decoding", "room",
            "prompt_share", "goodput_per_s")  # fmt: skip
+TODAY, SPARSE = "vllm", "flash-llm"  # the engine, and its kernel where a sparsity is given
 USERS = "1,2,4,8,16,32,64,128,256"
 
 
@@ -39,7 +42,9 @@ def serve(
     model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
     gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
     gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
-    system: Annotated[str, typer.Option(help=SYSTEM_HELP.rpartition(" vllm by")[0])] = "vllm",
+    system: Annotated[
+        str, typer.Option(help=f"{SYSTEM_HELP.rpartition('vllm by')[0]}{TODAY} by default.", show_default=False)
+    ] = "",
     sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
     sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
     users: Annotated[
@@ -89,19 +94,28 @@ def serve(
 
     if users and requests_per_s:
         raise InputError("give --users or --requests-per-s, not both")
+    pruned = asked_sparsity(sparsity, sparsity_file)
+    system = system or (TODAY if pruned is None else f"{TODAY}+{SPARSE}")
     host = named(system)
     how: dict[str, Any] = {
-        "gpus": gpus, "sparsity": own_sparsity(host, asked_sparsity(sparsity, sparsity_file)), "cache_bits": kv_bits,
+        "gpus": gpus, "sparsity": own_sparsity(host, pruned), "cache_bits": kv_bits,
         "expert_parallel": expert_parallel, "input_len": input_len, "output_len": output_len,
     }  # fmt: skip
     if profile is not None:
         if users or requests_per_s or as_json:
-            raise InputError("--profile writes step times of every load: leave out --users, --requests-per-s and --json")
+            raise InputError(
+                "--profile writes step times of every load: leave out --users, --requests-per-s and --json"
+            )
         _write_profile(profile, model, gpu, system, how)
         return
     load = "requests_per_s" if requests_per_s else "users"
     values = _numbers(f"--{load.replace('_', '-')}", requests_per_s or users or USERS)
     found = steady(model, gpu, host, **{load: values}, chunk=chunk, **how)
+    if not found.fits.any():
+        raise InputError(
+            f"out of memory: {model} leaves no room for one sequence of {input_len + output_len} tokens "
+            f"on {gpus} x {gpu}"
+        )
     limits = tuple(_limit(*option) for option in (("--ttft", ttft), ("--tpot", tpot)))
     table = _columns(found, limits)
     if as_json:
@@ -114,7 +128,8 @@ def serve(
         return
     _print(f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens", load, values, table, limits)
     say("Steady state, requests at random: benchmarks that start all users together measure a longer TTFT.")
-    say(error_words([system]))
+    for line in [error_words([host.name]), *dense_words(host, how["sparsity"]), *checkpoint_words(model, host)]:
+        say(line)
 
 
 def _limit(option: str, milliseconds: float | None) -> float:
@@ -158,10 +173,15 @@ def _print(question: str, load: str, values: list[float], table: dict[str, Any],
     ]
     within = f" within {' and '.join(kept)}" if kept else ""
     words = load.replace("_per_s", " a second")
-    headline(
-        f"{table['goodput_per_s'][best]:.2f} requests a second{within} at {values[best]:g} {words}: "
-        f"{table['tokens_per_gpu_s'][best]:.0f} tokens per GPU-second, a token every {table['tpot_ms'][best]:.1f} ms"
-    )
+    if not any(math.isfinite(value) for value in table["ttft_ms"]):
+        most = max(table["requests_per_s"])
+        headline(f"More arrives than is served at every rate: at most {most:.2f} requests a second")
+    else:
+        good, tokens, tpot = (table[name][best] for name in ("goodput_per_s", "tokens_per_gpu_s", "tpot_ms"))
+        headline(
+            f"{good:.2f} requests a second{within} at {values[best]:g} {words}: {tokens:.0f} tokens per GPU-second, "
+            f"a token every {tpot:.1f} ms"
+        )
     say(question)
     room = float(table["room"][best])
     say(f"Room beside the weights for {room:.0f} sequences of mean length; more wait for one that ends.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, asked_sparsity
+from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, asked_sparsity, checkpoint_words
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
 from perfmodel.units import GIGA, MILLI, TERA
@@ -57,6 +57,8 @@ def worth(
         print(json.dumps(as_dict(found), indent=2))
     else:
         _print(found, names)
+        for line in checkpoint_words(model):
+            say(line)
 
 
 def parse_batches(text: str) -> tuple[int, ...]:

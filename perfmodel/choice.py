@@ -257,7 +257,7 @@ def choose(
     Parameters
     ----------
     model, gpu
-        Catalogue names, paths, or records.
+        Catalogue names, paths, or records; of a quantised checkpoint too, dense is its weights in 16 bits.
     batch : int
         Sequences, each with one token in flight.
     sparsity : float or Sparsities

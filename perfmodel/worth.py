@@ -210,7 +210,7 @@ def worth(
     Parameters
     ----------
     model, gpu
-        Catalogue names, paths, or records.
+        Catalogue names, paths, or records; of a quantised checkpoint too, dense is its weights in 16 bits.
     batches : sequence of int
         Sequences decoded together.
     sparsity : float or Sparsities
@@ -282,7 +282,7 @@ def at_batch(
     """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
-    run = evaluate(model, gpu, load_system(ENGINE), batch=batch, gpus=gpus, **lengths)
+    run = evaluate(model.unquantised, gpu, load_system(ENGINE), batch=batch, gpus=gpus, **lengths)
     dense, dense_bytes = choice.dense
     rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)
     other_bytes = float(run.memory.total) - dense_bytes

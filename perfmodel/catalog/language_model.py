@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from perfmodel.catalog.decoder import Block, Decoder, Experts, Mlp, Norm, SelfAttention
 from perfmodel.catalog.records import Natural, Positive, PositiveInt, Record, Text, check_order
 
@@ -104,6 +106,11 @@ class LanguageModel(Record, frozen=True, kw_only=True):
     shape: Decoder
     stored: Stored | None = None
     published: Published | None = None
+
+    @property
+    def unquantised(self) -> LanguageModel:
+        """The same model with all weights in 16 bits."""
+        return msgspec.structs.replace(self, stored=None)
 
     @property
     def parameters(self) -> int:

@@ -55,6 +55,11 @@ class Sparsities(Record, frozen=True, kw_only=True):
         total = sum(found.values())
         return tuple((sparsity, found[sparsity] / total) for sparsity in sorted(found))
 
+    @property
+    def every(self) -> tuple[float, ...]:
+        """Sparsities of all matrices in all layers."""
+        return tuple(entry.sparsity for entries in self.matrices.values() for entry in entries)
+
     def mean(self, *names: str) -> float:
         """Fraction of zeros over the matrices ``names``, all by default, of those that the file has; 0 if it has none.
 

@@ -45,7 +45,7 @@ def _expected_padding(elements: Array, sparsity: Array, unit: int) -> Array:
     d = 1.0 - sparsity
     padding = (unit - 1) / 2 - 0.5 * (sparsity - d) ** elements
     for root in np.exp(2j * np.pi / unit * np.arange(1, unit // 2)):
-        mean, pole = sparsity + d * root, root - 1
+        mean, pole = np.where(d == 1, root, sparsity + d * root), root - 1
         turned = np.cos(elements * np.angle(mean) - np.angle(pole))  # real arithmetic is twice as fast
         padding = padding + 2 / abs(pole) * np.exp(elements * np.log(np.abs(mean))) * turned
     return np.where(elements > 0, padding, 0.0)

@@ -7,6 +7,7 @@ single token, CUDA cores) multiply. They differ in format, in the cost of expand
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -201,3 +202,10 @@ class Int8(WeightOnly):
     name = "int8"
     title = "INT8 weights"
     format_name = "int8"
+
+
+@cache
+def expanding(kernel: str, format_name: str) -> WeightOnly:
+    """Kernel ``int4`` or ``int8`` on weights of another format of as many bits, which cost as much to expand."""
+    base = {Int4.name: Int4, Int8.name: Int8}[kernel]
+    return type(base.__name__, (base,), {"format_name": format_name})()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfmodel.catalog import load_gpu
+from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu
 from perfmodel.formats import FORMATS
@@ -60,12 +61,14 @@ def of_formats(systems: Sequence[str], formats: Sequence[str]) -> tuple[str, ...
     return kept
 
 
-def change(system: System, sparsity: float) -> str:
+def change(system: System, sparsity: float, model: LanguageModel | None = None) -> str:
     """What becomes of the weights at ``sparsity``, or "not written", "not measured" (`perfmodel.kernels.rivals`).
 
-    Nothing does where the system would keep matrices of this sparsity dense. A format without a kernel counts as not
-    measured.
+    Nothing does where the system would keep matrices of this sparsity dense, unless the checkpoint of ``model`` has
+    rounded them before. A format without a kernel counts as not measured.
     """
+    if model is not None and model.stored is not None and system.keeps_dense:
+        return WHOLE[1]
     if not system.stores_sparse(system.own_sparsity(sparsity)):
         return WHOLE[0]
     return NOT_MEASURED if system.kernel is None else standing(KERNELS[system.kernel])

@@ -79,7 +79,7 @@ class Group:
         """How a matrix is stored that pruning leaves alone or that the checkpoint stores quantised; None if neither."""
         formats = self.model.stored.formats if self.model.stored and self.system.keeps_dense else {}
         if matrix.name in formats:
-            return self.system.reading(formats[matrix.name])
+            return self.system.reading(formats[matrix.name]).on(self.gpu)
         return None if matrix.prunable else self.system.reading("cublas")
 
     def bytes_of(self, matrix: Matrix) -> Array:

@@ -265,7 +265,7 @@ def _best_batch(
     price, ends = run.usd_per_million_tokens, run.tokens_per_gpu_s_interval
     record = load_system(system)
     mean = mean_sparsity(model.shape, sparsity) if isinstance(sparsity, Sparsities) else sparsity
-    fate = change(record, mean)
+    fate = change(record, mean, model)
     return Option(
         system=system,
         gpus=gpus,

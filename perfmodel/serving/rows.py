@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from perfmodel.catalog import load_model
 from perfmodel.serving.contenders import change
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.steady import serve
@@ -52,8 +53,11 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for index, asked in _questions(rows, (*RUN_COLUMNS, *SPLIT_COLUMNS)):
         run, columns = evaluate(**asked), asked
-        host = load_system(asked["system"])
-        marks = {"extrapolated": run.extrapolated, "change": [change(host, share) for share in columns["sparsity"]]}
+        host, record = load_system(asked["system"]), load_model(asked["model"])
+        marks = {
+            "extrapolated": run.extrapolated,
+            "change": [change(host, share, record) for share in columns["sparsity"]],
+        }
         parts.append(pd.DataFrame(result_columns(run) | interval_columns(run) | marks, index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
 

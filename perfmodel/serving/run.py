@@ -189,7 +189,7 @@ def evaluate(
     expert_parallel : array_like
         GPUs that spread the experts whole; each has sequences of its own and a copy of all other weights.
     cache_bits : float, optional
-        Bits of a cached key or value, 4 to 16; those of the checkpoint by default.
+        Bits of a cached key or value, 2 to 16; those of the checkpoint by default.
     launch : str, optional
         ``stream`` or ``graph``: how the products' kernels are started, if not as the system does it.
     what_if : WhatIf

@@ -55,7 +55,7 @@ class Steady:
     decoding : ndarray
         Sequences that decode at a time, mean.
     room : ndarray
-        Sequences whose mean cache fits beside the weights.
+        Sequences whose mean cache fits beside the weights; if not one does, all times are NaN.
     prompt_share : ndarray
         Share of the steps that carry a chunk of a prompt.
     gpus : ndarray
@@ -74,6 +74,11 @@ class Steady:
     prompt_share: Array
     gpus: Array
     output_len: Array
+
+    @property
+    def fits(self) -> NDArray[np.bool_]:
+        """Whether there is room for one sequence."""
+        return np.asarray(self.room >= 1)
 
     @property
     def tokens_per_gpu_s(self) -> Array:
@@ -135,8 +140,8 @@ def serve(
     Raises
     ------
     ValueError
-        As `evaluate`; if not exactly one of users and requests is given; if weights leave no room for one sequence;
-        for pipeline stages, drafts and weights elsewhere, which a loaded server does not have here.
+        As `evaluate`; if not exactly one of users and requests is given; for pipeline stages, drafts and weights
+        elsewhere, which a loaded server does not have here.
     """
     if (users is None) == (requests_per_s is None):
         raise ValueError("give users (concurrency) or requests_per_s, one of them")
@@ -204,12 +209,7 @@ class _Load:
         one, two = (memory(self.group, batch=count, **lengths) for count in (1e3, 2e3))
         each = (two.total - one.total) / 1e3
         found = np.floor(1e3 + one.headroom / np.maximum(each, 1e-9))
-        if np.any(found < 1):
-            raise ValueError(
-                f"out of memory: {self.group.model.key} leaves no room for one sequence of "
-                f"{float(np.max(self.prompt + self.new)):g} tokens on {self.group.gpu.key}"
-            )
-        return np.asarray(found)
+        return np.asarray(np.maximum(found, 0.0))
 
     def outcome(self, decoding: Array, waited_s: Array, gpus: Array, room: Array) -> Steady:
         """What users see while ``decoding`` sequences decode and each request has waited before."""
@@ -217,12 +217,10 @@ class _Load:
         own_s = self.chunks * full
         spread = (full - plain) * np.sqrt(share * (1 - share) / self.new)
         rate = decoding / (self.new * tpot_s)
-        tail_s = self.first_s(share, plain, full) - own_s + waited_s
-        values = (
-            own_s + tail_s, own_s + P90_TAIL * tail_s, tpot_s, tpot_s + P90_NORMAL * spread, rate, decoding, room,
-            share, gpus, self.new,
-        )  # fmt: skip
-        return Steady(*np.broadcast_arrays(*values))
+        steady_s, tail_s = own_s + waited_s, self.first_s(share, plain, full) - own_s
+        seen = (steady_s + tail_s, steady_s + P90_TAIL * tail_s, tpot_s, tpot_s + P90_NORMAL * spread, rate, decoding)
+        known = (np.where(room < 1, np.nan, value) for value in seen)
+        return Steady(*np.broadcast_arrays(*known, room, share, gpus, self.new))
 
     def first_s(self, share: Array, plain: Array, full: Array) -> Array:
         """Seconds to the first token of a request inside: half a step, prompts before it (M/D/1), its own prompt."""
@@ -239,7 +237,7 @@ class _Load:
 def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
     """A fixed number of requests in the server: those that read their prompt or wait do not decode."""
     room = load.room()
-    inside = np.minimum(users, room)
+    inside = np.minimum(users, np.maximum(room, 1.0))
     decoding = np.minimum(np.maximum(inside * 0.9, 0.5), load.most)
     for _ in range(ROUNDS):
         share, tpot_s, plain, full = load.mean_step(decoding)
@@ -256,10 +254,11 @@ def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
 def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
     """Requests at random: as many decode as arrive while one decodes; more than fit, and the queue has no end."""
     room = load.room()
-    decoding = np.ones(np.broadcast_shapes(rate.shape, room.shape))
+    most = np.minimum(np.maximum(room, 1.0), load.most)
+    decoding = np.minimum(np.ones(np.broadcast_shapes(rate.shape, room.shape)), most)
     for _ in range(SLOW_ROUNDS):
         _, tpot_s, *_ = load.mean_step(decoding)
-        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, np.minimum(room, load.most))
+        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, most)
     share, tpot_s, *_ = load.mean_step(decoding)
     overrun = (rate * load.new * tpot_s > 1.001 * room) | (share >= FULLEST)
     return load.outcome(decoding, np.where(overrun, np.inf, 0.0), gpus, room)

@@ -28,6 +28,7 @@ from perfmodel.catalog.specs import Bound, Gpu, Launch, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, break_even_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.base import PATTERN_TOLERANCE, check_pattern, free, missing_cores, overlap
+from perfmodel.kernels.decode import Int4, Int8, expanding
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
 from perfmodel.kernels.low_precision import SixEight
@@ -39,6 +40,9 @@ Array = NDArray[np.float64]
 CALIBRATION_NAME = "serving"
 FLASH_LLM_DENSE_BELOW = 0.5  # the released system keeps matrices of less sparsity dense
 HOST = "fastertransformer"
+# Kernel that expands weights of less than so many bits, on a GPU without the Tensor Cores of their format.
+EXPANDED = {5: Int4.name, 9: Int8.name}
+EXPANDED_SIZE = (4096, 4096)  # of a matrix, for bits a weight with scales
 VLLM = "vllm"  # its name, and that of the fit of its host
 PROMPT_TOKENS = 8192  # of a chunk: what vLLM, SGLang and TensorRT-LLM read at once on a data-centre GPU
 
@@ -150,6 +154,8 @@ class System:
         All that is no matrix product.
     pattern : float or None
         Sparsity of the pattern that the format was asked for by; None where the kernel has patterns, or none is.
+    expanded : bool
+        Whether ``kernel`` expands weights of ``format``, which is not its own (`on`).
     """
 
     name: str
@@ -159,6 +165,7 @@ class System:
     dense_below: float = 0.0
     engine: Engine = Engine()
     pattern: float | None = None
+    expanded: bool = False
 
     @property
     def host(self) -> str | None:
@@ -185,6 +192,26 @@ class System:
             return None
         missing = missing_cores(gpu, Precision(self.format.activations), sparse=self.pattern is not None)
         return missing and f"{missing}, which format {self.format.name!r} needs"
+
+    def on(self, gpu: Gpu) -> System:
+        """Itself where the GPU runs it; without the Tensor Cores of its format, with weights expanded on the way.
+
+        That is what engines do with a checkpoint of FP8 on an A100, or of MXFP4 on an H100 (Marlin).
+
+        Raises
+        ------
+        ValueError
+            If the GPU runs neither.
+        """
+        if (refusal := self.refusal(gpu)) is None:
+            return self
+        bits = float(self.format.bits_per_weight(*EXPANDED_SIZE, 0.0))
+        other = replace(
+            self, kernel=next((name for most, name in EXPANDED.items() if bits < most), None), expanded=True
+        )
+        if other.kernel is None or self.format.prunes or other.refusal(gpu) is not None:
+            raise ValueError(f"system {self.name!r}: {refusal}")
+        return other
 
     def own_sparsity(self, sparsity: ArrayLike) -> Array:
         """Sparsity at which it runs a model pruned to ``sparsity``: that of its pattern, if it has one."""
@@ -243,7 +270,7 @@ class System:
         if self.kernel is None:
             own = format_time(self.format, machine, shape, self.call)
         else:
-            model = KERNELS[self.kernel]
+            model = expanding(self.kernel, self.format.name) if self.expanded else KERNELS[self.kernel]
             padded = replace(shape, n=model.padded_n(shape.n))
             own = model.time(machine, padded, calibrated(self.kernel), self.call).time_s
         return np.where(self.stores_sparse(shape.sparsity), own, dense)

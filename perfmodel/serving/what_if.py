@@ -18,7 +18,7 @@ et al., "LLM in a flash", ACL 2024; Zhang et al., "Ladder-residual", ICML 2025; 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,8 +86,9 @@ class WhatIf:
 
     @property
     def asked(self) -> bool:
-        """Whether anything differs from the default."""
-        return any(getattr(self, field.name) != field.default for field in fields(self))
+        """Whether anything changes; what only says how (acceptance, rates) does not alone."""
+        return any((self.cache_sparsity, self.draft_tokens, self.activation_sparsity, self.offloaded,
+                    self.hidden_communication))  # fmt: skip
 
     @property
     def tokens_per_pass(self) -> float:

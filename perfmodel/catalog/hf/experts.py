@@ -162,6 +162,7 @@ def _chunks(keys: Keys) -> list[int | None]:
 def minimax_m2(keys: Keys) -> dict[str, Any]:
     """MiniMax-M2: queries and keys are normalised over all heads."""
     keys.ignore("attn_type_list", "layernorm_full_attention_beta", "use_mtp", "mtp_transformer_layers")
+    keys.ignore("mlp_intermediate_size", "shared_moe_mode")  # of dense and shared MLPs, which it has none of
     keys.same("shared_intermediate_size", 0)
     keys.same("qk_norm_type", "per_layer")
     keys.same("layer_types", ["full_attention"] * keys.layers())

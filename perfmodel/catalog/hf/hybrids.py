@@ -46,6 +46,7 @@ def falcon_mamba(keys: Keys) -> dict[str, Any]:
 def plain_mamba2(keys: Keys) -> dict[str, Any]:
     """Mamba-2."""
     keys.ignore("time_step_rank", "expand", "use_cache", "rms_norm")
+    keys.same("intermediate_size", keys.size("num_heads") * keys.size("head_dim"))
     part = mamba2(
         keys,
         heads=keys.size("num_heads"),

@@ -146,6 +146,7 @@ def starcoder2(keys: Keys) -> dict[str, Any]:
     """StarCoder 2: biases everywhere, MLPs of two matrices, tied embeddings."""
     bias = keys.flag("use_bias", True)
     keys.same("mlp_type", "default")
+    keys.same("norm_type", "layer_norm")
     one = attention(keys, bias=bias, output_bias=bias, window=keys.nullable("sliding_window"))
     mlp = Mlp(size=keys.size("intermediate_size"), gated=False, bias=bias)
     return uniform(keys, one, mlp, norm=Norm.LAYERNORM, tied=True)
