@@ -121,7 +121,7 @@ def predict_table(
         _explain_row(input_csv, rows, predict)
         raise
     table = beside(rows, results, input_csv, output_csv)
-    for name in table.columns[table.dtypes == bool]:
+    for name in table.select_dtypes(bool):
         table[name] = table[name].map({True: "true", False: "false"})  # as in data/published/e2e.csv
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)

@@ -33,7 +33,6 @@ from lscd.printing import headline, print_table, say, side_by_side
 from perfmodel.units import GIGA
 
 if TYPE_CHECKING:
-
     from perfmodel.catalog.sparsities import Sparsities
     from perfmodel.serving.run import Serving
     from perfmodel.serving.systems import System

@@ -217,6 +217,15 @@ def matrix_counts(shape: Decoder) -> dict[str, int]:
     return counts
 
 
+def matrix_weights(shape: Decoder) -> dict[str, int]:
+    """Weights of each matrix of ``shape``, all layers and experts together."""
+    weights: dict[str, int] = {}
+    for block in shape.blocks:
+        for product in block.products(shape.hidden_size):
+            weights[product.name] = weights.get(product.name, 0) + block.count * product.weights
+    return weights
+
+
 def _matrix(words: list[str]) -> str | None:
     """Matrix of the last of ``words``, which are those of a module inside a layer."""
     *parents, leaf = words

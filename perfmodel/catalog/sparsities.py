@@ -14,11 +14,12 @@ import msgspec
 
 from perfmodel.catalog.decoder import LATENT_DOWN, LATENT_UP, LM_HEAD, QKV, QUERY
 from perfmodel.catalog.language_model import LanguageModel
-from perfmodel.catalog.matrix_names import RECURRENT_IN, elsewhere, layer_of, matrix_counts, matrix_of
+from perfmodel.catalog.matrix_names import RECURRENT_IN, elsewhere, layer_of, matrix_counts, matrix_of, matrix_weights
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.records import Natural, Record, Text
 
 DECIMALS = 3  # of the sparsities that `Sparsities.shares` tells apart
+SAME_SIZE = 0.01  # by which counts of weights may differ: rows that pad a matrix
 COLUMNS = ("layer", "matrix", "sparsity")
 _UNEQUAL = (QKV, LATENT_DOWN, RECURRENT_IN)  # made up of tensors of several sizes
 
@@ -75,10 +76,10 @@ class Sparsities(Record, frozen=True, kw_only=True):
         Raises
         ------
         ValueError
-            If it has a matrix that no layer of ``model`` has, a layer beyond the last, or a matrix in more or fewer
-            layers than have it; the message names file, value and what is allowed.
+            If it has a matrix that no layer of ``model`` has, a layer beyond the last, a matrix in more or fewer layers
+            than have it, or of another size; the message names file, value and what is allowed.
         """
-        counts, layers = matrix_counts(model.shape), model.shape.layers
+        counts, weights, layers = matrix_counts(model.shape), matrix_weights(model.shape), model.shape.layers
         for name, entries in self.matrices.items():
             if name == LM_HEAD:
                 continue
@@ -93,6 +94,11 @@ class Sparsities(Record, frozen=True, kw_only=True):
                 raise ValueError(
                     f"{self.source}: number of layers with {name} is {len(entries)}, allowed for {model.name} is "
                     f"{counts[name]}"
+                )
+            counted = sum(entry.weights for entry in entries)
+            if any(entry.weights != 1 for entry in entries) and abs(counted / weights[name] - 1) > SAME_SIZE:
+                raise ValueError(
+                    f"{self.source}: weights of {name} are {counted:,.0f}, those of {model.name} are {weights[name]:,}"
                 )
 
 

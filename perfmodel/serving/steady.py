@@ -6,6 +6,8 @@ longer for everyone:
 
     tpot = (1 - share) * step(decoding) + share * step(decoding, chunk),  share = decoding * input / (output * chunk)
 
+Where the share reaches 1, a step carries several chunks, up to the engine's budget; beyond it prompts wait.
+
 With a fixed number of users the sequences in flight are known; with requests that arrive at random, Little's law gives
 them. Not a scheduler: no preemption, no order of requests, lengths all alike. Waiting follows from queueing theory:
 prompts are read one after the other, at the rate that the steps leave (M/D/1), and sequences that do not fit into the
@@ -37,7 +39,7 @@ ROUNDS = 14  # of the fixed point; each halves the distance where steps hardly g
 SLOW_ROUNDS = 60  # near the rate that is just served, where they do
 P90_NORMAL = 1.2816  # standard deviations from the mean to the 90th percentile
 P90_TAIL = float(np.log(10))  # means of an exponential tail to its 90th percentile
-FULLEST = 0.98  # share of the steps that prompts may take before a queue of requests has no end
+FULLEST = 0.98  # share of the prompts that steps can take before a queue of requests has no end
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ def serve(
     _refuse_what_steps_lack(asked.get("pipeline_parallel", 1), asked.get("what_if", NOTHING))
     group, gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **asked)
     prompt, new = whole("input_len", input_len), whole("output_len", output_len)
-    most = group.system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
-    load = _Load(group, prompt, new, np.minimum(prompt, most) if np.isfinite(most) else prompt)
+    budget = group.system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
+    load = _Load(group, prompt, new, budget)
     if users is not None:
         return _closed(load, whole("users", users), gpus)
     rate = np.asarray(requests_per_s, dtype=np.float64)
@@ -171,27 +173,32 @@ def _refuse_what_steps_lack(stages: ArrayLike, what_if: WhatIf) -> None:
 
 @dataclass(frozen=True)
 class _Load:
-    """Requests of one kind on one group."""
+    """Requests of one kind on one group, whose steps take ``budget`` tokens of prompts at most."""
 
     group: Group
     prompt: Array
     new: Array
-    chunk: Array
+    budget: float
 
     @property
-    def chunks(self) -> Array:
-        """Steps that one prompt takes."""
-        return np.asarray(self.prompt / self.chunk)
+    def chunk(self) -> Array:
+        """Tokens of one prompt that a step takes."""
+        return np.minimum(self.prompt, self.budget)
 
     @property
     def most(self) -> Array:
-        """Sequences that decode where every step of every GPU reads a chunk: more prompts cannot be read."""
-        return np.asarray(self.group.expert_parallel * self.new * self.chunk / self.prompt)
+        """Sequences that decode where every step reads all the prompts it can: more never get to decode."""
+        return np.asarray(self.group.expert_parallel * self.new * self.budget / self.prompt)
 
-    def steps_s(self, decoding: Array) -> tuple[Array, Array]:
-        """Seconds of a step without and with a chunk of a prompt, while ``decoding`` sequences decode."""
+    def steps(self, decoding: Array) -> _Steps:
+        """Steps while ``decoding`` sequences decode: without prompts, or with a chunk, with several if they must."""
+        wanted = decoding / self.group.expert_parallel * self.prompt / self.new  # tokens of prompts a step
         plain = self._step_s(decoding, np.zeros(()))
-        return plain, self._step_s(decoding, self.chunk)
+        full = self._step_s(decoding, np.minimum(np.maximum(wanted, self.chunk), self.budget))
+        return _Steps(
+            plain, full, np.minimum(wanted / self.chunk, 1.0), np.minimum(wanted / self.budget, FULLEST),
+            self.prompt / self.chunk,
+        )  # fmt: skip
 
     def _step_s(self, decoding: Array, extra: Array) -> Array:
         group, rows = self.group, decoding / self.group.expert_parallel
@@ -213,25 +220,40 @@ class _Load:
 
     def outcome(self, decoding: Array, waited_s: Array, gpus: Array, room: Array) -> Steady:
         """What users see while ``decoding`` sequences decode and each request has waited before."""
-        share, tpot_s, plain, full = self.mean_step(decoding)
-        own_s = self.chunks * full
-        spread = (full - plain) * np.sqrt(share * (1 - share) / self.new)
+        steps = self.steps(decoding)
+        share, tpot_s = steps.share, steps.mean_s
+        spread = (steps.full_s - steps.plain_s) * np.sqrt(share * (1 - share) / self.new)
         rate = decoding / (self.new * tpot_s)
-        steady_s, tail_s = own_s + waited_s, self.first_s(share, plain, full) - own_s
+        steady_s, tail_s = steps.own_s + waited_s, steps.first_s - steps.own_s
         seen = (steady_s + tail_s, steady_s + P90_TAIL * tail_s, tpot_s, tpot_s + P90_NORMAL * spread, rate, decoding)
         known = (np.where(room < 1, np.nan, value) for value in seen)
         return Steady(*np.broadcast_arrays(*known, room, share, gpus, self.new))
 
-    def first_s(self, share: Array, plain: Array, full: Array) -> Array:
-        """Seconds to the first token of a request inside: half a step, prompts before it (M/D/1), its own prompt."""
-        busy = np.minimum(share, FULLEST)
-        return np.asarray(plain / 2 + self.chunks * full * (1 + busy / (2 * (1 - busy))))
 
-    def mean_step(self, decoding: Array) -> tuple[Array, Array, Array, Array]:
-        """Share of steps with a chunk, mean step, and both kinds of step, in seconds."""
-        plain, full = self.steps_s(decoding)
-        share = np.minimum(decoding / self.most, 1.0)
-        return share, np.asarray((1 - share) * plain + share * full), plain, full
+@dataclass(frozen=True)
+class _Steps:
+    """Seconds of a step without and with prompts, share of the latter, of the prompts' budget, steps a prompt takes."""
+
+    plain_s: Array
+    full_s: Array
+    share: Array
+    busy: Array
+    chunks: Array
+
+    @property
+    def mean_s(self) -> Array:
+        """Between tokens of one request."""
+        return np.asarray((1 - self.share) * self.plain_s + self.share * self.full_s)
+
+    @property
+    def own_s(self) -> Array:
+        """In which a prompt is read once its turn has come."""
+        return np.asarray(self.chunks * self.full_s)
+
+    @property
+    def first_s(self) -> Array:
+        """To the first token of a request inside: half a step, prompts before it (M/D/1), its own prompt."""
+        return np.asarray(self.plain_s / 2 + self.own_s * (1 + self.busy / (2 * (1 - self.busy))))
 
 
 def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
@@ -240,14 +262,13 @@ def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
     inside = np.minimum(users, np.maximum(room, 1.0))
     decoding = np.minimum(np.maximum(inside * 0.9, 0.5), load.most)
     for _ in range(ROUNDS):
-        share, tpot_s, plain, full = load.mean_step(decoding)
-        first_s = load.first_s(share, plain, full)
-        decoding = (decoding + inside * load.new * tpot_s / (load.new * tpot_s + first_s)) / 2
-        decoding = np.minimum(decoding, load.most)
+        steps = load.steps(decoding)
+        own_s = load.new * steps.mean_s
+        decoding = np.minimum((decoding + inside * own_s / (own_s + steps.first_s)) / 2, load.most)
     # Users that neither decode nor read wait: for room, or for prompts before theirs (Little's law).
-    share, tpot_s, plain, full = load.mean_step(decoding)
-    answered_s = users * load.new * tpot_s / decoding
-    waited_s = np.maximum(answered_s - load.new * tpot_s - load.first_s(share, plain, full), 0.0)
+    steps = load.steps(decoding)
+    own_s = load.new * steps.mean_s
+    waited_s = np.maximum(users * own_s / decoding - own_s - steps.first_s, 0.0)
     return load.outcome(decoding, waited_s, gpus, room)
 
 
@@ -257,8 +278,7 @@ def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
     most = np.minimum(np.maximum(room, 1.0), load.most)
     decoding = np.minimum(np.ones(np.broadcast_shapes(rate.shape, room.shape)), most)
     for _ in range(SLOW_ROUNDS):
-        _, tpot_s, *_ = load.mean_step(decoding)
-        decoding = np.minimum((decoding + rate * load.new * tpot_s) / 2, most)
-    share, tpot_s, *_ = load.mean_step(decoding)
-    overrun = (rate * load.new * tpot_s > 1.001 * room) | (share >= FULLEST)
+        decoding = np.minimum((decoding + rate * load.new * load.steps(decoding).mean_s) / 2, most)
+    steps = load.steps(decoding)
+    overrun = (rate * load.new * steps.mean_s > 1.001 * room) | (steps.busy >= FULLEST)
     return load.outcome(decoding, np.where(overrun, np.inf, 0.0), gpus, room)

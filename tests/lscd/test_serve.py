@@ -143,7 +143,7 @@ def test_table_of_servers(lscd: Shell, tmp_path: Path) -> None:
         ({"users": 0}, "line 4: users is '0', allowed is a whole number of at least 1"),
         ({"sparsity": 80}, "line 4: sparsity is '80.0', allowed is a number in [0, 1]"),
         ({"gpus": 5}, "line 4: llama-3.1-8b cannot be shared by 5 GPUs"),
-        ({"model": "llama-3.1-70b"}, "line 4: out of memory: llama-3.1-70b leaves no room"),
+        ({"pipeline_parallel": 2, "gpus": 2}, "line 4: pipeline_parallel must be 1 under load, got 2"),
     ],
 )
 def test_broken_row_is_named_and_nothing_written(
@@ -202,4 +202,4 @@ def test_what_cannot_be_served_is_a_sentence(lscd: Shell, options: tuple[str, ..
 def test_missing_options_and_too_large_a_model(lscd: Shell) -> None:
     assert lscd.refusal("serve", "--gpu", "h100").startswith("missing --model; for example --model llama-3.1-8b")
     refusal = lscd.refusal("serve", "--model", "llama-3.1-70b", "--gpu", "h100")
-    assert refusal == "out of memory: llama-3.1-70b leaves no room for one sequence of 1280 tokens on h100"
+    assert refusal == "out of memory: llama-3.1-70b leaves no room for one sequence of 1280 tokens on 1 x h100"

@@ -10,6 +10,7 @@ import pytest
 from perfmodel.serving.memory import largest_batch
 from perfmodel.serving.run import evaluate, make_group
 from perfmodel.serving.steady import Steady, serve
+from perfmodel.serving.what_if import WhatIf
 
 LENGTHS = {"input_len": 1024, "output_len": 256}
 USERS = 2 ** np.arange(9)
@@ -213,15 +214,34 @@ def test_broadcast_equals_one_by_one() -> None:
         ({"users": 1, "input_len": 0}, "input_len must be a whole number of at least 1, got 0"),
         ({"users": 1, "output_len": 2**20}, "llama-3.1-8b knows 131072 positions, got 1.0496e"),
         ({"users": 1, "system": "vlm"}, "unknown system 'vlm'"),
-        (
-            {"users": 1, "model": "llama-3.1-70b"},
-            "out of memory: llama-3.1-70b leaves no room for one sequence of 1280 tokens on h100",
-        ),
+        ({"users": 1, "gpus": 2, "pipeline_parallel": 2}, "pipeline_parallel must be 1 under load, got 2"),
+        ({"users": 1, "what_if": WhatIf(draft_tokens=3)}, "draft_tokens must be 0 under load, got 3"),
+        ({"users": 1, "what_if": WhatIf(offloaded=0.5)}, "offloaded must be 0 under load, got 0.5"),
     ],
 )
 def test_what_cannot_be_served_is_a_sentence(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         served(**asked)
+
+
+def test_without_room_there_is_no_time() -> None:
+    load = served(model="llama-3.1-70b", users=[1, 8])
+    assert not load.fits.any()
+    assert np.isnan(load.tpot_s).all()
+    assert np.isnan(load.requests_per_s).all()
+
+
+@pytest.mark.parametrize(("system", "least"), [("gpt-fast", 200), ("fastertransformer", 200), ("vllm", 300)])
+def test_room_counts_activations_of_what_is_there(system: str, least: int) -> None:
+    """Not those of a thousand prompts at once."""
+    assert served(system=system, users=1).room > least
+
+
+@pytest.mark.parametrize("chunk", [1, 16, 512])
+def test_a_step_reads_no_more_than_its_chunk(chunk: int) -> None:
+    load = served(users=512, chunk=chunk)
+    prompts_per_s = chunk / load.tpot_s / 1024
+    assert load.requests_per_s <= 1.001 * prompts_per_s
 
 
 @pytest.mark.parametrize(("prompt", "new"), [(4096, 4), (1024, 8), (2048, 16), (1024, 256)])
