@@ -145,6 +145,7 @@ def validate(
 
 def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:
     """A line each: every kernel, every source of whole runs, and how often the winner is the right one."""
+    from perfmodel.evidence.parts import part_summary
     from perfmodel.evidence.summary import flash_llm_break_evens, kernel_summary, run_summary, verdicts
 
     headline("Mean error of the time on rows that no fit saw:")
@@ -153,6 +154,9 @@ def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:
     for source, row in run_summary(runs).iterrows():
         words = f"{row['mean']:.1%} on {row['rows']} runs, worst {row['worst']} {row['worst_mean']:.1%}"
         say(f"{source}: {words}; {_interval_words(row)}.")
+    for part, row in part_summary().iterrows():
+        size = f"{row['mean']:.1%} (median {row['median']:.1%}, bias {row['bias']:+.1%}) on {row['rows']:,} rows"
+        say(f"{part}: {size} of {row['gpus']} GPUs, worst {row['worst']} {row['worst_mean']:.1%}.")
     for question, row in verdicts(joined).iterrows():
         say(f"Right winner, {question}: {row['right']:.1%} of {row['cases']:.0f} that differ by more than 5 %.")
     for row in flash_llm_break_evens().itertuples():

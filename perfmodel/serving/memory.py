@@ -67,16 +67,18 @@ class Memory:
 def weight_bytes(group: Group, stages: ArrayLike = 1) -> Array:
     """Bytes of all weights on one GPU of ``group``: layers split over ``stages``, matrices over its GPUs.
 
-    The token table is replicated, the LM head split; at one GPU tied tables count once. Biases and norms are not split.
+    The LM head is split, the token table if the engine does so; where both lie alike, tied tables count once. Biases
+    and norms are not split.
     """
     shape, p = group.model.shape, group.p
+    split = p if group.system.engine.split_tokens else np.ones(())
     stages = np.asarray(stages, dtype=np.float64)
     layers: Array = np.zeros(())
     for matrix in all_matrices(shape, p, group.expert_parallel):
         layers = layers + np.ceil(matrix.layers / stages) * matrix.experts * group.bytes_of(matrix)
     head, *projections = head_matrices(shape, p)
-    shared = (p * stages == 1) & shape.tied_embeddings
-    tokens = shape.vocab_size * shape.embedding_size + shape.learned_positions * shape.hidden_size
+    shared = (p == split) & (stages == 1) & shape.tied_embeddings
+    tokens = shape.vocab_size * shape.embedding_size / split + shape.learned_positions * shape.hidden_size
     tables = tokens + sum(matrix.weights for matrix in projections)
     own_head = np.where(shared, 0.0, group.bytes_of(head))
     vectors = (shape.vectors + shape.head_bias * shape.vocab_size) / stages

@@ -35,8 +35,8 @@ from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]
 
-ROUNDS = 14  # of the fixed point; each halves the distance where steps hardly grow with the sequences
-SLOW_ROUNDS = 60  # near the rate that is just served, where they do
+ROUNDS = 14  # of the fixed point; each halves the distance, as steps hardly grow with the sequences
+HALVINGS = 50  # of the range of sequences, for a rate
 P90_NORMAL = 1.2816  # standard deviations from the mean to the 90th percentile
 P90_TAIL = float(np.log(10))  # means of an exponential tail to its 90th percentile
 FULLEST = 0.98  # share of the prompts that steps can take before a queue of requests has no end
@@ -273,12 +273,20 @@ def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
 
 
 def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
-    """Requests at random: as many decode as arrive while one decodes; more than fit, and the queue has no end."""
+    """Requests at random: as many decode as arrive while one decodes; more than are served, and the queue has no end.
+
+    The more decode, the more are served a second, so their number is found by halving.
+    """
     room = load.room()
-    most = np.minimum(np.maximum(room, 1.0), load.most)
-    decoding = np.minimum(np.ones(np.broadcast_shapes(rate.shape, room.shape)), most)
-    for _ in range(SLOW_ROUNDS):
-        decoding = np.minimum((decoding + rate * load.new * load.steps(decoding).mean_s) / 2, most)
-    steps = load.steps(decoding)
-    overrun = (rate * load.new * steps.mean_s > 1.001 * room) | (steps.busy >= FULLEST)
-    return load.outcome(decoding, np.where(overrun, np.inf, 0.0), gpus, room)
+    low = np.zeros(np.broadcast_shapes(rate.shape, room.shape, load.most.shape))
+    high = np.minimum(np.maximum(room, 1.0), load.most) + low
+
+    def falls_short(decoding: Array) -> Array:
+        return np.asarray(rate * load.new * load.steps(decoding).mean_s > decoding)
+
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        short = falls_short(middle)
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    overrun = np.logical_or(falls_short(high), load.steps(high).busy >= FULLEST)
+    return load.outcome(high, np.where(overrun, np.inf, 0.0), gpus, room)

@@ -108,6 +108,8 @@ class Engine:
         FasterTransformer; else the host's fit holds both.
     layer_wait : bool
         Whether DeepSpeed's extra time per layer applies.
+    split_tokens : bool
+        Whether GPUs share the token table, as vLLM's and SGLang's do; else each has all of it.
     """
 
     flash: bool = False
@@ -119,6 +121,7 @@ class Engine:
     prompt_tokens: float = np.inf
     rows_wait: bool = True
     layer_wait: bool = False
+    split_tokens: bool = False
 
     def paged(self, tokens: Array) -> Array:
         """Tokens that a sequence of ``tokens`` occupies: whole pages."""
@@ -133,7 +136,7 @@ def _today(kernels: str, **how: Any) -> Engine:
     """Graphs, an all-reduce of its own, a paged cache, prompts in chunks: what the engines of 2024-26 share."""
     common = {"flash": True, "all_reduce": OWN_KERNELS.get(kernels), "launch": Launch.GRAPH, "host": kernels}
     cache = {"memory_share": 0.9, "page": 16, "prompt_tokens": PROMPT_TOKENS, "rows_wait": False}
-    return Engine(**common | cache | how)
+    return Engine(**common | cache | {"split_tokens": kernels in {VLLM, "sglang"}} | how)
 
 
 @dataclass(frozen=True)
@@ -330,7 +333,7 @@ ENGINES: dict[str, System] = {
         _dense_system(
             "gpt-fast",
             "gpt-fast",
-            _today("vllm", host="gpt-fast", memory_share=1.0, page=1, prompt_tokens=np.inf),
+            _today("vllm", host="gpt-fast", memory_share=1.0, page=1, prompt_tokens=np.inf, split_tokens=False),
         ),
     )
 }

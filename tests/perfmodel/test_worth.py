@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.language_model import Stored
 from perfmodel.catalog.specs import Gpu
 from perfmodel.choice import SEVERAL_MATRICES, Span
 from perfmodel.kernels import KERNELS
@@ -197,3 +198,12 @@ def test_nothing_is_needed_of_kernels_that_are_not_there() -> None:
 def test_batches_are_needed() -> None:
     with pytest.raises(ValueError, match="batches is empty"):
         worth("opt-13b", "a100-80gb", batches=(), sparsity=0.5)
+
+
+def test_dense_is_16_bits_in_time_and_memory_of_a_quantised_checkpoint_too() -> None:
+    plain = load_model("llama-3.1-8b")
+    stored = Stored(method="mine", formats=dict.fromkeys(("qkv", "attention-output", "mlp-in", "mlp-out"), "int4"))
+    model = msgspec.structs.replace(plain, stored=stored)
+    found, expected = (at_batch(one, load_gpu("h100"), 1, 0.7, **ASKED) for one in (model, plain))
+    assert found == expected
+    assert all(rival.memory_bytes > 0 for rival in found.rivals)

@@ -155,6 +155,16 @@ def test_files_of_another_model(rows: list[str], message: str, tmp_path: Path) -
         found.check(load_model("llama-3.1-8b"))
 
 
+def test_a_file_of_matrices_of_another_size_is_refused(tmp_path: Path) -> None:
+    """As many layers as Llama 3.1 8B, but Llama 2 7B's queries, keys and values."""
+    rows = [f"{i},qkv,0.5,{3 * 4096 * 4096}" for i in range(32)]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["layer,matrix,sparsity,weights", *rows]), encoding="utf-8")
+    message = "weights of qkv are 1,610,612,736, those of Llama 3.1 8B are 805,306,368"
+    with pytest.raises(ValueError, match=message):
+        load_sparsities(path).check(load_model("llama-3.1-8b"))
+
+
 Q, K = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"
 
 

@@ -13,7 +13,8 @@ from perfmodel.catalog.sparsities import LayerSparsity, Sparsities
 from perfmodel.formats import FORMATS
 from perfmodel.serving.group import Group
 from perfmodel.serving.memory import weight_bytes
-from perfmodel.serving.run import make_group
+from perfmodel.serving.run import evaluate, make_group
+from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Matrix, all_matrices, head_matrices
 from tests.perfmodel.serving.cases import group as on_one_gpu
 
@@ -147,3 +148,45 @@ def test_a_cached_value_has_its_bits() -> None:
     )  # fmt: skip
     assert make_group(model, H100, "vllm", **LENGTHS)[0].cache_bytes == 1
     assert make_group(model, H100, "vllm", cache_bits=4, **LENGTHS)[0].cache_bytes == 0.5
+
+
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h100", "l40s", "rtx-4090"])
+@pytest.mark.parametrize(("stored", "kernel"), [("mxfp4", "int4"), ("nvfp4", "int4"), ("fp8-block", "int8")])
+def test_weights_whose_tensor_cores_are_missing_are_expanded(gpu: str, stored: str, kernel: str) -> None:
+    """What runs as it is elsewhere takes about the time of INT4 or INT8 weights, and its own bytes."""
+    model = msgspec.structs.replace(
+        load_model("llama-3.1-8b"),
+        stored=Stored(method="mine", formats=dict.fromkeys(("qkv", "attention-output", "mlp-in", "mlp-out"), stored)),
+    )
+    card = load_gpu(gpu)
+    own = evaluate(model, card, "vllm", batch=1, **LENGTHS)
+    alike = evaluate("llama-3.1-8b", card, f"vllm+{kernel}", batch=1, **LENGTHS)
+    assert np.isfinite(own.total_s)
+    if load_system(f"vllm+{stored}").refusal(card) is not None:
+        assert float(own.tpot_s / alike.tpot_s) == pytest.approx(1, abs=0.1)
+    read = matrix(on_one_gpu(model, card, "vllm"), QKV)
+    assert float(on_one_gpu(model, card, "vllm").bytes_of(read)) == pytest.approx(
+        float(FORMATS[stored].bytes_of(read.m, read.k, 0.0))
+    )
+
+
+def test_what_no_kernel_expands_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"system 'vllm\+fp8-block': .*AMD"):
+        on_one_gpu("deepseek-v3", load_gpu("mi300x"), "vllm").bytes_of(matrix(group("deepseek-v3", "vllm"), MLP_IN))
+
+
+def test_checkpoints_that_were_released_in_few_bits_are_read_so() -> None:
+    bytes_each = {name: weight_bytes(group(name, "vllm")) for name in ("gpt-oss-120b", "deepseek-v3", "minimax-m2")}
+    published_gb = {"gpt-oss-120b": 60.8 * 1.0737, "deepseek-v3": 674, "minimax-m2": 230}  # OpenAI: 60.8 GiB; files without MTP
+    for name, size in published_gb.items():
+        assert float(bytes_each[name]) / 1e9 == pytest.approx(size, rel=0.03)
+
+
+def test_vllm_shares_the_token_table() -> None:
+    model = load_model("llama-3.1-8b").shape
+    table = 2 * model.vocab_size * model.hidden_size
+    whole, split = (
+        weight_bytes(on_one_gpu("llama-3.1-8b", H100, system, p=np.array(8.0)))
+        for system in ("fastertransformer", "vllm")
+    )
+    assert float(whole - split) == pytest.approx(table * 7 / 8)

@@ -231,7 +231,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
     }, 3_564_432),
     "bamba": (MAMBA2 | {"model_type": "bamba", "attn_layer_indices": [1]}, 3_502_416),
     "mamba2-bias": ({
-        "model_type": "mamba2", "num_attention_heads": None, "num_key_value_heads": None, "intermediate_size": None,
+        "model_type": "mamba2", "num_attention_heads": None, "num_key_value_heads": None, "intermediate_size": 512,
         "num_heads": 16, "head_dim": 32, "n_groups": 2, "state_size": 16, "use_bias": True, "use_conv_bias": False,
     }, 2_184_960),
     "mamba-bias": ({
@@ -243,7 +243,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], int]] = {
         "full_attention"], "conv_bias": True,
     }, 2_687_360),
     "seed_oss": ({"model_type": "seed_oss", "head_dim": 32, "attention_out_bias": True}, 2_745_088),
-    "starcoder2-no-bias": ({"model_type": "starcoder2", "use_bias": False}, 1_964_544),
+    "starcoder2-no-bias": ({"model_type": "starcoder2", "use_bias": False, "norm_type": "layer_norm"}, 1_964_544),
     "kimi_linear": ({
         "model_type": "kimi_linear", "pad_token_id": 0, "q_lora_rank": None, "kv_lora_rank": 64, "qk_nope_head_dim":
         32, "qk_rope_head_dim": 16, "v_head_dim": 32, "num_experts": 8, "num_experts_per_token": 2,
