@@ -400,6 +400,10 @@ BESIDE: dict[str, dict[str, Any]] = {
         "index_share_for_mtp_iteration": False, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
         "rope_parameters": {"rope_theta": 1000000.0},
     },
+    "minimax-m2": {
+        "mlp_intermediate_size": 8192, "shared_moe_mode": "sigmoid", "shared_intermediate_size": 0, "use_mtp": True,
+        "mtp_transformer_layers": 1, "layernorm_mlp_beta": 1.0, "rotary_dim": 64, "scoring_func": "sigmoid",
+    },
     "smollm3-3b": {
         "layer_types": ["full_attention"] * 36, "max_window_layers": 28, "mlp_bias": False, "no_rope_layer_interval":
         4, "no_rope_layers": [1, 1, 1, 0] * 9, "pretraining_tp": 2, "sliding_window": None, "use_sliding_window":
