@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from lscd.errors import InputError, written_whole
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Launch
+from perfmodel.units import MILLI
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +68,15 @@ def mean_of(model: str, sparsity: float | Sparsities) -> float:
     from perfmodel.serving.transformer import mean_sparsity
 
     return mean_sparsity(load_model(model).shape, sparsity)
+
+
+def limit_s(option: str, milliseconds: float | None) -> float:
+    """Milliseconds of an option in seconds; without end where none are asked for."""
+    if milliseconds is None:
+        return math.inf
+    if not milliseconds > 0:
+        raise InputError(f"{option} must be above 0 milliseconds, got {milliseconds:g}")
+    return milliseconds * MILLI
 
 
 def dense_words(host: System, sparsity: float | Sparsities) -> list[str]:

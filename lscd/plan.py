@@ -18,11 +18,11 @@ from lscd.asking import (
     asked_sparsity,
     checkpoint_words,
     error_words,
+    limit_s,
     mean_of,
 )
 from lscd.errors import split_names
 from lscd.printing import headline, print_table, say
-from perfmodel.units import MILLI
 
 if TYPE_CHECKING:
     from perfmodel.serving.planning import Option, Plan
@@ -55,7 +55,7 @@ def plan(
     from perfmodel.serving.systems import HOST, load_system
 
     pruned = asked_sparsity(sparsity, sparsity_file)
-    limits = Limits(max_gpus, math.inf if ttft is None else ttft * MILLI, math.inf if tpot is None else tpot * MILLI)
+    limits = Limits(max_gpus, limit_s("--ttft", ttft), limit_s("--tpot", tpot))
     found = make_plan(
         model, gpu, sparsity=0.0 if pruned is None else pruned, input_len=input_len, output_len=output_len,
         systems=split_names("--systems", systems), formats=split_names("--formats", formats), engine=engine,

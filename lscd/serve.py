@@ -20,6 +20,7 @@ from lscd.asking import (
     checkpoint_words,
     dense_words,
     error_words,
+    limit_s,
     named,
     own_sparsity,
     predict_table,
@@ -116,7 +117,7 @@ def serve(
             f"out of memory: {model} leaves no room for one sequence of {input_len + output_len} tokens "
             f"on {gpus} x {gpu}"
         )
-    limits = tuple(_limit(*option) for option in (("--ttft", ttft), ("--tpot", tpot)))
+    limits = tuple(limit_s(*option) for option in (("--ttft", ttft), ("--tpot", tpot)))
     table = _columns(found, limits)
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
@@ -130,15 +131,6 @@ def serve(
     say("Steady state, requests at random: benchmarks that start all users together measure a longer TTFT.")
     for line in [error_words([host.name]), *dense_words(host, how["sparsity"]), *checkpoint_words(model, host)]:
         say(line)
-
-
-def _limit(option: str, milliseconds: float | None) -> float:
-    """Seconds; without end where none is asked for."""
-    if milliseconds is None:
-        return math.inf
-    if not milliseconds > 0:
-        raise InputError(f"{option} must be above 0 milliseconds, got {milliseconds:g}")
-    return milliseconds * MILLI
 
 
 def _numbers(option: str, text: str) -> list[float]:

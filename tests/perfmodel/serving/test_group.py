@@ -177,7 +177,11 @@ def test_what_no_kernel_expands_is_refused() -> None:
 
 def test_checkpoints_that_were_released_in_few_bits_are_read_so() -> None:
     bytes_each = {name: weight_bytes(group(name, "vllm")) for name in ("gpt-oss-120b", "deepseek-v3", "minimax-m2")}
-    published_gb = {"gpt-oss-120b": 60.8 * 1.0737, "deepseek-v3": 674, "minimax-m2": 230}  # OpenAI: 60.8 GiB; files without MTP
+    published_gb = {
+        "gpt-oss-120b": 60.8 * 1.0737,
+        "deepseek-v3": 674,
+        "minimax-m2": 230,
+    }  # OpenAI: 60.8 GiB; files without MTP
     for name, size in published_gb.items():
         assert float(bytes_each[name]) / 1e9 == pytest.approx(size, rel=0.03)
 

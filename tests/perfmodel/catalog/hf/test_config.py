@@ -349,6 +349,7 @@ BESIDE: dict[str, dict[str, Any]] = {
         "rope_theta": 150000, "router_aux_loss_coef": 0.9, "swiglu_limit": 7.0, "use_cache": True,
     },
     "minimax-m2": {
+        "mlp_intermediate_size": 8192, "shared_moe_mode": "sigmoid", "use_mtp": True,
         "attn_type_list": [1] * 62, "hidden_act": "silu", "initializer_range": 0.02, "layernorm_full_attention_beta":
         1.0, "layernorm_linear_attention_beta": 1.0, "layernorm_mlp_beta": 1.0, "mtp_transformer_layers": 1,
         "num_mtp_modules": 3, "output_router_logits": False, "qk_norm_type": "per_layer", "rms_norm_eps": 1e-06,
@@ -399,10 +400,6 @@ BESIDE: dict[str, dict[str, Any]] = {
         "ep_size": 1, "head_dim": 64, "qk_head_dim": 256, "rope_interleave": True, "indexer_rope_interleave": True,
         "index_share_for_mtp_iteration": False, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
         "rope_parameters": {"rope_theta": 1000000.0},
-    },
-    "minimax-m2": {
-        "mlp_intermediate_size": 8192, "shared_moe_mode": "sigmoid", "shared_intermediate_size": 0, "use_mtp": True,
-        "mtp_transformer_layers": 1, "layernorm_mlp_beta": 1.0, "rotary_dim": 64, "scoring_func": "sigmoid",
     },
     "smollm3-3b": {
         "layer_types": ["full_attention"] * 36, "max_window_layers": 28, "mlp_bias": False, "no_rope_layer_interval":
