@@ -349,7 +349,7 @@ BESIDE: dict[str, dict[str, Any]] = {
         "rope_theta": 150000, "router_aux_loss_coef": 0.9, "swiglu_limit": 7.0, "use_cache": True,
     },
     "minimax-m2": {
-        "mlp_intermediate_size": 8192, "shared_moe_mode": "sigmoid", "use_mtp": True,
+        "mlp_intermediate_size": 8192, "shared_moe_mode": "sigmoid",
         "attn_type_list": [1] * 62, "hidden_act": "silu", "initializer_range": 0.02, "layernorm_full_attention_beta":
         1.0, "layernorm_linear_attention_beta": 1.0, "layernorm_mlp_beta": 1.0, "mtp_transformer_layers": 1,
         "num_mtp_modules": 3, "output_router_logits": False, "qk_norm_type": "per_layer", "rms_norm_eps": 1e-06,
