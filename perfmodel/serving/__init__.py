@@ -1,7 +1,15 @@
 """Whole models: from a decoder's operators to tokens per GPU-second, memory and cost.
 
-`transformer` counts; `memory`, `collectives` and `systems` turn counts into bytes and seconds; `run` adds them up to a
-run; `planning` asks which run is best.
+==================  =================================================================================================
+question            modules
+==================  =================================================================================================
+what is there       `transformer` counts products, caches and launches; `group` says how a model is stored on its GPUs
+how long, one part  `passes` of products, `attention`, `experts`, `collectives` and what lies between
+who runs it         `systems`: engines, their hosts and their kernels; `contenders`: who takes part in a comparison
+a batch             `run`, with `memory`, `energy` (of `activity`), `what_if`, and the interval (`uncertainty`)
+a server            `steady`: load in the steady state; `profile`: step times for a scheduler
+many questions      `rows` of a table; `planning`: which system, how many GPUs, which batch
+==================  =================================================================================================
 """
 
 from perfmodel.serving.run import Serving, evaluate, resolve

@@ -111,7 +111,7 @@ def test_systems_formats_and_engines_are_chosen() -> None:
     ("options", "message"),
     [
         (("--max-gpus", "9"), "max_gpus must be from 1 to 8, got 9"),
-        (("--tpot", "0"), "tpot must be above 0, got 0"),
+        (("--tpot", "0"), "--tpot must be above 0 milliseconds, got 0"),
         (("--formats", "fp9"), "unknown format 'fp9': did you mean fp"),
         (("--formats", "csr"), "no system compared stores weights in csr"),
         (("--engine", "vlm"), "unknown system 'vlm"),
