@@ -209,8 +209,9 @@ class Torch(Library):
 
     def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
         """``out = weights @ x`` by cuSPARSE: with beta = 0 and its own output as input, addmm launches nothing else."""
-        parts = (self.asarray(buffer) for buffer in (weights.row_ptr, weights.col_idx, weights.values))
-        matrix = self._torch.sparse_csr_tensor(*parts, size=weights.shape)
+        buffers = (weights.row_ptr, weights.col_idx, weights.values)
+        row_ptr, col_idx, values = (self.asarray(buffer) for buffer in buffers)
+        matrix = self._torch.sparse_csr_tensor(row_ptr, col_idx, values, size=weights.shape)
         return lambda: self._torch.addmm(out, matrix, x, beta=0, alpha=1, out=out)
 
     def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
