@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -74,8 +75,10 @@ def contestants(a: NDArray[np.float16]) -> dict[str, Product]:
     }
     torch = _torch()
     if torch is not None:
-        tensors = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
-        torch_csr = torch.sparse_csr_tensor(*tensors, size=wide.shape, check_invariants=False)
+        starts, columns, values = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
+        with warnings.catch_warnings():  # PyTorch calls its CSR a beta, once a process
+            warnings.simplefilter("ignore", UserWarning)
+            torch_csr = torch.sparse_csr_tensor(starts, columns, values, size=wide.shape, check_invariants=False)
         found["torch csr"] = lambda x: (torch_csr @ torch.from_numpy(x)).numpy()
     return found
 
