@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lscd.errors import InputError, written_whole
 from perfmodel.catalog.sparsities import Sparsities
@@ -79,6 +79,11 @@ def limit_s(option: str, milliseconds: float | None) -> float:
     return milliseconds * MILLI
 
 
+def finite(value: Any) -> float | None:
+    """A number as JSON has it: null for a time that cannot be, or a queue without end."""
+    return float(value) if math.isfinite(value) else None
+
+
 def dense_words(host: System, sparsity: float | Sparsities) -> list[str]:
     """Which pruned matrices stay dense in this system, if some do."""
     each = sparsity.every if isinstance(sparsity, Sparsities) else (float(sparsity),)
@@ -149,12 +154,11 @@ def _explain_row(path: Path, rows: pd.DataFrame, predict: Callable[[pd.DataFrame
 
 def error_words(systems: list[str]) -> str:
     """How far predictions of these systems are from published runs; or else those of their engines with any weights."""
-    from perfmodel.evidence.runs import every_run, of_engines
+    from perfmodel.evidence.runs import errors_of, errors_of_engines
 
-    runs = every_run()
-    found, whose = runs[runs["system"].isin(systems)], "Mean error against published runs"
+    found, whose = errors_of(systems), "Mean error against published runs"
     if found.empty:
-        found = runs[of_engines(runs["system"], systems)]
+        found = errors_of_engines(systems)
         if found.empty:
             return f"No published run of {', '.join(systems)} shows how far this is off."
         whose = f"No published run of {', '.join(systems)}; of {', '.join(found['system'].unique())}"

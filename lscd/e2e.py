@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from lscd.asking import (
     checkpoint_words,
     dense_words,
     error_words,
+    finite,
     mean_of,
     named,
     own_sparsity,
@@ -208,23 +208,18 @@ def _run_fields(run: Serving) -> dict[str, Any]:
     from perfmodel.serving.rows import interval_columns, result_columns
 
     fits = bool(run.memory.fits)
-    fields = {name: _number(value) for name, value in (result_columns(run) | interval_columns(run)).items()}
+    fields = {name: finite(value) for name, value in (result_columns(run) | interval_columns(run)).items()}
     price, energy = run.usd_per_million_tokens, run.joules_per_token
     parts = ("weights", "kv_cache", "activations", "workspace", "reserve", "total", "headroom")
     return {
         **fields,
         "fits": fits,
-        "tokens_per_s": _number(run.tokens_per_s) if fits else None,
+        "tokens_per_s": finite(run.tokens_per_s) if fits else None,
         "usd_per_million_tokens": [float(usd) for usd in price] if fits and price is not None else None,
         "joules_per_token": [float(joules) for joules in energy] if fits and energy is not None else None,
         "memory_bytes": {name: float(getattr(run.memory, name)) for name in parts} | {"capacity": run.memory.capacity},
         "extrapolated": bool(run.extrapolated),
     }
-
-
-def _number(value: Any) -> float | None:
-    """A number as JSON has it: null for a time that cannot be."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _compared(run: Serving, plain: tuple[str, Serving] | None) -> dict[str, Any]:

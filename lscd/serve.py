@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from lscd.asking import (
     checkpoint_words,
     dense_words,
     error_words,
+    finite,
     limit_s,
     named,
     own_sparsity,
@@ -29,11 +30,6 @@ from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say
 from perfmodel.units import MILLI
 
-if TYPE_CHECKING:
-    from perfmodel.serving.steady import Steady
-
-COLUMNS = ("ttft_ms", "ttft_p90_ms", "tpot_ms", "tpot_p90_ms", "requests_per_s", "tokens_per_gpu_s", "decoding", "room",
-           "prompt_share", "goodput_per_s")  # fmt: skip
 TODAY, SPARSE = "vllm", "flash-llm"  # the engine, and its kernel where a sparsity is given
 USERS = "1,2,4,8,16,32,64,128,256"
 
@@ -91,6 +87,7 @@ def serve(
         return
     refuse_missing(context, "--model llama-3.1-8b --gpu h100 --users 1,16,64", "model", "gpu")
 
+    from perfmodel.serving.rows import served_columns
     from perfmodel.serving.steady import serve as steady
 
     if users and requests_per_s:
@@ -117,12 +114,12 @@ def serve(
             f"out of memory: {model} leaves no room for one sequence of {input_len + output_len} tokens "
             f"on {gpus} x {gpu}"
         )
-    limits = tuple(limit_s(*option) for option in (("--ttft", ttft), ("--tpot", tpot)))
-    table = _columns(found, limits)
+    limits = (limit_s("--ttft", ttft), limit_s("--tpot", tpot))
+    table = served_columns(found) | {"goodput_per_s": found.goodput(*limits)}
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
         rows: list[dict[str, Any]] = [
-            {load: value, **{name: _json(column[i]) for name, column in table.items()}}
+            {load: value, **{name: finite(column[i]) for name, column in table.items()}}
             for i, value in enumerate(values)
         ]
         print(json.dumps({**asked, "output_len": output_len, "loads": rows}, indent=2))
@@ -143,22 +140,7 @@ def _numbers(option: str, text: str) -> list[float]:
     return values
 
 
-def _columns(found: Steady, limits: tuple[float, ...]) -> dict[str, Any]:
-    """`COLUMNS` of a loaded server."""
-    values = (
-        found.ttft_s / MILLI, found.ttft_p90_s / MILLI, found.tpot_s / MILLI, found.tpot_p90_s / MILLI,
-        found.requests_per_s, found.tokens_per_gpu_s, found.decoding, found.room, found.prompt_share,
-        found.goodput(limits[0], limits[1]),
-    )  # fmt: skip
-    return dict(zip(COLUMNS, values, strict=True))
-
-
-def _json(value: Any) -> float | None:
-    """A number as JSON has it: null where a queue has no end."""
-    return float(value) if math.isfinite(value) else None
-
-
-def _print(question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, ...]) -> None:
+def _print(question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, float]) -> None:
     best = max(range(len(values)), key=lambda i: table["goodput_per_s"][i])
     kept = [
         f"{name} {limit / MILLI:g} ms" for name, limit in zip(("TTFT", "TPOT"), limits, strict=True) if limit < math.inf

@@ -8,9 +8,8 @@ import pandas as pd
 from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
 from perfmodel.analysis import expert_speedups
 from perfmodel.catalog import load_model
-from perfmodel.evidence.runs import HARNESS_SOURCE, joined_served
+from perfmodel.evidence.runs import HARNESS_SOURCE, engine_of, joined_served, of_today
 from perfmodel.plotting import today as draw
-from perfmodel.serving.systems import ENGINES
 
 GPU = "h100"
 SPARSITY = 0.7
@@ -30,20 +29,15 @@ BATCHES = np.unique(np.round(np.geomspace(1, 4096, 49)))
 SKINNY = 64.0  # tokens of a matrix up to which the paper's kernels are skinny
 
 
-def _engine(system: pd.Series) -> pd.Series:
-    return system.str.partition("+")[0].str.replace(r"-v\d$", "", regex=True)
-
-
 def static_runs(context: Context) -> pd.DataFrame:
     """Batches that start together, of engines: ``engine, measured, predicted`` (ms a token step), ``fitted``."""
     runs = context.runs
-    engines = runs["system"].str.partition("+")[0].isin(list(ENGINES)) & (runs["source"] != HARNESS_SOURCE)
-    runs = runs[engines]
+    runs = runs[of_today(runs["system"]) & (runs["source"] != HARNESS_SOURCE)]
     # Milliseconds of the whole run for each token of a sequence.
     step = runs["batch"] / runs["gpus"] * 1e-3
     return pd.DataFrame(
         {
-            "engine": _engine(runs["system"]), "model": runs["model"], "gpu": runs["gpu"], "gpus": runs["gpus"],
+            "engine": runs["system"].map(engine_of), "model": runs["model"], "gpu": runs["gpu"], "gpus": runs["gpus"],
             "batch": runs["batch"], "measured": runs["time_us"] * step, "predicted": runs["predicted_us"] * step,
             "fitted": runs["fitted"], "error": runs["error"], "source": runs["source"],
         }
@@ -54,7 +48,7 @@ def engines(context: Context) -> Exhibit:
     """Static and served runs of engines, predicted beside measured."""
     static, served = static_runs(context), joined_served()
     served = served.assign(
-        engine=_engine(served["system"]), measured=served["tpot_ms"], predicted=served["predicted_ms"]
+        engine=served["system"].map(engine_of), measured=served["tpot_ms"], predicted=served["predicted_ms"]
     )
     unseen = {
         engine: (rows["error"].abs().mean(), len(rows)) for engine, rows in static[~static["fitted"]].groupby("engine")

@@ -83,16 +83,6 @@ def fit() -> FittedKernel:
     )
 
 
-def attention_errors(rows: pd.DataFrame, parameters: AttentionParameters | None = None) -> pd.DataFrame:
-    """Rows, signed median, median and mean absolute relative error by GPU, engine, kind, cache and whether fitted."""
-    error = predict_attention(rows, parameters) / (rows["time_us"].to_numpy() * MICRO) - 1
-    scored = rows.assign(error=error, absolute=np.abs(error))[~rows["resident"]]
-    groups = scored.groupby(["kind", "gpu", "engine", "cache_dtype", "fitted"])
-    return groups.agg(
-        rows=("error", "size"), signed=("error", "median"), median=("absolute", "median"), mean=("absolute", "mean")
-    )
-
-
 def _attended(rows: pd.DataFrame) -> Array:
     tokens, window = rows["tokens"].to_numpy(np.float64), rows["window"].to_numpy(np.float64)
     return np.minimum(tokens, np.where(window > 0, window, np.inf))

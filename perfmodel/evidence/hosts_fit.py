@@ -25,7 +25,7 @@ from perfmodel.evidence.runs import (
     evaluated,
     joined_served,
     outside_runs,
-    predicted_rate,
+    predict_runs,
     served_runs,
     vllm_runs,
 )
@@ -40,7 +40,6 @@ Errors = Callable[[HostParameters], Array]
 
 ROBUST_SCALE = 0.05  # relative error from which a row counts less than quadratically
 BOTH = {"vllm": ("vllm-v0", "vllm-v1"), "tensorrt-llm": ("tensorrt-llm-v0", "tensorrt-llm-v1")}
-SERVED_RANGES = ("input_len", "output_len", "gpus")
 
 
 def fit() -> dict[str, FittedKernel]:
@@ -83,14 +82,8 @@ def _errors(rows: pd.DataFrame) -> Errors:
     """Log errors of the time, by the host."""
     if "tpot_ms" in rows:
         return lambda host: np.log1p(joined_served(host, rows)["error"].to_numpy())
-
-    def static(host: HostParameters) -> Array:
-        rate = np.empty(len(rows))
-        for place, run in evaluated(rows, host=host):
-            rate[place] = predicted_rate(rows.iloc[place], run)
-        return np.log(rows["tokens_per_gpu_s"].to_numpy() / rate)
-
-    return static
+    measured = rows["tokens_per_gpu_s"].to_numpy()
+    return lambda host: np.log(measured / predict_runs(rows, host=host))
 
 
 def _fitted(name: str, tables: list[pd.DataFrame], prefill_s: float | None = None) -> FittedKernel:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_model
-from perfmodel.evidence.runs import FIT_GPU, HARNESS_SOURCE, TEST_MODEL, evaluated, joined_runs
-from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
+from perfmodel.evidence.runs import FIT_GPU, HARNESS_SOURCE, TEST_MODEL, evaluated, joined_runs, of_today
+from perfmodel.serving.systems import HostParameters, SystemParameters
 from perfmodel.serving.uncertainty import SPREADS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def judged_runs(parameters: SystemParameters | None = None, host: HostParameters
         runs.loc[rows, ["kernel_faster", "kernel_slower"]] = np.stack(run.half_widths(NOTHING).run, axis=1)
         runs.loc[rows, "share"] = run.ttft_s / run.total_s
     away, short = runs["gpu"] != FIT_GPU, runs["output_len"] < LONG
-    engine = _of_engine(runs)
+    engine = of_today(runs["system"])
     runs["log_error"] = np.log1p(runs["error"])
     runs["kind"] = np.select([engine, away, short], ["system", "gpu", "prefill"], "inside")
     return runs.assign(group=runs["source"] + ", " + runs["gpu"] + ", " + runs["model"])
@@ -103,17 +103,12 @@ def _covered(rows: pd.DataFrame, spread: dict[str, float]) -> pd.DataFrame:
 def _weight(rows: pd.DataFrame, name: str) -> Array:
     """By how much a spread counts in the interval of each run."""
     counts = {
-        "inside": (~_of_engine(rows)).to_numpy(dtype=np.float64),
+        "inside": (~of_today(rows["system"])).to_numpy(dtype=np.float64),
         "prefill": rows["share"].to_numpy(),
-        "gpu": (rows["gpu"] != FIT_GPU).to_numpy(dtype=np.float64) * ~_of_engine(rows),
-        "system": _of_engine(rows).to_numpy(dtype=np.float64),
+        "gpu": (rows["gpu"] != FIT_GPU).to_numpy(dtype=np.float64) * ~of_today(rows["system"]),
+        "system": of_today(rows["system"]).to_numpy(dtype=np.float64),
     }
     return counts[name]
-
-
-def _of_engine(rows: pd.DataFrame) -> pd.Series:
-    """Whether attention and host are an engine's own."""
-    return rows["system"].str.partition("+")[0].isin(list(ENGINES))
 
 
 def _spread(judged: pd.DataFrame, without: str = "") -> dict[str, float]:

@@ -8,7 +8,7 @@ systems (`hosts_fit` for engines).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from perfmodel.kernels import Machine
 from perfmodel.serving.rows import RUN_COLUMNS
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.steady import serve
-from perfmodel.serving.systems import HostParameters, SystemParameters, load_system
+from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters, load_system
 from perfmodel.serving.transformer import Part, all_matrices
 from perfmodel.units import MICRO, MILLI
 
@@ -105,8 +105,19 @@ def served_runs() -> pd.DataFrame:
     return runs.assign(fitted=np.logical_or.reduce([runs.eval(rows) for rows in SERVED_FITS.values()]))
 
 
-def joined_runs(parameters: SystemParameters | None = None, host: HostParameters | None = None) -> pd.DataFrame:
-    """All published runs that fitted into memory, with their prediction beside them.
+def batch_runs() -> pd.DataFrame:
+    """All published batches that start together and fitted into memory."""
+    import pandas as pd
+
+    tables = [published_runs(), spinfer_runs(), outside_runs(), engine_runs(), vllm_runs()]
+    runs = pd.concat(tables, ignore_index=True)
+    return runs[runs["fits"]].reset_index(drop=True)
+
+
+def joined_runs(
+    parameters: SystemParameters | None = None, host: HostParameters | None = None, runs: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """`batch_runs`, all by default, with their prediction beside them.
 
     Returns
     -------
@@ -114,11 +125,7 @@ def joined_runs(parameters: SystemParameters | None = None, host: HostParameters
         Columns of the tables, ``fitted``, and GPU-microseconds per output token, prefill included: ``time_us`` as
         published, ``predicted_us``, ``error`` (predicted / published - 1, signed).
     """
-    import pandas as pd
-
-    tables = [published_runs(), spinfer_runs(), outside_runs(), engine_runs(), vllm_runs()]
-    runs = pd.concat(tables, ignore_index=True)
-    runs = runs[runs["fits"]].reset_index(drop=True)
+    runs = batch_runs() if runs is None else runs.reset_index(drop=True)
     runs["time_us"] = 1 / (runs["tokens_per_gpu_s"] * MICRO)
     runs["predicted_us"], queued = np.nan, np.zeros(len(runs), dtype=bool)
     for place, run in evaluated(runs, parameters, host):
@@ -143,23 +150,33 @@ def joined_served(host: HostParameters | None = None, runs: pd.DataFrame | None 
     return found.assign(error=error, ttft_error=found["predicted_ttft_ms"] / found["ttft_ms"] - 1)
 
 
-def every_run() -> pd.DataFrame:
-    """`joined_runs` and `joined_served`: ``model, gpu, gpus, system, source, fitted, error`` of each."""
+def errors_of(systems: Sequence[str]) -> pd.DataFrame:
+    """``system, gpu, fitted, error`` of the runs of these systems, batches and served ones; no others are predicted."""
+    return _errors(lambda name: name in systems)
+
+
+def errors_of_engines(systems: Sequence[str]) -> pd.DataFrame:
+    """The same of their engines, in any version and with any weights."""
+    engines = {engine_of(name) for name in systems}
+    return _errors(lambda name: engine_of(name) in engines)
+
+
+def _errors(chosen: Callable[[str], bool]) -> pd.DataFrame:
     import pandas as pd
 
-    columns = ["model", "gpu", "gpus", "system", "source", "fitted", "error"]
-    return pd.concat([joined_runs()[columns], joined_served()[columns]], ignore_index=True)
-
-
-def of_engines(runs: pd.Series, systems: Sequence[str]) -> pd.Series:
-    """Which of ``runs``, names of systems, are of the engines of ``systems``, in any version and with any weights."""
-    engines = {engine_of(name) for name in systems}
-    return runs.map(engine_of).isin(engines)
+    batches, served = (table[table["system"].map(chosen)] for table in (batch_runs(), served_runs()))
+    columns = ["system", "gpu", "fitted", "error"]
+    return pd.concat([joined_runs(runs=batches)[columns], joined_served(runs=served)[columns]], ignore_index=True)
 
 
 def engine_of(system: str) -> str:
     """``vllm`` for "vllm-v1+fp8"."""
     return system.partition("+")[0].removesuffix("-v0").removesuffix("-v1")
+
+
+def of_today(systems: pd.Series) -> pd.Series:
+    """Which of these names are systems of `ENGINES`, whatever their weights: attention and host are an engine's own."""
+    return systems.str.partition("+")[0].isin(list(ENGINES))
 
 
 def published_parts() -> pd.DataFrame:

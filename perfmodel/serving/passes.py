@@ -50,13 +50,13 @@ def matmul_s(group: Group, n: Array, n_head: Array) -> Array:
     launch of attention.
     """
     matrices = all_matrices(group.model.shape, group.p, group.expert_parallel)
-    layers = sum(matrix.layers * _product_s(group, matrix, n) for matrix in matrices)
+    layers = sum(matrix.layers * stored_s(group, matrix, n) for matrix in matrices)
     return np.asarray(layers + head_s(group, n_head)) - _product_launches_s(group)
 
 
 def head_s(group: Group, n: Array) -> Array:
     """The products outside the layers: ``n`` tokens get their logits."""
-    return np.asarray(sum(_product_s(group, matrix, n) for matrix in head_matrices(group.model.shape, group.p)))
+    return np.asarray(sum(stored_s(group, matrix, n) for matrix in head_matrices(group.model.shape, group.p)))
 
 
 def arrival_s(group: Group, n: Array) -> Array:
@@ -75,7 +75,8 @@ def _product_launches_s(group: Group) -> Array:
     return count * group.system.call.launch_s()
 
 
-def _product_s(group: Group, matrix: Matrix, n: Array) -> Array:
+def stored_s(group: Group, matrix: Matrix, n: Array) -> Array:
+    """Seconds of one product of ``n`` tokens with a matrix as the group stores its copies, mean over them."""
     kinds = ((share, product_s(group, system, matrix, s, n)) for system, s, share in group.stored(matrix))
     return np.asarray(sum(share * seconds for share, seconds in kinds))
 

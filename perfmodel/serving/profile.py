@@ -115,8 +115,7 @@ def _dense(group: Group, block: Block) -> pd.DataFrame:
         times["act_fn"] = _moved_us(group, (3.0 if inner.gated else 2.0) * inner.size / float(group.p))
     for matrix in block_matrices(shape, block, group.p):
         if matrix.name in PRODUCTS:
-            kinds = ((share, passes.product_s(group, how, matrix, s, TOKENS)) for how, s, share in group.stored(matrix))
-            times[PRODUCTS[matrix.name]] = sum(share * seconds for share, seconds in kinds) / MICRO
+            times[PRODUCTS[matrix.name]] = passes.stored_s(group, matrix, TOKENS) / MICRO
     return pd.concat([_table({"layer": name, "tokens": TOKENS, "time_us": us}) for name, us in times.items()])
 
 
@@ -158,7 +157,7 @@ def _moe(group: Group, block: Block) -> pd.DataFrame:
     load = experts.Load(active, np.maximum(tokens * inner.per_token / active, 1.0), np.zeros(()))
     hidden = group.model.shape.hidden_size
     seconds = experts.permutation_s(group.gpu, load.rows, hidden, inner.size / group.p)
-    seconds = seconds + passes.product_s(group, group.system.reading("cublas"), matrices[ROUTER], np.zeros(()), tokens)
+    seconds = seconds + passes.stored_s(group, matrices[ROUTER], tokens)
     for name in (EXPERTS_IN, EXPERTS_OUT):
         for how, sparsity, share in group.stored(matrices[name]):
             seconds = seconds + share * passes.grouped_s(group, how, matrices[name], sparsity, load)

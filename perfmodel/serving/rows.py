@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.catalog import load_model
 from perfmodel.serving.contenders import change
 from perfmodel.serving.run import Serving, evaluate
-from perfmodel.serving.steady import serve
+from perfmodel.serving.steady import Steady, serve
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Part
 from perfmodel.units import GIGA, MILLI
@@ -131,8 +131,12 @@ def serve_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
     parts = []
     for index, asked in _questions(rows, SERVED_INPUTS):
-        load = serve(**asked)
-        milli = (seconds / MILLI for seconds in (load.ttft_s, load.ttft_p90_s, load.tpot_s, load.tpot_p90_s))
-        counts = (load.requests_per_s, load.tokens_per_gpu_s, load.decoding, load.room, load.prompt_share)
-        parts.append(pd.DataFrame(dict(zip(SERVED_COLUMNS, (*milli, *counts), strict=True)), index=index))
+        parts.append(pd.DataFrame(served_columns(serve(**asked)), index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
+
+
+def served_columns(load: Steady) -> dict[str, Any]:
+    """`SERVED_COLUMNS` of a loaded server, as arrays."""
+    milli = (seconds / MILLI for seconds in (load.ttft_s, load.ttft_p90_s, load.tpot_s, load.tpot_p90_s))
+    counts = (load.requests_per_s, load.tokens_per_gpu_s, load.decoding, load.room, load.prompt_share)
+    return dict(zip(SERVED_COLUMNS, (*milli, *counts), strict=True))

@@ -218,9 +218,8 @@ class _Load:
         found = np.floor(1e3 + one.headroom / np.maximum(each, 1e-9))
         return np.asarray(np.maximum(found, 0.0))
 
-    def outcome(self, decoding: Array, waited_s: Array, gpus: Array, room: Array) -> Steady:
-        """What users see while ``decoding`` sequences decode and each request has waited before."""
-        steps = self.steps(decoding)
+    def outcome(self, decoding: Array, steps: _Steps, waited_s: Array, gpus: Array, room: Array) -> Steady:
+        """What users see while ``decoding`` sequences decode in ``steps`` and each request has waited before."""
         share, tpot_s = steps.share, steps.mean_s
         spread = (steps.full_s - steps.plain_s) * np.sqrt(share * (1 - share) / self.new)
         rate = decoding / (self.new * tpot_s)
@@ -269,7 +268,7 @@ def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
     steps = load.steps(decoding)
     own_s = load.new * steps.mean_s
     waited_s = np.maximum(users * own_s / decoding - own_s - steps.first_s, 0.0)
-    return load.outcome(decoding, waited_s, gpus, room)
+    return load.outcome(decoding, steps, waited_s, gpus, room)
 
 
 def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
@@ -281,12 +280,13 @@ def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
     low = np.zeros(np.broadcast_shapes(rate.shape, room.shape, load.most.shape))
     high = np.minimum(np.maximum(room, 1.0), load.most) + low
 
-    def falls_short(decoding: Array) -> Array:
-        return np.asarray(rate * load.new * load.steps(decoding).mean_s > decoding)
+    def falls_short(decoding: Array, steps: _Steps) -> Array:
+        return np.asarray(rate * load.new * steps.mean_s > decoding)
 
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        short = falls_short(middle)
+        short = falls_short(middle, load.steps(middle))
         low, high = np.where(short, middle, low), np.where(short, high, middle)
-    overrun = np.logical_or(falls_short(high), load.steps(high).busy >= FULLEST)
-    return load.outcome(high, np.where(overrun, np.inf, 0.0), gpus, room)
+    steps = load.steps(high)
+    overrun = np.logical_or(falls_short(high, steps), steps.busy >= FULLEST)
+    return load.outcome(high, steps, np.where(overrun, np.inf, 0.0), gpus, room)

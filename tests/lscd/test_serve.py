@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lscd.serve import COLUMNS
 from perfmodel.serving.profile import step_profile
 from perfmodel.serving.rows import SERVED_COLUMNS, serve_rows
 from perfmodel.serving.steady import serve
@@ -62,7 +61,7 @@ def test_json_holds_what_the_model_says(lscd: Shell) -> None:
         "model": "llama-3.1-8b", "gpu": "h100", "system": "vllm", "gpus": 1, "input_len": 1024, "output_len": 256,
     }  # fmt: skip
     table = pd.DataFrame(answer["loads"])
-    assert list(table.columns) == ["users", *COLUMNS]
+    assert list(table.columns) == ["users", *SERVED_COLUMNS, "goodput_per_s"]
     expected = serve("llama-3.1-8b", "h100", "vllm", users=[1, 16, 64], input_len=1024, output_len=256)
     assert table["ttft_ms"].to_numpy() == pytest.approx(1e3 * expected.ttft_s)
     assert table["tpot_p90_ms"].to_numpy() == pytest.approx(1e3 * expected.tpot_p90_s)

@@ -54,10 +54,11 @@ def deepseek_v2(keys: Keys) -> dict[str, Any]:
     return _latent(keys, feeds)
 
 
-def _latent(keys: Keys, feeds: list[Part]) -> dict[str, Any]:
+def _latent(keys: Keys, feeds: list[Part], mixers: list[Part] | None = None) -> dict[str, Any]:
+    """Layers that each mix tokens by latent attention, unless ``mixers`` says how."""
     keys.same("mlp_bias", False)
-    found = blocks([(latent_attention(keys),)] * keys.layers(), [(feed,) for feed in feeds])
-    return decoder(keys, found)
+    mixers = [latent_attention(keys)] * keys.layers() if mixers is None else mixers
+    return decoder(keys, blocks([(mixer,) for mixer in mixers], [(feed,) for feed in feeds]))
 
 
 def deepseek_v3(keys: Keys) -> dict[str, Any]:
@@ -77,10 +78,8 @@ def deepseek_v32(keys: Keys) -> dict[str, Any]:
     tokens, sizes = keys.size("index_topk"), (keys.size("index_n_heads"), keys.size("index_head_dim"))
     picks = latent_attention(keys, selected=tokens, index_heads=sizes[0], index_dim=sizes[1])
     follows = latent_attention(keys, selected=tokens)
-    mixers = [(picks if own else follows,) for own in _own_indexers(keys)]
-    feeds = mixed(keys, _dense_first(keys, 3), lambda: _corrected(keys))
-    keys.same("mlp_bias", False)
-    return decoder(keys, blocks(mixers, [(feed,) for feed in feeds]))
+    mixers: list[Part] = [picks if own else follows for own in _own_indexers(keys)]
+    return _latent(keys, mixed(keys, _dense_first(keys, 3), lambda: _corrected(keys)), mixers)
 
 
 def _own_indexers(keys: Keys) -> list[bool]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from perfmodel.catalog import load_calibration, load_sources
-from perfmodel.evidence.attention_fit import GPUS, attention_errors, fit, measured_attention, predict_attention
+from perfmodel.evidence.attention_fit import GPUS, fit, measured_attention, predict_attention
 from perfmodel.serving.attention import CALIBRATION_FILE, CALIBRATION_NAME
+from perfmodel.units import MICRO
 
 COLUMNS = ["gpu", "engine", "kind", "batch", "tokens", "heads", "kv_heads", "head_dim", "window", "cache_dtype"]
 
@@ -19,7 +20,13 @@ def rows():
 
 @pytest.fixture(scope="module")
 def errors(rows):
-    return attention_errors(rows).reset_index()
+    """Signed median, median and mean absolute error by GPU, engine, kind, cache and whether fitted."""
+    error = predict_attention(rows) / (rows["time_us"] * MICRO) - 1
+    scored = rows.assign(error=error, absolute=error.abs())[~rows["resident"]]
+    groups = scored.groupby(["kind", "gpu", "engine", "cache_dtype", "fitted"], as_index=False)
+    return groups.agg(
+        rows=("error", "size"), signed=("error", "median"), median=("absolute", "median"), mean=("absolute", "mean")
+    )
 
 
 def test_rows_are_unique_positive_and_sourced(rows):
