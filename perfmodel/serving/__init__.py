@@ -3,7 +3,7 @@
 ==================  =================================================================================================
 question            modules
 ==================  =================================================================================================
-what is there       `transformer` counts products, caches and launches; `group` says how a model is stored on its GPUs
+what is there       `transformer` counts products, caches and launches; `group` checks and says how a model is stored
 how long, one part  `passes` of products, `attention`, `experts`, `collectives` and what lies between
 who runs it         `systems`: engines, their hosts and their kernels; `contenders`: who takes part in a comparison
 a batch             `run`, with `memory`, `energy` (of `activity`), `what_if`, and the interval (`uncertainty`)
@@ -12,6 +12,7 @@ many questions      `rows` of a table; `planning`: which system, how many GPUs, 
 ==================  =================================================================================================
 """
 
-from perfmodel.serving.run import Serving, evaluate, resolve
+from perfmodel.serving.group import resolve
+from perfmodel.serving.run import Serving, evaluate
 
 __all__ = ["Serving", "evaluate", "resolve"]

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.decoder import Experts
 from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.sparsities import Sparsities
-from perfmodel.catalog.specs import Gpu
-from perfmodel.kernels import Machine
-from perfmodel.serving.systems import NO_HOST, HostParameters, System, SystemParameters, calibrated_systems
-from perfmodel.serving.transformer import Matrix
+from perfmodel.catalog.specs import Gpu, Launch
+from perfmodel.formats import check_sparsity
+from perfmodel.kernels import Call, Machine
+from perfmodel.serving.systems import (
+    NO_HOST,
+    HostParameters,
+    System,
+    SystemParameters,
+    calibrated_host,
+    calibrated_systems,
+    load_system,
+)
+from perfmodel.serving.transformer import Matrix, can_spread, check_split
 from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]
+
+FP16_BITS, LEAST_CACHE_BITS = 16.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class Group:
     p: Array = field(default_factory=lambda: np.ones(()))
     expert_parallel: Array = field(default_factory=lambda: np.ones(()))
     sparsity: Array | Sparsities = field(default_factory=lambda: np.zeros(()))
-    cache_bits: float = 16
+    cache_bits: float = FP16_BITS
     what_if: WhatIf = NOTHING
     parameters: SystemParameters = field(default_factory=calibrated_systems)
     host: HostParameters = NO_HOST
@@ -86,3 +100,111 @@ class Group:
         """Bytes of one copy of a matrix, mean over the layers that have it."""
         kinds = self.stored(matrix)
         return np.asarray(sum(share * system.prunable_bytes(matrix.m, matrix.k, s) for system, s, share in kinds))
+
+
+def make_group(
+    model: str | LanguageModel,
+    gpu: str | Gpu,
+    system: str | System,
+    *,
+    input_len: ArrayLike,
+    output_len: ArrayLike,
+    sparsity: ArrayLike | Sparsities = 0.0,
+    gpus: ArrayLike = 1,
+    pipeline_parallel: ArrayLike = 1,
+    expert_parallel: ArrayLike = 1,
+    cache_bits: float | None = None,
+    launch: str | None = None,
+    what_if: WhatIf = NOTHING,
+    parameters: SystemParameters | None = None,
+    host: HostParameters | None = None,
+) -> tuple[Group, Array]:
+    """The group of GPUs that `evaluate` asks about, all of its arguments checked, and the number of GPUs in all."""
+    model, gpu, system = resolve(model, gpu, system)
+    if launch is not None:
+        Call.of(launch=launch)  # refuses what is no launch
+        system = replace(system, engine=replace(system.engine, launch=Launch(launch)))
+    counts = {"gpus": gpus, "pipeline_parallel": pipeline_parallel, "expert_parallel": expert_parallel}
+    total_gpus, stages, spread = (whole(name, value) for name, value in counts.items())
+    _check_positions(model, whole("input_len", input_len), whole("output_len", output_len))
+    group = Group(
+        model,
+        gpu,
+        system,
+        _tensor_parallel(model, total_gpus, stages, spread),
+        spread,
+        _sparsity(model, gpu, system, sparsity),
+        _cache_bits(model, cache_bits),
+        what_if,
+        parameters or calibrated_systems(),
+        host or calibrated_host(system.host),
+    )
+    return group, total_gpus
+
+
+def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) -> tuple[LanguageModel, Gpu, System]:
+    """Records behind names; raises `ValueError` with the nearest name where there is none."""
+    return (
+        model if isinstance(model, LanguageModel) else load_model(model),
+        gpu if isinstance(gpu, Gpu) else load_gpu(gpu),
+        system if isinstance(system, System) else load_system(system),
+    )
+
+
+def _sparsity(model: LanguageModel, gpu: Gpu, system: System, sparsity: ArrayLike | Sparsities) -> Array | Sparsities:
+    """Checked, and for a kernel of a pattern that pattern's."""
+    if (refusal := system.refusal(gpu)) is not None:
+        raise ValueError(f"system {system.name!r}: {refusal}")
+    if isinstance(sparsity, Sparsities):
+        sparsity.check(model)
+        return sparsity
+    asked = check_sparsity(sparsity)
+    system.check_sparsity(asked)
+    return system.own_sparsity(asked)
+
+
+def _cache_bits(model: LanguageModel, cache_bits: float | None) -> float:
+    if cache_bits is None:
+        return (model.stored and model.stored.cache_bits) or FP16_BITS
+    if not LEAST_CACHE_BITS <= cache_bits <= FP16_BITS:
+        raise ValueError(f"cache_bits must lie in [{LEAST_CACHE_BITS:g}, {FP16_BITS:g}], got {cache_bits:g}")
+    return cache_bits
+
+
+def whole(name: str, value: ArrayLike) -> Array:
+    """``value`` as floats, refused where one is no whole number from 1 to 2**40; the message names it."""
+    array = np.asarray(value, dtype=np.float64)
+    wrong = ~(array >= 1) | (np.floor(array) != array) | (array == np.inf)
+    if np.any(wrong):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {float(array[wrong].flat[0]):g}")
+    if np.any(array > LARGEST_SIZE):
+        raise ValueError(f"{name} must be at most 2**40, got {float(np.max(array)):g}")
+    return array
+
+
+def _tensor_parallel(model: LanguageModel, gpus: Array, stages: Array, spread: Array) -> Array:
+    if np.any(stages > model.shape.layers):
+        raise ValueError(f"pipeline_parallel must be at most the {model.shape.layers} layers, got {stages.max():g}")
+    if np.any(gpus % stages != 0):
+        raise ValueError("gpus must be a multiple of pipeline_parallel")
+    if np.any(spread > 1):
+        _check_spread(model, gpus, stages, spread)
+    return check_split(model, gpus / (stages * spread))
+
+
+def _check_spread(model: LanguageModel, gpus: Array, stages: Array, spread: Array) -> None:
+    """Refuse experts that cannot be spread: there are none, or they are no multiple."""
+    counts = sorted({part.count for _, part in model.shape.parts if isinstance(part, Experts)})
+    if not counts:
+        raise ValueError(f"expert_parallel must be 1 for {model.key}, which has no experts, got {spread.max():g}")
+    wrong = ~can_spread(model.shape, spread)
+    if np.any(wrong):
+        raise ValueError(f"expert_parallel must divide {counts[0]} experts, got {spread[wrong].flat[0]:g}")
+    if np.any(gpus % (stages * spread) != 0):
+        raise ValueError("gpus must be a multiple of pipeline_parallel times expert_parallel")
+
+
+def _check_positions(model: LanguageModel, prompt: Array, new: Array) -> None:
+    longest, limit = float(np.max(prompt + new)), model.shape.max_positions
+    if longest > limit:
+        raise ValueError(f"{model.key} knows {limit} positions, got {longest:g} tokens of input and output")

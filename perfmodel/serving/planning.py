@@ -23,9 +23,9 @@ from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.rivals import UNPROVEN, WHOLE, Verdict, verdict_of
 from perfmodel.serving.contenders import change, of_formats, rival_systems
-from perfmodel.serving.group import Group
+from perfmodel.serving.group import make_group, resolve
 from perfmodel.serving.memory import largest_batch
-from perfmodel.serving.run import Serving, evaluate, resolve
+from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import HOST, SYSTEMS, System, load_system
 from perfmodel.serving.transformer import mean_sparsity, splits
 
@@ -241,8 +241,7 @@ def _runs(
     """Batches up to the largest that fits, and their runs; None if none fits."""
     record = load_system(system)
     own = _own_sparsity(record, sparsity)
-    pruned = own if isinstance(own, Sparsities) else np.asarray(own)
-    group = Group(model, gpu, record, np.asarray(float(gpus)), sparsity=pruned)
+    group, _ = make_group(model, gpu, record, sparsity=own, gpus=gpus, **lengths)
     largest = largest_batch(group, **lengths)
     if largest == 0:
         return None

@@ -31,8 +31,7 @@ from perfmodel.catalog.decoder import (
     SelfAttention,
 )
 from perfmodel.serving import attention, experts, passes
-from perfmodel.serving.group import Group
-from perfmodel.serving.run import make_group
+from perfmodel.serving.group import Group, make_group
 from perfmodel.serving.transformer import NORM_PASSES, block_matrices, local_kv_heads
 from perfmodel.units import FP16_BYTES, MICRO
 

@@ -28,9 +28,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.serving import passes
-from perfmodel.serving.group import Group
+from perfmodel.serving.group import Group, make_group, whole
 from perfmodel.serving.memory import memory
-from perfmodel.serving.run import make_group, whole
 from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]

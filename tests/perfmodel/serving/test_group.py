@@ -11,9 +11,9 @@ from perfmodel.catalog.decoder import LM_HEAD, MLP_IN, MLP_OUT, QKV, ROUTER
 from perfmodel.catalog.language_model import LanguageModel, Stored
 from perfmodel.catalog.sparsities import LayerSparsity, Sparsities
 from perfmodel.formats import FORMATS
-from perfmodel.serving.group import Group
+from perfmodel.serving.group import Group, make_group
 from perfmodel.serving.memory import weight_bytes
-from perfmodel.serving.run import evaluate, make_group
+from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Matrix, all_matrices, head_matrices
 from tests.perfmodel.serving.cases import group as on_one_gpu

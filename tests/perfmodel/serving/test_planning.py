@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from lscd.plan import _cheapest_words
-from perfmodel.catalog import gpu_names, load_gpu
+from perfmodel.catalog import gpu_names, load_gpu, load_model
+from perfmodel.catalog.language_model import Stored
 from perfmodel.kernels import BOUNDED
 from perfmodel.kernels.rivals import Verdict, rivals
 from perfmodel.serving.contenders import rival_systems
-from perfmodel.serving.planning import Option, Plan, judge, plan
+from perfmodel.serving.planning import Limits, Option, Plan, judge, plan
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
 from tests.perfmodel.serving.cases import A100, invoke
@@ -133,3 +135,11 @@ def test_a_named_system_that_the_gpu_refuses_is_a_sentence():
 @pytest.mark.parametrize("gpu", gpu_names())
 def test_every_gpu_has_a_plan(gpu):
     assert plan("llama-3.1-8b", gpu, sparsity=0.6).verdict in set(Verdict)
+
+
+def test_a_checkpoints_own_cache_makes_room_in_a_plan_too() -> None:
+    plain = load_model("llama-3.1-8b")
+    eight = msgspec.structs.replace(plain, stored=Stored(method="mine", formats={}, cache_bits=8))
+    asked = {"sparsity": 0.0, "systems": ["vllm"], "engine": "vllm", "limits": Limits(gpus=1)}
+    wide, narrow = (plan(model, "h100", **asked).options[0].largest_batch for model in (plain, eight))
+    assert narrow == pytest.approx(2 * wide, rel=0.05)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from perfmodel.serving.group import make_group
 from perfmodel.serving.memory import largest_batch
-from perfmodel.serving.run import evaluate, make_group
+from perfmodel.serving.run import evaluate
 from perfmodel.serving.steady import Steady, serve
 from perfmodel.serving.what_if import WhatIf
 
