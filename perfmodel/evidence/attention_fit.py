@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.serving.attention import AttentionParameters, decode_s, latent_decode_s, prompt_s
 from perfmodel.units import FP16_BYTES, MICRO
 
@@ -70,17 +70,11 @@ def fit() -> FittedKernel:
         return np.log(predict_attention(rows, parameters) / measured_s)
 
     best = least_squares_parameters(AttentionParameters(), errors, robust_scale=ROBUST_SCALE)
-    return FittedKernel(
-        parameters=asdict(best),
-        fitted_on=(
-            f"aiconfigurator-attention on {' and '.join(FIT_GPUS)}: 16-bit caches, vLLM's decoding and prompts, "
-            "TensorRT-LLM's latent decoding on the H100"
-        ),
-        gpus=sorted(rows["gpu"].unique()),
-        rows=len(rows),
-        mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(errors(best)))):.4g}"),
-        evidence_range={name: (float(rows[name].min()), float(rows[name].max())) for name in RANGES},
+    text = (
+        f"aiconfigurator-attention on {' and '.join(FIT_GPUS)}: 16-bit caches, vLLM's decoding and prompts, "
+        "TensorRT-LLM's latent decoding on the H100"
     )
+    return described(asdict(best), errors(best), rows, text, ranges_of(rows, RANGES))
 
 
 def _attended(rows: pd.DataFrame) -> Array:

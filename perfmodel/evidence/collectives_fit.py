@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.evidence.runs import FIT_GPU
 from perfmodel.serving.collectives import (
     OWN_KERNELS,
@@ -86,15 +86,8 @@ def fit() -> FittedKernel:
     nccl = rows["library"] == NCCL
     best = _fitted(CollectiveParameters(), rows[nccl], fixed=OF_OWN_KERNELS)
     best = _fitted(best, rows[~nccl], fixed=OF_NCCL)
-    error = np.mean(np.abs(np.expm1(_errors(rows, best))))
-    return FittedKernel(
-        parameters=asdict(best),
-        fitted_on=f"{', '.join(sorted(rows['source'].unique()))}: all-reduce",
-        gpus=[FIT_GPU],
-        rows=len(rows),
-        mean_absolute_error=float(f"{error:.4g}"),
-        evidence_range={name: (float(rows[name].min()), float(rows[name].max())) for name in ("gpus", "message_bytes")},
-    )
+    text = f"{', '.join(sorted(rows['source'].unique()))}: all-reduce"
+    return described(asdict(best), _errors(rows, best), rows, text, ranges_of(rows, ("gpus", "message_bytes")))
 
 
 def _fitted(start: CollectiveParameters, rows: pd.DataFrame, fixed: tuple[str, ...]) -> CollectiveParameters:

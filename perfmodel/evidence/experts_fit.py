@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.kernels import KERNELS, Call, Machine, Shape
 from perfmodel.kernels.fits import calibrated
 from perfmodel.serving.experts import (
@@ -118,14 +118,7 @@ def fit() -> FittedKernel:
     others = tuple(name for name in asdict(best) if name != "fused_s")
     best = _fit(best, rows[fused], others)
     text = f"aiconfigurator-experts: {FIT_ENGINE}, {' and '.join(FIT_DTYPES)}; fused_s: {FUSED_GPU}, {FUSED_DTYPE}"
-    return FittedKernel(
-        parameters=asdict(best),
-        fitted_on=text,
-        gpus=sorted(rows["gpu"].unique()),
-        rows=len(rows),
-        mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(_errors(rows, best)))):.4g}"),
-        evidence_range={name: (float(rows[name].min()), float(rows[name].max())) for name in RANGES},
-    )
+    return described(asdict(best), _errors(rows, best), rows, text, ranges_of(rows, RANGES))
 
 
 def _errors(rows: pd.DataFrame, parameters: ExpertParameters) -> Array:

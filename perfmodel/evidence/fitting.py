@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perfmodel.catalog.specs import FittedKernel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[np.float64]
 ParametersT = TypeVar("ParametersT")
@@ -52,3 +57,28 @@ def least_squares_parameters(
     best = at(found.x)
     rounded = {field.name: float(f"{getattr(best, field.name):.{DIGITS}g}") for field in frees}
     return replace(best, **rounded)  # type: ignore[type-var]
+
+
+def described(
+    parameters: Mapping[str, float],
+    log_errors: Array,
+    rows: pd.DataFrame,
+    fitted_on: str,
+    ranges: Mapping[str, tuple[float, float]],
+    spread: Mapping[str, float] | None = None,
+) -> FittedKernel:
+    """What the calibration stores of a fit to ``rows``: its parameters, their mean error there, where it was seen."""
+    return FittedKernel(
+        parameters=dict(parameters),
+        fitted_on=fitted_on,
+        gpus=sorted(rows["gpu"].unique()),
+        rows=len(rows),
+        mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(log_errors))):.4g}"),
+        evidence_range=dict(ranges),
+        spread=dict(spread or {}),
+    )
+
+
+def ranges_of(rows: pd.DataFrame, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of each column."""
+    return {name: (float(rows[name].min()), float(rows[name].max())) for name in names}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.evidence.runs import (
     HARNESS_FITS,
     OUTSIDE_FITS,
@@ -87,6 +87,8 @@ def _errors(rows: pd.DataFrame) -> Errors:
 
 
 def _fitted(name: str, tables: list[pd.DataFrame], prefill_s: float | None = None) -> FittedKernel:
+    import pandas as pd
+
     of_each = [_errors(rows) for rows in tables]
     weights = [np.sqrt(1 / len(rows)) * np.ones(len(rows)) for rows in tables]
     scale = np.sqrt(max(map(len, tables)))  # the largest table's rows weigh 1
@@ -97,23 +99,9 @@ def _fitted(name: str, tables: list[pd.DataFrame], prefill_s: float | None = Non
     start = HostParameters() if prefill_s is None else HostParameters(prefill_s=prefill_s)
     fixed = () if prefill_s is None else ("prefill_s",)
     best = least_squares_parameters(start, errors, robust_scale=ROBUST_SCALE, fixed=fixed)
-    mean = np.mean(np.abs(np.expm1(np.concatenate([error(best) for error in of_each]))))
-    return FittedKernel(
-        parameters=asdict(best),
-        fitted_on="; ".join(f"{rows['source'].iloc[0]}: {len(rows)} rows" for rows in tables),
-        gpus=sorted({gpu for rows in tables for gpu in rows["gpu"].unique()}),
-        rows=sum(map(len, tables)),
-        mean_absolute_error=float(f"{mean:.4g}"),
-        evidence_range=_ranges(tables),
-    )
-
-
-def _ranges(tables: list[pd.DataFrame]) -> dict[str, tuple[float, float]]:
-    """Smallest and largest of what a run is asked by; users count as the batch."""
-    columns = {name: [rows[name] for rows in tables if name in rows] for name in RUN_COLUMNS}
-    columns["batch"] += [rows["concurrency"] for rows in tables if "concurrency" in rows]
-    filled = {name: found or [0.0 * tables[0]["gpus"]] for name, found in columns.items()}
-    return {
-        name: (float(min(column.min() for column in found)), float(max(column.max() for column in found)))
-        for name, found in filled.items()
-    }
+    text = "; ".join(f"{rows['source'].iloc[0]}: {len(rows)} rows" for rows in tables)
+    # Users of a served run count as its batch; none of them was pruned.
+    rows = pd.concat([table.rename(columns={"concurrency": "batch"}) for table in tables], ignore_index=True)
+    rows = rows.reindex(columns=["gpu", *RUN_COLUMNS]).fillna({"sparsity": 0.0})
+    errors_there = np.concatenate([error(best) for error in of_each])
+    return described(asdict(best), errors_there, rows, text, ranges_of(rows, RUN_COLUMNS))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model, load_table, model_names
 from perfmodel.catalog.specs import FittedKernel, Precision
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.serving.energy import (
     AWAY,
     HOME,
@@ -85,17 +85,13 @@ def fit() -> FittedKernel:
     home = [log_errors(group, _best(fitted.drop(group.index))) for _, group in fitted.groupby(["source", "model"])]
     others = [log_errors(group, best) for _, group in away.groupby(["source", "gpu", "model"])]
     sources = ", ".join(sorted(fitted["source"].unique()))
-    return FittedKernel(
-        parameters={name: getattr(best, name) for name in ("awake", "memory", "compute")},
-        fitted_on=f"{sources}: {', '.join(sorted(fitted['model'].unique()))} on {FIT_GPU}",
-        gpus=[FIT_GPU],
-        rows=len(fitted),
-        mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(log_errors(fitted, best)))):.4g}"),
-        evidence_range={
-            name: (float(f"{fitted[name].min():.4g}"), float(f"{fitted[name].max():.4g}")) for name in BUSY
-        },
-        spread={HOME: _half_width(home), AWAY: _half_width(others)},
-    )
+    parameters = {name: getattr(best, name) for name in ("awake", "memory", "compute")}
+    text = f"{sources}: {', '.join(sorted(fitted['model'].unique()))} on {FIT_GPU}"
+    ranges = {
+        name: (float(f"{low:.4g}"), float(f"{high:.4g}")) for name, (low, high) in ranges_of(fitted, BUSY).items()
+    }
+    spread = {HOME: _half_width(home), AWAY: _half_width(others)}
+    return described(parameters, log_errors(fitted, best), fitted, text, ranges, spread)
 
 
 def _best(rows: pd.DataFrame) -> PowerParameters:

@@ -18,7 +18,7 @@ and so has the power of the boards (`power_fit`).
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_model, load_table
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence import attention_fit, collectives_fit, experts_fit, hosts_fit, power_fit
-from perfmodel.evidence.fitting import least_squares_parameters
+from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.evidence.run_spread import run_spread
 from perfmodel.evidence.runs import (
     FIT_GPU,
@@ -122,21 +122,10 @@ def _fit_serving() -> FittedKernel:
     best = least_squares_parameters(
         start, lambda p: weights * errors(p), robust_scale=ROBUST_SCALE, fixed=("all_reduce_wait_cycles",)
     )
-    ranges = {name: (float(runs[name].min()), float(runs[name].max())) for name in RUN_COLUMNS}
+    ranges = ranges_of(runs, RUN_COLUMNS)
     ranges["gpus"] = (1.0, ranges["gpus"][1])
     text = (
         f"flash-llm-fig15: {FIT_MODEL}; {PROFILE_SOURCE}: other seconds on {PROFILE_GPU}, {len(parts)} rows; "
         f"all_reduce_wait_cycles: quant-llm-figures, {WAIT_MODEL}, batch >= {WAIT_MIN_BATCH}"
     )
-    return _stored(best, errors(best)[: len(runs)], runs, text, ranges)
-
-
-def _stored(best: Any, errors: Array, rows: pd.DataFrame, text: str, ranges: dict[str, Any]) -> FittedKernel:
-    return FittedKernel(
-        parameters=asdict(best),
-        fitted_on=text,
-        gpus=sorted(rows["gpu"].unique()),
-        rows=len(rows),
-        mean_absolute_error=float(f"{np.mean(np.abs(np.expm1(errors))):.4g}"),
-        evidence_range=ranges,
-    )
+    return described(asdict(best), errors(best)[: len(runs)], runs, text, ranges)
