@@ -1,4 +1,4 @@
-"""What commands on whole models ask alike: help texts, a sparsity or a file of them, a system by name."""
+"""What commands on whole models ask alike: options, a sparsity or a file of them, a system by name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from lscd.errors import InputError, written_whole
 from perfmodel.catalog.sparsities import Sparsities
@@ -18,16 +20,31 @@ if TYPE_CHECKING:
 
     from perfmodel.serving.systems import System
 
-MODEL_HELP = "Model: a name from `lscd models`, a TOML file, a checkpoint's folder or its config.json."
-GPU_HELP = "GPU: a name from `lscd gpus`, or a TOML file of your own."
+Model = Annotated[
+    str, typer.Option(help="Model: a name from `lscd models`, a TOML file, a checkpoint's folder or its config.json.")
+]
+Card = Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")]
+Cards = Annotated[int, typer.Option(help="Number of GPUs.")]
+Sharing = Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")]
 SYSTEM_HELP = (
     "vllm, sglang, tensorrt-llm, lmdeploy, deepspeed-mii, gpt-fast, fastertransformer, deepspeed, flash-llm; vllm-v0 "
     "and vllm-v1 (tensorrt-llm alike) by version; or ENGINE+NAME with a kernel or a format (`lscd kernels list`, `lscd "
     "formats`). vllm by default, and flash-llm where a sparsity is given."
 )
-SPARSITY_HELP = "Fraction of zeros in the pruned matrices, 0 to 1; dense by default (a pattern has its own)."
-SPARSITY_FILE_HELP = "Sparsity of each matrix in each layer: what `lscd weights inspect` writes, or a CSV of yours."
-JSON_HELP = "Print JSON instead of a table."
+Zeros = Annotated[
+    float | None,
+    typer.Option(help="Fraction of zeros in the pruned matrices, 0 to 1; dense by default (a pattern has its own)."),
+]
+ZerosFile = Annotated[
+    Path | None,
+    typer.Option(help="Sparsity of each matrix in each layer: what `lscd weights inspect` writes, or a CSV of yours."),
+]
+InputLen = Annotated[int, typer.Option(help="Tokens of each prompt.")]
+OutputLen = Annotated[int, typer.Option(help="Tokens generated for each prompt.")]
+KvBits = Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")]
+ExpertParallel = Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+OutputCsv = Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")]
 
 
 def asked_sparsity(sparsity: float | None, file: Path | None) -> float | Sparsities | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lscd.asking import (
-    GPU_HELP,
-    JSON_HELP,
-    MODEL_HELP,
-    SPARSITY_FILE_HELP,
-    SPARSITY_HELP,
+    AsJson,
+    Card,
+    Model,
+    Sharing,
+    Zeros,
+    ZerosFile,
     asked_sparsity,
     checkpoint_words,
 )
@@ -43,14 +43,14 @@ OUR_FORMATS = {
 
 def choose(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
-    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    model: Model = "",
+    gpu: Card = "",
     batch: Annotated[
         str, typer.Option(help="Sequences decoded together, one token each: 16, or 1,4,16, or 1:64 for powers of two.")
     ] = "",
-    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
-    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
+    sparsity: Zeros = None,
+    sparsity_file: ZerosFile = None,
+    gpus: Sharing = 1,
     formats: Annotated[
         str | None,
         typer.Option(help="Only these formats, joined by commas, for example dense,tiled-csl; all by default."),
@@ -59,7 +59,7 @@ def choose(
     unmeasured: Annotated[
         bool, typer.Option("--unmeasured", help="Add kernels nobody has measured, predicted from counts alone.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose format and kernel for each weight matrix of a model, by predicted time and by memory."""
     refuse_missing(context, "--model opt-66b --gpu h100 --batch 16", "model", "gpu", "batch")

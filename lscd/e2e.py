@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.asking import (
-    GPU_HELP,
-    JSON_HELP,
-    MODEL_HELP,
-    SPARSITY_FILE_HELP,
-    SPARSITY_HELP,
     SYSTEM_HELP,
+    AsJson,
+    Card,
+    Cards,
+    ExpertParallel,
+    InputLen,
+    KvBits,
+    Model,
+    OutputCsv,
+    OutputLen,
+    Zeros,
+    ZerosFile,
     always,
     asked_sparsity,
     checkpoint_words,
@@ -43,22 +49,18 @@ TODAY, PAPER = "vllm", "flash-llm"
 
 def e2e(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
-    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
-    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    model: Model = "",
+    gpu: Card = "",
+    gpus: Cards = 1,
     system: Annotated[str, typer.Option(help=SYSTEM_HELP, show_default=False)] = "",
-    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
-    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
+    sparsity: Zeros = None,
+    sparsity_file: ZerosFile = None,
     batch: Annotated[int, typer.Option(show_default=False, help="Sequences decoded together.")] = 0,
-    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
-    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
+    input_len: InputLen = 64,
+    output_len: OutputLen = 512,
     pipeline_parallel: Annotated[int, typer.Option(help="Pipeline stages; the rest is tensor parallelism.")] = 1,
-    expert_parallel: Annotated[
-        int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")
-    ] = 1,
-    kv_bits: Annotated[
-        float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")
-    ] = None,
+    expert_parallel: ExpertParallel = 1,
+    kv_bits: KvBits = None,
     kv_sparsity: Annotated[float, typer.Option(help="Fraction of cached keys and values pruned (Mustafar).")] = 0.0,
     speculate: Annotated[int, typer.Option(help="Tokens that a draft proposes before each pass.")] = 0,
     acceptance: Annotated[float, typer.Option(help="Probability that a proposed token is kept.")] = 0.8,
@@ -75,7 +77,7 @@ def e2e(
     launch: Annotated[
         str | None, typer.Option(help="How products are launched: stream, or graph; as the system does by default.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: AsJson = False,
     input_csv: Annotated[
         Path | None,
         typer.Option(
@@ -84,7 +86,7 @@ def e2e(
             "pipeline_parallel (1), expert_parallel (1), cache_bits, launch (the system's own).",
         ),
     ] = None,
-    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+    output_csv: OutputCsv = None,
 ) -> None:
     """Predict tokens per GPU-second, latency, memory and cost of generating with a whole model."""
     files = batch_files(context, input_csv, output_csv)

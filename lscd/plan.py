@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lscd.asking import (
-    GPU_HELP,
-    JSON_HELP,
-    MODEL_HELP,
-    SPARSITY_FILE_HELP,
-    SPARSITY_HELP,
+    AsJson,
+    Card,
+    Model,
+    Zeros,
+    ZerosFile,
     asked_sparsity,
     checkpoint_words,
     error_words,
@@ -29,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def plan(
-    model: Annotated[str, typer.Option(help=MODEL_HELP)],
-    gpu: Annotated[str, typer.Option(help=GPU_HELP)],
-    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
-    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
+    model: Model,
+    gpu: Card,
+    sparsity: Zeros = None,
+    sparsity_file: ZerosFile = None,
     input_len: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(min=1, help="Tokens generated for each prompt.")] = 512,
     ttft: Annotated[float | None, typer.Option(help="Milliseconds to the first token, at most.")] = None,
@@ -47,7 +46,7 @@ def plan(
     ] = None,
     engine: Annotated[str, typer.Option(help="Engine that all kernels are compared in.")] = "fastertransformer",
     every: Annotated[bool, typer.Option("--all", help="A row for every number of GPUs, not only the best.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether pruning is worth it in serving: fewest GPUs, best batch, cheapest system, every kernel in each."""
     from perfmodel.serving.planning import Limits

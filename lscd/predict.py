@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lscd.asking import AsJson, OutputCsv
 from lscd.errors import InputError, batch_files, refuse_missing, written_whole
 from lscd.inverse import invert
 from lscd.printing import headline, print_table, say
@@ -56,7 +57,7 @@ def predict(
             help="Ask the other way: which sparsity, N and DRAM bandwidth make a kernel so much faster than dense."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
     input_csv: Annotated[
         Path | None,
         typer.Option(
@@ -65,7 +66,7 @@ def predict(
             "activations (fp16), split_k (the kernel's own).",
         ),
     ] = None,
-    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+    output_csv: OutputCsv = None,
 ) -> None:
     """Predict the time of C[m,n] = A[m,k] @ B[k,n] with sparse weights A, beside the evidence."""
     files = batch_files(context, input_csv, output_csv)

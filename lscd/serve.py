@@ -10,12 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from lscd.asking import (
-    GPU_HELP,
-    JSON_HELP,
-    MODEL_HELP,
-    SPARSITY_FILE_HELP,
-    SPARSITY_HELP,
     SYSTEM_HELP,
+    AsJson,
+    Card,
+    Cards,
+    ExpertParallel,
+    InputLen,
+    KvBits,
+    Model,
+    OutputCsv,
+    OutputLen,
+    Zeros,
+    ZerosFile,
     asked_sparsity,
     checkpoint_words,
     dense_words,
@@ -36,34 +42,30 @@ USERS = "1,2,4,8,16,32,64,128,256"
 
 def serve(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
-    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
-    gpus: Annotated[int, typer.Option(help="Number of GPUs.")] = 1,
+    model: Model = "",
+    gpu: Card = "",
+    gpus: Cards = 1,
     system: Annotated[
         str, typer.Option(help=f"{SYSTEM_HELP.rpartition('vllm by')[0]}{TODAY} by default.", show_default=False)
     ] = "",
-    sparsity: Annotated[float | None, typer.Option(help=SPARSITY_HELP)] = None,
-    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
+    sparsity: Zeros = None,
+    sparsity_file: ZerosFile = None,
     users: Annotated[
         str, typer.Option(help="Requests in the server at all times, one number or several joined by commas.")
     ] = "",
     requests_per_s: Annotated[
         str, typer.Option(help="Instead: requests that arrive each second, at random; one number or several.")
     ] = "",
-    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 1024,
-    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 256,
+    input_len: InputLen = 1024,
+    output_len: OutputLen = 256,
     ttft: Annotated[
         float | None, typer.Option(help="Milliseconds to the first token that count as good, at most.")
     ] = None,
     tpot: Annotated[float | None, typer.Option(help="Milliseconds between tokens that count as good, at most.")] = None,
     chunk: Annotated[int | None, typer.Option(help="Prompt tokens a step takes, at most; the engine's own.")] = None,
-    kv_bits: Annotated[
-        float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")
-    ] = None,
-    expert_parallel: Annotated[
-        int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")
-    ] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    kv_bits: KvBits = None,
+    expert_parallel: ExpertParallel = 1,
+    as_json: AsJson = False,
     input_csv: Annotated[
         Path | None,
         typer.Option(
@@ -72,7 +74,7 @@ def serve(
             "expert_parallel (1), cache_bits, launch (the system's own).",
         ),
     ] = None,
-    output_csv: Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")] = None,
+    output_csv: OutputCsv = None,
     profile: Annotated[
         Path | None,
         typer.Option(help="Write step times as a folder of tables that LLMServingSim reads, so that it can schedule."),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.asking import GPU_HELP, JSON_HELP, MODEL_HELP, SPARSITY_FILE_HELP, asked_sparsity, checkpoint_words
+from lscd.asking import AsJson, Card, InputLen, Model, OutputLen, Sharing, ZerosFile, asked_sparsity, checkpoint_words
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
 from perfmodel.units import GIGA, MILLI, TERA
@@ -23,23 +22,23 @@ LEAST_SPARSITY = 0.005  # below which a needed sparsity is none
 
 def worth(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help=MODEL_HELP)] = "",
-    gpu: Annotated[str, typer.Option(help=GPU_HELP)] = "",
+    model: Model = "",
+    gpu: Card = "",
     batch: Annotated[
         str, typer.Option(help="Sequences decoded together: 16, or 1,4,16, or 1:64 for the powers of two between.")
     ] = "1:64",
     sparsity: Annotated[
         float | None, typer.Option(show_default=False, help="Fraction of zeros that pruning reaches, 0 to 1.")
     ] = None,
-    sparsity_file: Annotated[Path | None, typer.Option(help=SPARSITY_FILE_HELP)] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that share each matrix (tensor parallelism).")] = 1,
-    input_len: Annotated[int, typer.Option(help="Tokens of each prompt.")] = 64,
-    output_len: Annotated[int, typer.Option(help="Tokens generated for each prompt.")] = 512,
+    sparsity_file: ZerosFile = None,
+    gpus: Sharing = 1,
+    input_len: InputLen = 64,
+    output_len: OutputLen = 512,
     kernels: Annotated[
         str | None,
         typer.Option(help="Only these besides dense, joined by commas, for example flash-llm,fp8; all by default."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say whether pruning is worth it: sparse against quantised against dense, over the batch, with a verdict."""
     example = "--model llama-3.1-70b --gpu h100 --gpus 2 --batch 1:64 --sparsity 0.6"
