@@ -91,8 +91,9 @@ class Product:
         self.x = library.asarray(np.pad(x, padding))
         dtype = np.float32 if self.as_fp32 else np.float16
         self.out = library.full((self.plan.m, self.plan.n_padded), dtype, np.nan)
-        split = self.plan.partials > 1
-        self.workspace = library.full(self.plan.workspace_shape, np.float32, np.nan) if split else None
+        shape = self.plan.workspace_shape
+        self.workspace = library.full(shape, np.float32, np.nan) if shape else None
+        self.flags = library.full((self.plan.flags,), np.uint32, 0) if self.plan.flags else None
 
     @property
     def bytes(self) -> int:
@@ -102,7 +103,7 @@ class Product:
 
     def runner(self, buffers: dict[str, Any]) -> Callable[[], None]:
         """Function that puts the product with one copy of the weights on the stream."""
-        todo = launches(self.plan, buffers, self.x, self.out, self.workspace, as_fp32=self.as_fp32)
+        todo = launches(self.plan, buffers, self.x, self.out, self.workspace, self.flags, as_fp32=self.as_fp32)
 
         def run() -> None:
             for launch in todo:

@@ -34,12 +34,11 @@ from kernels_numba.formats.encoded import (
     check_shape,
     check_vector,
 )
-from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, STRIP_M
+from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, STRIP_M, UNIT_BYTES
 
 SLOTS = 8
 MASK_DTYPES = {1: np.uint64, 2: np.uint32}  # a lane's bits of a strip, by the positions that a bit stands for
 Masks = NDArray[np.uint64] | NDArray[np.uint32]
-UNIT_BYTES = 16  # strips begin at multiples of this: what one asynchronous copy moves
 VALUE_BITS = (4, 8)
 SCALE_GROUP = 128  # columns of a row that share a scale
 

@@ -94,3 +94,20 @@ def move_values(
                                     elif (dense[i, j + half] & magnitude) != 0:
                                         values[at] = dense[i, j + half]
                                 at += 1
+
+
+@parallel
+def copy_strips(records: Any, places: Any, masks: Any, values: Any, offsets: Any, pack: bool) -> None:
+    """Carry masks (strips, header) and values between records and their own arrays, all of two-byte entries.
+
+    ``places`` and ``offsets`` count units of 8 entries in records and in values.
+    """
+    header = masks.shape[1]
+    for strip in prange(masks.shape[0]):
+        at, begin, end = 8 * np.int64(places[strip]), 8 * np.int64(offsets[strip]), 8 * np.int64(offsets[strip + 1])
+        if pack:
+            records[at : at + header] = masks[strip]
+            records[at + header : at + header + end - begin] = values[begin:end]
+        else:
+            masks[strip] = records[at : at + header]
+            values[begin:end] = records[at + header : at + header + end - begin]

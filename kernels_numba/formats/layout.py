@@ -13,3 +13,4 @@ STRIP_M, STRIP_K = 32, 64  # what one warp decodes from a bitmap per step
 STRIP_SIZE = STRIP_M * STRIP_K
 LANES, CHUNKS, REGISTERS = 32, 8, 4  # of a strip: lanes, 16 x 16 operands, registers an operand takes from a lane
 MAGNITUDE_16 = np.uint16(0x7FFF)  # all bits of a 16-bit float but the sign
+UNIT_BYTES = 16  # what one asynchronous copy moves: records and the values of a strip begin at multiples of it

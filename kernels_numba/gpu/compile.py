@@ -56,7 +56,7 @@ class Variant:
     kernel, choice : which kernel, and what tells its variants apart; together the unique ``name``.
     make, parameters : ``make(*parameters)`` gives the Python kernel.
     signature : Numba signature; pointers are int64.
-    threads, shared_bytes : block size and dynamic shared memory.
+    threads, shared_bytes : block size and dynamic shared memory, without what a launch adds for records.
     blocks_per_sm : blocks that registers must leave room for (``__launch_bounds__``).
     tile_n : output columns per block (0 if the kernel knows no tiles).
     """
@@ -64,7 +64,7 @@ class Variant:
     kernel: str
     choice: str
     make: Callable[..., Any]
-    parameters: tuple[int, ...]
+    parameters: tuple[Any, ...]
     signature: Any
     threads: int
     shared_bytes: int
@@ -107,12 +107,16 @@ class CompiledKernel:
 
     @property
     def blocks_per_sm(self) -> int:
-        """Blocks of this kernel that fit an SM at once: the least of what its limits allow."""
+        """Blocks of this kernel that fit an SM at once, with the variant's own shared memory."""
+        return self.blocks_with(self.variant.shared_bytes)
+
+    def blocks_with(self, shared_bytes: int) -> int:
+        """Blocks that fit an SM at once with so much dynamic shared memory: the least of what its limits allow."""
         sm = ARCHITECTURES[self.arch]
         warps = self.variant.threads // WARP_SIZE
         registers_per_warp = -(-self.registers // REGISTER_UNIT) * REGISTER_UNIT * WARP_SIZE
         by_registers = REGISTERS_PER_SM // registers_per_warp // warps
-        by_shared = sm.shared_bytes // (self.variant.shared_bytes + RESERVED_SHARED_BYTES)
+        by_shared = sm.shared_bytes // (shared_bytes + RESERVED_SHARED_BYTES)
         return min(by_registers, by_shared, sm.max_warps // warps, sm.max_blocks)
 
     @property

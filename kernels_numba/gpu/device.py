@@ -9,6 +9,7 @@ the GPU that holds it: code and weights are kept for each GPU. Any thread may ca
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -24,6 +25,9 @@ from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_r
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
 Upload = tuple[EncodedWeight | None, dict[str, Any]]
+_flags: dict[tuple[int, int], Any] = {}  # by GPU and stream; every launch leaves them as it found them, zero
+_flags_lock = threading.Lock()
+LEAST_FLAGS = 1 << 14  # more blocks than any GPU runs at once
 _uploaded: WeakKeyDictionary[EncodedWeight, dict[int, Upload]] = WeakKeyDictionary()  # by weights, then by GPU
 
 
@@ -143,7 +147,7 @@ def load(variant: Variant, ordinal: int) -> Any:
         module = _succeed(driver.cuModuleLoadData(kernel.cubin))
         function = _succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _succeed(driver.cuFuncSetAttribute(function, attribute, variant.shared_bytes))
+        _succeed(driver.cuFuncSetAttribute(function, attribute, limit))
     return function
 
 
@@ -172,9 +176,11 @@ def run(launch: Launch, stream: int = 0) -> None:
 
     types = tuple(_PARAMETER_TYPES[str(t)] for t in launch.variant.signature.args)
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
-    threads, shared_bytes = launch.variant.threads, launch.variant.shared_bytes
-    function = load(launch.variant, current_ordinal())
-    _succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, shared_bytes, stream, (values, types), 0))
+    function, threads = load(launch.variant, current_ordinal()), launch.variant.threads
+    parameters = (values, types)
+    _succeed(
+        driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, launch.shared_bytes, stream, parameters, 0)
+    )
 
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
@@ -237,6 +243,17 @@ def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
     return out
 
 
+def zeroed_flags(count: int, stream: int) -> Any:
+    """At least ``count`` flags of the present GPU that only launches on this stream use, zero whenever it is idle."""
+    from numba import cuda
+
+    key = (current_ordinal(), stream)
+    with _flags_lock:
+        if key not in _flags or _flags[key].size < count:
+            _flags[key] = cuda.to_device(np.zeros(max(count, LEAST_FLAGS), np.uint32))
+        return _flags[key]
+
+
 def multiply(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> Any:
     """Product (m, n) on the GPU that holds ``x``, on the stream that x's library works on; row-major.
 
@@ -248,8 +265,9 @@ def multiply(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtyp
         plan = make_plan(weights, n, split_k=split_k, arch=current_arch(), sm_count=sm_count())
         x = padded(x, (plan.k, plan.n_padded), stream)
         out = empty_like(x, (plan.m, plan.n_padded), dtype)
-        workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.partials > 1 else None
-        for launch in launches(plan, buffers, x, out, workspace, as_fp32=dtype == np.float32):
+        workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.workspace_shape else None
+        flags = zeroed_flags(plan.flags, stream) if plan.flags else None
+        for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=dtype == np.float32):
             run(launch, stream)
         if plan.n_padded == n:
             return out

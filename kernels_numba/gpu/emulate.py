@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check
-from kernels_numba.gpu.compile import Variant, compile_ptx
-from kernels_numba.gpu.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, launches, make_plan, with_aligned_rows
+from kernels_numba.gpu.compile import compile_ptx
+from kernels_numba.gpu.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, Launch, launches, make_plan, with_aligned_rows
 
 
 def emulate(
@@ -35,24 +35,26 @@ def emulate(
     x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
     # NaN marks outputs that no block wrote.
     out = np.full((plan.m, plan.n_padded), np.nan, np.dtype(out_dtype))
-    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.partials > 1 else None
+    workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.workspace_shape else None
+    flags = np.zeros(plan.flags, np.uint32) if plan.flags else None
     buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
     results = []
-    for launch in launches(plan, buffers, x, out, workspace, as_fp32=out.dtype == np.float32):
-        results.append(run_on_emulator(launch.variant, launch.grid, launch.arguments, arch))
+    for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=out.dtype == np.float32):
+        results.append(run_on_emulator(launch, arch))
+    assert flags is None or not flags.any(), "a block left its flag raised: the next launch would read stale sums"
     return np.ascontiguousarray(out[:, :n]), results
 
 
-def run_on_emulator(variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...], arch: str) -> Any:
+def run_on_emulator(launch: Launch, arch: str) -> Any:
     """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
     from kernels_numba import ptx_emulator
 
-    ptx, entry = compile_ptx(variant, arch)
+    ptx, entry = compile_ptx(launch.variant, arch)
     return ptx_emulator.launch(
         ptx,
         kernel=entry,
-        grid=grid,
-        block=variant.threads,
-        args=arguments,
-        dynamic_shared_bytes=variant.shared_bytes,
+        grid=launch.grid,
+        block=launch.variant.threads,
+        args=launch.arguments,
+        dynamic_shared_bytes=launch.shared_bytes,
     )

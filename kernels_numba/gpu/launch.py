@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.formats import TILE_K, TILE_M, Bitmap, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats import TILE_K, TILE_M, Bitmap, Condensed, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
 from kernels_numba.formats.encoded import check
+from kernels_numba.formats.records import BitmapRecords, most_bytes, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
-from kernels_numba.gpu import csr, reduce, variants
+from kernels_numba.gpu import csr, reduce, ring, variants
 from kernels_numba.gpu.compile import Variant, compile_kernel
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
@@ -24,14 +25,14 @@ MAX_GRID_Y = 65_535  # blocks along y and z
 MAX_INT32 = 2**31 - 1
 DEFAULT_ARCH = "sm_80"
 DEFAULT_SM_COUNT = 108  # an A100, the paper's GPU, where there is no GPU to ask
+CAPACITY_UNIT = 128  # bytes: X tiles behind a record's buffer must be aligned so
 # What the kernels that split K take first, by kernel.
 WEIGHT_BUFFERS = {
     "tiled_csl": ("words", "tile_offsets"),
-    "bitmap": ("masks", "values", "offsets"),
-    "bitmap_pairs": ("masks", "values", "offsets"),
     "dense": ("values",),
     "two_four": ("tiles",),
 }
+Records = BitmapRecords | Condensed
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,11 @@ class Plan:
     """How one product ``(m, k) @ (k, n)`` is launched.
 
     n_padded : n rounded up to a multiple of 8; x and the output have this many columns on the device.
-    split_k : blocks that share K, each taking ``k_tiles_per_split`` tiles of 64; 1 for CSR.
+    split_k : blocks that share K, each taking ``k_tiles_per_split`` tiles of 64; 1 for CSR. For records, which a list
+        of blocks shares, how many blocks there are for a row of tiles, rounded up.
     residual : CSR variant for what does not fit the 2:4 pattern; None if all does, and for other formats.
+    blocks : of the list of tiles, for each tile of columns; 0 for kernels whose blocks own tiles of the output.
+    capacity : bytes of the longest record, rounded up; 0 for kernels without records.
     """
 
     variant: Variant
@@ -50,6 +54,8 @@ class Plan:
     split_k: int
     k_tiles_per_split: int
     residual: Variant | None = None
+    blocks: int = 0
+    capacity: int = 0
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -61,6 +67,8 @@ class Plan:
         columns = ceil_div(self.n_padded, self.variant.tile_n)
         if self.variant.kernel == "csr":
             return ceil_div(self.m, csr.ROWS_PER_BLOCK), columns, 1
+        if self.blocks:
+            return columns, self.blocks, 1
         return columns, ceil_div(self.m, TILE_M), self.split_k
 
     @property
@@ -70,13 +78,27 @@ class Plan:
 
     @property
     def partials(self) -> int:
-        """Partial sums per output: one of each split, and one of the residual."""
-        return self.split_k + (self.residual is not None)
+        """Partial sums per output that a second launch adds: one of each split, and one of the residual."""
+        return 1 if self.blocks else self.split_k + (self.residual is not None)
 
     @property
-    def workspace_shape(self) -> tuple[int, int, int]:
-        """Shape of the float32 partial sums, needed if ``partials > 1``."""
-        return self.partials, self.m, self.n_padded
+    def workspace_shape(self) -> tuple[int, ...]:
+        """Shape of the float32 sums that blocks leave each other or a second launch; empty if there are none."""
+        if self.blocks:
+            columns, blocks, _ = self.grid
+            return columns * blocks, TILE_M * self.variant.tile_n
+        return (self.partials, self.m, self.n_padded) if self.partials > 1 else ()
+
+    @property
+    def flags(self) -> int:
+        """Flags by which blocks tell each other that their sums are there: uint32, zero before and after a launch."""
+        return self.grid[0] * self.blocks
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block."""
+        tile_n = self.variant.tile_n
+        return ring.shared_bytes(tile_n, self.capacity) if self.blocks else self.variant.shared_bytes
 
 
 @dataclass(frozen=True)
@@ -86,6 +108,7 @@ class Launch:
     variant: Variant
     grid: tuple[int, int, int]
     arguments: tuple[Any, ...]
+    shared_bytes: int
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -103,8 +126,10 @@ def whole_number(value: Any, name: str, most: int) -> int:
 def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
     """Weights as their kernel can copy them in chunks of 16 bytes, and the same object if they already are.
 
-    Dense weights get k padded to a multiple of 8, `TwoFour` is packed in tiles; both are copies.
+    Dense weights get k padded to a multiple of 8, `TwoFour` is packed in tiles, `Bitmap` in records; all are copies.
     """
+    if isinstance(weights, Bitmap):
+        return pack_bitmap(weights)
     if isinstance(weights, TwoFour):
         return pack(weights)
     if not isinstance(weights, Dense) or weights.values.shape[1] % COLUMN_UNIT == 0:
@@ -152,11 +177,12 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
         return variants.tiled_csl(tile_n, variants.vectors_for(weights.words.size / n_tiles))
     if isinstance(weights, Csr):
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
-    if isinstance(weights, Bitmap):
-        return variants.bitmap(tile_n, variants.capacity_for(weights.most_values), weights.width)
+    if isinstance(weights, Records):
+        family = "bitmap" if isinstance(weights, BitmapRecords) else "condensed"
+        return variants.records(family + ("_pairs" if weights.width == 2 else ""), tile_n)
     if isinstance(weights, TwoFourTiles):
         return variants.two_four(tile_n)
-    allowed = "TiledCsl, Bitmap, Csr, TwoFour or Dense"
+    allowed = "TiledCsl, Bitmap, Condensed, Csr, TwoFour or Dense"
     check(isinstance(weights, Dense), "format of weights", type(weights).__name__, allowed)
     return variants.dense(tile_n)
 
@@ -192,6 +218,8 @@ def make_plan(
         check(split_k in (None, 1), "split_k", split_k, "1 for CSR, whose rows are not split")
         return Plan(variant, m, k, n_padded, 1, k_tiles)
     check(m <= MAX_GRID_Y * TILE_M, "m", m, f"at most {MAX_GRID_Y * TILE_M}")
+    if isinstance(weights, Records):
+        return _plan_of_list(weights, Plan(variant, m, k, n_padded, 1, k_tiles), split_k, arch, sm_count)
     if split_k is None:
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
         tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)
@@ -203,29 +231,47 @@ def make_plan(
     return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split, residual)
 
 
-def launches(plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: Any, *, as_fp32: bool) -> list[Launch]:
+def _plan_of_list(weights: Records, plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
+    """Plan of the kernels whose blocks share a list of tiles: as many blocks as run at once, or ``split_k`` a row."""
+    capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
+    kernel, rows = compile_kernel(plan.variant, arch), ceil_div(plan.m, TILE_M)
+    at_once = sm_count * kernel.blocks_with(ring.shared_bytes(plan.variant.tile_n, capacity)) // plan.grid[0]
+    tiles = rows * plan.k_tiles_per_split
+    check(tiles <= MAX_INT32, "tiles of 128 x 64 weights", tiles, f"at most {MAX_INT32}")
+    blocks = min(tiles, MAX_GRID_Y, max(1, at_once if split_k is None else rows * split_k))
+    return replace(plan, blocks=blocks, capacity=capacity, split_k=ceil_div(blocks, rows))
+
+
+def launches(
+    plan: Plan, buffers: dict[str, Any], x: Any, out: Any, workspace: Any, flags: Any, *, as_fp32: bool
+) -> list[Launch]:
     """Kernel launches of a plan.
 
     Parameters
     ----------
     buffers : arrays of the weights by name, where the kernel runs.
     x : (k, n_padded) float16; out : (m, n_padded) float16, or float32 if ``as_fp32``.
-    workspace : float32 of the plan's ``workspace_shape``, or None if there is one partial sum only.
+    workspace : float32 of the plan's ``workspace_shape``, or None if that is empty.
+    flags : uint32, as many zeros as the plan's ``flags``, or None if that is 0; zeros again after the launch.
     """
-    sizes = (plan.m, plan.n_padded, int(as_fp32))
+    sizes, shared = (plan.m, plan.n_padded, int(as_fp32)), plan.shared_bytes
     if plan.variant.kernel == "csr":
         arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
-        return [Launch(plan.variant, plan.grid, (*arrays, *sizes))]
+        return [Launch(plan.variant, plan.grid, (*arrays, *sizes), shared)]
+    if plan.blocks:
+        arrays = (buffers["records"], buffers["offsets"], x, out, workspace, flags)
+        numbers = (plan.m, plan.k, plan.n_padded, plan.capacity, int(as_fp32))
+        return [Launch(plan.variant, plan.grid, (*arrays, *numbers), shared)]
     names = WEIGHT_BUFFERS[plan.variant.kernel]
     target = out if workspace is None else workspace
     fp32 = int(as_fp32 or workspace is not None)
     tail = (x, target, plan.m, plan.k, plan.n_padded, plan.k_tiles_per_split, fp32)
-    first = Launch(plan.variant, plan.grid, (*(buffers[name] for name in names), *tail))
+    first = Launch(plan.variant, plan.grid, (*(buffers[name] for name in names), *tail), shared)
     if workspace is None:
         return [first]
     blocks = ceil_div(plan.outputs, reduce.THREADS * reduce.OUTPUTS_PER_THREAD)
     arguments = (workspace, out, plan.outputs, plan.partials, int(as_fp32))
-    return [first, *_residual(plan, buffers, x, workspace), Launch(variants.reduce(), (blocks, 1, 1), arguments)]
+    return [first, *_residual(plan, buffers, x, workspace), Launch(variants.reduce(), (blocks, 1, 1), arguments, 0)]
 
 
 def _residual(plan: Plan, buffers: dict[str, Any], x: Any, workspace: Any) -> list[Launch]:
@@ -234,4 +280,4 @@ def _residual(plan: Plan, buffers: dict[str, Any], x: Any, workspace: Any) -> li
         return []
     rest = replace(plan, variant=plan.residual, residual=None, split_k=1)
     names = {name: buffers[f"residual_{name}"] for name in ("row_ptr", "col_idx", "values")}
-    return launches(rest, names, x, workspace[plan.split_k], None, as_fp32=True)
+    return launches(rest, names, x, workspace[plan.split_k], None, None, as_fp32=True)

@@ -153,8 +153,10 @@ shared_scatter_word = _instruction(
     "rr",
 )
 
-# Loads from shared memory: one word, two, four.
+# Loads from shared memory: one word, a byte or a half of one, two words, four.
 shared_load = _instruction("ld.shared.b32 $0, [$1];", "r", "r")
+shared_load_u8 = _instruction("ld.shared.u8 $0, [$1];", "r", "r")
+shared_load_u16 = _instruction("ld.shared.u16 $0, [$1];", "r", "r")
 shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
 shared_load_v4 = _instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 
@@ -195,6 +197,8 @@ def _gather_quad() -> Any:
 
 shared_gather_octet = _gather_octet()
 shared_gather_quad = _gather_quad()
+# Quotient of two numbers from 0 on, in 32 bits; Numba's own division takes 64 and a function call.
+divide = _instruction("div.u32 $0, $1, $2;", "r", "rr", memory=False)
 # Sum of the products of the bytes of $1 and $2, added to $3.
 dot_bytes = _instruction("dp4a.u32.u32 $0, $1, $2, $3;", "r", "rrr", memory=False)
 
@@ -222,3 +226,34 @@ add_from_lane_below = _instruction(
     "rr",
 )
 from_last_lane = _instruction("shfl.sync.idx.b32 $0, $1, 31, 31, 0xffffffff;", "r", "r")
+
+# The same value, from a place that the assembler cannot see through: it keeps the register instead of computing the
+# value again at each use, which in a long loop costs more than the register.
+hold = _instruction(
+    "{ .reg .b32 lane; mov.u32 lane, %laneid; shfl.sync.idx.b32 $0, $1, lane, 31, 0xffffffff; }", "r", "r"
+)
+hold_address = _instruction(
+    "{ .reg .b32 lane, low, high; mov.u32 lane, %laneid; mov.b64 {low, high}, $1; "
+    "shfl.sync.idx.b32 low, low, lane, 31, 0xffffffff; shfl.sync.idx.b32 high, high, lane, 31, 0xffffffff; "
+    "mov.b64 $0, {low, high}; }",
+    "l",
+    "l",
+)
+
+# Between blocks: a flag that says that what was written before it can be read, and the look at it; plain loads of what
+# another block wrote, which must not come from a read-only cache.
+release_u32 = _instruction("fence.acq_rel.gpu; st.relaxed.gpu.global.u32 [$0], $1;", "", "lr")
+acquire_u32 = _instruction("ld.acquire.gpu.global.u32 $0, [$1];", "r", "l")
+read_f32x4 = _instruction("ld.global.v4.f32 {$0,$1,$2,$3}, [$4];", "ffff", "l")
+
+# Numbers of thread and block that are read again wherever they are asked for, instead of keeping a register for a rare
+# path.
+thread_x = _instruction("mov.u32 $0, %tid.x;", "r")
+block_x = _instruction("mov.u32 $0, %ctaid.x;", "r")
+block_y = _instruction("mov.u32 $0, %ctaid.y;", "r")
+blocks_y = _instruction("mov.u32 $0, %nctaid.y;", "r")
+
+# Whether a number is not zero in any lane: the same for all of them, which the assembler then knows too.
+any_lane = _instruction(
+    "{ .reg .pred p; setp.ne.u32 p, $1, 0; vote.sync.any.pred p, p, 0xffffffff; selp.u32 $0, 1, 0, p; }", "r", "r"
+)

@@ -33,6 +33,7 @@ MMA_K = 16
 STEPS = TILE_K // MMA_K
 TILE_N_CHOICES = (8, 16, 32, 64)
 MAX_FRAGMENTS = TILE_N_CHOICES[-1] // 8 * 2
+MAX_PANEL_FRAGMENTS = 2 * MAX_FRAGMENTS  # 32 rows of X instead of 16
 
 # Inlined by Numba itself, which needs no driver; a called device function would ask for the present GPU.
 device_function: Any = cuda.jit(device=True, inline="always")
@@ -99,12 +100,39 @@ def load_activation_fragments(fragments, x_tile, step, lane, tile_n):  # type: i
 
 
 @device_function
-def multiply_operand(accumulators, a, fragments, half, tile_n):  # type: ignore[no-untyped-def]
-    """Add (16 x 16 operand ``a``) @ (16 x tile_n of X) to the accumulators of the upper or lower 16 rows."""
+def panel_key(panel, tile_n):  # type: ignore[no-untyped-def]
+    """What the rows of a panel of 8 columns are numbered exclusive-or with.
+
+    The ``tile_n / 8`` chunks of a row, copied by neighbouring threads, then meet different groups of banks.
+    """
+    return panel * (64 // tile_n)
+
+
+@device_function
+def gather_panels(fragments, row, tile_n):  # type: ignore[no-untyped-def]
+    """Load 32 rows of X as operands of ``mma.sp``: four registers per panel of 8 columns.
+
+    ``row`` is the address of this lane's row in panel 0: any row, as long as those of 8 neighbouring lanes differ
+    modulo 8, or they wait for each other.
+    """
+    for panel in range(tile_n // 8):
+        b = ptx.ldmatrix_x4_trans((row ^ panel_key(panel, tile_n) * 16) + panel * (TILE_K * 16))
+        fragments[4 * panel] = b[0]
+        fragments[4 * panel + 1] = b[1]
+        fragments[4 * panel + 2] = b[2]
+        fragments[4 * panel + 3] = b[3]
+
+
+@device_function
+def multiply_operand(accumulators, a, fragments, stride, first, half, tile_n):  # type: ignore[no-untyped-def]
+    """Add (16 x 16 operand ``a``) @ (16 x tile_n of X) to the accumulators of the upper or lower 16 rows.
+
+    The two registers of X of each 8 columns stand ``stride`` apart, from ``first`` on.
+    """
     for group in range(tile_n // 8):
         i = (half * (tile_n // 8) + group) * 4
         d = ptx.mma_m16n8k16(
-            a[0], a[1], a[2], a[3], fragments[2 * group], fragments[2 * group + 1],
+            a[0], a[1], a[2], a[3], fragments[stride * group + first], fragments[stride * group + first + 1],
             accumulators[i], accumulators[i + 1], accumulators[i + 2], accumulators[i + 3],
         )  # fmt: skip
         accumulators[i] = d[0]
@@ -127,7 +155,7 @@ def multiply_tile(accumulators, a_tile, x_tile, warp, lane, tile_n):  # type: ig
         place = int32(((step * 2 + (lane >> 4)) ^ (row & 7)) * 16)
         for half in range(2):
             a = ptx.ldmatrix_x4(a_row + half * (16 * A_ROW_BYTES) + place)
-            multiply_operand(accumulators, a, fragments, half, tile_n)
+            multiply_operand(accumulators, a, fragments, 2, 0, half, tile_n)
 
 
 @device_function

@@ -5,7 +5,7 @@ compiler; and from the emulator, how much a thread block moves and issues as a f
 linear in a few *units of work*::
 
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
-    bitmap      block, tile, value (stored, padding included)
+    bitmap      block, tile, value (stored, padding included); and the other kernels that decode records
     dense       block, tile
     two_four    block, tile
     csr         block, nonzero (in all rows of the block)
@@ -50,14 +50,12 @@ from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
 SCHEMA = 1
 ARRAYS = {
     "tiled_csl": ("words", "tile_offsets", "x", "out"),
-    "bitmap": ("masks", "values", "offsets", "x", "out"),
-    "bitmap_pairs": ("masks", "values", "offsets", "x", "out"),
     "dense": ("weights", "x", "out"),
     "two_four": ("tiles", "x", "out"),
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
-BITMAPS = ("bitmap", "bitmap_pairs")
+ARRAYS |= {kernel: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS}
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
@@ -84,10 +82,8 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
     if name == "tiled_csl":
         result["held_words_per_tile"] = variant.parameters[1] * WORDS_PER_HELD_VECTOR
         result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
-    if name in BITMAPS:
-        result["values_per_strip"] = variant.parameters[1]
-        most = variant.parameters[1] / STRIP_SIZE
-        result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES if density <= most]
+    if name in DECODERS:
+        result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES]
     return result
 
 

@@ -10,14 +10,24 @@ import difflib
 from functools import cache
 
 from kernels_numba.gpu import bitmap as gpu_bitmap
+from kernels_numba.gpu import condensed as gpu_condensed
 from kernels_numba.gpu import csr as gpu_csr
 from kernels_numba.gpu import dense as gpu_dense
 from kernels_numba.gpu import reduce as gpu_reduce
+from kernels_numba.gpu import ring as gpu_ring
 from kernels_numba.gpu import sparta as gpu_sparta
 from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
 from kernels_numba.gpu.compile import Variant
 from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES
 
+# Kernels that decode records: their device function, and blocks per SM that registers must leave room for, by columns;
+# with fewer registers the compiler spills on sm_80.
+DECODERS = {
+    "bitmap": (gpu_bitmap.multiply_strip, {8: 4, 16: 4, 32: 3, 64: 2}),
+    "bitmap_pairs": (gpu_bitmap.multiply_strip_of_pairs, {8: 6, 16: 5, 32: 4, 64: 2}),
+    "condensed": (gpu_condensed.multiply_condensed, {8: 5, 16: 4, 32: 3, 64: 2}),
+    "condensed_pairs": (gpu_condensed.multiply_condensed_pairs, {8: 6, 16: 5, 32: 4, 64: 2}),
+}
 # Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
 VECTOR_CHOICES = (4, 8)
 WORDS_PER_HELD_VECTOR = 4 * THREADS
@@ -41,19 +51,13 @@ def tiled_csl(tile_n: int, vectors: int) -> Variant:
 
 
 @cache
-def bitmap(tile_n: int, capacity: int, width: int = 1) -> Variant:
-    """Bitmap weights, decoded straight into Tensor-Core operands; with ``width`` 2 a bit stands for a pair."""
-    kernel, parameters = gpu_bitmap, (tile_n, capacity, width)
+def records(kernel: str, tile_n: int) -> Variant:
+    """The kernel that decodes records in registers, of one of `DECODERS`."""
+    multiply, blocks = DECODERS[kernel]
+    make, shared_bytes = gpu_ring.make_ring_kernel, gpu_ring.shared_bytes(tile_n, 0)
+    parameters = (tile_n, multiply)
     return Variant(
-        "bitmap" if width == 1 else "bitmap_pairs",
-        f"n{tile_n}_c{capacity}",
-        kernel.make_bitmap_kernel,
-        parameters,
-        kernel.SIGNATURE,
-        THREADS,
-        kernel.shared_bytes(*parameters),
-        kernel.blocks_per_sm(*parameters),
-        tile_n,
+        kernel, f"n{tile_n}", make, parameters, gpu_ring.SIGNATURE, THREADS, shared_bytes, blocks[tile_n], tile_n
     )
 
 
@@ -94,7 +98,7 @@ def reduce() -> Variant:
 def all_variants() -> dict[str, Variant]:
     """Every variant by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
-    tiled += [bitmap(n, c, width) for width in (1, 2) for n in TILE_N_CHOICES for c in gpu_bitmap.CAPACITIES]
+    tiled += [records(kernel, n) for kernel in DECODERS for n in TILE_N_CHOICES]
     others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
     others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     return {variant.name: variant for variant in (*tiled, *others, reduce())}
@@ -110,7 +114,7 @@ def find_variants(name: str) -> list[Variant]:
     """
     found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
     if not found:
-        families = ["tiled_csl", "bitmap", "bitmap_pairs", "dense", "two_four", "csr", "reduce"]
+        families = ["tiled_csl", *DECODERS, "dense", "two_four", "csr", "reduce"]
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")
@@ -126,7 +130,3 @@ def vectors_for(words_per_tile: float) -> int:
     """Held vectors for tiles with this many words on average; a tile above it is finished by the overflow loop."""
     return next((v for v in VECTOR_CHOICES if words_per_tile <= v * WORDS_PER_HELD_VECTOR), VECTOR_CHOICES[-1])
 
-
-def capacity_for(most_values: int) -> int:
-    """Smallest buffer that holds a strip of this many values."""
-    return next(capacity for capacity in gpu_bitmap.CAPACITIES if most_values <= capacity)

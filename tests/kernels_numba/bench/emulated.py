@@ -42,7 +42,7 @@ class Emulated(Library):
         return array
 
     def run(self, launch: Launch) -> None:
-        run_on_emulator(launch.variant, launch.grid, launch.arguments, "sm_80")
+        run_on_emulator(launch, "sm_80")
 
     def time(self, products: Sequence[Run], *, replay: bool = True) -> Timing:
         self.timed.append(len(products))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class FakeDriver:
     def run(self, launch: Launch, stream: int) -> None:
         self.streams.add(stream)
         arguments = tuple(a.values if isinstance(a, OnGpu) else a for a in launch.arguments)
-        run_on_emulator(launch.variant, launch.grid, arguments, "sm_80")
+        run_on_emulator(replace(launch, arguments=arguments), "sm_80")
 
 
 @pytest.mark.parametrize("n", [8, 11])
@@ -190,7 +191,7 @@ def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch
     monkeypatch.setattr(device, "load", lambda variant, ordinal: ("function", ordinal))
     monkeypatch.setattr(device, "current_ordinal", lambda: 1)
     monkeypatch.setattr(driver, "cuLaunchKernel", lambda *given: calls.append(given) or (driver.CUresult.CUDA_SUCCESS,))
-    device.run(Launch(variants.reduce(), (3, 1, 1), (Array(), Array(), 1024, 2, 0)), stream=7)
+    device.run(Launch(variants.reduce(), (3, 1, 1), (Array(), Array(), 1024, 2, 0), 0), stream=7)
     function, *geometry, parameters, _ = calls[0]
     assert function == ("function", 1)
     assert geometry == [3, 1, 1, 128, 1, 1, 0, 7]

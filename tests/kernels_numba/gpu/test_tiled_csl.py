@@ -10,6 +10,7 @@ from kernels_numba.formats.two_four_tiles import TILE_K
 from kernels_numba.gpu import variants
 from kernels_numba.gpu.compile import compile_kernel
 from kernels_numba.gpu.emulate import emulate, run_on_emulator
+from kernels_numba.gpu.launch import Launch
 from kernels_numba.gpu.stages import STEPS
 from kernels_numba.reference import check_product
 from tests.kernels_numba.gpu.products import check
@@ -51,7 +52,8 @@ def test_boundary_between_registers_and_overflow(vectors: int, words_per_thread_
     weights = encode_tiled_csl(a)
     x = rng.standard_normal((128, 8)).astype(np.float16)
     arguments = (weights.words, weights.tile_offsets, x, out := np.full((128, 8), np.nan, np.float32))
-    run_on_emulator(variants.tiled_csl(8, vectors), (1, 1, 1), (*arguments, 128, 128, 8, 2, 1), "sm_80")
+    variant = variants.tiled_csl(8, vectors)
+    run_on_emulator(Launch(variant, (1, 1, 1), (*arguments, 128, 128, 8, 2, 1), variant.shared_bytes), "sm_80")
     check_product(out, weights, x)
 
 
