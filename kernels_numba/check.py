@@ -23,6 +23,8 @@ from kernels_numba.reference import check_product
 REQUIRED = {
     "tiled_csl": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDG.E.NA.128", "STS.U16"),
     "bitmap_pairs": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS", "SHFL.UP"),
+    "condensed": ("HMMA.SP.16832.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
+    "condensed_pairs": ("HMMA.SP.16832.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS", "SHFL.UP"),
     "bitmap": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
     "dense": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128"),
     "two_four": ("HMMA.SP.16832.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.128"),
@@ -35,6 +37,8 @@ FORBIDDEN = {
     "tiled_csl": ("LDL", "STL", "RET"),
     "bitmap_pairs": ("LDL", "STL", "STS"),
     "bitmap": ("LDL", "STL", "STS"),
+    "condensed": ("LDL", "STL", "STS"),
+    "condensed_pairs": ("LDL", "STL", "STS"),
     "dense": ("LDL", "STL", "RET"),
     "two_four": ("LDL", "STL", "RET"),
 }

@@ -20,6 +20,7 @@ from kernels_numba.formats.tiled_csl import TiledCsl, encode_tiled_csl
 from kernels_numba.formats.two_four import TwoFour, encode_two_four
 
 __all__ = [
-    "TILE_K", "TILE_M", "Bitmap", "Condensed", "Csr", "Dense", "Element", "EncodedWeight", "QuantisedBitmap", "TiledCsl", "TwoFour",
-    "encode_bitmap", "encode_condensed", "encode_csr", "encode_quantised_bitmap", "encode_tiled_csl", "encode_two_four",
+    "TILE_K", "TILE_M", "Bitmap", "Condensed", "Csr", "Dense", "Element", "EncodedWeight", "QuantisedBitmap",
+    "TiledCsl", "TwoFour", "encode_bitmap", "encode_condensed", "encode_csr", "encode_quantised_bitmap",
+    "encode_tiled_csl", "encode_two_four",
 ]  # fmt: skip

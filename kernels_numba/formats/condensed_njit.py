@@ -26,6 +26,7 @@ from kernels_numba.jit import inlined, parallel, serial
 
 CHUNKS = 4  # operands of 16 rows x 8 groups: two halves of the rows, then two steps of 32 columns
 METADATA_ENTRIES = 128
+TAIL_HEADER_ENTRIES = TAIL_COLUMNS // 2 + LANES  # numbers of columns, and 16 bits of mask a lane
 COLUMN_MASK = 0x3F  # of a column's byte; the two bits above it, in the columns from place 32 on, number the tails
 Record = NDArray[np.uint16]
 
@@ -167,7 +168,7 @@ def measure_strips(
                 there = 0
                 for i in range(first, min(count, first + TAIL_COLUMNS)):
                     there += ones(words[tail[i]])
-                entries += padded(TAIL_COLUMNS // 2 + LANES + there)
+                entries += padded(TAIL_HEADER_ENTRIES + there)
             sizes[row, column] = entries
 
 

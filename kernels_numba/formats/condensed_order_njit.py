@@ -37,14 +37,14 @@ ones: Any = intrinsic(_ones)  # bits set in a 64-bit word
 
 
 @inlined
-def surplus(a: Any, b: Any, c: Any, d: Any) -> int:
+def surplus(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Weights over two a row in a group of four columns."""
     three = (a & b & (c | d)) | (c & d & (a | b))
     return ones(three) + ones(a & b & c & d)
 
 
 @inlined
-def filled(a: Any, b: Any, c: Any, d: Any) -> int:
+def filled(a: Any, b: Any, c: Any, d: Any) -> Any:
     """Rows in which a group of four columns holds a weight: the registers that are stored."""
     return ones(a | b | c | d)
 
@@ -58,7 +58,7 @@ def next_random(state: Any) -> Any:
 
 
 @inlined
-def partner(order: Any, i: int, choice: int, bank_free: bool) -> int:
+def partner(order: Any, i: Any, choice: Any, bank_free: bool) -> Any:
     """Place number ``choice`` to swap place ``i`` with: of 11 that keep X reads free of conflicts, or of all 60.
 
     Reads are free of them if the 8 columns of an octet differ modulo 8: a column may change with the one of its residue
@@ -76,7 +76,7 @@ def partner(order: Any, i: int, choice: int, bank_free: bool) -> int:
 
 
 @inlined
-def others(words: Any, order: Any, i: int) -> Any:
+def others(words: Any, order: Any, i: Any) -> Any:
     """The other three columns of the group of place ``i``."""
     first = i // GROUP * GROUP
     return (
@@ -86,7 +86,7 @@ def others(words: Any, order: Any, i: int) -> Any:
 
 
 @inlined
-def surplus_of_group(words: Any, order: Any, group: int) -> int:
+def surplus_of_group(words: Any, order: Any, group: Any) -> Any:
     """`surplus` of the four columns at places 4 group and on."""
     a, b, c = others(words, order, GROUP * group)
     return surplus(words[order[GROUP * group]], a, b, c)
@@ -104,19 +104,20 @@ def fit(words: NDArray[np.uint64], order: NDArray[np.uint8], bank_free: bool, mo
     state = np.uint64(2 * seed + 1) * np.uint64(0x9E3779B97F4A7C15)
     choices = RESIDUES - 1 + GROUP if bank_free else STRIP_K - GROUP
     left = np.empty(GROUPS, np.int64)
-    for group in range(GROUPS):
-        left[group] = surplus_of_group(words, order, group)
+    for one in range(GROUPS):
+        left[one] = surplus_of_group(words, order, one)
     for _ in range(moves):
         total = left.sum()
         if total == 0:
             break
         state = next_random(state)
-        group = np.int64(state >> np.uint64(40)) % GROUPS
+        group: Any = np.int64(state >> np.uint64(40)) % GROUPS
         while left[group] == 0:
             group = (group + 1) % GROUPS
         i = GROUP * group + np.int64(state >> np.uint64(20)) % GROUP
         a, b, c = others(words, order, i)
-        best, chosen, equals = np.int64(1 << 30), i, 0
+        chosen: Any = i
+        best, equals = np.int64(1 << 30), 0
         for choice in range(choices):
             j = partner(order, i, choice, bank_free)
             d, e, f = others(words, order, j)

@@ -53,10 +53,41 @@ def spread_nibbles(nibbles):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def multiply_chunk(accumulators, fragments, mask, below, values, metadata, chunk, width, tile_n):  # type: ignore[no-untyped-def]
+    """Decode 16 rows x 8 groups, whose values begin at ``values``, and add their product with 32 rows of X."""
+    place = ptx.dot_bytes(below, chunk_bytes(chunk, width), values)
+    if width == 2:
+        a = ptx.shared_gather_quad(mask, place, 1 << 4 * chunk)
+    else:
+        a = ptx.shared_gather_octet(mask, place, 1 << 8 * chunk)
+    multiply_sparse(accumulators, a, fragments, chunk & 1, metadata, tile_n)
+
+
+@device_function
+def chunk_bytes(chunk, width):  # type: ignore[no-untyped-def]
+    """Word whose dot product with four counts is the bytes of count ``chunk``, of halves or of pairs."""
+    return 2 * width << 8 * chunk
+
+
+@device_function
+def next_values(values, last_below, last_counts, chunk, width):  # type: ignore[no-untyped-def]
+    """Where the values of the next chunk begin.
+
+    With a bit for each register ``last_below`` counts the last lane too: 128 at most, which a byte holds.
+    """
+    size = chunk_bytes(chunk, width)
+    if width == 1:
+        values = int32(ptx.dot_bytes(last_counts, size, values))
+    return int32(ptx.dot_bytes(last_below, size, values))
+
+
+@device_function
 def multiply_condensed_of(accumulators, x_tile, record, lane_word, tile_n, width):  # type: ignore[no-untyped-def]
     """Add (this warp's strip of 32 x 64 weights) @ (X tile) to its accumulators, decoding on the way."""
     fragments = cuda.local.array(MAX_PANEL_FRAGMENTS, uint32)
-    provider = int32(int32(lane_word & -16) * 2 + int32(lane_word & 4) * 4)  # mma.sp takes metadata of lanes 4 g and 4 g + 1
+    provider = int32(
+        int32(lane_word & -16) * 2 + int32(lane_word & 4) * 4
+    )  # mma.sp takes metadata of lanes 4 g and 4 g + 1
     if width == 2:
         word = uint32(ptx.shared_load(record + lane_word))
         mask = uint32(word & uint32(0xFFFF))
@@ -74,33 +105,19 @@ def multiply_condensed_of(accumulators, x_tile, record, lane_word, tile_n, width
     places = uint32(columns & uint32(0x3F3F))
     up_to_here = counts_up_to_lane(counts)
     below = uint32(up_to_here - counts)
-    if width == 2:
-        all_counts = ptx.from_last_lane(up_to_here)
-    else:
-        last_counts = ptx.from_last_lane(counts)
-        last_below = ptx.from_last_lane(below)
-    for chunk in range(4):
-        half, step = chunk & 1, chunk >> 1
-        if half == 0:
-            gather_panels(fragments, ptx.dot_bytes(places, 16 << 8 * step, x_tile), tile_n)
-        size = 2 * width << 8 * chunk  # doubles byte ``chunk``, a number of halves or of pairs, and leaves the others out
-        place = ptx.dot_bytes(below, size, values)
-        if width == 2:
-            a = ptx.shared_gather_quad(mask, place, 1 << 4 * chunk)
-        else:
-            a = ptx.shared_gather_octet(mask, place, 1 << 8 * chunk)
-        if chunk == 0:
-            multiply_sparse(accumulators, a, fragments, half, m[0], tile_n)
-        elif chunk == 1:
-            multiply_sparse(accumulators, a, fragments, half, m[1], tile_n)
-        elif chunk == 2:
-            multiply_sparse(accumulators, a, fragments, half, m[2], tile_n)
-        else:
-            multiply_sparse(accumulators, a, fragments, half, m[3], tile_n)
-        if width == 2:
-            values = int32(ptx.dot_bytes(all_counts, size, values))
-        else:
-            values = int32(ptx.dot_bytes(last_below, size, ptx.dot_bytes(last_counts, size, values)))
+    last_below = ptx.from_last_lane(up_to_here if width == 2 else below)
+    last_counts = ptx.from_last_lane(counts) if width == 1 else counts  # used with a bit for each slot only
+    # Written out, so that the compiler need not decide to unroll.
+    gather_panels(fragments, int32(ptx.dot_bytes(places, 16, x_tile)), tile_n)
+    multiply_chunk(accumulators, fragments, mask, below, values, m[0], 0, width, tile_n)
+    values = next_values(values, last_below, last_counts, 0, width)
+    multiply_chunk(accumulators, fragments, mask, below, values, m[1], 1, width, tile_n)
+    values = next_values(values, last_below, last_counts, 1, width)
+    gather_panels(fragments, int32(ptx.dot_bytes(places, 16 << 8, x_tile)), tile_n)
+    multiply_chunk(accumulators, fragments, mask, below, values, m[2], 2, width, tile_n)
+    values = next_values(values, last_below, last_counts, 2, width)
+    multiply_chunk(accumulators, fragments, mask, below, values, m[3], 3, width, tile_n)
+    values = next_values(values, last_below, last_counts, 3, width)
     tails = int32(columns >> 14)
     while ptx.any_lane(tails) != 0:
         values = multiply_tail(accumulators, x_tile, int32(values + 15) & int32(-16), lane_word, tile_n)

@@ -178,9 +178,7 @@ def run(launch: Launch, stream: int = 0) -> None:
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
     function, threads = load(launch.variant, current_ordinal()), launch.variant.threads
     parameters = (values, types)
-    _succeed(
-        driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, launch.shared_bytes, stream, parameters, 0)
-    )
+    _succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, launch.shared_bytes, stream, parameters, 0))
 
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:

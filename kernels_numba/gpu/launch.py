@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.formats import TILE_K, TILE_M, Bitmap, Condensed, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats import (
+    TILE_K,
+    TILE_M,
+    Bitmap,
+    Condensed,
+    Csr,
+    Dense,
+    Element,
+    EncodedWeight,
+    TiledCsl,
+    TwoFour,
+)
 from kernels_numba.formats.encoded import check
 from kernels_numba.formats.records import BitmapRecords, most_bytes, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
@@ -259,9 +270,9 @@ def launches(
         arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
         return [Launch(plan.variant, plan.grid, (*arrays, *sizes), shared)]
     if plan.blocks:
-        arrays = (buffers["records"], buffers["offsets"], x, out, workspace, flags)
         numbers = (plan.m, plan.k, plan.n_padded, plan.capacity, int(as_fp32))
-        return [Launch(plan.variant, plan.grid, (*arrays, *numbers), shared)]
+        shares = (buffers["records"], buffers["offsets"], x, out, workspace, flags, *numbers)
+        return [Launch(plan.variant, plan.grid, shares, shared)]
     names = WEIGHT_BUFFERS[plan.variant.kernel]
     target = out if workspace is None else workspace
     fp32 = int(as_fp32 or workspace is not None)

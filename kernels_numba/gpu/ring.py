@@ -78,18 +78,21 @@ def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), blocks)``, at most a block per tile, block 128 threads.
     The host has checked: n a multiple of 8, pointers 16-byte aligned, k * n and the number of tiles below 2**31, no
-    record above ``capacity`` bytes, a multiple of 128; sums (grid, 128 * tile_n) float32 and flags (grid,) uint32, all zero.
+    record above ``capacity`` bytes, a multiple of 128; flags all zero. Sums are (grid, 128 * tile_n) float32.
 
     Parameters
     ----------
-    multiply : device function ``(accumulators, x_tile, record, lane, tile_n)`` that adds a strip's product.
+    multiply : device function ``(accumulators, x_tile, record, lane_word, tile_n)`` that adds a strip's product;
+        ``lane_word`` is four times the lane's number.
     """
     activation_bytes = activation_tile_bytes(tile_n)
     log_panels = {8: 0, 16: 1, 32: 2, 64: 3}[tile_n]
 
     @device_function
-    def fetch(stage, record, lane_word, x_place, records, offsets, begin, end, source, left, tiles_left, k_tiles, n, more):  # type: ignore[no-untyped-def]
-        """Start the copies of a tile; return where the next one lies: all that changes from tile to tile."""
+    def fetch(stage, places, cursor, records, k_tiles, n, more):  # type: ignore[no-untyped-def]
+        """Start the copies of the tile at ``cursor``; return the cursor of the next one, if there are ``more``."""
+        record, lane_word, x_place = places
+        offsets, begin, end, source, left, tiles_left = cursor
         fetch_record(int32(stage + record), records, begin, end, lane_word)
         fetch_panels(int32(stage + x_place), source, left, n, int32(cuda.threadIdx.x), tile_n)
         tiles_left = int32(tiles_left - 1)
@@ -128,7 +131,10 @@ def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
         offsets += ((int64(row_tile) * WARPS + warp) * k_tiles + k_tile) * 4
         begin = int32(ptx.load_u32(offsets))
         end = int32(ptx.load_u32(offsets + 4))
-        tiles_left = int32(k_tiles - k_tile)
+        # Where the next tile to fetch lies: its offset and units of records, this thread's first row of X and the rows
+        # from it on, and the tiles of this row of tiles that are left.
+        cursor = (offsets, begin, end, source, left, int32(k_tiles - k_tile))
+        places = (own_record, lane_word, x_place)
         ring = int32(ptx.hold(ptx.dynamic_shared()))
         bytes_per_stage = int32(ptx.hold(activation_bytes + WARPS * capacity))
         ring_end = int32(ring + STAGES * bytes_per_stage)
@@ -139,10 +145,8 @@ def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
 
         for i in range(AHEAD):
             if int32(tile + i) < end_of_tiles:
-                offsets, begin, end, source, left, tiles_left = fetch(
-                    int32(ring + i * bytes_per_stage), own_record, lane_word, x_place, records, offsets, begin, end, source, left, tiles_left,
-                    k_tiles, n, int32(tile + i + 1) < end_of_tiles,
-                )  # fmt: skip
+                more = int32(tile + i + 1) < end_of_tiles
+                cursor = fetch(int32(ring + i * bytes_per_stage), places, cursor, records, k_tiles, n, more)
             ptx.cp_async_commit()
         this_stage = ring
         next_stage = int32(ring + AHEAD * bytes_per_stage)
@@ -152,10 +156,8 @@ def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
                 ptx.cp_async_wait_1()
                 cuda.syncthreads()  # this tile is complete for all, and nobody reads the one before any more
                 if int32(tile + AHEAD) < end_of_tiles:
-                    offsets, begin, end, source, left, tiles_left = fetch(
-                        next_stage, own_record, lane_word, x_place, records, offsets, begin, end, source, left, tiles_left,
-                        k_tiles, n, int32(tile + AHEAD + 1) < end_of_tiles,
-                    )  # fmt: skip
+                    more = int32(tile + AHEAD + 1) < end_of_tiles
+                    cursor = fetch(next_stage, places, cursor, records, k_tiles, n, more)
                 ptx.cp_async_commit()
                 multiply(accumulators, this_stage, int32(this_stage + own_record), lane_word, tile_n)
                 next_stage = this_stage

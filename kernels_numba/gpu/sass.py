@@ -90,6 +90,9 @@ def loops(instructions: list[Instruction]) -> list[list[Instruction]]:
 def main_loop(instructions: list[Instruction]) -> list[Instruction]:
     """Body of the loop with most Tensor-Core instructions, else most global loads; the shortest of those.
 
+    Loops inside it are left out: those of the kernels here are for what does not fit (words beyond the registers,
+    records beyond the usual length, columns beyond 2:4) and run rarely.
+
     Raises
     ------
     ValueError
@@ -101,6 +104,11 @@ def main_loop(instructions: list[Instruction]) -> list[Instruction]:
 
     def weight(body: list[Instruction]) -> tuple[int, int, int]:
         kinds = [instruction.kind for instruction in body]
-        return kinds.count("tensor_core"), kinds.count("global_load"), -len(body)
+        products = kinds.count("tensor_core")
+        return products, 0 if products else kinds.count("global_load"), -len(body)
 
-    return max(bodies, key=weight)
+    body = max(bodies, key=weight)
+    within = {id(instruction) for instruction in body}
+    inner = [other for other in bodies if len(other) < len(body) and {id(other[0]), id(other[-1])} <= within]
+    rare = {id(instruction) for other in inner for instruction in other}
+    return [instruction for instruction in body if id(instruction) not in rare]

@@ -20,6 +20,7 @@ have their own table. So have those of the bitmap's gather.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -29,23 +30,26 @@ from numpy.typing import NDArray
 from kernels_numba.formats import (
     TILE_K,
     TILE_M,
-    Bitmap,
+    Condensed,
     Csr,
     Dense,
     TiledCsl,
+    condensed_njit,
     encode_bitmap,
+    encode_condensed,
     encode_csr,
     encode_tiled_csl,
     encode_two_four,
 )
 from kernels_numba.formats.layout import STRIP_K, STRIP_M, STRIP_SIZE
+from kernels_numba.formats.records import header_entries, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
 from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
 from kernels_numba.gpu.csr import ROWS_PER_BLOCK
 from kernels_numba.gpu.emulate import run_on_emulator
-from kernels_numba.gpu.launch import DEFAULT_ARCH
+from kernels_numba.gpu.launch import DEFAULT_ARCH, Launch, Records, launches, make_plan
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
-from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
+from kernels_numba.gpu.variants import DECODERS, WORDS_PER_HELD_VECTOR
 
 SCHEMA = 1
 ARRAYS = {
@@ -59,6 +63,7 @@ ARRAYS |= {kernel: ("records", "offsets", "x", "out", "sums", "flags") for kerne
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
+STRIPS = TILE_M // STRIP_M  # of a tile
 Amounts = dict[str, float]
 
 
@@ -157,18 +162,17 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
             kept = min(words, held)
             units: Amounts = {"block": 1, "tile": tiles, "word": tiles * kept, "overflow_word": tiles * (words - kept)}
             yield units, _count(variant, encode_tiled_csl(_tiles(tiles, words)), x_columns)
-    elif name in BITMAPS:
-        for tiles, share in ((2, 0.0), (2, 0.5), (3, 1.0), (5, 0.25), (4, 0.75)):
-            _, capacity, width = variant.parameters
-            bitmap = encode_bitmap(_strips(tiles, round(share * capacity), width), width)
-            yield {"block": 1, "tile": tiles, "value": bitmap.values.size}, _count(variant, bitmap, x_columns)
+    elif name in DECODERS:
+        for tiles, density in ((2, 0.0), (2, 0.1), (3, 0.2), (5, 0.05), (4, 0.15), (3, 1.0)):
+            weights = _records(name, tiles, density)
+            yield {"block": 1, "tile": tiles} | _amounts(weights, tiles), _count(variant, weights, x_columns)
     elif name == "dense":
         for tiles in (2, 3, 5):
             yield {"block": 1, "tile": tiles}, _count(variant, Dense(_tiles(tiles, 4096)), x_columns)
     elif name == "two_four":
         for tiles in (3, 4, 6):
-            weights = pack(encode_two_four(_tiles(tiles, 1024)))
-            yield {"block": 1, "tile": tiles}, _count(variant, weights, x_columns)
+            packed = pack(encode_two_four(_tiles(tiles, 1024)))
+            yield {"block": 1, "tile": tiles}, _count(variant, packed, x_columns)
     elif name == "csr":
         # Rows of a whole number of unrolled steps (4 times 32 lanes), so that no lane idles.
         for per_row in (0, 128, 256, 512):
@@ -181,7 +185,7 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
         for splits in (4, 8, 16):
             partials = np.ones((splits, outputs), np.float32)
             arguments = (partials, np.zeros(outputs, np.float16), outputs, splits, 0)
-            counters = run_on_emulator(variant, (1, 1, 1), arguments, DEFAULT_ARCH).counters
+            counters = run_on_emulator(Launch(variant, (1, 1, 1), arguments, 0), DEFAULT_ARCH).counters
             yield {"block": 1, "split": splits}, quantities(counters, ARRAYS[name])
 
 
@@ -194,26 +198,44 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
     return np.ascontiguousarray(a.reshape(tiles, TILE_M, TILE_K).transpose(1, 0, 2).reshape(TILE_M, tiles * TILE_K))
 
 
+def _records(kernel: str, tiles: int, density: float) -> Records:
+    """One row of tiles of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
+    width = 2 if kernel.endswith("pairs") else 1
+    if kernel.startswith("condensed"):
+        return encode_condensed(_strips(tiles, round(density * STRIP_SIZE), 1), width)
+    return pack_bitmap(encode_bitmap(_strips(tiles, round(density * STRIP_SIZE / width) * width, width), width))
+
+
+def _amounts(weights: Records, tiles: int) -> Amounts:
+    """Stored values, padding included, and tails of one row of tiles."""
+    if isinstance(weights, Condensed):
+        tails, header = int(weights.tails.sum()), condensed_njit.header_entries(weights.width)
+        tail_header = condensed_njit.TAIL_HEADER_ENTRIES
+        stored = weights.records.size - tiles * STRIPS * header - tails * tail_header
+        return {"value": stored, "tail": tails}
+    return {"value": weights.records.size - tiles * STRIPS * header_entries(weights.width)}
+
+
 def _strips(tiles: int, values: int, width: int) -> NDArray[np.float16]:
     """One row of tiles whose strips of 32 x 64 have ``values`` ones each, at random places, by ``width`` columns."""
     rng = np.random.default_rng(0)
-    strips = np.zeros((TILE_M // STRIP_M, tiles, STRIP_SIZE), np.float16)
+    strips = np.zeros((STRIPS, tiles, STRIP_SIZE), np.float16)
     for strip in strips.reshape(-1, STRIP_SIZE // width, width):
         strip[rng.choice(len(strip), values // width, replace=False)] = 1
     rows = strips.reshape(-1, tiles, STRIP_M, STRIP_K).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(rows.reshape(TILE_M, tiles * TILE_K))
 
 
-def _count(variant: Variant, weights: TiledCsl | Bitmap | Dense | TwoFourTiles | Csr, n: int) -> Amounts:
+def _count(variant: Variant, weights: TiledCsl | Records | Dense | TwoFourTiles | Csr, n: int) -> Amounts:
     """Counts of the launch of one thread block with this variant."""
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
-    sizes = (m, n, 0) if isinstance(weights, Csr) else (m, k, n, -(-k // TILE_K), 0)
-    arrays = ARRAYS[variant.kernel]
-    taken = list(weights.buffers.values())[: len(arrays) - 2]  # all but x and out; a 2:4 weight's residual is not taken
-    buffers = (buffer if buffer.size else np.zeros(4, buffer.dtype) for buffer in taken)
-    counters = run_on_emulator(variant, (1, 1, 1), (*buffers, x, out, *sizes), DEFAULT_ARCH).counters
-    return quantities(counters, arrays)
+    plan = replace(make_plan(weights, n, split_k=1), variant=variant, residual=None)  # that is counted by itself
+    workspace = np.zeros(plan.workspace_shape, np.float32) if plan.workspace_shape else None
+    flags = np.zeros(plan.flags, np.uint32) if plan.flags else None
+    buffers = {name: buffer if buffer.size else np.zeros(4, buffer.dtype) for name, buffer in weights.buffers.items()}
+    (launch,) = launches(plan, buffers, x, out, workspace, flags, as_fp32=False)
+    return quantities(run_on_emulator(launch, DEFAULT_ARCH).counters, ARRAYS[variant.kernel])
 
 
 def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Amounts]:
@@ -250,13 +272,16 @@ def _scatter(variant: Variant, density: float) -> Amounts:
 
 
 def _gather(variant: Variant, density: float) -> Amounts:
-    """Shared-memory wavefronts per tile of the bitmap's gather, at a density of stored positions."""
-    width = variant.parameters[2]
-    values = round(density * STRIP_SIZE / width) * width
-    counts = _count(variant, encode_bitmap(_strips(2, values, width), width), variant.tile_n)
+    """Shared-memory wavefronts per tile of the gather, and stored values and tails, at a density of the weights.
+
+    With bitmaps that is the density of stored positions, whatever their width.
+    """
+    tiles = 2
+    weights = _records(variant.kernel, tiles, density)
+    counts = _count(variant, weights, variant.tile_n)
     return {
         "density": density,
-        "values": values * (TILE_M // STRIP_M),
-        "ideal_wavefronts": counts.get("shared_ideal_wavefronts.gather", 0.0) / 2,
-        "wavefronts": counts.get("shared_wavefronts.gather", 0.0) / 2,
+        **{f"{unit}s": amount / tiles for unit, amount in _amounts(weights, tiles).items()},
+        "ideal_wavefronts": counts.get("shared_ideal_wavefronts.gather", 0.0) / tiles,
+        "wavefronts": counts.get("shared_wavefronts.gather", 0.0) / tiles,
     }

@@ -26,7 +26,7 @@ DECODERS = {
     "bitmap": (gpu_bitmap.multiply_strip, {8: 4, 16: 4, 32: 3, 64: 2}),
     "bitmap_pairs": (gpu_bitmap.multiply_strip_of_pairs, {8: 6, 16: 5, 32: 4, 64: 2}),
     "condensed": (gpu_condensed.multiply_condensed, {8: 5, 16: 4, 32: 3, 64: 2}),
-    "condensed_pairs": (gpu_condensed.multiply_condensed_pairs, {8: 6, 16: 5, 32: 4, 64: 2}),
+    "condensed_pairs": (gpu_condensed.multiply_condensed_pairs, {8: 5, 16: 4, 32: 3, 64: 2}),
 }
 # Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
 VECTOR_CHOICES = (4, 8)
@@ -129,4 +129,3 @@ def tile_n_for(n: int) -> int:
 def vectors_for(words_per_tile: float) -> int:
     """Held vectors for tiles with this many words on average; a tile above it is finished by the overflow loop."""
     return next((v for v in VECTOR_CHOICES if words_per_tile <= v * WORDS_PER_HELD_VECTOR), VECTOR_CHOICES[-1])
-

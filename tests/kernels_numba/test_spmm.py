@@ -120,7 +120,7 @@ def test_a_result_may_be_the_next_x(backend: str) -> None:
 
 def test_formats_without_a_gpu_kernel_are_refused() -> None:
     with pytest.raises(
-        ValueError, match="format of weights: PanelCsr; allowed: TiledCsl, Bitmap, Csr, TwoFour or Dense"
+        ValueError, match="format of weights: PanelCsr; allowed: TiledCsl, Bitmap, Condensed, Csr, TwoFour or Dense"
     ):
         spmm(encode_panel_csr(A), X, backend="emulator")
     bits = Dense(A.view(np.uint16), Element.BFLOAT16)

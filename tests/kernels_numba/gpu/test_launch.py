@@ -59,7 +59,7 @@ def test_grid_and_arguments_follow_the_plan() -> None:
     assert plan.grid == (2, 3, 2)
     assert plan.workspace_shape == (2, 300, 72)
     buffers = {"words": "W", "tile_offsets": "T"}
-    first, second = launches(plan, buffers, "X", "OUT", "WORK", as_fp32=False)
+    first, second = launches(plan, buffers, "X", "OUT", "WORK", None, as_fp32=False)
     assert isinstance(first, Launch)
     assert first.arguments == ("W", "T", "X", "WORK", 300, 500, 72, 4, 1)
     assert second.arguments == ("WORK", "OUT", 300 * 72, 2, 0)

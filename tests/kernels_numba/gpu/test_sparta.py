@@ -89,7 +89,7 @@ def test_workspace_has_a_slice_for_the_residual() -> None:
     plan = make_plan(packed, 70, split_k=3)
     assert plan.workspace_shape == (4, 300, 72)
     workspace = np.zeros(plan.workspace_shape, np.float32)
-    todo = launches(plan, packed.buffers, np.zeros((640, 72)), np.zeros((300, 72)), workspace, as_fp32=True)
+    todo = launches(plan, packed.buffers, np.zeros((640, 72)), np.zeros((300, 72)), workspace, None, as_fp32=True)
     assert todo[1].arguments[4].base is workspace
     assert [launch.grid for launch in todo] == [(2, 3, 3), (75, 2, 1), (43, 1, 1)]
 

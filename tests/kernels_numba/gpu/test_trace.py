@@ -33,10 +33,9 @@ def test_reordering_halves_the_wavefronts_of_the_scatter() -> None:
 def test_bitmap_by_hand() -> None:
     """A tile has 1,024 bytes of masks and 1,024 of X at 8 columns; a value has 2; up to a quarter full, a gather of 32
     lanes takes one wavefront, and when full 4: 256 halves lie in 4 rows of the 32 banks."""
-    result = trace.trace(variants.bitmap(8, 2048), archs=["sm_80"])
+    result = trace.trace(variants.records("bitmap", 8), archs=["sm_80"])
     per_block = result["per_block"]
-    assert per_block["global_bytes.masks.load"] == {"tile": 1024}
-    assert per_block["global_bytes.values.load"] == {"value": 2}
+    assert per_block["global_bytes.records.load"] == {"tile": 1024, "value": 2}
     assert per_block["global_bytes.x.load"] == {"tile": 1024}
     assert per_block["mma"] == {"tile": 32}
     assert per_block["barriers"] == {"tile": 1}
@@ -48,13 +47,27 @@ def test_bitmap_by_hand() -> None:
 def test_bitmap_of_pairs_by_hand() -> None:
     """A tile has 512 bytes of masks; a pair takes 4 bytes of the 128 a wavefront brings, so a full chunk's 32 loads,
     each of 4 lanes' neighbouring pairs, meet no conflict up to a quarter full and 4 wavefronts when full."""
-    per_block = (result := trace.trace(variants.bitmap(8, 2048, 2), archs=["sm_80"]))["per_block"]
-    assert per_block["global_bytes.masks.load"] == {"tile": 512}
-    assert per_block["global_bytes.values.load"] == {"value": 2}
+    per_block = (result := trace.trace(variants.records("bitmap_pairs", 8), archs=["sm_80"]))["per_block"]
+    assert per_block["global_bytes.records.load"] == {"tile": 512, "value": 2}
     assert per_block["mma"] == {"tile": 32}
     gather = {row["density"]: row["wavefronts"] for row in result["gather"]}
     assert gather[1.0] == 4 * 128
     assert gather[0.1] == pytest.approx(128, rel=0.05)
+
+
+def test_condensed_by_hand() -> None:
+    """A tile has 4 headers of 384 bytes; 16 sparse products do the work of 32; a tail adds 80 bytes and 2 products of
+    16 x 16; each row of X is read once, without conflicts."""
+    result = trace.trace(variants.records("condensed_pairs", 8), archs=["sm_80"])
+    per_block = result["per_block"]
+    assert per_block["global_bytes.records.load"] == {"tile": 4 * 384, "value": 2, "tail": 80}
+    assert per_block["mma"] == {"tile": 16, "tail": 2}
+    assert per_block["mma_flops"]["tile"] == 2 * 128 * 64 * 8
+    assert per_block["shared_wavefronts.read_x"]["tile"] == per_block["shared_ideal_wavefronts.read_x"]["tile"] == 32
+    rows = {row["density"]: row for row in result["gather"]}
+    assert rows[0.2]["tails"] == 0
+    assert rows[1.0]["tails"] == 8
+    assert 4 * 16 <= rows[0.2]["wavefronts"] < 4 * 40
 
 
 def test_two_four_by_hand() -> None:
