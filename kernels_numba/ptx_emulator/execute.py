@@ -2,17 +2,22 @@
 
 All threads that stand at the lowest program position execute together, so threads that diverged meet again where
 their paths join. While every thread stands at the same place no bookkeeping is needed; that is the common case.
+
+A thread that waits for a phase of a mbarrier stands still until the phase is complete, so that its loop starves nobody.
+When no thread can go on, copies that some wait for are delivered. If that does not help, the waits give up once, as
+they may; when all wait again and no mbarrier has changed since, it is a deadlock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from .counters import Counters
 from .decode import Step, decode
 from .errors import PtxError
+from .mbarrier_operations import Wait
 from .parse import Kernel
 from .registers import WARP_SIZE, Active, Geometry
 from .scalar_types import Array
@@ -41,13 +46,20 @@ class ThreadBlock:
         # ``together`` is the common position, or None while threads stand apart at ``at``.
         self.together: int | None = 0
         self.at = np.where(self.everyone.mask, 0, self.end + 2)
-        self.blocked = np.zeros(self.at.size, bool)
+        # ``blocked`` at a barrier or a wait, ``held`` at a wait, which has ``given_up``.
+        self.blocked, self.held, self.given_up = (np.zeros(self.at.size, bool) for _ in range(3))
+        self.any_held = False
+        self.seen_changes = self.changes_at_giving_up = -1
         with np.errstate(all="ignore"):
             while (next_up := self._schedule()) is not None:
                 self._step(*next_up)
         return self._finish()
 
     def _finish(self) -> Counters:
+        try:
+            self.state.mbarriers.finish()
+        except PtxError as error:
+            raise self._located(error, self.end - 1) from None
         counters = self.state.finish()
         for instruction, issued, off in zip(self.kernel.instructions, self.issued, self.switched_off, strict=True):
             if issued:
@@ -60,18 +72,23 @@ class ThreadBlock:
         """Position and threads to execute next; None when all have exited."""
         if self.together is not None:
             return (self.together, self.everyone) if self.together < self.end else None
+        if self.any_held and self.seen_changes != self.state.mbarriers.n_changes:
+            self._wake()
         waiting = np.where(self.blocked, self.far, self.at)
         position = int(waiting.min())
-        if position == self.far:
+        if position < self.end:
+            return position, Active(waiting == position)
+        if self.any_held:
+            self._help_waits()
+        elif position == self.far:
             self._release_barrier()
-            return self._schedule()
-        if position == self.end:
-            if self.blocked.any():
-                thread = int(np.argmax(self.blocked))
-                error = PtxError("barrier deadlock: other threads of the block have exited", thread=thread)
-                raise self._located(error, int(self.at[thread]))
+        elif self.blocked.any():
+            thread = int(np.argmax(self.blocked))
+            error = PtxError("barrier deadlock: other threads of the block have exited", thread=thread)
+            raise self._located(error, int(self.at[thread]))
+        else:
             return None
-        return position, Active(waiting == position)
+        return self._schedule()
 
     def _step(self, position: int, group: Active) -> None:
         step = self.steps[position]
@@ -79,11 +96,13 @@ class ThreadBlock:
         if self.state.steps > self.max_steps:
             error = PtxError(f"runaway loop: more than {self.max_steps} steps", thread=int(group.threads[0]))
             raise self._located(error, position)
-        self.issued[position] += group.n_warps
         active = group if step.guard is None else self._guarded(step.guard, group)
-        if active is not group:
-            self.switched_off[position] += group.n_warps - active.n_warps
         try:
+            if step.wait is not None and active.threads.size:
+                group, active = self._hold(step.wait, position, group, active)
+            self.issued[position] += group.n_warps
+            if active is not group:
+                self.switched_off[position] += group.n_warps - active.n_warps
             self._perform(step, position, group, active)
         except PtxError as error:
             raise self._located(error, position) from None
@@ -171,6 +190,64 @@ class ThreadBlock:
     def _pass_barrier(self) -> None:
         self.state.shared.barrier()
         self.state.counters.barriers += 1
+
+    def _hold(self, wait: Wait, position: int, group: Active, active: Active) -> tuple[Active, Active]:
+        """Make those stand still whose phase is not complete and who have not given up; the others are returned."""
+        held = active.mask & ~wait.look(active.threads) & ~self.given_up
+        self.given_up &= ~active.mask
+        if not held.any():
+            return group, active
+        if self.together is not None:
+            self.together = None
+            self.at[: self.n_threads] = position
+        self.blocked |= held
+        self.held |= held
+        self.any_held = True
+        return Active(group.mask & ~held), Active(active.mask & ~held)
+
+    def _free(self, threads: Array) -> None:
+        """Let held threads (a mask) execute their waits again."""
+        self.held &= ~threads
+        self.blocked &= ~threads
+        self.any_held = bool(self.held.any())
+
+    def _waits(self) -> Iterator[tuple[int, Wait, Array]]:
+        """Yield every position where threads are held, its wait, and these threads."""
+        for position in np.unique(self.at[self.held]).tolist():
+            wait = self.steps[position].wait
+            assert wait is not None
+            yield position, wait, np.flatnonzero(self.held & (self.at == position))
+
+    def _wake(self) -> None:
+        """Free the threads whose phase is complete."""
+        self.seen_changes = self.state.mbarriers.n_changes
+        for position, wait, threads in list(self._waits()):
+            try:
+                self._free(wait.look(threads))
+            except PtxError as error:
+                raise self._located(error, position) from None
+
+    def _help_waits(self) -> None:
+        """Nobody can go on: deliver copies that are waited for, else let the waits give up, else it is a deadlock."""
+        mbarriers, before = self.state.mbarriers, self.held.copy()
+        waits = list(self._waits())
+        awaited = {b.offset: (b, p, int(t[0])) for p, wait, threads in waits for b, t in wait.barriers(threads)}
+        for barrier, position, thread in awaited.values():
+            try:
+                mbarriers.deliver(barrier)
+            except PtxError as error:
+                error.thread = thread if error.thread is None else error.thread
+                raise self._located(error, position) from None
+        self._wake()
+        if (self.held != before).any():
+            return
+        if self.changes_at_giving_up == mbarriers.n_changes:
+            barrier, position, thread = next(iter(awaited.values()))
+            message = f"deadlock: waits for a phase that nobody completes: {barrier}"
+            raise self._located(PtxError(message, thread=thread), position)
+        self.changes_at_giving_up = mbarriers.n_changes
+        self.given_up = before
+        self._free(before)
 
     def _located(self, error: PtxError, position: int) -> PtxError:
         return error.at(self.kernel.instructions[position].text, position, self.block_index)
