@@ -41,7 +41,7 @@ class Step(NamedTuple):
     """A decoded instruction: ``kind`` is operation, wait, branch, table, exit or barrier.
 
     ``target`` is the position that a branch or exit leads to, or the number of a barrier; ``wait`` says whose phases
-    are complete.
+    are complete. What ``gathers`` is executed by the lanes of a warp together.
     """
 
     kind: str
@@ -51,6 +51,7 @@ class Step(NamedTuple):
     table: tuple[int, ...] = ()
     selector: Callable[[], Array] | None = None
     wait: Wait | None = None
+    gathers: bool = False
 
 
 def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
@@ -61,7 +62,8 @@ def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
             negated, name = instruction.guard
             guard = state.registers.read(("!" if negated else "") + name, TYPES["pred"])
         control = _control(instruction, kernel, state, guard)
-        return control or Step("operation", guard, _operation(instruction, state), 0)
+        gathers = "sync" in instruction.modifiers
+        return control or Step("operation", guard, _operation(instruction, state), 0, gathers=gathers)
     except PtxError as error:
         raise error.at(instruction.text, instruction.position, (0, 0, 0)) from None
 
@@ -82,9 +84,9 @@ def _control(
     if opcode in ("bar", "barrier") and "warp" not in words:
         if "sync" not in words or "cluster" in words or [o.isdigit() for o in instruction.operands] != [True]:
             raise PtxError(f"unsupported instruction {instruction.name}: only barriers of the whole block")
-        return Step("barrier", guard, None, integer(instruction.operands[0]))
+        return Step("barrier", guard, None, integer(instruction.operands[0]), gathers=True)
     if opcode == "mbarrier" and words[0] in WAITS:
-        wait = Wait(instruction, kernel, state)
+        wait = Wait(instruction, state)
         return Step("wait", guard, wait.finish, 0, wait=wait)
     return None
 

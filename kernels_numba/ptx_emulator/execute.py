@@ -3,9 +3,11 @@
 All threads that stand at the lowest program position execute together, so threads that diverged meet again where
 their paths join. While every thread stands at the same place no bookkeeping is needed; that is the common case.
 
-A thread that waits for a phase of a mbarrier stands still until the phase is complete, so that its loop starves nobody.
-When no thread can go on, copies that some wait for are delivered. If that does not help, the waits give up once, as
-they may; when all wait again and no mbarrier has changed since, it is a deadlock.
+A wait for a phase of a mbarrier gives up once, unless the thread knows already that the phase is complete: others might
+have been slower, and a kernel that does not try again is found out. The second time the thread stands still until the
+phase is complete, so that its loop starves nobody. Its warp waits for it where all lanes are needed. When no thread can
+go on, copies that some wait for are delivered. If that does not help, the waits give up once more; when all stand still
+again and no mbarrier has changed since, it is a deadlock.
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ class ThreadBlock:
         # ``together`` is the common position, or None while threads stand apart at ``at``.
         self.together: int | None = 0
         self.at = np.where(self.everyone.mask, 0, self.end + 2)
-        # ``blocked`` at a barrier or a wait, ``held`` at a wait, which has ``given_up``.
-        self.blocked, self.held, self.given_up = (np.zeros(self.at.size, bool) for _ in range(3))
+        # Who is ``blocked`` stands at a barrier, is ``held`` by a wait, or is ``gathering``: needs a held lane of its
+        # warp. The waits of those who ``tried`` have given up since they last succeeded.
+        self.blocked, self.held, self.gathering, self.tried = (np.zeros(self.at.size, bool) for _ in range(4))
         self.any_held = False
         self.seen_changes = self.changes_at_giving_up = -1
         with np.errstate(all="ignore"):
@@ -96,6 +99,8 @@ class ThreadBlock:
         if self.state.steps > self.max_steps:
             error = PtxError(f"runaway loop: more than {self.max_steps} steps", thread=int(group.threads[0]))
             raise self._located(error, position)
+        if self.any_held and step.gathers and not (group := self._gather(group)).n_warps:
+            return
         active = group if step.guard is None else self._guarded(step.guard, group)
         try:
             if step.wait is not None and active.threads.size:
@@ -192,9 +197,12 @@ class ThreadBlock:
         self.state.counters.barriers += 1
 
     def _hold(self, wait: Wait, position: int, group: Active, active: Active) -> tuple[Active, Active]:
-        """Make those stand still whose phase is not complete and who have not given up; the others are returned."""
-        held = active.mask & ~wait.look(active.threads) & ~self.given_up
-        self.given_up &= ~active.mask
+        """Hold those whose phase is not complete and whose wait has given up before; the others are returned."""
+        complete = wait.look(active.threads)
+        missed = active.mask & ~(complete & (self.tried | wait.known))
+        wait.passed = active.mask & ~missed
+        held = missed & self.tried
+        self.tried = (self.tried & ~active.mask) | missed
         if not held.any():
             return group, active
         if self.together is not None:
@@ -205,10 +213,25 @@ class ThreadBlock:
         self.any_held = True
         return Active(group.mask & ~held), Active(active.mask & ~held)
 
+    def _held_warps(self) -> Array:
+        """Mask of all threads of warps that have a held lane."""
+        return np.repeat(self.held.reshape(-1, WARP_SIZE).any(axis=1), WARP_SIZE)
+
+    def _gather(self, group: Active) -> Active:
+        """Block those who are about to execute with lanes that are held; the others are returned."""
+        late = group.mask & self._held_warps()
+        if not late.any():
+            return group
+        self.blocked |= late
+        self.gathering |= late
+        return Active(group.mask & ~late)
+
     def _free(self, threads: Array) -> None:
-        """Let held threads (a mask) execute their waits again."""
+        """Let held threads (a mask) execute their waits again, and let go on who waited for them."""
         self.held &= ~threads
-        self.blocked &= ~threads
+        gathered = self.gathering & ~self._held_warps()
+        self.gathering &= ~gathered
+        self.blocked &= ~(threads | gathered)
         self.any_held = bool(self.held.any())
 
     def _waits(self) -> Iterator[tuple[int, Wait, Array]]:
@@ -246,7 +269,7 @@ class ThreadBlock:
             message = f"deadlock: waits for a phase that nobody completes: {barrier}"
             raise self._located(PtxError(message, thread=thread), position)
         self.changes_at_giving_up = mbarriers.n_changes
-        self.given_up = before
+        self.tried &= ~before
         self._free(before)
 
     def _located(self, error: PtxError, position: int) -> PtxError:

@@ -146,7 +146,7 @@ class MBarriers:
         self.n_changes += 1
 
     def arrive_after_copies(self, barrier: MBarrier, thread: int, *, extra: bool) -> None:
-        """An arrival once the ``cp.async`` copies of ``thread`` so far are complete; ``extra`` adds one to the pending."""
+        """An arrival once the ``cp.async`` copies of ``thread`` so far are complete; ``extra`` makes it one more."""
         barrier.pending += extra
         barrier.arrivals.append((thread, self.shared.n_copies))
         self.n_changes += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from .errors import PtxError
 from .mbarrier import ALIGN, SIZE, TOKEN_BITS, MBarrier
 from .memory_operations import resolve
-from .parse import Instruction, Kernel
+from .parse import Instruction
 from .registers import Active
 from .scalar_types import TYPES, Array
 from .state import BlockState, Operation, builder, space_of
@@ -86,22 +85,20 @@ def _arrive(instruction: Instruction, state: BlockState) -> Operation:
 class Wait:
     """``mbarrier.{try,test}_wait{.parity} p, [mbarrier], state | parity {, time}``.
 
-    Threads whose phase is not complete stand still, as if either instruction waited. It may also give up, p being
-    false, so that a kernel which does not look at p is wrong.
+    Either instruction may wait, or give up, p being false, while the phase is not complete; `execute` decides.
     """
 
-    def __init__(self, instruction: Instruction, kernel: Kernel, state: BlockState) -> None:
+    def __init__(self, instruction: Instruction, state: BlockState) -> None:
         words = set(instruction.modifiers)
         if not words <= SCOPES | {*WAITS, "parity", "acquire"}:
             raise PtxError(f"unsupported instruction {instruction.name}")
         target, address, wanted = instruction.operands[:3]
-        if not any(_names(other, target) for other in kernel.instructions if other is not instruction):
-            raise PtxError(f"{instruction.name} may give up, but nothing looks at its result {target}")
         self.state, self.name, self.by_parity = state, instruction.name, "parity" in words
         self.offsets = mbarrier_offsets(instruction, address, state)
         self.wanted = state.registers.read(wanted, U32 if self.by_parity else B64)
         self.put = state.registers.write(target, PRED)
-        self.complete: Array = np.zeros(state.registers.n, bool)
+        self.known: Array = np.ones(state.registers.n, bool)
+        self.passed: Array = self.known
 
     def barriers(self, threads: Array) -> Iterator[tuple[MBarrier, Array]]:
         """Yield every mbarrier that ``threads`` wait for, with these threads."""
@@ -111,13 +108,15 @@ class Wait:
             yield self.state.mbarriers.at(offset, chosen, self.name), chosen
 
     def look(self, threads: Array) -> Array:
-        """Mask over all threads: those of ``threads`` whose phase is complete."""
-        wanted = self.wanted()
-        self.complete = np.zeros_like(self.complete)
+        """Mask over all threads: those of ``threads`` whose phase is complete; ``known`` says who knew it before."""
+        wanted, ordering = self.wanted(), self.state.shared.ordering
+        complete: Array = np.zeros_like(self.known)
         for barrier, chosen in self.barriers(threads):
             test = self._parity_passed if self.by_parity else self._state_passed
-            self.complete[chosen] = test(barrier, wanted[chosen], chosen)
-        return self.complete
+            complete[chosen] = test(barrier, wanted[chosen], chosen)
+            if ordering is not None:
+                self.known[chosen] = ordering.knows(ordering.slot(barrier.offset), chosen)
+        return complete
 
     def _parity_passed(self, barrier: MBarrier, parities: Array, threads: Array) -> Array:
         if (parities > 1).any():
@@ -134,20 +133,12 @@ class Wait:
         return phases < barrier.phase
 
     def finish(self, active: Active) -> None:
-        """Set p, and let the threads whose phase was complete at the last ``look`` rely on it."""
-        ordering, passed = self.state.shared.ordering, active.threads[self.complete[active.threads]]
-        if ordering is not None and passed.size:
-            for barrier, chosen in self.barriers(passed):
+        """Set p to ``passed``, and let these threads rely on what was done for the phase."""
+        ordering, threads = self.state.shared.ordering, active.threads[self.passed[active.threads]]
+        if ordering is not None and threads.size:
+            for barrier, chosen in self.barriers(threads):
                 ordering.acquire(ordering.slot(barrier.offset), chosen)
-        self.put(self.complete, active)
-
-
-def _names(instruction: Instruction, register: str) -> bool:
-    """Whether an instruction uses ``register``."""
-    named = rf"(?<![\w%$@]){re.escape(register)}(?![\w$@])"
-    return (instruction.guard is not None and instruction.guard[1] == register) or any(
-        re.search(named, operand) for operand in instruction.operands
-    )
+        self.put(self.passed, active)
 
 
 @builder("fence")

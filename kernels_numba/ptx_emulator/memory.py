@@ -108,7 +108,7 @@ class GlobalMemory:
         array, width = self.arrays[window], lanes.width
         misaligned = lanes.offsets & (lanes.align - 1) != 0
         if misaligned.any():
-            raise lanes.error(f"misaligned global access of {width} bytes in array {array.label}", misaligned)
+            raise lanes.error(f"misaligned global access of {lanes.align} bytes in array {array.label}", misaligned)
         outside = lanes.offsets > array.data.size - width
         if outside.any():
             offset = int(lanes.offsets[np.argmax(outside)])

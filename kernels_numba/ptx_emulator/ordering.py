@@ -122,6 +122,12 @@ class Ordering:
         self.completed[slot] = self.arriving[slot]
         self.completed[slot, self.n_threads + 1 + slot] = self.now
 
+    def knows(self, slot: int, threads: Array) -> Array:
+        """Which of ``threads`` have synchronised with the last phase completed."""
+        column = self.n_threads + 1 + slot
+        known: Array = self.clock[threads, column] >= self.completed[slot, column]
+        return known
+
     def acquire(self, slot: int, threads: Array) -> None:
         """A wait of ``threads`` has succeeded."""
         self.clock[threads] = np.maximum(self.clock[threads], self.completed[slot])
@@ -178,11 +184,10 @@ class Ordering:
 
     def update(self, cells: Array, offsets: Array, threads: Array) -> None:
         """Note an atomic, which may meet other atomics but no plain access."""
-        clash: Array = self._unordered_writes(cells, threads) & (self.writer[cells] != self.atomics)
-        if (reads := self._unordered_reads(cells, threads)) is not None:
-            clash |= reads
-        if clash.any():
-            raise race("an atomic meets a plain access", clash, offsets, threads)
+        writes = self._unordered_writes(cells, threads) & (self.writer[cells] != self.atomics)
+        for clash in (writes, self._unordered_reads(cells, threads)):
+            if clash is not None and clash.any():
+                raise race("an atomic meets a plain access", clash, offsets, threads)
         self._wrote(cells, self.atomics, NEVER)
 
     def fence(self, threads: Array, cells: Array | slice = slice(None)) -> None:
@@ -212,8 +217,7 @@ class Ordering:
 
     def is_visible(self, cells: Array, threads: Array) -> Array:
         """Which of ``threads`` are ordered after the last writes to all of ``cells``."""
-        visible: Array = ~self._unordered_writes(cells[None], threads).any(axis=1)
-        return visible
+        return np.logical_not(self._unordered_writes(cells[None], threads).any(axis=1))
 
     def copied(self, cells: Array, slot: int) -> None:
         """Note the data of a bulk copy that completes on a mbarrier: for those who wait for its phase."""
