@@ -133,12 +133,14 @@ class MBarriers:
             ordering.complete(ordering.slot(barrier.offset))
 
     def copy(self, barrier: MBarrier, copy: BulkCopy, thread: int) -> None:
-        """Begin a bulk copy that completes on ``barrier``."""
+        """Begin a bulk copy that completes on ``barrier``; one of no bytes changes nothing."""
         shared, size = self.shared, copy.data.size
         ordering = shared.ordering
         if ordering is not None and not ordering.is_fenced(shared.cells_of(barrier.offset, SIZE), thread):
             message = "bulk copy on a mbarrier initialised without a fence since: fence.mbarrier_init"
             raise PtxError(message, thread=thread, address=barrier.offset)
+        if not size:
+            return
         shared.claim(copy.offset, size, thread, BULK)
         if ordering is not None:
             ordering.check_copy(shared.cells_of(copy.offset, size), copy.offset, thread)
