@@ -77,7 +77,9 @@ ERRORS = {
     "unsupported instruction fence.proxy.tensormap": "fence.proxy.tensormap::generic.release.gpu;",
     "unsupported instruction mbarrier.arrive_drop": "mbarrier.arrive_drop.shared::cta.b64 %rd1, [%r1];",
     "unsupported instruction mbarrier.pending_count": "mbarrier.pending_count.b64 %r5, %rd0;",
-    "unsupported instruction mbarrier.arrive.release.cluster.shared::cluster": "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];",
+    "unsupported instruction mbarrier.arrive.release.cluster.shared::cluster": (
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];"
+    ),
     "elect.sync with member mask 0xffffffff executed by lanes 0xff": (
         "setp.gt.u32 %p1, %r59, 7; @!%p1 elect.sync %r5|%p2, -1;"
     ),
