@@ -179,7 +179,7 @@ class MBarriers:
             ordering.copied(shared.cells_of(copy.offset, size), ordering.slot(barrier.offset))
 
     def finish(self) -> None:
-        """Raise PtxError if the block ends while a copy is under way."""
+        """Raise PtxError if the block ends while a bulk copy is under way: the memory may be another's by then."""
         for barrier in self.live.values():
-            if barrier.copies or barrier.arrivals:
-                raise PtxError(f"the block ends while copies are under way: {barrier}", address=barrier.offset)
+            if barrier.copies:
+                raise PtxError(f"the block ends while bulk copies are under way: {barrier}", address=barrier.offset)

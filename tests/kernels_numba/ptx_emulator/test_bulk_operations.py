@@ -211,7 +211,7 @@ OWN_RING_BUGS = {
     "atomic on a mbarrier": (replace("tile:", "tile: red.shared.add.u32 [%r7], 1;"), "update of a mbarrier"),
     "copies that nobody waits for": (
         replace("setp.lt.u32 %p3, %r8, 7;", "setp.lt.u32 %p3, %r8, 5;"),
-        "the block ends while copies are under way",
+        "the block ends while bulk copies are under way",
     ),
     "copy into the stage of the other warp": (replace("[%r6], [%rd4]", "[s], [%rd4]"), "race|bulk copy of the dest"),
     "inval with copies under way": (replace("tile:", "tile: mbarrier.inval.shared::cta.b64 [%r7];"), "under way"),

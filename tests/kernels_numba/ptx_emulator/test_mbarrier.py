@@ -158,7 +158,6 @@ ERRORS = {
     "mbarrier.init of a cp.async destination": (
         "cp.async.ca.shared.global [s+16], [%rd1], 16; @!%p9 mbarrier.init.shared::cta.b64 [s+16], 1;"
     ),
-    "the block ends while copies are under way": "cp.async.mbarrier.arrive.shared::cta.b64 [s];",
 }
 
 
