@@ -180,7 +180,6 @@ class Ordering:
         self.writer[cells] = who
         self.written[cells] = self.now
         self.fenced[cells] = fenced
-        self.read_at[cells] = UNUSED
 
     def update(self, cells: Array, offsets: Array, threads: Array) -> None:
         """Note an atomic, which may meet other atomics but no plain access."""

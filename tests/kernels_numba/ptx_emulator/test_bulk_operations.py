@@ -122,6 +122,33 @@ def test_results_do_not_hang_on_the_checks():
     assert (run(OWN_RING, check_races=False)[0] == run(OWN_RING)[0]).all()
 
 
+# Warp w copies 64 bytes on mbarrier w, and waits for it before both go on to {body}.
+TWO_COPIES = f"""
+    {INDICES} mad.lo.u32 %r7, %r2, 8, %r3; add.u32 %r7, %r7, {BARRIERS}; mad.lo.u32 %r6, %r2, 64, %r3; mov.u32 %r9, 0;
+    @!%p1 bra begin; mbarrier.init.shared::cta.b64 [%r7], 1; fence.proxy.async;
+    mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r7], 64;
+    cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [%r6], [%rd1], 64, [%r7];
+    begin: bar.sync 0; {{body}} """
+
+
+@pytest.mark.parametrize("waits", [f"@!%p1 bra on; {WAIT} on: bar.sync 0;", f"{WAIT} bar.sync 0;"])
+def test_a_barrier_hands_on_what_one_thread_has_waited_for(waits):
+    run(TWO_COPIES.format(body=waits + "ld.shared.u32 %r5, [s]; ld.shared.u32 %r5, [s+64];"))
+
+
+def test_a_barrier_of_the_warp_hands_on_what_one_lane_has_waited_for():
+    body = f"@!%p1 bra on; {WAIT} on: bar.warp.sync -1; ld.shared.u32 %r5, [%r6];"
+    run(TWO_COPIES.format(body=body))
+    with pytest.raises(PtxError, match="destination of a bulk copy that nobody has waited for"):
+        run(TWO_COPIES.format(body=body.replace("bar.warp.sync -1;", "")))
+
+
+def test_data_that_another_warp_has_waited_for_is_not_everybodys():
+    body = WAIT + "xor.b32 %r6, %r6, 64; ld.shared.u32 %r5, [%r6];"
+    with pytest.raises(PtxError, match="race: read of an address another thread wrote"):
+        run(TWO_COPIES.format(body=body))
+
+
 def replace(old, new, count=-1):
     return lambda body: body.replace(old, new, count)
 
@@ -164,6 +191,11 @@ OWN_RING_BUGS = {
     ),
     "no proxy fence": (replace("fence.proxy.async.shared::cta;", ""), "no proxy fence"),
     "a fence of one proxy only": (replace("fence.proxy.async.shared::cta;", "fence.acq_rel.cta;"), "no proxy fence"),
+    "proxy fence of one lane": (replace("fence.proxy.async.shared", "@%p1 fence.proxy.async.shared"), "no proxy fence"),
+    "fence of mbarriers only": (
+        replace("fence.proxy.async.shared::cta;", "fence.mbarrier_init.release.cluster;"),
+        "no proxy fence",
+    ),
     "proxy fence before the stores": (
         lambda body: body.replace("fence.proxy.async.shared::cta;", "").replace("zero:", "fence.proxy.async; zero:", 1),
         "no proxy fence",
@@ -174,6 +206,10 @@ OWN_RING_BUGS = {
     "mbarrier misaligned": (replace("512, [%r7], %rd9", "512, [%r7+4], %rd9"), "misaligned shared access of 8"),
     "source beyond its array": (replace("[%rd4], 512", "[%rd4+3584], 512"), "global access out of bounds"),
     "destination beyond shared memory": (replace("[%r6], [%rd4]", "[%r6+3584], [%rd4]"), "shared access out of bounds"),
+    "destination ends beyond shared memory": (
+        replace("[%r6], [%rd4]", "[s+3136], [%rd4]"),
+        r"shared access out of bounds: offset 3136 \+ 512 bytes of 3200",
+    ),
     "destination over the mbarriers": (
         replace("[%r6], [%rd4], 512", "[s+3072], [%rd4], 64"),
         "bulk copy of a mbarrier",

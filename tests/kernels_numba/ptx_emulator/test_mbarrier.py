@@ -43,6 +43,20 @@ def test_parity_of_the_phases():
     assert set(run(one + one + look(0, 0) + look(1, 1))) == {2}
 
 
+def test_who_has_waited_knows():
+    once = "mbarrier.test_wait.parity.shared::cta.b64 %p1, [s], 0; selp.u32 %r9, 1, 0, %p1;"
+    wait = "again: mbarrier.try_wait.parity.shared::cta.b64 %p1, [s], 0; @!%p1 bra again;"
+    assert set(run(arrive() + wait + once, 32)) == {1}
+    assert set(run(arrive() + f"@%p9 bra on; {wait} on: bar.warp.sync -1;" + once, 32)) == {1}
+    assert set(run(arrive() + once, 32)) == {0}  # another lane might have been slower
+
+
+def test_neighbours_are_different_mbarriers():
+    assert set(run("@!%p9 mbarrier.init.shared::cta.b64 [s+8], 1; bar.warp.sync -1;" + arrive() + look(0, 0), 32)) == {
+        1
+    }
+
+
 @pytest.mark.parametrize(("count", "extra"), [(32, ""), (64, ", 2"), (96, ", 3")])
 def test_a_phase_takes_as_many_arrivals_as_were_announced(count, extra):
     assert set(run(arrive(extra) + look(0, 0), count)) == {1}
@@ -106,6 +120,8 @@ def test_ordinary_asynchronous_copies_arrive_when_they_are_complete():
 def test_bytes_of_a_dead_mbarrier_are_ordinary_memory():
     body = "@%p9 bra out; {} mov.u32 %r5, 9; st.shared.u32 [s], %r5; ld.shared.u32 %r9, [s]; out: mov.u32 %r8, 0;"
     assert run(body.format("mbarrier.inval.shared::cta.b64 [s];"))[0] == 9
+    invalidated = "@%p9 bra out; mbarrier.inval.shared::cta.b64 [s]; ld.shared.u32 %r9, [s]; out: mov.u32 %r8, 0;"
+    assert run(invalidated)[0] == 0xFFFFFFFF  # poison, as where nothing was stored
     with pytest.raises(PtxError, match="write of a mbarrier, which is opaque"):
         run(body.format(""))
     with pytest.raises(PtxError, match=r"mbarrier\.inval on a mbarrier that is not initialised"):

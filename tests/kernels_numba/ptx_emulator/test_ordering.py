@@ -53,6 +53,7 @@ SYNCHRONISED = {
         64,
         f"red.shared.add.u32 [s], 1; {ARRIVE} bar.sync 0; ld.shared.u32 %r5, [s];",
     ),
+    "atomics of different instructions": (64, "red.shared.add.u32 [s], 1; red.shared.max.u32 [s], %r59;"),
     "matrices": (
         64,
         STORE + ARRIVE + WAIT + "and.b32 %r5, %r59, 7; shl.b32 %r5, %r5, 4; add.u32 %r5, %r5, %r1;"
@@ -92,6 +93,34 @@ UNSYNCHRONISED = {
         "cp.async destination|read of an address",
     ),
 }
+
+
+OWN_ROW = "mad.lo.u32 %r5, %r59, 16, %r1; st.shared.v4.u32 [%r5], {%r5,%r5,%r5,%r5};"
+MATRIX = "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%r6,%r7,%r8,%r9}, [%r5];"
+SYNC = "bar.warp.sync -1;"
+# Lanes 30 and 31 read, lane 31 arrives for both; thread 32 waits and writes.
+TWO_READERS = f"""
+    setp.eq.u32 %p2, %r59, 30; setp.eq.u32 %p3, %r59, 31; setp.eq.u32 %p4, %r59, 32; or.pred %p5, %p2, %p3;
+    READS @%p3 {ARRIVE} @!%p4 bra out; {WAIT} st.shared.u32 [s], %r59; out: mov.u32 %r6, 0;"""
+READS = {
+    "at once": "@%p5 ld.shared.u32 %r5, [s];",
+    "one after the other": "@%p2 ld.shared.u32 %r5, [s]; @%p3 ld.shared.u32 %r5, [s];",
+    "one before the other": "@%p3 ld.shared.u32 %r5, [s]; @%p2 ld.shared.u32 %r5, [s];",
+}
+UNSYNCHRONISED |= {
+    "row of one's own read by the warp": (64, OWN_ROW + MATRIX, "read of an address another thread wrote"),
+    "row of one's own written while the warp reads it": (
+        64,
+        OWN_ROW + SYNC + MATRIX + OWN_ROW.replace("{%r5,", "{%r6,"),
+        "write to an address another thread read",
+    ),
+} | {
+    f"two lanes read {how}, one arrives": (1, TWO_READERS.replace("READS", reads), "write to an address another")
+    for how, reads in READS.items()
+}
+SYNCHRONISED |= {
+    "rows of one's own after a barrier of the warp": (64, OWN_ROW + SYNC + MATRIX + SYNC + OWN_ROW),
+} | {f"two lanes read {how}, then meet": (1, TWO_READERS.replace("READS", READS[how] + SYNC)) for how in READS}
 
 
 def program(count, body):
