@@ -6,8 +6,8 @@ their paths join. While every thread stands at the same place no bookkeeping is 
 A wait for a phase of a mbarrier gives up once, unless the thread knows already that the phase is complete: others might
 have been slower, and a kernel that does not try again is found out. The second time the thread stands still until the
 phase is complete, so that its loop starves nobody. Its warp waits for it where all lanes are needed. When no thread can
-go on, copies that some wait for are delivered. If that does not help, the waits give up once more; when all stand still
-again and no mbarrier has changed since, it is a deadlock.
+go on, those whose phase is complete do; if there are none, copies that some wait for are delivered; if that does not
+help, the waits give up once more. When all stand still again and no mbarrier has changed since, it is a deadlock.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from .counters import Counters
 from .decode import Step, decode
 from .errors import PtxError
+from .mbarrier import MBarrier
 from .mbarrier_operations import Wait
 from .parse import Kernel
 from .registers import WARP_SIZE, Active, Geometry
@@ -52,7 +53,7 @@ class ThreadBlock:
         # warp. The waits of those who ``tried`` have given up since they last succeeded.
         self.blocked, self.held, self.gathering, self.tried = (np.zeros(self.at.size, bool) for _ in range(4))
         self.any_held = False
-        self.seen_changes = self.changes_at_giving_up = -1
+        self.changes_at_giving_up = -1
         with np.errstate(all="ignore"):
             while (next_up := self._schedule()) is not None:
                 self._step(*next_up)
@@ -75,8 +76,6 @@ class ThreadBlock:
         """Position and threads to execute next; None when all have exited."""
         if self.together is not None:
             return (self.together, self.everyone) if self.together < self.end else None
-        if self.any_held and self.seen_changes != self.state.mbarriers.n_changes:
-            self._wake()
         waiting = np.where(self.blocked, self.far, self.at)
         position = int(waiting.min())
         if position < self.end:
@@ -241,36 +240,41 @@ class ThreadBlock:
             assert wait is not None
             yield position, wait, np.flatnonzero(self.held & (self.at == position))
 
-    def _wake(self) -> None:
-        """Free the threads whose phase is complete."""
-        self.seen_changes = self.state.mbarriers.n_changes
+    def _help_waits(self) -> None:
+        """Nobody can go on: whose phase is complete can, or is then; else all give up, or it is a deadlock."""
+        if self._wake():
+            return
+        awaited = {b.offset: (b, p, int(t[0])) for p, w, threads in self._waits() for b, t in w.barriers(threads)}
+        for barrier, position, thread in awaited.values():
+            self._deliver(barrier, position, thread)
+        if self._wake():
+            return
+        n_changes = self.state.mbarriers.n_changes
+        if self.changes_at_giving_up == n_changes:
+            barrier, position, thread = next(iter(awaited.values()))
+            message = f"deadlock: waits for a phase that nobody completes: {barrier}"
+            raise self._located(PtxError(message, thread=thread), position)
+        self.changes_at_giving_up = n_changes
+        self.tried &= ~self.held
+        self._free(self.held.copy())
+
+    def _wake(self) -> bool:
+        """Free the threads whose phase is complete; returns whether there are any."""
+        before = self.held.copy()
         for position, wait, threads in list(self._waits()):
             try:
                 self._free(wait.look(threads))
             except PtxError as error:
                 raise self._located(error, position) from None
+        return bool((self.held != before).any())
 
-    def _help_waits(self) -> None:
-        """Nobody can go on: deliver copies that are waited for, else let the waits give up, else it is a deadlock."""
-        mbarriers, before = self.state.mbarriers, self.held.copy()
-        waits = list(self._waits())
-        awaited = {b.offset: (b, p, int(t[0])) for p, wait, threads in waits for b, t in wait.barriers(threads)}
-        for barrier, position, thread in awaited.values():
-            try:
-                mbarriers.deliver(barrier)
-            except PtxError as error:
-                error.thread = thread if error.thread is None else error.thread
-                raise self._located(error, position) from None
-        self._wake()
-        if (self.held != before).any():
-            return
-        if self.changes_at_giving_up == mbarriers.n_changes:
-            barrier, position, thread = next(iter(awaited.values()))
-            message = f"deadlock: waits for a phase that nobody completes: {barrier}"
-            raise self._located(PtxError(message, thread=thread), position)
-        self.changes_at_giving_up = mbarriers.n_changes
-        self.tried &= ~before
-        self._free(before)
+    def _deliver(self, barrier: MBarrier, position: int, thread: int) -> None:
+        """Complete the copies that a thread at a position waits for."""
+        try:
+            self.state.mbarriers.deliver(barrier)
+        except PtxError as error:
+            error.thread = thread if error.thread is None else error.thread
+            raise self._located(error, position) from None
 
     def _located(self, error: PtxError, position: int) -> PtxError:
         return error.at(self.kernel.instructions[position].text, position, self.block_index)

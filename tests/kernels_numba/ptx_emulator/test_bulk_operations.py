@@ -143,6 +143,14 @@ def test_a_barrier_of_the_warp_hands_on_what_one_lane_has_waited_for():
         run(TWO_COPIES.format(body=body.replace("bar.warp.sync -1;", "")))
 
 
+def test_atomics_need_a_proxy_fence_too():
+    atomic = "red.shared.add.u32 [s], 1; fence.proxy.async; bar.sync 0; @!%p1 bra begin;"
+    body = TWO_COPIES.format(body=WAIT).replace("@!%p1 bra begin;", atomic)
+    run(body)
+    with pytest.raises(PtxError, match="no proxy fence"):
+        run(body.replace("fence.proxy.async;", "", 1))
+
+
 def test_data_that_another_warp_has_waited_for_is_not_everybodys():
     body = WAIT + "xor.b32 %r6, %r6, 64; ld.shared.u32 %r5, [%r6];"
     with pytest.raises(PtxError, match="race: read of an address another thread wrote"):

@@ -120,8 +120,9 @@ def test_ordinary_asynchronous_copies_arrive_when_they_are_complete():
 def test_bytes_of_a_dead_mbarrier_are_ordinary_memory():
     body = "@%p9 bra out; {} mov.u32 %r5, 9; st.shared.u32 [s], %r5; ld.shared.u32 %r9, [s]; out: mov.u32 %r8, 0;"
     assert run(body.format("mbarrier.inval.shared::cta.b64 [s];"))[0] == 9
-    invalidated = "@%p9 bra out; mbarrier.inval.shared::cta.b64 [s]; ld.shared.u32 %r9, [s]; out: mov.u32 %r8, 0;"
-    assert run(invalidated)[0] == 0xFFFFFFFF  # poison, as where nothing was stored
+    again = "mbarrier.inval.shared::cta.b64 [s]; st.shared.u32 [s], %r59; mbarrier.init.shared::cta.b64 [s], 1;"
+    again += "mbarrier.inval.shared::cta.b64 [s]; ld.shared.u32 %r9, [s];"
+    assert run(f"@%p9 bra out; {again} out: mov.u32 %r8, 0;")[0] == 0xFFFFFFFF  # poison, as where nothing was stored
     with pytest.raises(PtxError, match="write of a mbarrier, which is opaque"):
         run(body.format(""))
     with pytest.raises(PtxError, match=r"mbarrier\.inval on a mbarrier that is not initialised"):

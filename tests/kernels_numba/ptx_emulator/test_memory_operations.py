@@ -36,6 +36,19 @@ def test_constant_tables_and_atomics():
     assert order[:32].tolist() == list(range(32, 64))  # block 1 came second
 
 
+def test_copies_of_4_bytes_beside_loads_of_16():
+    body = (
+        element(0, "%rd0")
+        + element(1, "%rd1", 16)
+        + """mov.u32 %r1, s; mad.lo.u32 %r2, %r59, 4, %r1; cp.async.ca.shared.global [%r2], [%rd0], 4;
+        cp.async.wait_all; bar.sync 0; ld.shared.v4.u32 {%r3,%r4,%r5,%r6}, [s];
+        st.global.v4.u32 [%rd1], {%r3,%r4,%r5,%r6};"""
+    )
+    source, out = np.arange(7, 11, dtype=np.uint32), np.zeros((4, 4), np.uint32)
+    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[64];"), grid=1, block=4, args=[source, out])
+    assert (out == source).all()
+
+
 # Block b adds its number to what block b - 1 has left behind, once that one's flag is up.
 CHAIN = """
     ld.param.u64 %rd0, [p0]; ld.param.u64 %rd1, [p1]; mov.u32 %r1, %ctaid.x; mov.u32 %r59, %tid.x;

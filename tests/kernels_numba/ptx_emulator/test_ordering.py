@@ -15,7 +15,7 @@ FIRST_WARP, STORE = "setp.ge.u32 %p5, %r59, 32;", "st.shared.u32 [%r3], %r59;"
 
 
 def run(body, block=64, **options):
-    text = module(body, "u64", ".shared .align 16 .b8 s[1056];")
+    text = module(body, "u64", ".shared .align 16 .b8 s[1280];")
     return launch(text, grid=1, block=block, args=[np.zeros(64, np.uint32)], **options)
 
 
@@ -42,7 +42,7 @@ SYNCHRONISED = {
     ),
     "one lane waits for its warp": (
         64,
-        STORE + ARRIVE + "and.b32 %r6, %r59, 31; setp.ne.u32 %p2, %r6, 0; @%p2 bra on;"
+        STORE + ARRIVE + "and.b32 %r6, %r59, 31; setp.ne.u32 %p2, %r6, 5; @%p2 bra on;"
         f"{WAIT} on: bar.warp.sync -1; ld.shared.u32 %r5, [%r4];",
     ),
     "one lane of one warp waits for its block": (
@@ -105,6 +105,7 @@ TWO_READERS = f"""
 READS = {
     "at once": "@%p5 ld.shared.u32 %r5, [s];",
     "one after the other": "@%p2 ld.shared.u32 %r5, [s]; @%p3 ld.shared.u32 %r5, [s];",
+    "both, then the one": "@%p5 ld.shared.u32 %r5, [s]; @%p3 ld.shared.u32 %r5, [s];",
     "one before the other": "@%p3 ld.shared.u32 %r5, [s]; @%p2 ld.shared.u32 %r5, [s];",
 }
 UNSYNCHRONISED |= {
@@ -137,6 +138,15 @@ def test_without_them_it_is_a_race(name):
     count, body, message = UNSYNCHRONISED[name]
     with pytest.raises(PtxError, match=message):
         run(program(count, body))
+
+
+def test_any_number_of_mbarriers():
+    others = "".join(f"mbarrier.init.shared::cta.b64 [%r50+{8 * i}], 1;" for i in range(1, 20))
+    arrivals = "".join(ARRIVE.replace("%r50", f"%r50+{8 * i}") for i in range(1, 20))
+    body = program(64, STORE + f"{ARRIVE} @!%p9 bra on; {others} {arrivals} on: {WAIT} ld.shared.u32 %r5, [%r4];")
+    run(body)
+    with pytest.raises(PtxError, match="read of an address another thread wrote"):
+        run(body.replace(STORE + ARRIVE, ARRIVE + STORE))
 
 
 def test_order_is_handed_on_through_a_third_thread():
