@@ -39,13 +39,14 @@ def test_constant_tables_and_atomics():
 def test_copies_of_4_bytes_beside_loads_of_16():
     body = (
         element(0, "%rd0")
-        + element(1, "%rd1", 16)
-        + """mov.u32 %r1, s; mad.lo.u32 %r2, %r59, 4, %r1; cp.async.ca.shared.global [%r2], [%rd0], 4;
-        cp.async.wait_all; bar.sync 0; ld.shared.v4.u32 {%r3,%r4,%r5,%r6}, [s];
-        st.global.v4.u32 [%rd1], {%r3,%r4,%r5,%r6};"""
+        + element(1, "%rd1")
+        + """mov.u32 %r1, s; mad.lo.u32 %r2, %r59, 4, %r1; setp.lt.u32 %p1, %r59, 18;
+        @%p1 cp.async.ca.shared.global [%r2], [%rd0], 4; @!%p1 cp.async.ca.shared.global [%r2], [%rd0], 4;
+        cp.async.wait_all; bar.sync 0; and.b32 %r3, %r59, 7; mad.lo.u32 %r3, %r3, 16, %r1;
+        ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r4}, [%r3]; st.global.u32 [%rd1], %r4;"""
     )
-    source, out = np.arange(7, 11, dtype=np.uint32), np.zeros((4, 4), np.uint32)
-    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[64];"), grid=1, block=4, args=[source, out])
+    source, out = np.arange(7, 39, dtype=np.uint32), np.zeros(32, np.uint32)
+    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[128];"), grid=1, block=32, args=[source, out])
     assert (out == source).all()
 
 
