@@ -147,7 +147,7 @@ def _fence(instruction: Instruction, state: BlockState) -> Operation:
     words, ordering = instruction.modifiers, state.shared.ordering
     if "proxy" in words and words[:2] != ("proxy", "async"):
         raise PtxError(f"unsupported instruction {instruction.name}")
-    if ordering is None or words[0] not in ("proxy", "mbarrier_init") or words[-1] == "async::global":
+    if ordering is None or words[0] not in ("proxy", "mbarrier_init") or words[2:] == ("global",):
         return lambda active: None
     if words[0] == "proxy":
         return lambda active: ordering.fence(active.threads)

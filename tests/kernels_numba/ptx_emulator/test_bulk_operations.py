@@ -199,6 +199,7 @@ OWN_RING_BUGS = {
     ),
     "no proxy fence": (replace("fence.proxy.async.shared::cta;", ""), "no proxy fence"),
     "a fence of one proxy only": (replace("fence.proxy.async.shared::cta;", "fence.acq_rel.cta;"), "no proxy fence"),
+    "proxy fence of global memory": (replace("async.shared::cta;", "async.global;"), "no proxy fence"),
     "proxy fence of one lane": (replace("fence.proxy.async.shared", "@%p1 fence.proxy.async.shared"), "no proxy fence"),
     "fence of mbarriers only": (
         replace("fence.proxy.async.shared::cta;", "fence.mbarrier_init.release.cluster;"),

@@ -149,6 +149,15 @@ def test_waiting_threads_do_not_hold_up_others():
     assert re.search(r"thread 0; instruction \d+: mbarrier.try_wait", str(caught.value))
 
 
+def test_who_waits_outlives_who_has_ended():
+    body = f"""
+        setp.lt.u32 %p2, %r59, 32; @%p2 bra again; {arrive()} ret;
+        again: mbarrier.try_wait.parity.shared::cta.b64 %p1, [s], 0; @!%p1 bra again; mov.u32 %r9, 1;"""
+    assert run(body, 32, block=64).tolist() == [1] * 32 + [0] * 32
+    with pytest.raises(PtxError, match="deadlock: waits for a phase that nobody completes"):
+        run(body, 33, block=64)
+
+
 def test_a_warp_waits_for_its_lane_that_waits():
     # Lane 0 waits alone; its warp must not run ahead into instructions that need it.
     body = f"""
