@@ -9,7 +9,7 @@ different words; lanes on the same word share it (broadcast; for stores, the byt
 into groups of lanes first: 32 lanes for up to 4 bytes a lane, 16 for 8 bytes, 8 for 16 bytes (so also the 8 row
 addresses of a ``ldmatrix`` phase and the writes of a 16-byte ``cp.async``). A group needs as many wavefronts as its
 busiest bank has distinct words. Without conflicts that is one per group: ``ideal_wavefronts``. Atomics serialise
-lanes on the same word.
+lanes on the same word. A bulk copy is one request; it writes 128 bytes a wavefront.
 
 References
 ----------
@@ -42,7 +42,7 @@ class Site(NamedTuple):
 
 @dataclass
 class GlobalTraffic:
-    """Requests of warps, bytes of active lanes, and 32-byte sectors of those requests."""
+    """Requests of warps (or bulk copies), bytes of active lanes, and 32-byte sectors of those requests."""
 
     requests: int = 0
     bytes: int = 0
@@ -150,7 +150,7 @@ class Counters:
         return sorted(rows, key=lambda row: (row["position"], row["space"], str(row.get("array"))))
 
     def shared(self, kind: str | None = None) -> SharedTraffic:
-        """Shared-memory traffic of one kind (load, store, ldmatrix, cp.async, atomic), or of all."""
+        """Shared-memory traffic of one kind (load, store, ldmatrix, cp.async, cp.async.bulk, atomic), or of all."""
         return sum((t for (_, k), t in self.shared_traffic.items() if kind in (None, k)), SharedTraffic())
 
     def to_dict(self) -> dict[str, Any]:

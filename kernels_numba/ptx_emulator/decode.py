@@ -11,15 +11,18 @@ from typing import NamedTuple
 
 from . import (  # noqa: F401  (importing fills the tables)
     bit_rules,
+    bulk_operations,
     convert_rules,
     float_rules,
     integer_rules,
+    mbarrier_operations,
     memory_operations,
     mma,
     move_operations,
     warp_operations,
 )
 from .errors import PtxError
+from .mbarrier_operations import WAITS, Wait
 from .parse import Instruction, Kernel
 from .registers import Active, integer, sources
 from .rules import RULES, Rule
@@ -27,15 +30,18 @@ from .scalar_types import TYPES, Array
 from .state import BUILDERS, BlockState, Operation
 
 # They change nothing here: threads of a block run in order, and time does not pass.
-IGNORED = ("fence", "membar", "nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
+IGNORED = ("membar", "nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
 # Errors only if a thread reaches them, as in the failing branch of an assertion.
 REFUSED = ("call", "trap", "brkpt")
+# Their opcodes are known, but not what these forms do.
+UNKNOWN = ("st.async", "st.bulk", "red.async")
 
 
 class Step(NamedTuple):
-    """A decoded instruction: ``kind`` is operation, branch, table, exit or barrier.
+    """A decoded instruction: ``kind`` is operation, wait, branch, table, exit or barrier.
 
-    ``target`` is the position that a branch or exit leads to, or the number of a barrier.
+    ``target`` is the position that a branch or exit leads to, or the number of a barrier; ``wait`` says whose phases
+    are complete. What ``gathers`` is executed by the lanes of a warp together.
     """
 
     kind: str
@@ -44,6 +50,8 @@ class Step(NamedTuple):
     target: int
     table: tuple[int, ...] = ()
     selector: Callable[[], Array] | None = None
+    wait: Wait | None = None
+    gathers: bool = False
 
 
 def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
@@ -54,7 +62,8 @@ def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
             negated, name = instruction.guard
             guard = state.registers.read(("!" if negated else "") + name, TYPES["pred"])
         control = _control(instruction, kernel, state, guard)
-        return control or Step("operation", guard, _operation(instruction, state), 0)
+        gathers = "sync" in instruction.modifiers
+        return control or Step("operation", guard, _operation(instruction, state), 0, gathers=gathers)
     except PtxError as error:
         raise error.at(instruction.text, instruction.position, (0, 0, 0)) from None
 
@@ -62,7 +71,7 @@ def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
 def _control(
     instruction: Instruction, kernel: Kernel, state: BlockState, guard: Callable[[], Array] | None
 ) -> Step | None:
-    """Step of a branch, exit or barrier; None for anything else."""
+    """Step of a branch, exit, barrier or wait; None for anything else."""
     opcode, words, labels = instruction.opcode, instruction.modifiers, kernel.labels
     if opcode == "bra":
         return Step("branch", guard, None, labels[instruction.operands[0]])
@@ -75,14 +84,19 @@ def _control(
     if opcode in ("bar", "barrier") and "warp" not in words:
         if "sync" not in words or "cluster" in words or [o.isdigit() for o in instruction.operands] != [True]:
             raise PtxError(f"unsupported instruction {instruction.name}: only barriers of the whole block")
-        return Step("barrier", guard, None, integer(instruction.operands[0]))
+        return Step("barrier", guard, None, integer(instruction.operands[0]), gathers=True)
+    if opcode == "mbarrier" and words[0] in WAITS:
+        wait = Wait(instruction, state)
+        return Step("wait", guard, wait.finish, 0, wait=wait)
     return None
 
 
 def _operation(instruction: Instruction, state: BlockState) -> Operation:
-    opcode = "bar.warp" if instruction.name.startswith("bar.warp") else instruction.opcode
-    if opcode in BUILDERS:
-        return BUILDERS[opcode](instruction, state)
+    if instruction.name.startswith(UNKNOWN):
+        raise PtxError(f"unsupported instruction {instruction.name}")
+    if (name := _registered(instruction)) is not None:
+        return BUILDERS[name](instruction, state)
+    opcode = instruction.opcode
     if opcode in RULES:
         return _element_wise(instruction, RULES[opcode](instruction), state)
     if opcode in IGNORED:
@@ -90,6 +104,13 @@ def _operation(instruction: Instruction, state: BlockState) -> Operation:
     if opcode in REFUSED:
         return _refusal(instruction)
     raise PtxError(f"unsupported instruction {instruction.name}")
+
+
+def _registered(instruction: Instruction) -> str | None:
+    """Longest beginning of the name that has a builder, such as ``cp.async.bulk`` or ``ld``."""
+    words = instruction.name.split(".")
+    names = (".".join(words[:n]) for n in range(len(words), 0, -1))
+    return next((name for name in names if name in BUILDERS), None)
 
 
 def _element_wise(instruction: Instruction, rule: Rule, state: BlockState) -> Operation:

@@ -66,7 +66,7 @@ def launch(
     kernel : str, optional
         Entry to run; needed if the module has several.
     check_races : bool
-        Whether to check shared memory for races between barriers.
+        Whether to check shared memory for races, and for fences and synchronisation before bulk copies.
     blocks : iterable of block indices, optional
         Run only these blocks of the grid.
     max_steps : int

@@ -43,12 +43,13 @@ class Span:
 
 
 class Lanes(NamedTuple):
-    """What each active lane of one access asks for: address, and ``width`` bytes to read or write."""
+    """What each active lane of one access asks for: address, its alignment, and ``width`` bytes to read or write."""
 
     threads: Array
     addresses: Array  # uint64
     offsets: Array  # within the window
     width: int
+    align: int
     write: bool
 
     def chosen(self, lanes: Array) -> Lanes:
@@ -77,8 +78,12 @@ class GlobalMemory:
         self.arrays.append(GlobalArray(label, data, array.flags.writeable))
         return (GLOBAL_FIRST_WINDOW + len(self.arrays) - 1) << WINDOW_BITS
 
-    def spans(self, addresses: Array, width: int, threads: Array, *, write: bool = False) -> Iterator[Span]:
+    def spans(
+        self, addresses: Array, width: int, threads: Array, *, write: bool = False, align: int = 0
+    ) -> Iterator[Span]:
         """Yield the arrays that ``addresses`` (uint64, one a thread, each ``width`` bytes) fall into.
+
+        They must be aligned to ``align`` bytes, to their width if that is 0.
 
         Raises
         ------
@@ -87,7 +92,7 @@ class GlobalMemory:
         """
         windows = (addresses >> np.uint64(WINDOW_BITS)).astype(np.int64) - GLOBAL_FIRST_WINDOW
         offsets = (addresses & np.uint64((1 << WINDOW_BITS) - 1)).astype(np.int64)
-        lanes = Lanes(threads, addresses, offsets, width, write)
+        lanes = Lanes(threads, addresses, offsets, width, align or width, write)
         first = int(windows[0])
         if (windows == first).all():
             yield Span(self._array(first, lanes), slice(None), offsets)
@@ -101,9 +106,9 @@ class GlobalMemory:
         if not 0 <= window < len(self.arrays):
             raise lanes.error("global access to an unmapped address")
         array, width = self.arrays[window], lanes.width
-        misaligned = lanes.offsets & (width - 1) != 0
+        misaligned = lanes.offsets & (lanes.align - 1) != 0
         if misaligned.any():
-            raise lanes.error(f"misaligned global access of {width} bytes in array {array.label}", misaligned)
+            raise lanes.error(f"misaligned global access of {lanes.align} bytes in array {array.label}", misaligned)
         outside = lanes.offsets > array.data.size - width
         if outside.any():
             offset = int(lanes.offsets[np.argmax(outside)])

@@ -15,7 +15,7 @@ from .scalar_types import TYPES, Array, bits_to_values, values_to_bits
 from .state import Access, BlockState, Operation, access_of, builder, generic_space, space_of
 
 
-def _resolve(space: str, addresses: Array, threads: Array) -> tuple[str, Array]:
+def resolve(space: str, addresses: Array, threads: Array) -> tuple[str, Array]:
     """Named space and addresses within it; the lanes of a generic access must agree on the space."""
     if space == "const":
         return "global", addresses
@@ -27,7 +27,7 @@ def _resolve(space: str, addresses: Array, threads: Array) -> tuple[str, Array]:
 
 def load_items(state: BlockState, access: Access, addresses: Array, threads: Array) -> Array:
     """Items of ``access.width`` bytes for the active ``threads``, counted."""
-    space, addresses = _resolve(access.space, addresses, threads)
+    space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
@@ -45,7 +45,7 @@ def load_items(state: BlockState, access: Access, addresses: Array, threads: Arr
 
 def store_items(state: BlockState, access: Access, addresses: Array, threads: Array, data: Array) -> None:
     """Write items of ``access.width`` bytes, one for each of the active ``threads``, counted."""
-    space, addresses = _resolve(access.space, addresses, threads)
+    space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
@@ -142,7 +142,7 @@ def _atomic_targets(
     state: BlockState, access: Access, addresses: Array, threads: Array
 ) -> list[tuple[slice | Array, Array, Array]]:
     """Lanes, memory as items of ``access.width`` bytes, and item indices of an atomic access, counted."""
-    space, addresses = _resolve(access.space, addresses, threads)
+    space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
@@ -158,11 +158,9 @@ def _atomic_targets(
     return found
 
 
-@builder("cp")
+@builder("cp.async")
 def _copy_async(instruction: Instruction, state: BlockState) -> Operation:
     words = instruction.modifiers
-    if words[0] != "async" or "bulk" in words or "mbarrier" in words:
-        raise PtxError(f"unsupported instruction {instruction.name}")
     if "commit_group" in words:
 
         def commit(active: Active) -> None:

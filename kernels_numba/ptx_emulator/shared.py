@@ -1,59 +1,63 @@
-"""Shared memory of a block: its bytes, when they become visible, and which threads race for them.
+"""Shared memory of a block: its bytes, and when they become visible.
 
 The memory starts as 0xFF bytes, which is NaN in every float format, so that what was never stored shows in the
-result. Bookkeeping is kept for cells of the smallest size the kernel accesses. For each cell it remembers who wrote
-and who read it since the last barrier:
+result. Bookkeeping is kept for cells of the smallest size the kernel accesses:
 
 * a read of a cell that another thread wrote, a write to a cell that another thread read, and two writes of
-  different values are races, unless a barrier lies between them (``bar.sync``; or ``bar.warp.sync`` in a warp);
+  different values are races, unless the threads have synchronised in between (``races``, ``ordering``);
 * the destination of a ``cp.async`` must not be touched until the thread that issued it has waited for its group;
-  from then on it counts as written by that thread, so that others still need a barrier.
+  from then on it counts as written by that thread, so that others still need a barrier;
+* nor may that of a bulk copy until its mbarrier's phase is complete, nor a mbarrier while it lives (``mbarrier``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import PtxError
 from .memory import items
+from .ordering import Ordering
+from .races import Races, race
 from .scalar_types import Array
 
 SHARED_BASE = 0x400  # the first kilobyte of the window is the system's on sm_90, and catches null pointers
 POISON = 0xFF
-NOBODY = -1
-SEVERAL = -2  # readers of more than one warp
-ATOMIC = -3
+FREE, OBJECT, BULK = -1, -2, -3  # a cell is not claimed; by a mbarrier; by a bulk copy; else by a thread's cp.async
+CLAIMS = {OBJECT: "a mbarrier, which is opaque", BULK: "the destination of a bulk copy that nobody has waited for"}
 
 
 @dataclass
 class PendingCopy:
-    """A ``cp.async`` of several threads that is not complete: group number of each thread, and its bytes."""
+    """A ``cp.async`` of several threads that is not complete: its number, group of each thread, and its bytes."""
 
+    number: int
     threads: Array
     groups: Array
     offsets: Array
     data: Array  # (threads,) items of ``width`` bytes
     width: int
 
+    def part(self, chosen: Array) -> PendingCopy:
+        """Copies of some of the threads."""
+        threads, groups, offsets, data = (c[chosen] for c in (self.threads, self.groups, self.offsets, self.data))
+        return PendingCopy(self.number, threads, groups, offsets, data, self.width)
+
 
 class SharedMemory:
     """Shared memory of ``size`` bytes for ``n_threads`` threads (a multiple of 32); ``cell`` is in bytes.
 
-    Who used a cell is a code: ``t`` for thread t, ``synced + w`` for warp w before its last warp barrier,
-    ``many + w`` for several lanes of warp w since then.
+    ``races`` tells races apart by barriers alone, or, if ``mbarriers``, by every synchronisation; None does not check.
     """
 
-    def __init__(self, size: int, n_threads: int, cell: int, *, check_races: bool) -> None:
-        self.size, self.cell, self.check_races = size, cell, check_races
-        self.n_threads = n_threads
-        self.synced = n_threads
-        self.many = n_threads + n_threads // 32
+    def __init__(self, size: int, n_threads: int, cell: int, *, check_races: bool, mbarriers: bool = False) -> None:
+        self.size, self.cell, self.n_threads = size, cell, n_threads
         self.data = np.empty(-(-max(size, 1) // 16) * 16, np.uint8)
         n_cells = self.data.size // cell
-        self.writer = np.empty(n_cells, np.int32)
-        self.reader = np.empty(n_cells, np.int32)
+        self.ordering = Ordering(n_cells, n_threads) if check_races and mbarriers else None
+        self.races = self.ordering or (Races(n_cells, n_threads) if check_races else None)
         self.pending = np.empty(n_cells, np.int32)
         self.commits = np.empty(n_threads, np.int64)
         self.reset()
@@ -61,21 +65,23 @@ class SharedMemory:
     def reset(self) -> None:
         """Begin a new block."""
         self.data.fill(POISON)
-        self.pending.fill(NOBODY)
+        self.pending.fill(FREE)
         self.commits.fill(0)
         self.copies: list[PendingCopy] = []
-        self.barrier()
+        self.n_copies = 0
+        self.n_claims = 0
+        if self.races is not None:
+            self.races.reset()
 
     def barrier(self) -> None:
         """Order everything before against everything after, for all threads."""
-        self.writer.fill(NOBODY)
-        self.reader.fill(NOBODY)
+        if self.races is not None:
+            self.races.barrier()
 
-    def warp_barrier(self, warp: int) -> None:
-        """Order accesses of one warp among its own lanes."""
-        first = warp * 32
-        for who in (self.writer, self.reader):
-            who[((who >= first) & (who < first + 32)) | (who == self.many + warp)] = self.synced + warp
+    def warp_barrier(self, warps: Array) -> None:
+        """Order accesses of each of these warps among its own lanes."""
+        if self.races is not None:
+            self.races.warp_barrier(warps)
 
     def offsets(self, addresses: Array, width: int, threads: Array) -> Array:
         """Byte offsets of shared-window addresses; raises PtxError out of bounds or misaligned."""
@@ -94,53 +100,71 @@ class SharedMemory:
 
     def load(self, offsets: Array, width: int, threads: Array, *, whole_warp: bool = False) -> Array:
         """Items of ``width`` bytes; ``whole_warp`` says that every lane of the warp gets part of each item."""
-        cells = self._cells(offsets, width)
+        cells = self.cells(offsets, width)
         self._check_pending(cells, offsets, threads, "read")
-        if self.check_races:
-            self._note_read(cells, offsets, threads, self.many + threads // 32 if whole_warp else threads)
+        if self.races is not None:
+            self.races.read(cells, offsets, threads, whole_warp=whole_warp)
         return items(self.data, width)[offsets // width]
 
     def store(self, offsets: Array, data: Array, width: int, threads: Array) -> None:
         """Write items of ``width`` bytes, one a thread."""
-        cells = self._cells(offsets, width)
+        cells = self.cells(offsets, width)
         self._check_pending(cells, offsets, threads, "write")
         view = items(self.data, width)
         index = offsets // width
-        foreign = self._foreign_write(cells, offsets, threads) if self.check_races else None
+        foreign = self.races.foreign_write(cells, offsets, threads) if self.races is not None else None
         before = view[index] if foreign is not None else None
         view[index] = data
-        if self.check_races:
+        if self.races is not None:
             clash = view[index] != data
             if foreign is not None and before is not None:
                 clash |= foreign & (before != data)
             if clash.any():
-                self._race("two threads write different values to one address", clash, offsets, threads)
-            self.writer[cells] = threads[:, None]
+                raise race("two threads write different values to one address", clash, offsets, threads)
+            self.races.wrote(cells, threads)
 
     def update(self, offsets: Array, width: int, threads: Array) -> Array:
         """View of whole memory as items for an atomic, which may meet other atomics but no plain access."""
-        cells = self._cells(offsets, width)
+        cells = self.cells(offsets, width)
         self._check_pending(cells, offsets, threads, "update")
-        if self.check_races:
-            writer = self.writer[cells]
-            clash = self._others(writer, threads, threads) & (writer != ATOMIC)
-            clash |= self._others(self.reader[cells], threads, threads)
-            if clash.any():
-                self._race("an atomic meets a plain access", clash, offsets, threads)
-            self.writer[cells] = ATOMIC
+        if self.races is not None:
+            self.races.update(cells, offsets, threads)
         return items(self.data, width)
+
+    def claim(self, offset: int, size: int, thread: int, code: int) -> None:
+        """Give bytes to a mbarrier or a bulk copy: poison, and closed to all others until ``release``."""
+        cells = self.cells_of(offset, size)
+        what = "mbarrier.init" if code == OBJECT else "bulk copy"
+        self._check_pending(cells[None], np.array([offset]), np.array([thread]), what)
+        self.data[offset : offset + size] = POISON
+        self.pending[cells] = code
+        self.n_claims += 1
+
+    def release(self, offset: int, size: int) -> None:
+        """Open bytes again."""
+        self.pending[self.cells_of(offset, size)] = FREE
+        self.n_claims -= 1
+
+    def note_write(self, offset: int, size: int, thread: int) -> None:
+        """Note that ``thread`` changed bytes other than by ``store``; raises PtxError if that is a race."""
+        if self.races is not None:
+            cells, offsets, threads = self.cells_of(offset, size)[None], np.array([offset]), np.array([thread])
+            if (foreign := self.races.foreign_write(cells, offsets, threads)) is not None:
+                raise race("write to an address another thread wrote", foreign, offsets, threads)
+            self.races.wrote(cells, threads)
 
     def copy_async(self, offsets: Array, data: Array, width: int, threads: Array) -> None:
         """Begin a copy; its destination is poison until ``wait``."""
-        cells = self._cells(offsets, width)
+        cells = self.cells(offsets, width)
         self._check_pending(cells, offsets, threads, "copy to")
-        if self.check_races and (foreign := self._foreign_write(cells, offsets, threads)) is not None:
-            self._race("cp.async to an address another thread wrote", foreign, offsets, threads)
+        if self.races is not None and (foreign := self.races.foreign_write(cells, offsets, threads)) is not None:
+            raise race("cp.async to an address another thread wrote", foreign, offsets, threads)
         items(self.data, width)[offsets // width] = np.void(bytes([POISON]) * width)
         self.pending[cells] = threads[:, None]
-        if self.check_races:
-            self.writer[cells] = threads[:, None]
-        self.copies.append(PendingCopy(threads, self.commits[threads], offsets, data, width))
+        if self.races is not None:
+            self.races.wrote(cells, threads)
+        self.copies.append(PendingCopy(self.n_copies, threads, self.commits[threads], offsets, data, width))
+        self.n_copies += 1
 
     def commit(self, threads: Array) -> int:
         """Close the open group of each thread; returns the number of warps for which it was not empty."""
@@ -155,70 +179,42 @@ class SharedMemory:
         """Complete all but the latest ``allowed`` groups of ``threads``; None completes uncommitted copies too."""
         limit = np.zeros(self.n_threads, np.int64)
         limit[threads] = self.commits[threads] + (1 if allowed is None else -allowed)
+        self._complete_where(lambda copy: copy.groups < limit[copy.threads])
+
+    def complete_up_to(self, thread: int, number: int) -> None:
+        """Complete the copies of ``thread`` below a number."""
+        self._complete_where(lambda copy: (copy.threads == thread) & (copy.number < number))
+
+    def _complete_where(self, is_done: Callable[[PendingCopy], Array]) -> None:
         remaining = []
         for copy in self.copies:
-            done = copy.groups < limit[copy.threads]
+            done = is_done(copy)
             if done.any():
-                self._complete(copy, done)
+                self._complete(copy.part(done))
             if not done.all():
-                keep = ~done
-                remaining.append(
-                    PendingCopy(copy.threads[keep], copy.groups[keep], copy.offsets[keep], copy.data[keep], copy.width)
-                )
+                remaining.append(copy.part(~done))
         self.copies = remaining
 
-    def _complete(self, copy: PendingCopy, done: Array) -> None:
-        offsets, threads = copy.offsets[done], copy.threads[done]
-        items(self.data, copy.width)[offsets // copy.width] = copy.data[done]
-        cells = self._cells(offsets, copy.width)
-        self.pending[cells] = NOBODY
-        if self.check_races:
-            self.writer[cells] = threads[:, None]
+    def _complete(self, copy: PendingCopy) -> None:
+        items(self.data, copy.width)[copy.offsets // copy.width] = copy.data
+        cells = self.cells(copy.offsets, copy.width)
+        self.pending[cells] = FREE
+        if self.races is not None:
+            self.races.wrote(cells, copy.threads)
 
-    def _cells(self, offsets: Array, width: int) -> Array:
+    def cells(self, offsets: Array, width: int) -> Array:
+        """Cells of items, shape (threads, cells of an item)."""
         return (offsets // self.cell)[:, None] + np.arange(max(1, width // self.cell))
 
+    def cells_of(self, offset: int, size: int) -> Array:
+        """Cells of ``size`` bytes from ``offset``."""
+        return np.arange(offset // self.cell, -(-(offset + size) // self.cell))
+
     def _check_pending(self, cells: Array, offsets: Array, threads: Array, what: str) -> None:
-        if self.copies and (busy := self.pending[cells] != NOBODY).any():
+        if not self.copies and not self.n_claims:
+            return
+        if (busy := self.pending[cells] != FREE).any():
             at = int(np.argmax(busy.any(axis=1)))
-            message = f"{what} of a cp.async destination before its thread waited for the copy"
+            claim = CLAIMS.get(int(self.pending[cells[at]][busy[at]][0]))
+            message = f"{what} of " + (claim or "a cp.async destination before its thread waited for the copy")
             raise PtxError(message, thread=int(threads[at]), address=int(offsets[at]))
-
-    def _others(self, who: Array, codes: Array, threads: Array) -> Array:
-        """Where ``who`` names anyone but the accessor itself (``codes``), or its own warp before a warp barrier."""
-        return (who != NOBODY) & (who != codes[:, None]) & (who != self.synced + (threads // 32)[:, None])
-
-    def _foreign_write(self, cells: Array, offsets: Array, threads: Array) -> Array | None:
-        """Threads that write over another thread's write (None if none); a read by others is an error at once."""
-        reader = self.reader[cells]
-        if (reader != NOBODY).any() and (bad := self._others(reader, threads, threads)).any():
-            self._race("write to an address another thread read", bad, offsets, threads)
-        writer = self.writer[cells]
-        foreign: Array = np.logical_or.reduce(self._others(writer, threads, threads), axis=1)
-        return foreign if foreign.any() else None
-
-    def _note_read(self, cells: Array, offsets: Array, threads: Array, codes: Array) -> None:
-        writer = self.writer[cells]
-        if (writer != NOBODY).any() and (bad := self._others(writer, codes, threads)).any():
-            self._race("read of an address another thread wrote", bad, offsets, threads)
-        warps = (threads // 32)[:, None]
-        mine, several = codes[:, None], self.many + warps
-        old = self.reader[cells]
-        fresh = (old == NOBODY) | (old == mine) | (old == self.synced + warps)
-        same_warp = (old == several) | ((old >= 0) & (old < self.n_threads) & (old // 32 == warps))
-        new = np.where(fresh, mine, np.where(same_warp, several, SEVERAL))
-        self.reader[cells] = new
-        # Lanes that share a cell overwrite each other's mark: merge them, own warp first.
-        left = self.reader[cells]
-        if (left != new).any():
-            lost = left != new
-            left_warp = np.where(left >= self.many, left - self.many, left // 32)
-            merged = np.where((left != SEVERAL) & (new != SEVERAL) & (left_warp == warps), several, SEVERAL)
-            one_warp = lost & (merged != SEVERAL)
-            self.reader[cells[one_warp]] = merged[one_warp]
-            self.reader[cells[lost & (merged == SEVERAL)]] = SEVERAL
-
-    def _race(self, message: str, bad: Array, offsets: Array, threads: Array) -> None:
-        at = int(np.argmax(bad.any(axis=1) if bad.ndim == 2 else bad))
-        detail = f"shared-memory race: {message} since the last barrier"
-        raise PtxError(detail, thread=int(threads[at]), address=int(offsets[at]))

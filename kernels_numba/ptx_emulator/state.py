@@ -20,6 +20,7 @@ from .counters import (
     warps_of,
 )
 from .errors import PtxError
+from .mbarrier import MBarriers
 from .memory import GENERIC_LOCAL, GENERIC_SHARED, WINDOW_BITS, GlobalMemory, LocalMemory, Span, pack_parameters
 from .parse import Instruction, Kernel, Symbol
 from .registers import Active, Geometry, Registers, integer
@@ -70,10 +71,14 @@ class BlockState:
     footprint: dict[tuple[int | str, str], Array] = field(default_factory=dict)
     steps: int = 0
 
+    def __post_init__(self) -> None:
+        self.mbarriers = MBarriers(self.shared)
+
     def reset(self, block_index: tuple[int, int, int]) -> None:
         """Begin a block with fresh registers, memories and counters."""
         self.registers.reset(block_index)
         self.shared.reset()
+        self.mbarriers.reset()
         self.local.reset()
         self.counters = Counters(blocks=1)
         self.touched = {}
@@ -124,7 +129,8 @@ def make_state(kernel: Kernel, geometry: Geometry, args: Sequence[Any], *, check
     local_addresses, local_size = _lay_out([s for s in kernel.symbols.values() if s.space == "local"], 0)
     registers = Registers(kernel, geometry, addresses | shared_addresses | local_addresses)
     cell = _smallest_shared_access(kernel)
-    shared = SharedMemory(shared_size, geometry.padded_threads, cell, check_races=check_races)
+    mbarriers = any(instruction.opcode == "mbarrier" for instruction in kernel.instructions)
+    shared = SharedMemory(shared_size, geometry.padded_threads, cell, check_races=check_races, mbarriers=mbarriers)
     local = LocalMemory(geometry.padded_threads, -(-local_size // 16) * 16)
     return BlockState(registers, memory, shared, local, parameters, offsets)
 
@@ -169,8 +175,10 @@ def _smallest_shared_access(kernel: Kernel) -> int:
     for instruction in kernel.instructions:
         if instruction.opcode in ("ld", "st", "atom", "red") and not {"global", "param"} & set(instruction.modifiers):
             sizes.append(instruction.type.bits // 8)
-        if instruction.opcode == "cp" and len(instruction.operands) > 2:
+        if instruction.name.startswith("cp.async.c"):  # .ca or .cg
             sizes.append(4)
+        if instruction.opcode == "mbarrier":
+            sizes.append(8)
     return min(sizes)
 
 

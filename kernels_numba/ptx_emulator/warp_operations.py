@@ -1,4 +1,4 @@
-"""Instructions in which the lanes of a warp exchange data: shuffles, votes, ``ldmatrix``, ``bar.warp.sync``."""
+"""Instructions in which lanes of a warp exchange data: shuffles, votes, elections, ``ldmatrix``, ``bar.warp.sync``."""
 
 from __future__ import annotations
 
@@ -108,6 +108,24 @@ def _active_mask(instruction: Instruction, state: BlockState) -> Operation:
     return run
 
 
+@builder("elect")
+def _elect(instruction: Instruction, state: BlockState) -> Operation:
+    """``elect.sync d|p, members``: the lowest lane of the warp's members; p is true there."""
+    target, _, found = instruction.operands[0].partition("|")
+    check = _member_check(instruction, state, instruction.operands[1])
+    put = state.registers.write(target.strip(), B32)
+    put_found = state.registers.write(found.strip() or "_", PRED)
+    lane = np.arange(state.registers.n) % WARP_SIZE
+
+    def run(active: Active) -> None:
+        check(active)
+        leader = np.repeat(active.mask.reshape(-1, WARP_SIZE).argmax(axis=1), WARP_SIZE)
+        put(leader.astype(np.uint32), active)
+        put_found(lane == leader, active)
+
+    return run
+
+
 @builder("bar.warp")
 def _warp_barrier(instruction: Instruction, state: BlockState) -> Operation:
     """Wait for the member lanes, and order their shared-memory accesses."""
@@ -116,8 +134,7 @@ def _warp_barrier(instruction: Instruction, state: BlockState) -> Operation:
     def run(active: Active) -> None:
         check(active)
         # Only a barrier of the whole warp orders every pair of its lanes.
-        for warp in np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)):
-            state.shared.warp_barrier(int(warp))
+        state.shared.warp_barrier(np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)))
 
     return run
 

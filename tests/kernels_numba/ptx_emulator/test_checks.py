@@ -54,6 +54,35 @@ ERRORS = {
     "unsupported instruction wmma": "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r5}, [%r1];",
     "unsupported modifier .rz": "add.rz.f32 %f1, %f2, %f3;",
     "unknown operand": "mov.u32 %r5, %r999;",
+    "unknown operand '%globaltimer'": "mov.u64 %rd1, %globaltimer;",
+    "unknown operand '%clock64'": "mov.u64 %rd1, %clock64;",
+    "unsupported instruction st.async": (
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%r3], %r1, [%r1];"
+    ),
+    "unsupported instruction red.async": (
+        "red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%r3], %r1, [%r1];"
+    ),
+    "unsupported instruction cp.async.bulk.global.shared::cta.bulk_group": (
+        "cp.async.bulk.global.shared::cta.bulk_group [%rd0], [%r1], 16;"
+    ),
+    "unsupported instruction cp.async.bulk.commit_group": "cp.async.bulk.commit_group;",
+    "unsupported instruction cp.async.bulk.wait_group": "cp.async.bulk.wait_group 0;",
+    "unsupported instruction cp.async.bulk.tensor": (
+        "cp.async.bulk.tensor.1d.shared::cta.global.mbarrier::complete_tx::bytes [%r1], [%rd0, {%r2}], [%r1];"
+    ),
+    "unsupported instruction cp.reduce.async.bulk": (
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32 [%rd0], [%r1], 16;"
+    ),
+    "unsupported instruction createpolicy.range": "createpolicy.range.L2::evict_last.b64 %rd1, [%rd0], 16, 16;",
+    "unsupported instruction fence.proxy.tensormap": "fence.proxy.tensormap::generic.release.gpu;",
+    "unsupported instruction mbarrier.arrive_drop": "mbarrier.arrive_drop.shared::cta.b64 %rd1, [%r1];",
+    "unsupported instruction mbarrier.pending_count": "mbarrier.pending_count.b64 %r5, %rd0;",
+    "unsupported instruction mbarrier.arrive.release.cluster.shared::cluster": (
+        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r1];"
+    ),
+    "elect.sync with member mask 0xffffffff executed by lanes 0xff": (
+        "setp.gt.u32 %p1, %r59, 7; @!%p1 elect.sync %r5|%p2, -1;"
+    ),
     "local access": "ld.local.u32 %r5, [0];",
 }
 

@@ -1,8 +1,9 @@
 """Loads, stores, atomics and asynchronous copies in every space."""
 
 import numpy as np
+import pytest
 
-from kernels_numba.ptx_emulator import launch
+from kernels_numba.ptx_emulator import PtxError, launch
 from tests.kernels_numba.ptx_emulator.programs import element, module
 
 
@@ -33,6 +34,47 @@ def test_constant_tables_and_atomics():
     assert sums[:3].tolist() == [2 * 8 * 26, 64, 31]
     assert sums[3:].view(np.float32)[0] == 2 * 8 * 26
     assert order[:32].tolist() == list(range(32, 64))  # block 1 came second
+
+
+def test_copies_of_4_bytes_beside_loads_of_16():
+    body = (
+        element(0, "%rd0")
+        + element(1, "%rd1")
+        + """mov.u32 %r1, s; mad.lo.u32 %r2, %r59, 4, %r1; setp.lt.u32 %p1, %r59, 18;
+        @%p1 cp.async.ca.shared.global [%r2], [%rd0], 4; @!%p1 cp.async.ca.shared.global [%r2], [%rd0], 4;
+        cp.async.wait_all; bar.sync 0; and.b32 %r3, %r59, 7; mad.lo.u32 %r3, %r3, 16, %r1;
+        ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r4}, [%r3]; st.global.u32 [%rd1], %r4;"""
+    )
+    source, out = np.arange(7, 39, dtype=np.uint32), np.zeros(32, np.uint32)
+    launch(module(body, "u64 u64", ".shared .align 16 .b8 s[128];"), grid=1, block=32, args=[source, out])
+    assert (out == source).all()
+
+
+# Block b adds its number to what block b - 1 has left behind, once that one's flag is up.
+CHAIN = """
+    ld.param.u64 %rd0, [p0]; ld.param.u64 %rd1, [p1]; mov.u32 %r1, %ctaid.x; mov.u32 %r59, %tid.x;
+    mul.wide.u32 %rd2, %r1, 4; add.s64 %rd3, %rd0, %rd2; add.s64 %rd4, %rd1, %rd2;
+    setp.ne.u32 %p1, %r59, 0; @%p1 bra behind; mov.u32 %r2, 0; {first} @%p2 bra behind;
+    poll: nanosleep.u32 20; ld.acquire.gpu.global.u32 %r3, [%rd4+{other}]; setp.eq.u32 %p3, %r3, 0; @%p3 bra poll;
+    ld.relaxed.gpu.global.u32 %r2, [%rd3+{other}];
+    behind: bar.sync 0; @%p1 bra done; add.u32 %r2, %r2, %r1; st.global.u32 [%rd3], %r2; membar.gl; fence.acq_rel.gpu;
+    mov.u32 %r4, 1; st.release.gpu.global.u32 [%rd4], %r4;
+    atom.acq_rel.gpu.global.add.u32 %r5, [%rd1+{total}], 1; red.release.gpu.global.add.u32 [%rd1+{total}], 10;
+    done: mov.u32 %r6, 0;"""
+
+
+def test_a_block_may_poll_for_one_before_it():
+    sums, flags = np.zeros(6, np.uint32), np.zeros(7, np.uint32)
+    body = CHAIN.format(first="setp.eq.u32 %p2, %r1, 0;", other=-4, total=24)
+    launch(module(body, "u64 u64"), grid=6, block=64, args=[sums, flags])
+    assert sums.tolist() == [0, 1, 3, 6, 10, 15]
+    assert flags.tolist() == [1] * 6 + [66]
+
+
+def test_a_block_that_polls_for_one_behind_it_never_ends():
+    body = CHAIN.format(first="setp.eq.u32 %p2, %r1, 5;", other=4, total=24)
+    with pytest.raises(PtxError, match=r"runaway loop: more than 5000 steps; thread 0; .*block \(0, 0, 0\)"):
+        launch(module(body, "u64 u64"), grid=6, block=64, args=[np.zeros(6, "u4"), np.zeros(7, "u4")], max_steps=5000)
 
 
 def test_uninitialised_shared_memory_is_nan_and_zero_fill_is_zero():

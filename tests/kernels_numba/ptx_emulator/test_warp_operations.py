@@ -57,6 +57,18 @@ def test_shuffles(case):
     assert apply(body, np.uint32, a).tolist() == expected
 
 
+@pytest.mark.parametrize("first", [0, 5, 31])
+def test_election_of_the_lowest_lane(first):
+    # Each warp's lanes from ``first`` on elect one of them: 100 in the elected lane, and its number in all of them.
+    members = 2**32 - 2**first
+    body = (
+        f"mov.u32 D, 7; and.b32 %r31, %tid.x, 31; setp.lt.u32 %p1, %r31, {first}; @%p1 bra out;"
+        f"elect.sync %r30|%p2, {members}; selp.u32 %r32, 100, 0, %p2; add.u32 D, %r30, %r32; out: add.u32 D, D, A;"
+    )
+    elected = [7] * first + [first + 100] + [first] * (31 - first)
+    assert apply(body, np.uint32, np.zeros(64, np.uint32)).tolist() == elected * 2
+
+
 def test_shuffle_from_a_lane_that_does_not_take_part_is_an_error():
     body = "setp.lt.u32 %p1, A, 16; mov.u32 D, 0; @%p1 shfl.sync.idx.b32 D, A, {0}, 31, 0xFFFF;"
     a = np.arange(32, dtype=np.uint32)
