@@ -59,6 +59,7 @@ class Variant:
     threads, shared_bytes : block size and dynamic shared memory, without what a launch adds for records.
     blocks_per_sm : blocks that registers must leave room for (``__launch_bounds__``).
     tile_n : output columns per block (0 if the kernel knows no tiles).
+    oldest : first architecture it can be compiled for.
     """
 
     kernel: str
@@ -70,6 +71,7 @@ class Variant:
     shared_bytes: int
     blocks_per_sm: int
     tile_n: int = 0
+    oldest: str = "sm_80"
 
     @property
     def name(self) -> str:
@@ -140,6 +142,11 @@ class CompiledKernel:
         return Counter(instruction.opcode for instruction in self.instructions)
 
 
+def runs_on(variant: Variant, arch: str) -> bool:
+    """Whether a variant can be compiled for an architecture."""
+    return ARCHITECTURES[arch].compute_capability >= ARCHITECTURES[variant.oldest].compute_capability
+
+
 def check_arch(arch: str) -> str:
     """Return ``arch`` if it is known; else raise ValueError with the nearest names."""
     if arch not in ARCHITECTURES:
@@ -208,7 +215,8 @@ def _lowered(variant: Variant) -> Any:
         "opt": None,
         "forceinline": False,
     }
-    options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": ARCHITECTURES["sm_80"].compute_capability}
+    oldest = ARCHITECTURES[variant.oldest].compute_capability
+    options |= {"abi": "numba", "abi_info": None, "lto": False, "cc": oldest}
     bounds = (variant.threads, variant.blocks_per_sm)
     library, _ = lower(variant.make(*variant.parameters), variant.signature, launch_bounds=bounds, **options)
     return library

@@ -21,8 +21,9 @@ def emulate(
     out_dtype: Any = np.float16,
     arch: str = DEFAULT_ARCH,
     sm_count: int = DEFAULT_SM_COUNT,
+    streamed: bool = False,
 ) -> tuple[NDArray[Any], list[Any]]:
-    """Run the GPU kernels' PTX on the CPU.
+    """Run the GPU kernels' PTX on the CPU; ``streamed`` as in `launch.make_plan`.
 
     Returns
     -------
@@ -30,7 +31,7 @@ def emulate(
     """
     check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
     weights = with_aligned_rows(weights)
-    plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count)
+    plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count, streamed=streamed)
     n = x.shape[1]
     x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
     # NaN marks outputs that no block wrote.

@@ -25,10 +25,12 @@ from kernels_numba.formats import (
     TwoFour,
 )
 from kernels_numba.formats.encoded import check
+from kernels_numba.formats.layout import STRIP_M, WARP_SIZE
 from kernels_numba.formats.records import BitmapRecords, most_bytes, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
-from kernels_numba.gpu import csr, reduce, ring, variants
-from kernels_numba.gpu.compile import Variant, compile_kernel
+from kernels_numba.gpu import bulk, csr, reduce, ring, variants
+from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
+from kernels_numba.gpu.stages import activation_tile_bytes
 
 COLUMN_UNIT = 8  # 16 bytes of fp16: what one asynchronous copy moves
 MAX_SPLIT_K = 32
@@ -54,8 +56,10 @@ class Plan:
     split_k : blocks that share K, each taking ``k_tiles_per_split`` tiles of 64; 1 for CSR. For records, which a list
         of blocks shares, how many blocks there are for a row of tiles, rounded up.
     residual : CSR variant for what does not fit the 2:4 pattern; None if all does, and for other formats.
-    blocks : of the list of tiles, for each tile of columns; 0 for kernels whose blocks own tiles of the output.
+    blocks : of a list of tiles or strips, for each tile of columns and slice of K; 0 for kernels whose blocks own tiles
+        of the output.
     capacity : bytes of the longest record, rounded up; 0 for kernels without records.
+    slices : of K, each with ``k_tiles_per_split`` tiles, for the kernels that stream by bulk copies; 0 for others.
     """
 
     variant: Variant
@@ -67,6 +71,7 @@ class Plan:
     residual: Variant | None = None
     blocks: int = 0
     capacity: int = 0
+    slices: int = 0
 
     @property
     def grid(self) -> tuple[int, int, int]:
@@ -79,7 +84,7 @@ class Plan:
         if self.variant.kernel == "csr":
             return ceil_div(self.m, csr.ROWS_PER_BLOCK), columns, 1
         if self.blocks:
-            return columns, self.blocks, 1
+            return columns, self.blocks, max(1, self.slices)
         return columns, ceil_div(self.m, TILE_M), self.split_k
 
     @property
@@ -95,20 +100,27 @@ class Plan:
     @property
     def workspace_shape(self) -> tuple[int, ...]:
         """Shape of the float32 sums that blocks leave each other or a second launch; empty if there are none."""
+        if self.slices:
+            return self.flags, STRIP_M * self.variant.tile_n
         if self.blocks:
-            columns, blocks, _ = self.grid
-            return columns * blocks, TILE_M * self.variant.tile_n
+            return self.flags, TILE_M * self.variant.tile_n
         return (self.partials, self.m, self.n_padded) if self.partials > 1 else ()
 
     @property
     def flags(self) -> int:
         """Flags by which blocks tell each other that their sums are there: uint32, zero before and after a launch."""
-        return self.grid[0] * self.blocks
+        columns = ceil_div(self.n_padded, self.variant.tile_n)
+        if self.slices:
+            warps = self.blocks * self.variant.threads // WARP_SIZE
+            return columns * self.slices * (ceil_div(self.m, STRIP_M) + warps)
+        return columns * self.blocks
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block."""
         tile_n = self.variant.tile_n
+        if self.slices:
+            return bulk.shared_bytes(tile_n, self.capacity, self.k_tiles_per_split)
         return ring.shared_bytes(tile_n, self.capacity) if self.blocks else self.variant.shared_bytes
 
 
@@ -172,8 +184,8 @@ def choose_split_k(output_tiles: int, k_tiles: int, tile_n: int, slots: int) -> 
     return min(range(1, min(k_tiles, MAX_SPLIT_K) + 1), key=cost)
 
 
-def choose_variant(weights: EncodedWeight, n: int) -> Variant:
-    """Variant of the kernel that belongs to the format of ``weights``, for n columns.
+def choose_variant(weights: EncodedWeight, n: int, *, streamed: bool = False) -> Variant:
+    """Variant of the kernel that belongs to the format of ``weights``, for n columns; ``streamed`` as in `make_plan`.
 
     Raises
     ------
@@ -182,6 +194,8 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
     """
     element = getattr(weights, "element", None)
     check(element == Element.FLOAT16, "element type of weights", element, "float16 (the GPU kernels' type)")
+    allowed = "Bitmap or Condensed, whose records are streamed"
+    check(not streamed or isinstance(weights, Records), "streamed", type(weights).__name__, allowed)
     tile_n = variants.tile_n_for(n)
     if isinstance(weights, TiledCsl):
         n_tiles = weights.tile_offsets.size - 2
@@ -190,7 +204,8 @@ def choose_variant(weights: EncodedWeight, n: int) -> Variant:
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
     if isinstance(weights, Records):
         family = "bitmap" if isinstance(weights, BitmapRecords) else "condensed"
-        return variants.records(family + ("_pairs" if weights.width == 2 else ""), tile_n)
+        make = variants.streamed if streamed else variants.records
+        return make(family + ("_pairs" if weights.width == 2 else ""), tile_n)
     if isinstance(weights, TwoFourTiles):
         return variants.two_four(tile_n)
     allowed = "TiledCsl, Bitmap, Condensed, Csr, TwoFour or Dense"
@@ -205,10 +220,12 @@ def make_plan(
     split_k: int | None = None,
     arch: str = DEFAULT_ARCH,
     sm_count: int = DEFAULT_SM_COUNT,
+    streamed: bool = False,
 ) -> Plan:
     """Plan for the product of ``weights`` (m, k) with n columns.
 
     ``split_k=None`` asks `choose_split_k`; a number is an upper bound, lowered until no block is without work.
+    ``streamed`` takes the kernel that streams records by bulk copies, on sm_90 and newer.
 
     Raises
     ------
@@ -221,7 +238,7 @@ def make_plan(
     n_padded = ceil_div(n, COLUMN_UNIT) * COLUMN_UNIT
     check(k * n_padded <= MAX_INT32, "k * n", k * n_padded, f"at most {MAX_INT32}")
     check(m * n_padded <= MAX_INT32, "m * n", m * n_padded, f"at most {MAX_INT32}")
-    variant = choose_variant(weights, n_padded)
+    variant = choose_variant(weights, n_padded, streamed=streamed)
     columns = MAX_GRID_Y * variant.tile_n
     check(n_padded <= columns, "n", n, f"at most {columns}")
     k_tiles = ceil_div(k, TILE_K)
@@ -230,7 +247,9 @@ def make_plan(
         return Plan(variant, m, k, n_padded, 1, k_tiles)
     check(m <= MAX_GRID_Y * TILE_M, "m", m, f"at most {MAX_GRID_Y * TILE_M}")
     if isinstance(weights, Records):
-        return _plan_of_list(weights, Plan(variant, m, k, n_padded, 1, k_tiles), split_k, arch, sm_count)
+        capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
+        whole = Plan(variant, m, k, n_padded, 1, k_tiles, capacity=capacity)
+        return _streamed(whole, split_k, arch, sm_count) if streamed else _of_tiles(whole, split_k, arch, sm_count)
     if split_k is None:
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
         tiles = ceil_div(m, TILE_M) * ceil_div(n_padded, variant.tile_n)
@@ -242,15 +261,32 @@ def make_plan(
     return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split, residual)
 
 
-def _plan_of_list(weights: Records, plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
+def _of_tiles(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
     """Plan of the kernels whose blocks share a list of tiles: as many blocks as run at once, or ``split_k`` a row."""
-    capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
     kernel, rows = compile_kernel(plan.variant, arch), ceil_div(plan.m, TILE_M)
-    at_once = sm_count * kernel.blocks_with(ring.shared_bytes(plan.variant.tile_n, capacity)) // plan.grid[0]
+    at_once = sm_count * kernel.blocks_with(ring.shared_bytes(plan.variant.tile_n, plan.capacity))
     tiles = rows * plan.k_tiles_per_split
     check(tiles <= MAX_INT32, "tiles of 128 x 64 weights", tiles, f"at most {MAX_INT32}")
-    blocks = min(tiles, MAX_GRID_Y, max(1, at_once if split_k is None else rows * split_k))
-    return replace(plan, blocks=blocks, capacity=capacity, split_k=ceil_div(blocks, rows))
+    wanted = at_once // plan.grid[0] if split_k is None else rows * split_k
+    blocks = min(tiles, MAX_GRID_Y, max(1, wanted))
+    return replace(plan, blocks=blocks, split_k=ceil_div(blocks, rows))
+
+
+def _streamed(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
+    """Plan of the kernels that stream by bulk copies: a block on each SM, and K in slices that fit beside its rings.
+
+    ``split_k`` asks for at least so many slices.
+    """
+    sm, tile_n, k_tiles = ARCHITECTURES[arch], plan.variant.tile_n, plan.k_tiles_per_split
+    check(sm.compute_capability >= (9, 0), "arch", arch, "sm_90 or newer, for bulk copies")
+    room = sm.shared_bytes_per_block - bulk.shared_bytes(tile_n, plan.capacity, 0)
+    fitting = room // activation_tile_bytes(tile_n)
+    check(fitting >= 1, "longest record", plan.capacity, "fewer bytes: its rings leave no room for X; streamed=False")
+    per_slice = min(fitting, ceil_div(k_tiles, split_k or 1))
+    per_slice = ceil_div(k_tiles, ceil_div(k_tiles, per_slice))
+    slices = ceil_div(k_tiles, per_slice)
+    blocks = max(1, sm_count // (plan.grid[0] * slices))
+    return replace(plan, blocks=blocks, slices=slices, split_k=slices, k_tiles_per_split=per_slice)
 
 
 def launches(
@@ -270,7 +306,8 @@ def launches(
         arrays = (buffers["row_ptr"], buffers["col_idx"], buffers["values"], x, out)
         return [Launch(plan.variant, plan.grid, (*arrays, *sizes), shared)]
     if plan.blocks:
-        numbers = (plan.m, plan.k, plan.n_padded, plan.capacity, int(as_fp32))
+        slicing = (plan.k_tiles_per_split,) if plan.slices else ()
+        numbers = (plan.m, plan.k, plan.n_padded, plan.capacity, *slicing, int(as_fp32))
         shares = (buffers["records"], buffers["offsets"], x, out, workspace, flags, *numbers)
         return [Launch(plan.variant, plan.grid, shares, shared)]
     names = WEIGHT_BUFFERS[plan.variant.kernel]

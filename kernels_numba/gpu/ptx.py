@@ -257,3 +257,23 @@ blocks_y = _instruction("mov.u32 $0, %nctaid.y;", "r")
 any_lane = _instruction(
     "{ .reg .pred p; setp.ne.u32 p, $1, 0; vote.sync.any.pred p, p, 0xffffffff; selp.u32 $0, 1, 0, p; }", "r", "r"
 )
+
+# Hopper's bulk copies: one instruction of one thread moves any multiple of 16 bytes, and a barrier in shared memory
+# counts the bytes that have arrived. Barriers and destinations are shared addresses; a policy says that weights, read
+# once, are the first to leave L2.
+barrier_init = _instruction("mbarrier.init.shared::cta.b64 [$0], $1;", "", "rr")
+barrier_init_visible = _instruction("fence.mbarrier_init.release.cluster;")
+barrier_expect = _instruction("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", "", "rr")
+barrier_wait = _instruction(
+    "{ .reg .pred done; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1; @!done bra AGAIN; }", "", "rr"
+)
+bulk_copy = _instruction(
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [$0], [$1], $2, [$3], $4;",
+    "",
+    "rlrrl",
+)
+evict_first = _instruction("createpolicy.fractional.L2::evict_first.b64 $0, 1.0;", "l", "", memory=False)
+elected = _instruction(
+    "{ .reg .pred p; .reg .b32 lane; elect.sync lane|p, 0xffffffff; selp.u32 $0, 1, 0, p; }", "r", ""
+)
+sync_warp = _instruction("bar.warp.sync 0xffffffff;")

@@ -25,7 +25,7 @@ def first_of(block, per_block, extra):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def block_of(tile, per_block, extra):  # type: ignore[no-untyped-def]
+def owner_of(tile, per_block, extra):  # type: ignore[no-untyped-def]
     """Block in whose stretch a tile lies; the inverse of `first_of`."""
     longer = int32(extra * int32(per_block + 1))
     if tile < longer:
@@ -77,7 +77,7 @@ def add_sums(sums, flags, accumulators, row_begin, m, k_tiles, threads, n_accumu
     thread = int32(ptx.thread_x())
     if row_begin < first_of(block, per_block, extra):
         columns = int64(ptx.block_x()) * int64(ptx.blocks_y())
-        other = block_of(row_begin, per_block, extra)
+        other = owner_of(row_begin, per_block, extra)
         while other < block:
             flag = flags + (columns + other) * 4
             if thread == 0:

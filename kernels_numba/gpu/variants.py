@@ -10,6 +10,7 @@ import difflib
 from functools import cache
 
 from kernels_numba.gpu import bitmap as gpu_bitmap
+from kernels_numba.gpu import bulk as gpu_bulk
 from kernels_numba.gpu import condensed as gpu_condensed
 from kernels_numba.gpu import csr as gpu_csr
 from kernels_numba.gpu import dense as gpu_dense
@@ -18,7 +19,7 @@ from kernels_numba.gpu import ring as gpu_ring
 from kernels_numba.gpu import sparta as gpu_sparta
 from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
 from kernels_numba.gpu.compile import Variant
-from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES
+from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES, WARP_SIZE
 
 # Kernels that decode records: their device function, and blocks per SM that registers must leave room for, by columns;
 # with fewer registers the compiler spills on sm_80.
@@ -62,6 +63,18 @@ def records(kernel: str, tile_n: int) -> Variant:
 
 
 @cache
+def streamed(kernel: str, tile_n: int) -> Variant:
+    """The kernel that decodes records which bulk copies bring, for sm_90 and newer."""
+    multiply, _ = DECODERS[kernel]
+    make, threads = gpu_bulk.make_bulk_kernel, WARP_SIZE * gpu_bulk.WARPS[tile_n]
+    parameters, shared_bytes = (tile_n, multiply), gpu_bulk.shared_bytes(tile_n, 0, 0)
+    signature = gpu_bulk.SIGNATURE
+    return Variant(
+        f"{kernel}_bulk", f"n{tile_n}", make, parameters, signature, threads, shared_bytes, 1, tile_n, "sm_90"
+    )
+
+
+@cache
 def dense(tile_n: int) -> Variant:
     """Dense Tensor-Core baseline."""
     shared_bytes, blocks = gpu_dense.shared_bytes(tile_n), gpu_dense.BLOCKS_PER_SM[tile_n]
@@ -98,7 +111,7 @@ def reduce() -> Variant:
 def all_variants() -> dict[str, Variant]:
     """Every variant by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
-    tiled += [records(kernel, n) for kernel in DECODERS for n in TILE_N_CHOICES]
+    tiled += [make(kernel, n) for make in (records, streamed) for kernel in DECODERS for n in TILE_N_CHOICES]
     others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
     others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     return {variant.name: variant for variant in (*tiled, *others, reduce())}
@@ -114,7 +127,15 @@ def find_variants(name: str) -> list[Variant]:
     """
     found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
     if not found:
-        families = ["tiled_csl", *DECODERS, "dense", "two_four", "csr", "reduce"]
+        families = [
+            "tiled_csl",
+            *DECODERS,
+            *(f"{name}_bulk" for name in DECODERS),
+            "dense",
+            "two_four",
+            "csr",
+            "reduce",
+        ]
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")
