@@ -104,7 +104,7 @@ def element_of(a: NDArray[Any], element: Element | None) -> Element:
     """Element type asked for, or the one the dtype implies; ``ml_dtypes.bfloat16`` implies bfloat16."""
     if element is not None:
         return Element(element)
-    name = str(getattr(a, "dtype", type(a).__name__))
+    name = str(a.dtype.name if isinstance(a, np.ndarray) else type(a).__name__)
     check(name in tuple(Element), "dtype", name, "float16, float32, or uint16 with element='bfloat16'")
     return Element(name)
 

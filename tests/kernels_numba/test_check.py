@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import pytest
 
 from kernels_numba import check
@@ -44,7 +43,7 @@ def test_every_variant_belongs_to_one_task() -> None:
 
 @pytest.mark.parametrize("kernel", [kernel for kernel, family in FAMILIES.items() if family.formats])
 def test_random_problems_cover_formats_and_elements(kernel: str) -> None:
-    outcomes = list(check_results(Task(kernel, 8, ("sm_80",), np.random.SeedSequence().entropy % 2**31, 1)))
+    outcomes = list(check_results(Task(kernel, 8, ("sm_80",), 3, 1)))
     assert all(outcome.passed for outcome in outcomes), outcomes
     found = [tuple(outcome.name.split()[:3]) for outcome in outcomes]
     assert found == [(name, element, "sm_80") for name in FAMILIES[kernel].formats for element in HALF_ELEMENTS]

@@ -1,4 +1,4 @@
-"""bfloat16 on every GPU kernel: machine code differs in the opcodes of the type only, products are right, bugs caught."""
+"""bfloat16 on every GPU kernel: machine code that differs in the type's opcodes only, right products, bugs caught."""
 
 from __future__ import annotations
 
