@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from kernels_numba import check as kernel_check
@@ -46,7 +46,7 @@ def test_the_models_take_the_table_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp
     assert measured <= {*KERNELS, *WITHOUT_MODEL}
 
 
-def _check(*arguments: str) -> Result:
+def _check(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["kernels", "check", "--seed", "4", "--jobs", "1", *arguments])
 
 
