@@ -1,53 +1,107 @@
 """Does every kernel still compute the right thing, and does the compiler still make good code of it?
 
 Two kinds of checks, neither needs a GPU: the kernels' PTX runs on the emulator on fresh random problems and is compared
-with float64; and the machine code for every architecture is searched for the instructions that must be there, and for
-spills, which must not.
+with float64; and the machine code is searched for the instructions that must be there, and for spills, which must not.
+Both for every kernel, format, tile and element type, for each architecture asked for.
+
+`FAMILIES` lists the kernels once. A task is a kernel with one width of tiles; tasks run in processes of their own,
+which compile what they check, and report in the order of the list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
-from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_csr, encode_tiled_csl, encode_two_four
-from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, compile_kernel, runs_on
+from kernels_numba.formats import (
+    Csr,
+    Dense,
+    Element,
+    EncodedWeight,
+    encode_bitmap,
+    encode_condensed,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
+from kernels_numba.formats.encoded import HALF_ELEMENTS, narrowed
+from kernels_numba.gpu.compile import CompiledKernel, Variant, compile_kernel, runs_on
 from kernels_numba.gpu.emulate import emulate
+from kernels_numba.gpu.stages import TILE_N_CHOICES
 from kernels_numba.gpu.variants import all_variants
 from kernels_numba.reference import check_product
 
-# Opcodes that make the kernels what they are: Tensor Cores, matrix loads (plain and transposed), asynchronous copies
-# past L1, 16-byte loads that leave L1 alone.
-STREAMED = ("UBLKCP", "SYNCS.PHASECHK", "ELECT", "LDSM.16.MT88", "SHFL.UP")  # bulk copies and their barriers
-REQUIRED = {
-    "tiled_csl": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDG.E.NA.128", "STS.U16"),
-    "bitmap_pairs": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS", "SHFL.UP"),
-    "condensed": ("HMMA.SP.16832.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
-    "condensed_pairs": ("HMMA.SP.16832.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS", "SHFL.UP"),
-    "bitmap": ("HMMA.16816.F32", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.U16", "SHFL.UP"),
-    **dict.fromkeys(("bitmap_bulk", "bitmap_pairs_bulk"), ("HMMA.16816.F32", *STREAMED)),
-    **dict.fromkeys(("condensed_bulk", "condensed_pairs_bulk"), ("HMMA.SP.16832.F32", *STREAMED)),
-    "dense": ("HMMA.16816.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128"),
-    "two_four": ("HMMA.SP.16832.F32", "LDSM.16.M88.4", "LDSM.16.MT88", "LDGSTS.E.BYPASS.128", "LDS.128"),
-    "csr": ("LDG.E.128", "FFMA"),
-    "reduce": ("LDG.E.128",),
-}
-# Local memory, and returns from functions that were not inlined. (A CALL without RET is how ptxas leaves some loops; a
-# shuffle, as in CSR and bitmap, has a small function on sm_80 for warps that come to it diverged.)
-FORBIDDEN = {
-    "tiled_csl": ("LDL", "STL", "RET"),
-    "bitmap_pairs": ("LDL", "STL", "STS"),
-    "bitmap": ("LDL", "STL", "STS"),
-    "condensed": ("LDL", "STL", "STS"),
-    "condensed_pairs": ("LDL", "STL", "STS"),
-    "dense": ("LDL", "STL", "RET"),
-    "two_four": ("LDL", "STL", "RET"),
-}
-ALWAYS_FORBIDDEN = ("LDL", "STL")
+ARCHITECTURES = ("sm_80", "sm_90", "sm_120")  # what is checked unless asked otherwise: one of each generation
 DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+# Weights far beyond fp16's range, and subnormal ones.
+SCALES = {Element.FLOAT16: (1.0,), Element.BFLOAT16: (1.0, 1e30, 1e-39)}
+SPILLS = ("LDL", "STL")
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one kernel is checked.
+
+    formats : encoders of the weights that it multiplies, by name; none for a kernel that adds up others' results.
+    required : opcodes that make the kernel what it is: Tensor Cores, matrix loads (plain and transposed), asynchronous
+        copies past L1, 16-byte loads that leave L1 alone.
+    forbidden : local memory; returns, where no function may be left (a shuffle, as in CSR and bitmap, has a small one
+        on sm_80 for warps that come to it diverged); stores to shared memory, where all is decoded in registers.
+    most_rows : of a random problem.
+    streamed : by bulk copies.
+    """
+
+    formats: dict[str, Callable[..., EncodedWeight]]
+    required: tuple[str, ...]
+    forbidden: tuple[str, ...] = SPILLS
+    most_rows: int = 300
+    streamed: bool = False
+
+
+_COPIED = ("LDSM.16.MT88", "LDGSTS.E.BYPASS.128")
+_STREAMED = ("UBLKCP", "SYNCS.PHASECHK", "ELECT", "LDSM.16.MT88", "SHFL.UP")  # bulk copies and their barriers
+_DENSE, _SPARSE = "HMMA.16816.F32", "HMMA.SP.16832.F32"
+# Kernels that decode records: the weights of each, its product, and how it loads what it gathers.
+_RECORDS: dict[str, tuple[Callable[..., EncodedWeight], str, str]] = {
+    "bitmap": (encode_bitmap, _DENSE, "LDS.U16"),
+    "bitmap_pairs": (partial(encode_bitmap, width=2), _DENSE, "LDS"),
+    "condensed": (partial(encode_condensed, width=1), _SPARSE, "LDS.U16"),
+    "condensed_pairs": (encode_condensed, _SPARSE, "LDS"),
+}
+FAMILIES = {
+    "tiled_csl": Family(
+        {"tiled-csl": encode_tiled_csl, "tiled-csl-by-row": partial(encode_tiled_csl, reorder=False)},
+        ("HMMA.16816.F32", "LDSM.16.M88.4", *_COPIED, "LDG.E.NA.128", "STS.U16"),
+        (*SPILLS, "RET"),
+    ),
+    **{
+        name: Family({name: encode}, (product, gather, *_COPIED, "SHFL.UP"), (*SPILLS, "STS"))
+        for name, (encode, product, gather) in _RECORDS.items()
+    },
+    **{
+        f"{name}_bulk": Family({name: encode}, (product, gather, *_STREAMED), SPILLS, streamed=True)
+        for name, (encode, product, gather) in _RECORDS.items()
+    },
+    "dense": Family({"dense": Dense}, ("HMMA.16816.F32", "LDSM.16.M88.4", *_COPIED), (*SPILLS, "RET")),
+    # Few rows: the emulated residual, and CSR itself, run a block for every four.
+    "two_four": Family(
+        {"two-four": encode_two_four, "two-four-16": partial(encode_two_four, index_bits=16)},
+        ("HMMA.SP.16832.F32", "LDSM.16.M88.4", *_COPIED, "LDS.128"),
+        (*SPILLS, "RET"),
+        most_rows=140,
+    ),
+    "csr": Family(
+        {"csr": encode_csr, "csr-16": partial(encode_csr, index_bits=16)}, ("LDG.E.128", "FFMA"), most_rows=24
+    ),
+    "reduce": Family({}, ("LDG.E.128",)),
+}
 
 
 @dataclass(frozen=True)
@@ -59,17 +113,57 @@ class Outcome:
     detail: str
 
 
+@dataclass(frozen=True)
+class Task:
+    """What one process checks at a time: a kernel's variants of one width, with ``problems`` for each way to run it."""
+
+    kernel: str
+    tile_n: int
+    archs: tuple[str, ...]
+    seed: int
+    problems: int
+
+
+def check_kernels(
+    archs: tuple[str, ...] = ARCHITECTURES, seed: int = 0, problems: int = 1, jobs: int = 1
+) -> Iterator[Outcome]:
+    """Check every kernel's results and machine code, in an order that does not depend on the processes.
+
+    Parameters
+    ----------
+    archs : architectures to compile for.
+    seed : a new one gives new shapes, densities, N and split-K.
+    problems : random problems for each kernel, width of tiles, format, element type and architecture.
+    jobs : processes; 1 stays in this one.
+    """
+    todo = tasks(archs, seed, problems)
+    if jobs == 1:
+        yield from itertools.chain.from_iterable(map(run_task, todo))
+        return
+    # Spawned, because a fork would copy the locks of Numba's threads.
+    with ProcessPoolExecutor(min(jobs, len(todo)), get_context("spawn")) as pool:
+        yield from itertools.chain.from_iterable(pool.map(run_task, todo))
+
+
+def tasks(archs: tuple[str, ...], seed: int, problems: int) -> list[Task]:
+    """Every kernel and width of tiles that there is a variant of."""
+    widths = dict.fromkeys((variant.kernel, variant.tile_n) for variant in all_variants().values())
+    return [Task(kernel, tile_n, archs, seed, problems) for kernel, tile_n in widths]
+
+
+def run_task(task: Task) -> list[Outcome]:
+    """Outcomes of one task: problems first, then the machine code of each variant."""
+    return [*check_results(task), *check_machine_code(task)]
+
+
 def machine_code_faults(kernel: CompiledKernel) -> list[str]:
     """What is wrong with the compiled code, in words; empty if nothing is."""
-    variant, faults = kernel.variant, []
-    for wanted in REQUIRED[variant.kernel]:
-        if not any(_matches(opcode, wanted) for opcode in kernel.opcodes):
-            faults.append(f"no {wanted}")
-    faults += [
-        f"has {opcode}"
-        for opcode in kernel.opcodes
-        if opcode.startswith(FORBIDDEN.get(variant.kernel, ALWAYS_FORBIDDEN))
-    ]
+    variant = kernel.variant
+    family = FAMILIES[variant.kernel]
+    found = [any(_matches(opcode, wanted) for opcode in kernel.opcodes) for wanted in family.required]
+    faults = [f"no {wanted}" for wanted, there in zip(family.required, found, strict=True) if not there]
+    faults += [f"has {opcode}" for opcode in kernel.opcodes if opcode.startswith(family.forbidden)]
+    faults += [f"{opcode} is not for {variant.element}" for opcode in kernel.opcodes if _misreads(variant, opcode)]
     if kernel.spill_bytes:
         faults.append(f"{kernel.spill_bytes} bytes of spills")
     allowed = 65_536 // (variant.threads * variant.blocks_per_sm) // 8 * 8
@@ -86,50 +180,57 @@ def _matches(opcode: str, wanted: str) -> bool:
     return all(part in parts for part in wanted.split("."))
 
 
-def check_machine_code(archs: tuple[str, ...] = tuple(ARCHITECTURES)) -> Iterator[Outcome]:
-    """Check the machine code of every variant for every architecture."""
-    for variant in all_variants().values():
-        for arch in filter(partial(runs_on, variant), archs):
-            kernel = compile_kernel(variant, arch)
-            faults = machine_code_faults(kernel)
-            fine = f"{kernel.registers} registers, {kernel.blocks_per_sm} blocks per SM"
-            yield Outcome(f"{variant.name} {arch}", not faults, "; ".join(faults) or fine)
+def _misreads(variant: Variant, opcode: str) -> bool:
+    """Whether an instruction takes 16-bit values for another type than the variant's."""
+    interprets = opcode.startswith(("HMMA", "F2FP", "HADD2.F32"))
+    return interprets and ("BF16" in opcode.split(".")) != (variant.element is Element.BFLOAT16)
 
 
-def check_results(seed: int | None = None, problems: int = 24) -> Iterator[Outcome]:
-    """Run random problems on the emulator; a new ``seed`` gives new shapes, densities, N and split-K.
+def check_machine_code(task: Task) -> Iterator[Outcome]:
+    """Check the machine code of the task's variants, of each element type for each architecture."""
+    for element, arch in itertools.product(HALF_ELEMENTS, task.archs):
+        for variant in all_variants(element).values():
+            if (variant.kernel, variant.tile_n) == (task.kernel, task.tile_n) and runs_on(variant, arch):
+                kernel = compile_kernel(variant, arch)
+                faults = machine_code_faults(kernel)
+                fine = f"{kernel.registers} registers, {kernel.blocks_per_sm} blocks per SM"
+                yield Outcome(f"{variant.name} {arch}", not faults, "; ".join(faults) or fine)
 
-    Odd shapes are as likely as even ones; the densities run from empty to full, in turn; every format gets its share.
+
+def check_results(task: Task) -> Iterator[Outcome]:
+    """Run the task's random problems on the emulator.
+
+    Odd shapes are as likely as even ones; the densities run from empty to full, in turn, over all widths of a kernel.
     """
-    rng = np.random.default_rng(seed)
-    for i in range(problems):
-        m, k, n = int(rng.integers(1, 300)), int(rng.integers(1, 300)), int(rng.integers(1, 80))
-        density = DENSITIES[i % len(DENSITIES)]
-        a = rng.standard_normal((m, k)).astype(np.float16)
-        a[rng.random((m, k)) >= density] = 0
-        x = rng.standard_normal((k, n)).astype(np.float16)
-        weights = _encode(a, i)
-        split_k = None if i % 3 == 0 or i % 4 == 3 else int(rng.integers(1, 5))
-        out_dtype = (np.float16, np.float32)[i % 2]
-        name = f"{type(weights).__name__} m={m} k={k} n={n} density={density} split_k={split_k} {out_dtype.__name__}"
-        yield _check_one(name, weights, x, split_k, out_dtype)
+    rng = np.random.default_rng([task.seed, task.tile_n, list(FAMILIES).index(task.kernel)])
+    formats = FAMILIES[task.kernel].formats
+    first = next(v for v in all_variants().values() if (v.kernel, v.tile_n) == (task.kernel, task.tile_n))
+    archs = [arch for arch in task.archs if runs_on(first, arch)]
+    ways = itertools.product(range(task.problems), formats, HALF_ELEMENTS, archs)
+    for i, (_, name, element, arch) in enumerate(ways):
+        density = DENSITIES[(i + TILE_N_CHOICES.index(task.tile_n)) % len(DENSITIES)]
+        yield _random_product(task, name, element, arch, density, rng)
 
 
-def _encode(a: np.ndarray, i: int) -> EncodedWeight:
-    if i % 4 == 3:
-        return encode_csr(a[: min(24, len(a))].copy(), index_bits=16 if i % 8 == 3 else 32)
-    if i % 4 == 2:
-        # Few rows: the emulated residual runs a block for every four.
-        return Dense(a) if i % 8 == 2 else encode_two_four(a[: min(140, len(a))].copy())
-    if i % 8 in (0, 5):
-        return encode_bitmap(a, width=2 if i % 8 else 1)
-    return encode_tiled_csl(a, reorder=i % 8 < 2)
-
-
-def _check_one(name: str, weights: EncodedWeight, x: np.ndarray, split_k: int | None, out_dtype: type) -> Outcome:
+def _random_product(
+    task: Task, name: str, element: Element, arch: str, density: float, rng: np.random.Generator
+) -> Outcome:
+    """Outcome of one product of random sizes whose columns ask for the task's width of tiles."""
+    family = FAMILIES[task.kernel]
+    narrower = max((width for width in TILE_N_CHOICES if width < task.tile_n), default=0)
+    widest = task.tile_n if task.tile_n < TILE_N_CHOICES[-1] else 80
+    m, k, n = (int(rng.integers(a, b + 1)) for a, b in ((1, family.most_rows), (1, 300), (narrower + 1, widest)))
+    scale = float(rng.choice(SCALES[element]))
+    a = rng.standard_normal((m, k)) * scale
+    a[rng.random((m, k)) >= density] = 0
+    weights = family.formats[name](narrowed(a, element), element=element)
+    x = narrowed(rng.standard_normal((k, n)), element)
+    split_k = None if isinstance(weights, Csr) or rng.random() < 0.5 else int(rng.integers(1, 5))
+    out = (element, Element.FLOAT32)[int(rng.integers(2))]
+    what = f"{name} {element} {arch} m={m} k={k} n={n} density={density} scale={scale:g} split_k={split_k} {out}"
+    asked: dict[str, Any] = {"split_k": split_k, "out_dtype": out, "arch": arch, "sm_count": int(rng.integers(1, 9))}
     try:
-        out, _ = emulate(weights, x, split_k=split_k, out_dtype=out_dtype)
-        used = check_product(out, weights, x)
+        used = check_product(emulate(weights, x, streamed=family.streamed, **asked)[0], weights, x)
     except (AssertionError, RuntimeError) as error:
-        return Outcome(name, False, str(error).splitlines()[0])
-    return Outcome(name, True, f"error {used:.2f} of what rounding allows")
+        return Outcome(what, False, str(error).splitlines()[0])
+    return Outcome(what, True, f"error {used:.2f} of what rounding allows")

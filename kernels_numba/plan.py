@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.bench.measure import Measure, device_identity, timer
@@ -38,12 +37,12 @@ from kernels_numba.formats import (
     encode_tiled_csl,
     encode_two_four,
 )
-from kernels_numba.formats.encoded import as_matrix, check
+from kernels_numba.formats.encoded import HALF_ELEMENTS, check, half_element_of
 from kernels_numba.gpu.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
 
 logger = logging.getLogger(__name__)
 
-ENCODERS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {
+ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "dense": Dense,
     "tiled-csl": encode_tiled_csl,
     "bitmap": encode_bitmap,
@@ -86,6 +85,7 @@ class Choice:
     source : "measured" now, "cache" (measured before), "model" (predicted times) or "bytes".
     time_us : measured or predicted microseconds; None if only bytes are known.
     tried : measured microseconds by format and split of K; empty unless ``source`` is "measured".
+    element : number format of the weights.
     """
 
     format: str
@@ -94,27 +94,29 @@ class Choice:
     source: str
     time_us: float | None
     tried: dict[tuple[str, int | None], float]
+    element: Element = Element.FLOAT16
 
-    def encode(self, a: NDArray[np.float16]) -> EncodedWeight:
+    def encode(self, a: NDArray[Any]) -> EncodedWeight:
         """``a`` in the chosen format."""
-        return ENCODERS[self.format](a)
+        return ENCODERS[self.format](a, element=self.element)
 
 
 def plan(
-    weights: NDArray[np.float16] | EncodedWeight,
+    weights: NDArray[Any] | EncodedWeight,
     n: int,
     candidates: Iterable[Candidate] | None = None,
     *,
     backend: str = "auto",
     measure: bool | Measure = True,
     cache: TuningCache | None = None,
+    element: Element | None = None,
 ) -> Choice:
     """Choose format and split of K for the product of ``weights`` (m, k) with n columns.
 
     Parameters
     ----------
     weights : array or EncodedWeight
-        A float16 matrix, free to take any format, or an encoded weight, which keeps its own.
+        A float16 or bfloat16 matrix, free to take any format, or an encoded weight of that type, which keeps its own.
     n : int
         Columns of the activations.
     candidates : iterable of Candidate, optional
@@ -126,22 +128,26 @@ def plan(
         Whether to time the best candidates, or the function ``(weights, n, split_k) -> microseconds`` that does.
     cache : TuningCache, optional
         By default the user's, for this device.
+    element : Element, optional
+        bfloat16 for a matrix of uint16 bit patterns.
 
     Raises
     ------
     ValueError
-        If the weights are no float16 matrix, n is below 1, a name is unknown, or no candidate is left.
+        If the weights are no matrix of 16-bit floats, n is below 1, a name is unknown, or no candidate is left.
     """
     n = whole_number(n, "n", MAX_INT32)
     if not isinstance(weights, EncodedWeight):
-        weights = Dense(as_matrix(weights, Element.FLOAT16))
+        weights = Dense(weights, half_element_of(weights, element))
         own = None
     else:
         own = format_name(weights)
-        check(own and weights.element == Element.FLOAT16, "weights", type(weights).__name__, "a float16 weight")
+        given = f"{type(weights).__name__} of {weights.element}"
+        check(own and weights.element in HALF_ELEMENTS, "weights", given, "a float16 or bfloat16 weight")
     backend = _backend(backend)
     ordered, source = _ordered(weights, _allowed(candidates, backend, own))
-    unmeasured = Choice(ordered[0].format, ordered[0].split_k, backend, source, _microseconds(ordered[0].time_s), {})
+    first, kind = ordered[0], weights.element
+    unmeasured = Choice(first.format, first.split_k, backend, source, _microseconds(first.time_s), {}, kind)
     time_us = (measure if callable(measure) else timer(backend)) if measure else None
     if time_us is None:
         return unmeasured
@@ -149,13 +155,13 @@ def plan(
     key = product_key(weights, n, ordered)
     known = store.get(key)
     if known is not None and known.format in {candidate.format for candidate in ordered}:
-        return Choice(known.format, known.split_k, backend, "cache", known.time_us, {})
+        return Choice(known.format, known.split_k, backend, "cache", known.time_us, {}, kind)
     tried = _measure(weights, n, ordered[:MEASURED], backend, time_us)
     if not tried:
         return unmeasured
     name, split_k = min(tried, key=tried.__getitem__)
     store.put(key, Entry(name, split_k, tried[name, split_k]))
-    return Choice(name, split_k, backend, "measured", tried[name, split_k], tried)
+    return Choice(name, split_k, backend, "measured", tried[name, split_k], tried, kind)
 
 
 def _backend(name: str) -> str:
@@ -198,7 +204,7 @@ def _ordered(weights: EncodedWeight, candidates: Sequence[Candidate]) -> tuple[l
 
 
 def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
-    """Bytes of a float16 matrix by format if its zeros fall at random; padding left out."""
+    """Bytes of a matrix of 16-bit floats by format if its zeros fall at random; padding left out."""
     size, rows = shape[0] * shape[1], shape[0]
     density = nnz / size
     spilled = (4 * density**3 * (1 - density) + 2 * density**4) / 4 * size
@@ -214,11 +220,12 @@ def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
 
 
 def product_key(weights: EncodedWeight, n: int, candidates: Sequence[Candidate]) -> str:
-    """What a measurement is kept under: sizes, density to a percent, and which candidates took part."""
+    """What a measurement is kept under: sizes, density to a percent, element, and which candidates took part."""
     m, k = weights.shape
     density = round(weights.nnz / (m * k) * DENSITY_STEPS) / DENSITY_STEPS
     names = {f"{c.format}" + (f"/{c.split_k}" if c.split_k else "") for c in candidates[:MEASURED]}
-    return f"{m}x{k} n={n} density={density:.2f} of {' '.join(sorted(names))}"
+    element = "" if weights.element == Element.FLOAT16 else f" {weights.element}"
+    return f"{m}x{k} n={n} density={density:.2f}{element} of {' '.join(sorted(names))}"
 
 
 def _measure(
@@ -234,7 +241,7 @@ def _measure(
             encoded = weights
         else:
             a = weights.decode() if a is None else a
-            encoded = ENCODERS[candidate.format](a)
+            encoded = ENCODERS[candidate.format](a, element=weights.element)
         for split_k in _splits(encoded, n, candidate.split_k, backend):
             try:
                 tried[candidate.format, split_k] = time_us(encoded, n, split_k)

@@ -8,12 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats import Element, EncodedWeight
+from kernels_numba.formats.encoded import as_stored, widened
+
+# What rounding to a 16-bit type loses at most: of a number, and of one too small for all its bits.
+HALF_UNITS = {np.dtype(np.float16): (2.0**-11, 2.0**-25), np.dtype(np.uint16): (2.0**-8, 2.0**-134)}
 
 
-def widened(values: NDArray[Any], element: Element = Element.FLOAT16) -> NDArray[np.float64]:
-    """Weights of any element type as float64; bfloat16 comes as uint16 bit patterns."""
-    if element is Element.BFLOAT16:
-        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+def exact(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Values of any float type as float64; uint16 is taken for bit patterns of bfloat16."""
+    values = as_stored(values)
+    if values.dtype == np.uint16:
+        values = widened(values, Element.BFLOAT16)
     return values.astype(np.float64)
 
 
@@ -24,21 +29,22 @@ def spmm(weights: EncodedWeight, x: NDArray[Any]) -> NDArray[np.float64]:
     ----------
     weights : EncodedWeight
         A, shape (m, k).
-    x : (k, n), any floating dtype.
+    x : (k, n), any floating dtype, or uint16 bit patterns of bfloat16.
 
     Returns
     -------
     (m, n) float64.
     """
-    return widened(weights.decode(), getattr(weights, "element", Element.FLOAT16)) @ x.astype(np.float64)
+    return exact(weights.decode()) @ exact(x)
 
 
 def check_product(actual: NDArray[Any], weights: EncodedWeight, x: NDArray[Any], what: str = "product") -> float:
     """Largest error of ``actual`` against float64, in units of what rounding allows.
 
-    fp16 products are exact in fp32, so an error has two sources: additions in float32, which err by less than
-    ``2**-24`` of the running sum each and almost cancel, and one rounding to the output's dtype. Allowed is
+    Products of 16-bit values are exact in fp32, so an error has two sources: additions in float32, which err by less
+    than ``2**-24`` of the running sum each and almost cancel, and one rounding to the output's type. Allowed is
     ``16 * 2**-24 * (|A| @ |X|)``, which leaves room for Tensor Cores that truncate, plus half a unit in the last place.
+    Products of bfloat16 may also fall below float32's smallest number, ``2**-149``: each of the k may lose that much.
 
     Returns
     -------
@@ -52,11 +58,11 @@ def check_product(actual: NDArray[Any], weights: EncodedWeight, x: NDArray[Any],
     """
     expected = spmm(weights, x)
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
-    a = widened(weights.decode(), getattr(weights, "element", Element.FLOAT16))
-    allowed = 2.0**-20 * (np.abs(a) @ np.abs(x.astype(np.float64))) + 1e-30
-    if actual.dtype == np.float16:
-        allowed += 2.0**-11 * np.abs(expected) + 2.0**-25
-    ratio = np.abs(actual.astype(np.float64) - expected) / allowed
+    allowed = 2.0**-20 * (np.abs(exact(weights.decode())) @ np.abs(exact(x))) + weights.shape[1] * 2.0**-149
+    if actual.dtype in HALF_UNITS:
+        share, smallest = HALF_UNITS[actual.dtype]
+        allowed += share * np.abs(expected) + smallest
+    ratio = np.abs(exact(actual) - expected) / allowed
     ratio = np.where(np.isfinite(ratio), ratio, np.inf)
     worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     if ratio[worst] > 1:

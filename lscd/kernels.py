@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +20,10 @@ SHOWN_OPCODES = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "B
 Kernel = Annotated[
     str,
     typer.Argument(
-        help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4."
+        help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4. "
+        "With _bf16 at its end for bfloat16."
     ),
 ]
-CHECKED_ARCHITECTURES = ("sm_80", "sm_90")
 Arch = Annotated[str, typer.Option(help="GPU architecture: sm_80 (A100), sm_89 (4090, L40S), sm_90 (H100, H200) ...")]
 
 
@@ -31,27 +32,32 @@ def check(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the random problems; a new one each time if absent.")
     ] = None,
-    problems: Annotated[int, typer.Option(min=1, help="Random problems to run on the emulator.")] = 24,
+    problems: Annotated[
+        int, typer.Option(min=1, help="Random problems for each kernel, format, tile, element type and architecture.")
+    ] = 1,
     arch: Annotated[
-        list[str] | None, typer.Option(help="Architecture to compile for, repeatable; sm_80 and sm_90 by default.")
+        list[str] | None,
+        typer.Option(help="Architecture to compile for, repeatable; sm_80, sm_90 and sm_120 by default."),
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the work; all processors by default.")] = (
+        os.cpu_count() or 1
+    ),
 ) -> None:
     """Run every kernel on the emulator and check its machine code; exit code 1 if anything fails."""
     import secrets
 
     from rich.console import Console
 
-    from kernels_numba.check import check_machine_code, check_results
+    from kernels_numba.check import ARCHITECTURES, check_kernels
     from kernels_numba.gpu.compile import check_arch
 
-    archs = tuple(check_arch(name) for name in arch or CHECKED_ARCHITECTURES)
+    archs = tuple(check_arch(name) for name in arch or ARCHITECTURES)
     seed = secrets.randbelow(2**31) if seed is None else seed
     outcomes = []
     with Console().status("running the kernels") as status:
-        for checks in (check_results(seed, problems), check_machine_code(archs)):
-            for outcome in checks:
-                outcomes.append(outcome)
-                status.update(f"{len(outcomes)} checked, last {outcome.name}")
+        for outcome in check_kernels(archs, seed, problems, jobs):
+            outcomes.append(outcome)
+            status.update(f"{len(outcomes)} checked, last {outcome.name}")
     rows = [(outcome.name, "ok" if outcome.passed else "FAILED", outcome.detail) for outcome in outcomes]
     header = ("check", "result", "detail")
     print_table(header, rows, text=header)

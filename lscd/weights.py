@@ -103,7 +103,7 @@ def convert(
     format_name: Annotated[
         str, typer.Option("--format", help="tiled-csl, bitmap, bitmap-pairs, csr, two-four, dense.")
     ] = "tiled-csl",
-    dtype: Annotated[str, typer.Option(help="float16; or keep, for csr, two-four and dense.")] = "float16",
+    dtype: Annotated[str, typer.Option(help="float16, or keep: float32 only in csr, two-four, dense.")] = "float16",
     decode: Annotated[bool, typer.Option("--decode", help="The way back: from encoded to plain matrices.")] = False,
     check: Annotated[bool, typer.Option("--verify", help="Read the new file back and compare it bit for bit.")] = False,
     include: Include = None,

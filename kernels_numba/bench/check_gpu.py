@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from kernels_numba.formats import (
     encode_tiled_csl,
     encode_two_four,
 )
+from kernels_numba.formats.encoded import HALF_ELEMENTS, narrowed
 from kernels_numba.reference import check_product
 
 ENCODERS = (encode_tiled_csl, encode_bitmap, encode_two_four, Dense, encode_csr, partial(encode_csr, index_bits=16))
@@ -33,18 +36,20 @@ def check_kernels(
     rng = np.random.default_rng(seed)
     for m, k, n in problems:
         for density in DENSITIES:
-            a = rng.standard_normal((m, k)).astype(np.float16)
+            a = rng.standard_normal((m, k))
             a[rng.random((m, k)) >= density] = 0
-            x = rng.standard_normal((k, n)).astype(np.float16)
+            wide_x = rng.standard_normal((k, n))
             pairs = () if k % 2 else (partial(encode_bitmap, width=2),)
-            for weights in (encode(a) for encode in (*ENCODERS, *pairs)):
+            for element, encode in itertools.product(HALF_ELEMENTS, (*ENCODERS, *pairs)):
+                weights, x = encode(narrowed(a, element), element=element), narrowed(wide_x, element)
                 for split_k in (None,) if isinstance(weights, Csr) else (None, 1, 3):
-                    what = f"{type(weights).__name__} {m} x {k} x {n} density {density} split_k {split_k}"
+                    kind = f"{type(weights).__name__} {element}"
+                    what = f"{kind} {m} x {k} x {n} density {density} split_k {split_k}"
                     yield _check_one(library, gpu, weights, x, split_k, what)
 
 
 def _check_one(
-    library: Library, gpu: Gpu, weights: EncodedWeight, x: NDArray[np.float16], split_k: int | None, what: str
+    library: Library, gpu: Gpu, weights: EncodedWeight, x: NDArray[Any], split_k: int | None, what: str
 ) -> str:
     """Empty, or what is wrong; a kernel that cannot be compiled or launched is one finding among others."""
     try:
@@ -54,7 +59,7 @@ def _check_one(
         return f"{what}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def check_twice(product: Product, weights: EncodedWeight, x: NDArray[np.float16], what: str) -> str:
+def check_twice(product: Product, weights: EncodedWeight, x: NDArray[Any], what: str) -> str:
     """Empty, or what is wrong with the first or the second result."""
     run = product.runner(upload(product.library, product.weights)[0])
     run()

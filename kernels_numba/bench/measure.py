@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats.encoded import narrowed
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def time_on_gpu(weights: EncodedWeight, n: int, split_k: int | None) -> float:
     library = open_library()
     l2_bytes = int(cuda.get_current_device().L2_CACHE_SIZE)
     gpu = Gpu("", device.current_arch(), device.sm_count(), l2_bytes)
-    x = np.random.default_rng(0).standard_normal((weights.shape[1], n)).astype(np.float16)
+    x = narrowed(np.random.default_rng(0).standard_normal((weights.shape[1], n)), weights.element)
     product = Product(library, weights, x, gpu, split_k=split_k)
     copies = upload(library, product.weights, copies_beyond_l2(weights.nbytes, l2_bytes))
     return library.time([product.runner(copy) for copy in copies]).time_us

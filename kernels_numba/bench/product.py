@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.bench.library import Library
-from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.gpu.launch import launches, make_plan, with_aligned_rows
 
+# Marks of outputs that no block wrote: NaN, and its bits where no library has the type.
+POISON = {Element.FLOAT16: (np.float16, np.nan), Element.BFLOAT16: (np.int16, 0x7FFF)}
 L2_FACTOR = 3
 MAX_COPIES = 24
 # What one element may err by: half a unit in the last place of fp16, and a share of the output's root mean square,
@@ -83,14 +85,14 @@ def upload(library: Library, weights: EncodedWeight, copies: int = 1) -> list[di
 class Product:
     """One of our products on the GPU: plan, x, and output and workspace to be filled."""
 
-    def __init__(self, library: Library, weights: EncodedWeight, x: NDArray[np.float16], gpu: Gpu, **options: Any):
+    def __init__(self, library: Library, weights: EncodedWeight, x: NDArray[Any], gpu: Gpu, **options: Any):
         self.library, self.weights, self.n = library, with_aligned_rows(weights), x.shape[1]
         self.as_fp32 = options.pop("as_fp32", False)
         self.plan = make_plan(self.weights, self.n, arch=gpu.arch, sm_count=gpu.sm_count, **options)
         padding = ((0, self.plan.k - x.shape[0]), (0, self.plan.n_padded - self.n))
         self.x = library.asarray(np.pad(x, padding))
-        dtype = np.float32 if self.as_fp32 else np.float16
-        self.out = library.full((self.plan.m, self.plan.n_padded), dtype, np.nan)
+        dtype, poison = (np.float32, np.nan) if self.as_fp32 else POISON[self.plan.variant.element]
+        self.out = library.full((self.plan.m, self.plan.n_padded), dtype, poison)
         shape = self.plan.workspace_shape
         self.workspace = library.full(shape, np.float32, np.nan) if shape else None
         self.flags = library.full((self.plan.flags,), np.uint32, 0) if self.plan.flags else None
@@ -112,5 +114,6 @@ class Product:
         return run
 
     def result(self) -> NDArray[Any]:
-        """Output on the host, without padding."""
-        return self.library.to_host(self.out)[:, : self.n]
+        """Output on the host, without padding; bfloat16 as uint16."""
+        out = self.library.to_host(self.out)[:, : self.n]
+        return out.view(np.uint16) if out.dtype == np.int16 else out

@@ -50,7 +50,7 @@ from kernels_numba.formats import (
     encode_two_four,
 )
 from kernels_numba.formats.bitmap import MASK_DTYPES
-from kernels_numba.formats.encoded import bits_of, check
+from kernels_numba.formats.encoded import HALF_ELEMENTS, bits_of, check
 
 FORMAT, VERSION = "lscd-weights", "1"
 MAX_ELEMENTS = 1 << 36  # of one weight: 128 GiB decoded; a corrupt shape must not make a reader allocate more
@@ -62,11 +62,15 @@ BUFFERS = {
     "bitmap-pairs": ("masks", "values", "offsets"),
     "dense": ("values",),
 }
-FLOAT16_ENCODERS: dict[str, Callable[[NDArray[Any]], EncodedWeight]] = {
+ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "tiled-csl": encode_tiled_csl,
+    "csr": encode_csr,
+    "two-four": encode_two_four,
     "bitmap": encode_bitmap,
     "bitmap-pairs": partial(encode_bitmap, width=2),
+    "dense": Dense,
 }
+HALVES_ONLY = ("tiled-csl", "bitmap", "bitmap-pairs")  # formats of 16-bit values
 BITMAP_MASKS = {"bitmap": np.dtype(MASK_DTYPES[1]), "bitmap-pairs": np.dtype(MASK_DTYPES[2])}
 _DTYPES = {np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
 _DIGEST = "lscd_header_sha256"
@@ -125,7 +129,7 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
 
     Parameters
     ----------
-    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and bitmaps take F16 only.
+    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and bitmaps take no F32.
 
     Raises
     ------
@@ -137,15 +141,11 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
     if not keep_dtype:
         values, rounding = as_float16(values, dtype)
         element = Element.FLOAT16
-        remedy = "magnitudes up to 65504; keep the dtype or exclude the tensor"
+        remedy = "magnitudes up to 65504; keep the dtype (--dtype keep) or exclude the tensor"
         check(not rounding.overflowed, "float16", f"overflows at {rounding.overflowed} values", remedy)
-    if format_name in FLOAT16_ENCODERS:
-        check(element is Element.FLOAT16, "dtype", dtype, f"F16, or conversion to float16, for {format_name}")
-        return FLOAT16_ENCODERS[format_name](values), rounding
-    if format_name == "dense":
-        return Dense(values, element), rounding
-    encoder = encode_csr if format_name == "csr" else encode_two_four
-    return encoder(values, element=element), rounding
+    fits = element in HALF_ELEMENTS or format_name not in HALVES_ONLY
+    check(fits, "dtype", dtype, f"F16 or BF16, or conversion to float16, for {format_name}")
+    return ENCODERS[format_name](values, element=element), rounding
 
 
 def convert_checkpoint(

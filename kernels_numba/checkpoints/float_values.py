@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats import Element
-from kernels_numba.formats.encoded import check
+from kernels_numba.formats.encoded import check, widened
 
 ELEMENTS = {"F16": Element.FLOAT16, "BF16": Element.BFLOAT16, "F32": Element.FLOAT32}
 DTYPE_NAMES = {element: name for name, element in ELEMENTS.items()}
@@ -38,10 +38,7 @@ class Rounding:
 def as_float32(values: NDArray[Any], dtype: str) -> NDArray[np.float32]:
     """Values of safetensors type ``dtype`` as float32, exactly; ValueError for other types than F16, BF16, F32."""
     check(dtype in ELEMENTS, "dtype", dtype, ", ".join(ELEMENTS))
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        return values.astype(np.float32, copy=False)
+    return widened(values, ELEMENTS[dtype])
 
 
 def as_float16(values: NDArray[Any], dtype: str) -> tuple[NDArray[np.float16], Rounding]:

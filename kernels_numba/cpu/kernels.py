@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
 from kernels_numba.formats import Csr, Element, EncodedWeight, TiledCsl
-from kernels_numba.formats.encoded import bits_of, check
+from kernels_numba.formats.encoded import bits_of, check, widened
 
 STRIP_WIDTHS = (8, 16, 32)
 ROW_GROUP = 4  # rows the dense product computes together
@@ -103,7 +103,7 @@ def _as_float32(x: NDArray[Any], k: int, element: Element | None) -> NDArray[np.
     check(isinstance(x, np.ndarray) and x.ndim == 2, "x", getattr(x, "shape", type(x).__name__), "an array (k, n)")
     check(x.shape[0] == k and x.shape[1] > 0, "shape of x", x.shape, f"({k}, n) with n >= 1")
     if element is Element.BFLOAT16 and x.dtype == np.uint16:
-        return (x.astype(np.uint32) << 16).view(np.float32)
+        return widened(x, element)
     check(x.dtype in (np.float16, np.float32), "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
     return x.astype(np.float32, copy=False)
 
@@ -135,7 +135,7 @@ def _multiply_strip(
     bfloat16 = weights.element is Element.BFLOAT16
     if isinstance(weights, TiledCsl):
         make_kernel = kernels_njit.words_kernel if path is Path.SPARSE else kernels_njit.tiles_kernel
-        make_kernel(width)(weights.words, weights.tile_offsets, weights.shape, x, out, stride, column)
+        make_kernel(width)(weights.words, bfloat16, weights.tile_offsets, weights.shape, x, out, stride, column)
     elif isinstance(weights, PanelCsr):
         grid = (BLOCK_ROWS, weights.panels, PANEL_K, weights.shape[0])
         values = bits_of(weights.values)

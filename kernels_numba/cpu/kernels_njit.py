@@ -42,13 +42,21 @@ def widen(values: Any, bfloat16: bool, out: Any) -> None:
 
 
 @serial
-def scatter_words(words: Any, tile: Any) -> None:
+def value_of(word: Any, bfloat16: bool) -> Any:
+    """Value in the low half of a Tiled-CSL word, as float32."""
+    if bfloat16:
+        return np.uint32(word << np.uint32(16)).view(np.float32)
+    return simd.half_to_float(np.uint16(word & np.uint32(0xFFFF)))
+
+
+@serial
+def scatter_words(words: Any, bfloat16: bool, tile: Any) -> None:
     """Decode the words of one Tiled-CSL tile into ``tile`` (128 * 64,) float32, row-major and not swizzled."""
     tile[:] = np.float32(0.0)
     for word in words:
         location = np.int64(word >> np.uint32(16))
         swizzle = (location >> 3) & 56  # (row % 8) * 8
-        tile[location ^ swizzle] = simd.half_to_float(np.uint16(word & np.uint32(0xFFFF)))
+        tile[location ^ swizzle] = value_of(word, bfloat16)
 
 
 @cache
@@ -107,7 +115,9 @@ def tiles_kernel(width: int) -> Callable[..., None]:
     multiply_tile = dense_tile_function(width)
 
     @parallel
-    def multiply_tiles(words: Any, tile_offsets: Any, shape: Any, x: Any, out: Any, stride: int, column: int) -> None:
+    def multiply_tiles(
+        words: Any, bfloat16: bool, tile_offsets: Any, shape: Any, x: Any, out: Any, stride: int, column: int
+    ) -> None:
         """Add A @ x, decoding each tile into a first-level-cache buffer; ``shape`` = m, k."""
         m, k = shape
         tiles_k = -(-k // TILE_K)
@@ -118,7 +128,7 @@ def tiles_kernel(width: int) -> Callable[..., None]:
                 at = block * tiles_k + tile_col
                 first = np.int64(tile_offsets[at]) * WORDS_PER_VECTOR
                 last = np.int64(tile_offsets[at + 1]) * WORDS_PER_VECTOR
-                scatter_words(words[first:last], tile)
+                scatter_words(words[first:last], bfloat16, tile)
                 rows, cols = min(TILE_M, m - block * TILE_M), min(TILE_K, k - tile_col * TILE_K)
                 multiply_tile(tile, rows, cols, x[tile_col * TILE_K * width :], out, start, stride)
 
@@ -130,7 +140,9 @@ def words_kernel(width: int) -> Callable[..., None]:
     """Compile the product of Tiled-CSL words without decoding tiles, for vectors of ``width`` lanes."""
 
     @parallel
-    def multiply_words(words: Any, tile_offsets: Any, shape: Any, x: Any, out: Any, stride: int, column: int) -> None:
+    def multiply_words(
+        words: Any, bfloat16: bool, tile_offsets: Any, shape: Any, x: Any, out: Any, stride: int, column: int
+    ) -> None:
         """Add A @ x, one word after the other to the output rows of its tile; ``shape`` = m, k."""
         m, k = shape
         tiles_k = -(-k // TILE_K)
@@ -146,7 +158,7 @@ def words_kernel(width: int) -> Callable[..., None]:
                     if block * TILE_M + row < m and col < k:  # padding may lie outside
                         place = (block * TILE_M + row) * stride + column
                         total = simd.load(out, place, simd.zeros(width))
-                        value = simd.half_to_float(np.uint16(word & np.uint32(0xFFFF)))
+                        value = value_of(word, bfloat16)
                         simd.store(out, place, simd.scaled_add(value, simd.load(x, col * width, total), total))
 
     return multiply_words

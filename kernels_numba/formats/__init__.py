@@ -5,7 +5,8 @@ Every encoding is a frozen record of plain NumPy buffers. Decoding returns the m
 exception: -0.0 counts as zero, is dropped by the sparse formats, and decodes as +0.0.
 
 Buffers that come from elsewhere enter through ``from_buffers``, which checks them; the encoders' own output needs
-no check. NumPy has no bfloat16: such matrices are uint16 bit patterns with ``element=Element.BFLOAT16``.
+no check. NumPy has no bfloat16: such matrices are uint16 bit patterns with ``element=Element.BFLOAT16``, or arrays of
+``ml_dtypes.bfloat16``, which are viewed as such.
 
 One file a format, its compiled loops beside it in ``*_njit``; they are imported when an encoder first runs.
 """

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats.encoded import (
+    HALF_ELEMENTS,
     INT32_MAX,
     Element,
     EncodedWeight,
@@ -33,6 +34,7 @@ from kernels_numba.formats.encoded import (
     check_pointers,
     check_shape,
     check_vector,
+    half_element_of,
 )
 from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, STRIP_M, UNIT_BYTES
 
@@ -45,19 +47,20 @@ SCALE_GROUP = 128  # columns of a row that share a scale
 
 @dataclass(frozen=True, eq=False)
 class Bitmap(EncodedWeight):
-    """Bitmap and packed float16 values, in strips.
+    """Bitmap and packed 16-bit values, in strips.
 
     shape : (m, k) of the true matrix; ``strip_grid`` covers it.
     masks : (strips, 32) uint64, or uint32 with a bit per pair; word l belongs to lane l, its byte (or nibble) c to
         chunk c, bit s of that to slot (or register) s. Strips are numbered row by row.
-    values : (n_padded,) float16; each strip's stored positions by chunk, lane, slot, then zeros up to 16 bytes.
+    values : (n_padded,) float16, or uint16 for bfloat16; each strip's stored positions by chunk, lane, slot, then
+        zeros up to 16 bytes.
     offsets : (strips + 2,) int32; where each strip begins, in units of 16 bytes; one empty strip at the end, so that
         a kernel may always look one strip ahead.
     """
 
     shape: tuple[int, int]
     masks: Masks
-    values: NDArray[np.float16]
+    values: NDArray[Any]
     offsets: NDArray[np.int32]
     element: Element = Element.FLOAT16
 
@@ -83,14 +86,14 @@ class Bitmap(EncodedWeight):
         """Values of the fullest strip, padding included: what a kernel must have room for."""
         return int(np.diff(self.offsets).max()) * (UNIT_BYTES // 2)
 
-    def decode(self) -> NDArray[np.float16]:
-        """Dense matrix (m, k)."""
-        return expand(self.shape, self.masks, bits_of(self.values), self.offsets).view(np.float16)
+    def decode(self) -> NDArray[Any]:
+        """Dense matrix (m, k) in the element's storage dtype."""
+        return expand(self.shape, self.masks, bits_of(self.values), self.offsets).view(self.element.storage)
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
-        check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
-        check_vector(self.values, "values", np.float16)
+        check(self.element in HALF_ELEMENTS, "element", self.element, "float16 or bfloat16")
+        check_vector(self.values, "values", self.element.storage)
         known = isinstance(self.masks, np.ndarray) and self.masks.dtype in MASK_DTYPES.values()
         check_strips(self.shape, self.masks, self.offsets, self.values.size, 16, self.width if known else 1)
         if self.shape[1] % self.width:
@@ -158,23 +161,25 @@ def strip_grid(shape: tuple[int, int]) -> tuple[int, int]:
     return -(-shape[0] // STRIP_M), -(-shape[1] // STRIP_K)
 
 
-def encode_bitmap(a: NDArray[np.float16], width: int = 1) -> Bitmap:
-    """Bitmap encoding of a float16 matrix (m, k); every bit pattern is kept, but -0.0 becomes +0.0.
+def encode_bitmap(a: NDArray[Any], width: int = 1, *, element: Element | None = None) -> Bitmap:
+    """Bitmap encoding of a float16 or bfloat16 matrix (m, k); every bit pattern is kept, but -0.0 becomes +0.0.
 
     Parameters
     ----------
+    a : float16, or uint16 bit patterns if ``element`` is bfloat16.
     width : positions that a bit stands for: 1, or 2 for pairs of columns.
 
     Raises
     ------
     ValueError
-        If ``a`` is not a float16 matrix with at least one element, or too large for 32-bit offsets, or ``width`` is
-        neither 1 nor 2.
+        If ``a`` is no float16 or bfloat16 matrix with at least one element, or too large for 32-bit offsets, or
+        ``width`` is neither 1 nor 2.
     """
     check(width in MASK_DTYPES, "width", width, "1 or 2")
-    bits = bits_of(as_matrix(a, Element.FLOAT16))
+    element = half_element_of(a, element)
+    bits = bits_of(as_matrix(a, element))
     masks, values, offsets = pack(bits, bits, 16, width)
-    return Bitmap(bits.shape, masks, values.view(np.float16), offsets)
+    return Bitmap(bits.shape, masks, values.view(element.storage), offsets, element)
 
 
 def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:

@@ -38,6 +38,9 @@ class Element(StrEnum):
         return self.bits.type(0x7FFFFFFF if self is Element.FLOAT32 else 0x7FFF)
 
 
+HALF_ELEMENTS = (Element.FLOAT16, Element.BFLOAT16)  # what the 16-bit formats and the GPU kernels take
+
+
 class EncodedWeight(ABC):
     """A weight matrix in some format; the formats are frozen dataclasses derived from this.
 
@@ -98,19 +101,69 @@ def check(condition: Any, name: str, given: object, allowed: str) -> None:
 
 
 def element_of(a: NDArray[Any], element: Element | None) -> Element:
-    """Element type asked for, or the one the dtype implies."""
+    """Element type asked for, or the one the dtype implies; ``ml_dtypes.bfloat16`` implies bfloat16."""
     if element is not None:
         return Element(element)
-    name = str(getattr(a, "dtype", type(a).__name__))
-    check(name in ("float16", "float32"), "dtype", name, "float16, float32, or uint16 with element='bfloat16'")
+    name = str(a.dtype.name if isinstance(a, np.ndarray) else type(a).__name__)
+    check(name in tuple(Element), "dtype", name, "float16, float32, or uint16 with element='bfloat16'")
     return Element(name)
 
 
+def output_element(asked: Any, own: Element) -> Element:
+    """Element type of a product whose activations are ``own``: the one asked for, by default the 16-bit one.
+
+    ``asked`` may be a dtype of NumPy, ml_dtypes or PyTorch, a name or an `Element`; ValueError for other types.
+    """
+    half = own if own in HALF_ELEMENTS else Element.FLOAT16
+    name = half if asked is None else dtype_name(asked)
+    check(name in (half, Element.FLOAT32), "out_dtype", name, f"{half} or float32")
+    return Element(name)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a dtype of NumPy, ml_dtypes or PyTorch, or of an `Element`."""
+    try:
+        return str(np.dtype(dtype).name)
+    except TypeError:  # NumPy does not know bfloat16
+        return str(dtype).rpartition(".")[2]
+
+
+def half_element_of(a: NDArray[Any], element: Element | None) -> Element:
+    """As `element_of`, for formats that hold 16-bit values only."""
+    found = element_of(a, element)
+    check(found in HALF_ELEMENTS, "dtype", found, "float16 or bfloat16")
+    return found
+
+
 def as_matrix(a: NDArray[Any], element: Element) -> NDArray[Any]:
-    """Return ``a`` as a row-major matrix, copied only if it is not one already."""
+    """Return ``a`` as a row-major matrix in the element's storage, copied only if it is not row-major already."""
+    a = as_stored(a)
     check(isinstance(a, np.ndarray) and a.dtype == element.storage, "dtype", getattr(a, "dtype", type(a)), str(element))
     check(a.ndim == 2 and a.size > 0, "shape", a.shape, "(m, k) with m, k >= 1")
     return np.ascontiguousarray(a)
+
+
+def as_stored(a: Any) -> Any:
+    """View of an ``ml_dtypes.bfloat16`` array as its bit patterns; anything else as it is."""
+    return a.view(np.uint16) if isinstance(a, np.ndarray) and a.dtype.name == Element.BFLOAT16 else a
+
+
+def widened(values: NDArray[Any], element: Element) -> NDArray[np.float32]:
+    """Stored values of any element type as float32, exactly."""
+    if element is Element.BFLOAT16:
+        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return values.astype(np.float32, copy=False)
+
+
+def narrowed(values: NDArray[Any], element: Element) -> NDArray[Any]:
+    """Floating-point values in the storage of an element type, rounded to nearest even; overflow becomes infinity."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if element is not Element.BFLOAT16:
+            return values.astype(element.storage, copy=False)
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)
+    return np.where(np.isnan(values), np.uint16(0x7FFF), rounded.astype(np.uint16))
 
 
 def bits_of(values: NDArray[Any]) -> NDArray[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats.encoded import (
+    HALF_ELEMENTS,
     Element,
     EncodedWeight,
     as_matrix,
@@ -17,6 +18,7 @@ from kernels_numba.formats.encoded import (
     check_pointers,
     check_shape,
     check_vector,
+    half_element_of,
     pointers_of,
 )
 from kernels_numba.formats.layout import TILE_K, TILE_M, TILE_SIZE, WORDS_PER_VECTOR
@@ -24,12 +26,12 @@ from kernels_numba.formats.layout import TILE_K, TILE_M, TILE_SIZE, WORDS_PER_VE
 
 @dataclass(frozen=True, eq=False)
 class TiledCsl(EncodedWeight):
-    """Flash-LLM's Tiled-CSL: per 128 x 64 tile a list of 32-bit words, float16 value and location.
+    """Flash-LLM's Tiled-CSL: per 128 x 64 tile a list of 32-bit words, 16-bit value and location.
 
     Bytes: ``4 * nnz_padded + 4 * (tiles + 2)``; more than dense above half full.
 
     shape : (m, k) of the true matrix; the tiles cover ``padded_shape``.
-    words : (nnz_padded,) uint32; low half the float16 bits, high half ``row * 64 + (col ^ (row % 8) * 8)`` within
+    words : (nnz_padded,) uint32; low half the value's bits, high half ``row * 64 + (col ^ (row % 8) * 8)`` within
         the tile: the element's place in swizzled shared memory. Each tile is padded with zeros to whole vectors.
     tile_offsets : (tiles + 2,) int32; first vector of 4 words of each tile, tiles row by row, and one empty tile
         at the end, so that a kernel may always read one tile ahead.
@@ -59,13 +61,13 @@ class TiledCsl(EncodedWeight):
         """Stored non-zeros; padding not counted."""
         return int(np.count_nonzero(self.words & np.uint32(0x7FFF)))
 
-    def decode(self) -> NDArray[np.float16]:
-        """Dense matrix (m, k)."""
+    def decode(self) -> NDArray[Any]:
+        """Dense matrix (m, k) in the element's storage dtype."""
         from kernels_numba.formats.tiled_csl_njit import scatter_tiles
 
         out = np.zeros(self.shape, np.uint16)
         scatter_tiles(self.words, self.tile_offsets, self.tile_grid[1], out)
-        return out.view(np.float16)
+        return out.view(self.element.storage)
 
     def scatter_wavefronts(self) -> tuple[int, int]:
         """Scatter steps of all warps and shared-memory wavefronts they take; their ratio is the conflict degree."""
@@ -79,7 +81,7 @@ class TiledCsl(EncodedWeight):
         from kernels_numba.formats.tiled_csl_njit import check_tiles
 
         m, k = check_shape(self.shape)
-        check(self.element == Element.FLOAT16, "element", self.element, "float16")
+        check(self.element in HALF_ELEMENTS, "element", self.element, "float16 or bfloat16")
         check_vector(self.words, "words", np.uint32)
         tiles = self.tile_grid[0] * self.tile_grid[1]
         check_vector(self.tile_offsets, "tile_offsets", np.int32, size=tiles + 2)
@@ -96,29 +98,30 @@ class TiledCsl(EncodedWeight):
         return self
 
 
-def encode_tiled_csl(a: NDArray[np.float16], *, reorder: bool = True) -> TiledCsl:
-    """Tiled-CSL encoding of a float16 matrix.
+def encode_tiled_csl(a: NDArray[Any], *, reorder: bool = True, element: Element | None = None) -> TiledCsl:
+    """Tiled-CSL encoding of a float16 or bfloat16 matrix.
 
     Two passes, count then fill, each parallel over rows of tiles; extra memory is one tile per thread.
 
     Parameters
     ----------
-    a : (m, k), float16. Any bit pattern; -0.0 is dropped.
+    a : (m, k), float16, or uint16 bit patterns if ``element`` is bfloat16. Any bit pattern; -0.0 is dropped.
     reorder : order each tile's words so that a warp's scatter meets few bank conflicts (see
         `tiled_csl_njit.spread_banks`); otherwise row by row.
 
     Raises
     ------
     ValueError
-        If ``a`` is not a float16 matrix with at least one element.
+        If ``a`` is no float16 or bfloat16 matrix with at least one element.
     """
     from kernels_numba.formats.tiled_csl_njit import count_tile_nonzeros, fill_tiles
 
-    bits = bits_of(as_matrix(a, Element.FLOAT16))
+    element = half_element_of(a, element)
+    bits = bits_of(as_matrix(a, element))
     counts = np.zeros((-(-bits.shape[0] // TILE_M), -(-bits.shape[1] // TILE_K)), np.int64)
     count_tile_nonzeros(bits, counts)
     vectors = np.append(-(-counts.reshape(-1) // WORDS_PER_VECTOR), 0)
     tile_offsets = pointers_of(vectors, "vectors of 4 words")
     words = np.empty(WORDS_PER_VECTOR * int(tile_offsets[-1]), np.uint32)
     fill_tiles(bits, counts.shape[1], tile_offsets, reorder, words)
-    return TiledCsl(bits.shape, words, tile_offsets)
+    return TiledCsl(bits.shape, words, tile_offsets, element)

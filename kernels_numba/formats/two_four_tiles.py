@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats.csr import Csr
-from kernels_numba.formats.encoded import Element, EncodedWeight, check, check_shape
+from kernels_numba.formats.encoded import HALF_ELEMENTS, Element, EncodedWeight, check, check_shape
 from kernels_numba.formats.layout import TILE_K, TILE_M
 from kernels_numba.formats.two_four import TwoFour
 
@@ -37,7 +37,7 @@ class TwoFourTiles(EncodedWeight):
     """A `TwoFour` weight as `gpu.sparta` reads it.
 
     shape : (m, k) of the true matrix.
-    tiles : (tiles_m, tiles_k, 4608) uint16. Of a tile, the first 4,096 are float16 values, 32 in each of 128 rows:
+    tiles : (tiles_m, tiles_k, 4608) uint16. Of a tile, the first 4,096 are 16-bit values, 32 in each of 128 rows:
         chunk c of 8 values of row r lies at place ``c ^ (r // 2 % 4)``, so that the 8 rows of an ``ldmatrix`` phase
         meet 8 different groups of banks. The other 512 are metadata, index ``[warp][g][provider][step][half][row g
         or g + 8]``.
@@ -54,8 +54,8 @@ class TwoFourTiles(EncodedWeight):
         """Stored non-zeros; padding not counted."""
         return int(np.count_nonzero(self.tiles[..., : VALUE_BYTES // 2] & 0x7FFF)) + self.residual.nnz
 
-    def decode(self) -> NDArray[np.float16]:
-        """Dense matrix (m, k)."""
+    def decode(self) -> NDArray[Any]:
+        """Dense matrix (m, k) in the element's storage dtype."""
         return unpack(self).decode()
 
     def validate(self) -> Self:
@@ -75,14 +75,14 @@ def _swizzled(tiles: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 def pack(weights: TwoFour) -> TwoFourTiles:
-    """Tiles of a float16 `TwoFour`; padding is zeros at harmless places.
+    """Tiles of a float16 or bfloat16 `TwoFour`; padding is zeros at harmless places.
 
     Raises
     ------
     ValueError
-        If the element type is not float16.
+        If the element type is another one.
     """
-    check(weights.element == Element.FLOAT16, "element type of weights", weights.element, "float16")
+    check(weights.element in HALF_ELEMENTS, "element type of weights", weights.element, "float16 or bfloat16")
     m, k = weights.shape
     rows, columns = -(-m // TILE_M), -(-k // TILE_K)
     padding = ((0, rows * TILE_M - m), (0, columns * CHUNKS - weights.metadata.shape[1]))
@@ -92,7 +92,7 @@ def pack(weights: TwoFour) -> TwoFourTiles:
     by_lane = metadata.reshape(rows, WARPS, HALVES, ROWS_OF_EIGHT, LANE_ROWS, columns, STEPS, PROVIDERS)
     words = by_lane.transpose(0, 5, 1, 4, 7, 6, 2, 3)
     parts = (_swizzled(chunks).reshape(rows, columns, -1), words.reshape(rows, columns, -1))
-    return TwoFourTiles(weights.shape, np.concatenate(parts, axis=2), weights.residual)
+    return TwoFourTiles(weights.shape, np.concatenate(parts, axis=2), weights.residual, weights.element)
 
 
 def unpack(packed: TwoFourTiles) -> TwoFour:
@@ -105,4 +105,5 @@ def unpack(packed: TwoFourTiles) -> TwoFour:
     words = by_lane.transpose(0, 2, 6, 7, 3, 1, 5, 4).reshape(rows * TILE_M, -1)
     n_words = -(-k // 16)
     kept: NDArray[Any] = np.ascontiguousarray(chunks.reshape(rows * TILE_M, -1)[:m, : CHUNK_VALUES * n_words])
-    return TwoFour(packed.shape, kept.view(np.float16), np.ascontiguousarray(words[:m, :n_words]), packed.residual)
+    places = np.ascontiguousarray(words[:m, :n_words])
+    return TwoFour(packed.shape, kept.view(packed.element.storage), places, packed.residual, packed.element)

@@ -15,11 +15,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any
 
+from kernels_numba.formats import Element
+from kernels_numba.gpu.elements import SUFFIX, in_element
 from kernels_numba.gpu.sass import Instruction, main_loop, parse
 
 WARP_SIZE = 32
@@ -60,6 +62,7 @@ class Variant:
     blocks_per_sm : blocks that registers must leave room for (``__launch_bounds__``).
     tile_n : output columns per block (0 if the kernel knows no tiles).
     oldest : first architecture it can be compiled for.
+    element : 16-bit type of weights, activations and outputs that are not float32.
     """
 
     kernel: str
@@ -72,11 +75,12 @@ class Variant:
     blocks_per_sm: int
     tile_n: int = 0
     oldest: str = "sm_80"
+    element: Element = Element.FLOAT16
 
     @property
     def name(self) -> str:
-        """Kernel and choice, for example ``tiled_csl_n16_v4``."""
-        return f"{self.kernel}_{self.choice}" if self.choice else self.kernel
+        """Kernel, choice, and element unless fp16, for example ``tiled_csl_n16_v4`` or ``reduce_bf16``."""
+        return (f"{self.kernel}_{self.choice}" if self.choice else self.kernel) + SUFFIX[self.element]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +179,7 @@ def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
         raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
     cc = ARCHITECTURES[check_arch(arch)].compute_capability
     with _garbage_stays():
-        ptx = _numba_ptx(variant, cc)
+        ptx = in_element(_numba_ptx(replace(variant, element=Element.FLOAT16), cc), variant.element)
     entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
     assert entry is not None
     # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
 from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_rows
@@ -198,21 +198,25 @@ def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     return weights if kept is None else kept, buffers
 
 
-def empty_like(x: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """Uninitialised array of the same library as ``x``, on the same GPU, which is the present one."""
+def empty_like(x: Any, shape: tuple[int, ...], element: Element) -> Any:
+    """Uninitialised array of the same library as ``x``, on the same GPU, which is the present one.
+
+    It is of float32 or of x's own dtype, so that bfloat16 stays what the caller has for it.
+    """
+    single = element is Element.FLOAT32
     library = type(x).__module__.partition(".")[0]
     if library == "torch":
         import torch
 
-        return torch.empty(shape, dtype=getattr(torch, dtype.name), device=x.device)
+        return torch.empty(shape, dtype=torch.float32 if single else x.dtype, device=x.device)
     if library == "cupy":
         import cupy
 
         with x.device:
-            return cupy.empty(shape, dtype)
+            return cupy.empty(shape, np.float32 if single else x.dtype)
     from numba import cuda
 
-    return cuda.device_array(shape, dtype)
+    return cuda.device_array(shape, element.storage)
 
 
 def copy_block(source: Any, target: Any, stream: int) -> None:
@@ -230,12 +234,12 @@ def copy_block(source: Any, target: Any, stream: int) -> None:
 
 
 def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
-    """Return float16 ``x`` (k, n) itself if it has ``shape``, else a copy with zeros at its end."""
+    """Return ``x`` (k, n) of 16 bits itself if it has ``shape``, else a copy with zeros at its end."""
     from cuda.bindings import driver
 
     if tuple(x.shape) == shape:
         return x
-    out = empty_like(x, shape, np.dtype(np.float16))
+    out = empty_like(x, shape, Element.FLOAT16)
     _succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
     copy_block(x, out, stream)
     return out
@@ -252,23 +256,24 @@ def zeroed_flags(count: int, stream: int) -> Any:
         return _flags[key]
 
 
-def multiply(weights: EncodedWeight, x: Any, split_k: int | None, dtype: np.dtype[Any]) -> Any:
+def multiply(weights: EncodedWeight, x: Any, split_k: int | None, element: Element) -> Any:
     """Product (m, n) on the GPU that holds ``x``, on the stream that x's library works on; row-major.
 
-    ``x`` (k, n) float16 is row-major and 16-byte aligned; `spmm.check_operands` has seen to it.
+    ``x`` (k, n) is of the weights' type, row-major and 16-byte aligned; `spmm.check_operands` has seen to it.
+    ``element`` is that type or float32.
     """
     with on_gpu(ordinal_of(x)):
         weights, buffers = upload(weights)
         n, stream = x.shape[1], current_stream(x)
         plan = make_plan(weights, n, split_k=split_k, arch=current_arch(), sm_count=sm_count())
         x = padded(x, (plan.k, plan.n_padded), stream)
-        out = empty_like(x, (plan.m, plan.n_padded), dtype)
-        workspace = empty_like(x, plan.workspace_shape, np.dtype(np.float32)) if plan.workspace_shape else None
+        out = empty_like(x, (plan.m, plan.n_padded), element)
+        workspace = empty_like(x, plan.workspace_shape, Element.FLOAT32) if plan.workspace_shape else None
         flags = zeroed_flags(plan.flags, stream) if plan.flags else None
-        for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=dtype == np.float32):
+        for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=element is Element.FLOAT32):
             run(launch, stream)
         if plan.n_padded == n:
             return out
-        narrow = empty_like(x, (plan.m, n), dtype)
+        narrow = empty_like(x, (plan.m, n), element)
         copy_block(out, narrow, stream)
         return narrow

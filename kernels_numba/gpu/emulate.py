@@ -7,35 +7,50 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.formats import EncodedWeight
-from kernels_numba.formats.encoded import check
+from kernels_numba.formats import Element, EncodedWeight
+from kernels_numba.formats.encoded import output_element
 from kernels_numba.gpu.compile import compile_ptx
-from kernels_numba.gpu.launch import DEFAULT_ARCH, DEFAULT_SM_COUNT, Launch, launches, make_plan, with_aligned_rows
+from kernels_numba.gpu.launch import (
+    DEFAULT_ARCH,
+    DEFAULT_SM_COUNT,
+    Launch,
+    activations_for,
+    launches,
+    make_plan,
+    with_aligned_rows,
+)
+
+# What marks outputs that no block wrote.
+NAN = {Element.FLOAT16: np.nan, Element.BFLOAT16: 0x7FFF, Element.FLOAT32: np.nan}
 
 
 def emulate(
     weights: EncodedWeight,
-    x: NDArray[np.float16],
+    x: NDArray[Any],
     *,
     split_k: int | None = None,
-    out_dtype: Any = np.float16,
+    out_dtype: Any = None,
     arch: str = DEFAULT_ARCH,
     sm_count: int = DEFAULT_SM_COUNT,
     streamed: bool = False,
 ) -> tuple[NDArray[Any], list[Any]]:
     """Run the GPU kernels' PTX on the CPU; ``streamed`` as in `launch.make_plan`.
 
+    Parameters
+    ----------
+    x : (k, n), float16, or bfloat16 (uint16 bit patterns) for weights of that type.
+    out_dtype : float32, or the weights' own type, which is the default.
+
     Returns
     -------
-    (m, n) array, and the emulator's ``LaunchResult`` of every launch with its exact counters.
+    (m, n) array, bfloat16 as uint16, and the emulator's ``LaunchResult`` of every launch with its exact counters.
     """
-    check(x.dtype == np.float16, "dtype of x", x.dtype, "float16 for GPU kernels")
-    weights = with_aligned_rows(weights)
+    x, weights = activations_for(weights, x), with_aligned_rows(weights)
     plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count, streamed=streamed)
     n = x.shape[1]
     x = np.pad(x, ((0, plan.k - x.shape[0]), (0, plan.n_padded - n)))
-    # NaN marks outputs that no block wrote.
-    out = np.full((plan.m, plan.n_padded), np.nan, np.dtype(out_dtype))
+    element = output_element(out_dtype, plan.variant.element)
+    out = np.full((plan.m, plan.n_padded), NAN[element], element.storage)
     workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.workspace_shape else None
     flags = np.zeros(plan.flags, np.uint32) if plan.flags else None
     buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}

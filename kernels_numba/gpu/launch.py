@@ -11,6 +11,7 @@ from operator import index
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels_numba.formats import (
     TILE_K,
@@ -24,7 +25,7 @@ from kernels_numba.formats import (
     TiledCsl,
     TwoFour,
 )
-from kernels_numba.formats.encoded import check
+from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check
 from kernels_numba.formats.layout import STRIP_M, WARP_SIZE
 from kernels_numba.formats.records import BitmapRecords, most_bytes, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
@@ -160,6 +161,15 @@ def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
     return Dense(np.pad(weights.values, ((0, 0), (0, -weights.values.shape[1] % COLUMN_UNIT))), weights.element)
 
 
+def activations_for(weights: EncodedWeight, x: NDArray[Any]) -> NDArray[Any]:
+    """Host activations as bits or fp16, refused if they are not of the weights' element type."""
+    x, element = as_stored(x), weights.element
+    allowed = "uint16 bit patterns of bfloat16" if element is Element.BFLOAT16 else "float16"
+    wanted = element.storage if element in HALF_ELEMENTS else Element.FLOAT16.storage
+    check(x.dtype == wanted, "dtype of x", x.dtype, f"{allowed} for GPU kernels of {element} weights")
+    return x
+
+
 def choose_split_k(output_tiles: int, k_tiles: int, tile_n: int, slots: int) -> int:
     """Number of blocks that should share K so that the SMs are full at little extra cost.
 
@@ -193,10 +203,14 @@ def choose_variant(weights: EncodedWeight, n: int, *, streamed: bool = False) ->
         If no GPU kernel takes the format or its element type.
     """
     element = getattr(weights, "element", None)
-    check(element == Element.FLOAT16, "element type of weights", element, "float16 (the GPU kernels' type)")
+    check(element in HALF_ELEMENTS, "element type of weights", element, "float16 or bfloat16 (the GPU kernels' types)")
     allowed = "Bitmap or Condensed, whose records are streamed"
     check(not streamed or isinstance(weights, Records), "streamed", type(weights).__name__, allowed)
-    tile_n = variants.tile_n_for(n)
+    variant = _variant_of_format(weights, variants.tile_n_for(n), streamed)
+    return replace(variant, element=Element(weights.element))
+
+
+def _variant_of_format(weights: EncodedWeight, tile_n: int, streamed: bool) -> Variant:
     if isinstance(weights, TiledCsl):
         n_tiles = weights.tile_offsets.size - 2
         return variants.tiled_csl(tile_n, variants.vectors_for(weights.words.size / n_tiles))
@@ -297,7 +311,7 @@ def launches(
     Parameters
     ----------
     buffers : arrays of the weights by name, where the kernel runs.
-    x : (k, n_padded) float16; out : (m, n_padded) float16, or float32 if ``as_fp32``.
+    x : (k, n_padded) of the plan's element type; out : (m, n_padded) of the same, or float32 if ``as_fp32``.
     workspace : float32 of the plan's ``workspace_shape``, or None if that is empty.
     flags : uint32, as many zeros as the plan's ``flags``, or None if that is 0; zeros again after the launch.
     """
@@ -319,7 +333,8 @@ def launches(
         return [first]
     blocks = ceil_div(plan.outputs, reduce.THREADS * reduce.OUTPUTS_PER_THREAD)
     arguments = (workspace, out, plan.outputs, plan.partials, int(as_fp32))
-    return [first, *_residual(plan, buffers, x, workspace), Launch(variants.reduce(), (blocks, 1, 1), arguments, 0)]
+    last = Launch(replace(variants.reduce(), element=plan.variant.element), (blocks, 1, 1), arguments, 0)
+    return [first, *_residual(plan, buffers, x, workspace), last]
 
 
 def _residual(plan: Plan, buffers: dict[str, Any], x: Any, workspace: Any) -> list[Launch]:

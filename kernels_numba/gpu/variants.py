@@ -7,8 +7,10 @@ checking, inspecting and tracing all take their variants from this list.
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from functools import cache
 
+from kernels_numba.formats import Element
 from kernels_numba.gpu import bitmap as gpu_bitmap
 from kernels_numba.gpu import bulk as gpu_bulk
 from kernels_numba.gpu import condensed as gpu_condensed
@@ -19,6 +21,7 @@ from kernels_numba.gpu import ring as gpu_ring
 from kernels_numba.gpu import sparta as gpu_sparta
 from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
 from kernels_numba.gpu.compile import Variant
+from kernels_numba.gpu.elements import SUFFIX
 from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES, WARP_SIZE
 
 # Kernels that decode records: their device function, and blocks per SM that registers must leave room for, by columns;
@@ -108,34 +111,35 @@ def reduce() -> Variant:
 
 
 @cache
-def all_variants() -> dict[str, Variant]:
-    """Every variant by name."""
+def all_variants(element: Element = Element.FLOAT16) -> dict[str, Variant]:
+    """Every variant of an element type, by name."""
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
     tiled += [make(kernel, n) for make in (records, streamed) for kernel in DECODERS for n in TILE_N_CHOICES]
     others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
     others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
-    return {variant.name: variant for variant in (*tiled, *others, reduce())}
+    every = [replace(variant, element=element) for variant in (*tiled, *others, reduce())]
+    return {variant.name: variant for variant in every}
+
+
+def kernel_names() -> list[str]:
+    """Names of the kernels: what `all_variants` has variants of."""
+    return list(dict.fromkeys(variant.kernel for variant in all_variants().values()))
 
 
 def find_variants(name: str) -> list[Variant]:
-    """Variants whose name is ``name`` or begins with ``name_``.
+    """Variants whose name is ``name`` or begins with ``name_``; of bfloat16 if ``name`` ends as such variants' do.
 
     Raises
     ------
     ValueError
         If there is none; the message has the nearest names.
     """
-    found = [v for key, v in all_variants().items() if key == name or key.startswith(name + "_")]
+    suffix = SUFFIX[Element.BFLOAT16]
+    element = Element.BFLOAT16 if name.endswith(suffix) else Element.FLOAT16
+    stem = name.removesuffix(suffix) + "_"
+    found = [v for key, v in all_variants(element).items() if key == name or key.startswith(stem)]
     if not found:
-        families = [
-            "tiled_csl",
-            *DECODERS,
-            *(f"{name}_bulk" for name in DECODERS),
-            "dense",
-            "two_four",
-            "csr",
-            "reduce",
-        ]
+        families = kernel_names()
         near = difflib.get_close_matches(name, families + list(all_variants()), n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         raise ValueError(f"unknown kernel {name!r}: {hint}Known: {', '.join(families)}")

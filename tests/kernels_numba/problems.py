@@ -35,3 +35,14 @@ def without_minus_zero(bits: NDArray[Any]) -> NDArray[Any]:
     """The bit patterns with -0.0 made +0.0, as the sparse formats store them."""
     sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
     return np.where(bits == sign, bits.dtype.type(0), bits)
+
+
+class bfloat(np.void):  # noqa: N801
+    """Scalar of 2 bytes whose dtype calls itself bfloat16, as that of ml_dtypes does."""
+
+
+def ml_dtypes_array(bits: NDArray[np.uint16]) -> NDArray[Any]:
+    """An array as of ``ml_dtypes.bfloat16``."""
+    found = np.ascontiguousarray(bits).view(np.dtype((bfloat, 2)))
+    assert found.dtype.name == "bfloat16"
+    return found

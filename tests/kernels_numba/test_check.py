@@ -1,10 +1,14 @@
-"""The proof of every kernel: faults of machine code are found, random problems pass."""
+"""The proof of every kernel: faults of machine code are found, random problems pass, in one process or several."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from kernels_numba.check import check_results, machine_code_faults
+import pytest
+
+from kernels_numba import check
+from kernels_numba.check import FAMILIES, Task, check_kernels, check_results, machine_code_faults, tasks
+from kernels_numba.formats.encoded import HALF_ELEMENTS
 from kernels_numba.gpu import variants
 from kernels_numba.gpu.compile import compile_kernel
 
@@ -29,6 +33,39 @@ def test_missing_instructions_are_found() -> None:
     assert {"no STS.U16", "no LDG.E.NA.128"} <= set(faults)
 
 
-def test_random_problems() -> None:
-    for outcome in check_results(problems=12):
-        assert outcome.passed, outcome
+def test_every_variant_belongs_to_one_task() -> None:
+    assert list(FAMILIES) == variants.kernel_names()
+    listed = [(task.kernel, task.tile_n) for task in tasks(("sm_80",), 0, 1)]
+    assert len(listed) == len(set(listed))
+    for element in HALF_ELEMENTS:
+        assert {(v.kernel, v.tile_n) for v in variants.all_variants(element).values()} == set(listed)
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel, family in FAMILIES.items() if family.formats])
+def test_random_problems_cover_formats_and_elements(kernel: str) -> None:
+    outcomes = list(check_results(Task(kernel, 8, ("sm_80",), 3, 1)))
+    assert all(outcome.passed for outcome in outcomes), outcomes
+    found = [tuple(outcome.name.split()[:3]) for outcome in outcomes]
+    assert found == [(name, element, "sm_80") for name in FAMILIES[kernel].formats for element in HALF_ELEMENTS]
+
+
+def test_a_wrong_product_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off_by_one(*arguments, **options):
+        out, results = check_emulate(*arguments, **options)
+        return out + out.dtype.type(1), results
+
+    check_emulate = check.emulate
+    monkeypatch.setattr(check, "emulate", off_by_one)
+    outcomes = list(check_results(Task("dense", 8, ("sm_80",), 1, 1)))
+    assert [outcome.passed for outcome in outcomes] == [False, False]
+    assert all("elements are wrong" in outcome.detail for outcome in outcomes)
+
+
+def test_processes_report_in_the_order_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    todo = [Task("dense", 8, ("sm_80",), 5, 1), Task("reduce", 0, ("sm_90", "sm_80"), 5, 1)]
+    monkeypatch.setattr(check, "tasks", lambda archs, seed, problems: todo)
+    alone = list(check_kernels())
+    assert [outcome.name for outcome in alone[-4:]] == [
+        f"reduce{suffix} {arch}" for suffix in ("", "_bf16") for arch in ("sm_90", "sm_80")
+    ]
+    assert list(check_kernels(jobs=2)) == alone

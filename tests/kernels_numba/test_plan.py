@@ -11,7 +11,8 @@ import pytest
 from kernels_numba.bench import library as gpu_library
 from kernels_numba.bench import measure
 from kernels_numba.bench.tuning import Entry, TuningCache, TuningCacheWarning
-from kernels_numba.formats import Csr, EncodedWeight, encode_csr, encode_tiled_csl
+from kernels_numba.formats import Csr, Element, EncodedWeight, encode_csr, encode_tiled_csl
+from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import device
 from kernels_numba.gpu.launch import make_plan
 from kernels_numba.plan import ENCODERS, FORMATS, Candidate, estimated_bytes, format_name, plan
@@ -63,6 +64,20 @@ def test_measurement_overrules_the_prediction_and_is_kept(cache: TuningCache) ->
     elsewhere = TuningCache("another device", cache.path.parent)
     for n, store in ((16, cache), (8, elsewhere)):
         assert plan(A, n, candidates, backend="cpu", measure=watch, cache=store).source == "measured"
+
+
+def test_bfloat16_is_planned_apart_from_float16(cache: TuningCache) -> None:
+    """A measurement of one type answers no question about the other; the choice encodes its own type."""
+    bits, candidates = narrowed(A.astype(np.float32), Element.BFLOAT16), [Candidate("dense"), Candidate("csr")]
+    plan(A, 8, candidates, backend="cpu", measure=Stopwatch(dense=1, csr=2), cache=cache)
+    watch = Stopwatch(dense=30, csr=10)
+    choice = plan(bits, 8, candidates, backend="cpu", measure=watch, cache=cache, element=Element.BFLOAT16)
+    assert (choice.format, choice.source, choice.element) == ("csr", "measured", Element.BFLOAT16)
+    np.testing.assert_array_equal(choice.encode(bits).decode(), np.where(bits == 0x8000, 0, bits))
+    encoded = plan(choice.encode(bits), 8, backend="cpu", cache=cache)
+    assert (encoded.format, encoded.element) == ("csr", Element.BFLOAT16)
+    for name, encode in ENCODERS.items():
+        assert encode(bits, element=Element.BFLOAT16).element is Element.BFLOAT16, name
 
 
 def test_only_the_best_predicted_are_measured(cache: TuningCache) -> None:

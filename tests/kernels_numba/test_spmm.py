@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from kernels_numba.cpu.panel_csr import encode_panel_csr
-from kernels_numba.formats import Dense, Element, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats import Dense, Element, encode_bitmap, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import device
 from kernels_numba.reference import check_product
-from kernels_numba.spmm import choose_backend, spmm
+from kernels_numba.spmm import choose_backend, host_array, spmm
+from tests.kernels_numba.problems import ml_dtypes_array
 
 RNG = np.random.default_rng(7)
 A = RNG.standard_normal((130, 70)).astype(np.float16)
@@ -123,11 +125,77 @@ def test_formats_without_a_gpu_kernel_are_refused() -> None:
         ValueError, match="format of weights: PanelCsr; allowed: TiledCsl, Bitmap, Condensed, Csr, TwoFour or Dense"
     ):
         spmm(encode_panel_csr(A), X, backend="emulator")
-    bits = Dense(A.view(np.uint16), Element.BFLOAT16)
-    with pytest.raises(ValueError, match="element type of weights: bfloat16"):
-        spmm(bits, X, backend="emulator")
+    with pytest.raises(ValueError, match="element type of weights: float32; allowed: float16 or bfloat16"):
+        spmm(Dense(A.astype(np.float32)), X, backend="emulator")
     with pytest.raises(ValueError, match="split_k: 2; allowed: 1 for CSR"):
         spmm(encode_csr(A), X, backend="emulator", split_k=2)
+
+
+BITS_A, BITS_X = narrowed(A.astype(np.float32), Element.BFLOAT16), narrowed(X.astype(np.float32), Element.BFLOAT16)
+BFLOAT16_WEIGHTS = encode_bitmap(BITS_A, element=Element.BFLOAT16)
+
+
+@pytest.mark.parametrize("backend", ["reference", "emulator", "cpu", "auto"])
+@pytest.mark.parametrize("encode", [encode_tiled_csl, encode_bitmap, encode_two_four, Dense])
+@pytest.mark.parametrize("out_dtype", [None, "bfloat16", np.float32])
+def test_backends_agree_on_bfloat16(backend: str, encode: Any, out_dtype: Any) -> None:
+    weights = encode(BITS_A, element=Element.BFLOAT16)
+    out = spmm(weights, BITS_X, backend=backend, out_dtype=out_dtype)
+    assert out.dtype == (np.float32 if out_dtype is np.float32 else np.uint16)
+    assert out.flags.c_contiguous
+    check_product(out, weights, BITS_X, backend)
+
+
+def test_bfloat16_of_ml_dtypes_goes_in_and_comes_out() -> None:
+    a, x = ml_dtypes_array(BITS_A), ml_dtypes_array(BITS_X)
+    out = spmm(a, x, backend="emulator")
+    assert out.dtype == x.dtype
+    expected = spmm(Dense(BITS_A, Element.BFLOAT16), BITS_X, backend="emulator")
+    np.testing.assert_array_equal(out.view(np.uint16), expected)
+    assert spmm(a, x, backend="emulator", out_dtype=np.float32).dtype == np.float32
+
+
+def test_bfloat16_tensors_of_the_cpu_are_viewed() -> None:
+    torch = pytest.importorskip("torch")
+    a, x = (torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16) for bits in (BITS_A, BITS_X))
+    assert np.shares_memory(host_array(x, "x"), BITS_X)
+    expected = spmm(Dense(BITS_A, Element.BFLOAT16), BITS_X, backend="reference")
+    np.testing.assert_array_equal(spmm(a, x, backend="reference", out_dtype=torch.bfloat16), expected)
+
+
+def test_auto_takes_the_gpu_where_weights_and_activations_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "is_supported", lambda: True)
+    assert choose_backend(BFLOAT16_WEIGHTS, BITS_X) == "cuda"
+    assert choose_backend(BFLOAT16_WEIGHTS, X) == "cpu"
+
+
+def test_the_cpu_multiplies_bfloat16_weights_with_other_activations() -> None:
+    for x in (X, X.astype(np.float32)):
+        out = spmm(BFLOAT16_WEIGHTS, x, backend="cpu")
+        assert out.dtype == np.float16
+        check_product(out, BFLOAT16_WEIGHTS, x)
+
+
+@pytest.mark.parametrize(
+    ("weights", "x", "options", "message"),
+    [
+        (encode_tiled_csl(A), BITS_X, {}, r"dtype of x: <u2; allowed: float16, or float32 .* for float16 weights"),
+        (BFLOAT16_WEIGHTS, X, {"backend": "emulator"}, "float16; allowed: uint16 bit patterns of bfloat16 for GPU"),
+        (BFLOAT16_WEIGHTS, X, {"backend": "cuda"}, "float16; allowed: uint16 bit patterns of bfloat16 for GPU"),
+        (BFLOAT16_WEIGHTS, X.astype(np.int16), {}, r"dtype of x: <i2; allowed: bfloat16 \(uint16\), or float16, or"),
+        (BFLOAT16_WEIGHTS, BITS_X, {"out_dtype": np.float16}, "out_dtype: float16; allowed: bfloat16 or float32"),
+        (encode_tiled_csl(A), X, {"out_dtype": "bfloat16"}, "out_dtype: bfloat16; allowed: float16 or float32"),
+        (BFLOAT16_WEIGHTS, OnGpu((70, 8)), {}, "dtype of x: <f2; allowed: bfloat16 on the GPU for bfloat16 weights"),
+        (encode_tiled_csl(A), OnGpu((70, 8), typestr="<V2"), {}, "dtype of x: <V2; allowed: float16 on the GPU"),
+        (BFLOAT16_WEIGHTS, OnGpu((70, 8), typestr="<V2", strides=(2, 140)), {}, "strides of x"),
+    ],
+)
+def test_mixed_elements_are_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, weights: Any, x: Any, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(device, "is_available", lambda: options.get("backend") == "cuda")
+    with pytest.raises(ValueError, match=message):
+        spmm(weights, x, **options)
 
 
 @pytest.mark.skipif(device.is_available(), reason="has a GPU")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from kernels_numba import check as kernel_check
 from kernels_numba.bench import gpu as bench_gpu
 from kernels_numba.bench.provenance import Row
 from kernels_numba.gpu import device
@@ -42,6 +44,36 @@ def test_the_models_take_the_table_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp
     assert "lscd-bench-gpu" in result.output.replace("\n", "")
     measured = {"cublas", "cusparse", "lscd-dense", *bench_gpu.ENCODERS}
     assert measured <= {*KERNELS, *WITHOUT_MODEL}
+
+
+def _check(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["kernels", "check", "--seed", "4", "--jobs", "1", *arguments])
+
+
+def test_check_takes_three_architectures_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest kernel of each type on each architecture; a new seed is printed where none is given."""
+    tasks = kernel_check.tasks
+    monkeypatch.setattr(kernel_check, "tasks", lambda *given: [t for t in tasks(*given) if t.kernel == "reduce"])
+    result = _check()
+    assert result.exit_code == 0, result.output
+    names = [line.split()[:2] for line in result.output.splitlines() if line.startswith("reduce")]
+    assert names == [[name, arch] for name in ("reduce", "reduce_bf16") for arch in ("sm_80", "sm_90", "sm_120")]
+    assert "6 of 6 checks passed (seed 4)" in result.output
+    assert "2 of 2 checks passed" in _check("--arch", "sm_89").output
+
+
+def test_check_that_fails_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_check, "tasks", lambda *given: [kernel_check.Task("reduce", 0, ("sm_80",), 0, 1)])
+    monkeypatch.setitem(kernel_check.FAMILIES, "reduce", kernel_check.Family({}, ("HMMA",)))
+    result = _check()
+    assert result.exit_code == 1
+    assert "no HMMA" in result.output
+
+
+@pytest.mark.parametrize(("option", "value"), [("--jobs", "0"), ("--problems", "0"), ("--seed", "-1")])
+def test_check_refuses_numbers_out_of_range(option: str, value: str) -> None:
+    result = CliRunner().invoke(app, ["kernels", "check", option, value])
+    assert result.exit_code == 2
 
 
 def test_bench_without_a_gpu_is_one_sentence(tmp_path: Path) -> None:

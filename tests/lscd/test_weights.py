@@ -183,7 +183,7 @@ ERRORS = [
     (["prune", "encoded.safetensors", "out.safetensors", "--sparsity", "0.5"], "encoded already"),
     ([*CONVERT, "--format", "elf"], "format: elf; allowed: tiled-csl"),
     ([*CONVERT, "--dtype", "int8"], "--dtype is 'int8', allowed are float16 and keep"),
-    ([*CONVERT, "--dtype", "keep"], "F16, or conversion to float16, for tiled-csl"),
+    ([*CONVERT, "--dtype", "keep"], "F16 or BF16, or conversion to float16, for tiled-csl"),
     (["convert", "encoded.safetensors", "out.safetensors"], "encoded already; decode it first"),
     (["convert", "--decode", "model.safetensors", "out.safetensors"], "holds no encoded weights"),
     (["convert", "--decode", "corrupt.safetensors", "out.safetensors"], "is corrupt: its checksum differs"),

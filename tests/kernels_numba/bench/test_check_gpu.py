@@ -16,7 +16,7 @@ from tests.kernels_numba.bench.emulated import GPU, Emulated
 def test_checks_pass_on_right_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_gpu, "DENSITIES", (0.0, 0.3))
     outcomes = list(check_kernels(Emulated(), GPU, seed=1, problems=[(9, 70, 7)]))
-    assert len(outcomes) == 2 * (5 * 3 + 2)
+    assert len(outcomes) == 2 * 2 * (5 * 3 + 2)  # densities, element types, products
     assert set(outcomes) == {""}
 
 
@@ -41,5 +41,5 @@ def test_checks_catch_unwritten_outputs_races_and_failures(monkeypatch: pytest.M
     weights, x = encode_tiled_csl(np.ones((8, 64), np.float16)), np.ones((64, 8), np.float16)
     assert "two runs differ" in check_twice(Product(Racy(), weights, x, GPU, split_k=1), weights, x, "sum")
     failed = list(check_kernels(Faulty(), GPU, seed=1, problems=[(9, 64, 8)]))
-    assert len(failed) == 17
+    assert len(failed) == 2 * 17
     assert all("RuntimeError: CUDA driver: an illegal" in outcome for outcome in failed)

@@ -11,7 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels_numba.checkpoints import container
-from kernels_numba.checkpoints.container import BUFFERS, convert_checkpoint, decode_checkpoint, open_encoded, verify
+from kernels_numba.checkpoints.container import (
+    BUFFERS,
+    HALVES_ONLY,
+    convert_checkpoint,
+    decode_checkpoint,
+    open_encoded,
+    verify,
+)
 from kernels_numba.checkpoints.float_values import Rounding
 from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from kernels_numba.formats import Dense, Element
@@ -103,8 +110,50 @@ def test_other_dtypes_are_kept_exactly(tmp_path: Path, dtype: str, format_name: 
     opened = open_encoded(tmp_path / "y.safetensors")
     assert opened.weight("w").element is element
     verify(source, opened)
-    with pytest.raises(ValueError, match="F16, or conversion to float16, for tiled-csl"):
-        convert_checkpoint(source, tmp_path / "z.safetensors", "tiled-csl", ["w"], keep_dtype=True)
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_bfloat16_is_kept_exactly_in_every_format(tmp_path: Path, format_name: str) -> None:
+    """Any bit pattern comes back, and a product is one of bfloat16; float32 fits where a value has room for it."""
+    values = random_bits((70, 41), 0.4)
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": "BF16"}))
+    found = convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"], keep_dtype=True)
+    assert found["w"].rounding == Rounding()
+    opened = open_encoded(tmp_path / "y.safetensors")
+    verify(source, opened)
+    weight = opened.weight("w")
+    assert weight.element is Element.BFLOAT16
+    np.testing.assert_array_equal(without_minus_zero(weight.decode()), without_minus_zero(values))
+    decode_checkpoint(opened, tmp_path / "z.safetensors")
+    assert open_checkpoint(tmp_path / "z.safetensors").info("w").dtype == "BF16"
+
+
+@pytest.mark.parametrize("format_name", HALVES_ONLY)
+def test_formats_of_16_bit_values_do_not_keep_float32(tmp_path: Path, format_name: str) -> None:
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": np.ones((2, 2), np.float32)}, {"w": "F32"}))
+    with pytest.raises(
+        ValueError, match=f"dtype: F32; allowed: F16 or BF16, or conversion to float16, for {format_name}"
+    ):
+        convert_checkpoint(source, tmp_path / "z.safetensors", format_name, ["w"], keep_dtype=True)
+
+
+@pytest.mark.parametrize("format_name", BUFFERS)
+def test_bfloat16_beyond_the_range_of_float16_is_never_lost_in_silence(tmp_path: Path, format_name: str) -> None:
+    """65536 is refused where float16 is asked for, 2**-30 is counted as flushed, and both are kept with the dtype."""
+    values = np.array([[0x4780, 0x3F80], [0x3080, 0]], np.uint16)  # 65536, 1, 2**-30, 0
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": "BF16"}))
+    with pytest.raises(ValueError, match=r"tensor 'w': float16: overflows at 1 values; allowed: .*--dtype keep"):
+        convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"])
+    assert not (tmp_path / "y.safetensors").exists()
+    convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"], keep_dtype=True)
+    weight = open_encoded(tmp_path / "y.safetensors").weight("w")
+    x = np.full((2, 8), 0x3F80, np.uint16)
+    out = spmm(weight, x, backend="emulator", out_dtype=np.float32)
+    np.testing.assert_array_equal(out[:, 0], np.array([65537, 2**-30], np.float32))
+    values[0, 0] = 0
+    source = open_checkpoint(save(tmp_path / "small.safetensors", {"w": values}, {"w": "BF16"}))
+    found = convert_checkpoint(source, tmp_path / "z.safetensors", format_name, ["w"])
+    assert found["w"].rounding == Rounding(changed=1, flushed=1)
 
 
 def test_rounding_to_float16_is_counted_and_overflow_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """All encodings of the house, whatever the format: exact round trips, bytes by formula, frozen records."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr, encode_panel_csr
-from kernels_numba.formats import Csr, Dense, Element, TwoFour, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats import (
+    Csr,
+    Dense,
+    Element,
+    TwoFour,
+    encode_bitmap,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
 from tests.kernels_numba.formats.encodings import SAMPLE, assert_round_trip
 from tests.kernels_numba.problems import random_bits
 
@@ -23,6 +33,7 @@ ENCODERS = {
     "two four": encode_two_four,
     "panel csr": encode_panel_csr,
 }
+HALVES_ONLY = {"tiled": encode_tiled_csl, "bitmap": encode_bitmap, "pairs": partial(encode_bitmap, width=2)}
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -47,6 +58,35 @@ def test_round_trip_of_other_elements(encode, element):
     encoded = encode(bits.view(element.storage), element=element)
     assert encoded.element is element
     assert_round_trip(encoded, bits)
+
+
+@pytest.mark.parametrize("encode", HALVES_ONLY.values(), ids=HALVES_ONLY)
+def test_formats_of_16_bit_values_take_bfloat16(encode):
+    bits = random_bits((130, 271), 0.4)
+    brain, half = encode(bits, element=Element.BFLOAT16), encode(bits.view(np.float16))
+    assert brain.element is Element.BFLOAT16
+    assert brain.decode().dtype == np.uint16
+    assert_round_trip(brain, bits)
+    fields = {field.name: getattr(brain, field.name) for field in dataclasses.fields(brain)}
+    assert type(brain).from_buffers(**fields).element is Element.BFLOAT16
+    for name, buffer in brain.buffers.items():  # one layout, whatever the bits mean
+        np.testing.assert_array_equal(buffer, half.buffers[name].view(buffer.dtype))
+
+
+@pytest.mark.parametrize("encode", HALVES_ONLY.values(), ids=HALVES_ONLY)
+def test_formats_of_16_bit_values_refuse_others(encode):
+    with pytest.raises(ValueError, match="dtype: float32; allowed: float16 or bfloat16"):
+        encode(np.ones((2, 2), np.float32))
+    with pytest.raises(ValueError, match=r"dtype: uint16; allowed: .* uint16 with element='bfloat16'"):
+        encode(np.ones((2, 2), np.uint16))
+    encoded = encode(SAMPLE)
+    with pytest.raises(ValueError, match="element: float32; allowed: float16 or bfloat16"):
+        dataclasses.replace(encoded, element=Element.FLOAT32).validate()
+
+
+def test_a_bitmap_of_float16_values_is_none_of_bfloat16():
+    with pytest.raises(ValueError, match=r"values: float16 .*; allowed: contiguous uint16"):
+        dataclasses.replace(encode_bitmap(SAMPLE), element=Element.BFLOAT16).validate()
 
 
 @pytest.mark.parametrize("density", DENSITIES)

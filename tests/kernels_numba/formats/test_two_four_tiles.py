@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kernels_numba.formats import Element, TwoFour, encode_two_four
+from kernels_numba.formats import Element, encode_two_four
 from kernels_numba.formats.two_four_tiles import TILE_BYTES, pack, unpack
 from kernels_numba.spmm import spmm
-from tests.kernels_numba.problems import random_problem
+from tests.kernels_numba.problems import random_bits, random_problem, without_minus_zero
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (201, 131)]
 
@@ -37,9 +37,9 @@ def test_packed_bytes_are_those_of_the_pattern() -> None:
     assert packed.residual is weights.residual
 
 
-def test_only_float16_is_packed() -> None:
+def test_only_16_bit_values_are_packed() -> None:
     wide = encode_two_four(np.ones((4, 16), np.float32))
-    with pytest.raises(ValueError, match=r"element type of weights: float32; allowed: float16"):
+    with pytest.raises(ValueError, match=r"element type of weights: float32; allowed: float16 or bfloat16"):
         pack(wide)
     with pytest.raises(ValueError, match="element type of weights: float32"):
         spmm(wide, np.ones((16, 8), np.float16), backend="emulator")
@@ -55,9 +55,11 @@ def test_corrupt_tiles_are_refused() -> None:
         dataclasses.replace(packed, tiles=packed.tiles[:1]).validate()
 
 
-def test_hostile_bfloat16_is_no_two_four_for_the_gpu() -> None:
-    bits = np.full((16, 16), 0x3F80, np.uint16)
+def test_bfloat16_is_packed_bit_for_bit() -> None:
+    bits = random_bits((130, 71), 0.6)
     weights = encode_two_four(bits, element=Element.BFLOAT16)
-    assert isinstance(weights, TwoFour)
-    with pytest.raises(ValueError, match="bfloat16; allowed: float16"):
-        pack(weights)
+    packed = pack(weights).validate()
+    assert packed.element is unpack(packed).element is Element.BFLOAT16
+    np.testing.assert_array_equal(packed.decode(), without_minus_zero(bits))
+    same_bits = pack(encode_two_four(bits.view(np.float16)))
+    np.testing.assert_array_equal(packed.tiles, same_bits.tiles)

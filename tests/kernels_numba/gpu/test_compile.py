@@ -17,7 +17,7 @@ CASES = [
     for name in variants.all_variants()
     for arch in ARCHITECTURES
     if name in EVERYWHERE
-    or (arch == "sm_80" and not (name.startswith(("csr", "bitmap")) and "n8" not in name))
+    or (arch == "sm_80" and "_bulk" not in name and not (name.startswith(("csr", "bitmap")) and "n8" not in name))
     or (arch == "sm_90" and name.startswith("tiled_csl"))
 ]
 

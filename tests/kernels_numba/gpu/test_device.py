@@ -13,7 +13,8 @@ import pytest
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from kernels_numba.formats import Dense, TiledCsl, encode_tiled_csl
+from kernels_numba.formats import Dense, Element, TiledCsl, encode_tiled_csl
+from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import device, variants
 from kernels_numba.gpu.compile import ARCHITECTURES
 from kernels_numba.gpu.emulate import run_on_emulator
@@ -112,6 +113,29 @@ def test_a_product_stays_on_the_gpu_and_stream_of_x(monkeypatch: pytest.MonkeyPa
     assert fake.streams == {7}
     assert {array.ordinal for array in fake.arrays if array is not x} == {1}
     assert fake.contexts == []
+
+
+@pytest.mark.parametrize("typestr", ["<V2", "<i2", "<u2"])
+@pytest.mark.parametrize("out_dtype", [None, np.float32])
+def test_bfloat16_on_the_gpu_under_each_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, typestr: str, out_dtype: Any
+) -> None:
+    """PyTorch and JAX call it 2 opaque bytes, bits may come as integers; n = 11 and K = 70 are padded."""
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    x = fake.keep(narrowed(RNG.standard_normal((70, 11)), Element.BFLOAT16))
+    x.__cuda_array_interface__["typestr"] = typestr
+    weights = Dense(narrowed(A.astype(np.float32), Element.BFLOAT16), Element.BFLOAT16)
+    out = spmm(weights, x, split_k=2, out_dtype=out_dtype).values
+    assert out.dtype == (out_dtype or np.uint16)
+    check_product(out, weights, x.values)
+
+
+def test_results_of_pytorch_have_the_dtype_of_x() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.zeros((2, 2), dtype=torch.bfloat16)
+    assert device.empty_like(x, (3, 4), Element.BFLOAT16).dtype == torch.bfloat16
+    assert device.empty_like(x, (3, 4), Element.FLOAT32).dtype == torch.float32
+    assert device.empty_like(x.view(torch.int16), (3, 4), Element.BFLOAT16).dtype == torch.int16
 
 
 def test_host_activations_take_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,33 @@ def test_half_conversions_round_to_nearest_even():
     assert [hex(v & 0xFFFF) for v in apply("cvt.rn.bf16x2.f32 D, A, B;", np.uint32, ties, ties)] == ["0x3f80", "0x3f82"]
 
 
+def test_bfloat16_pairs_of_any_bits_are_rounded_as_by_the_rule():
+    """Random bit patterns, subnormal, infinite and NaN: the nearest of the two neighbours, by exact distances."""
+    rng = np.random.default_rng(18)
+    bits = rng.integers(0, 2**32, 512, dtype=np.uint32)
+    bits[:8] = [0, 0x80000000, 0x7F800000, 0xFF800000, 0x7FC12345, 0x7F7FFFFF, 0x00007FFF, 0x00008001]
+    values = bits.view(np.float32)
+    packed = apply("cvt.rn.bf16x2.f32 D, A, B;", np.uint32, values, values[::-1].copy())
+    assert (packed >> 16 == packed[::-1] & 0xFFFF).all()
+    for found, pattern, value in zip((packed >> 16).tolist(), bits.tolist(), values.tolist(), strict=True):
+        if math.isnan(value):
+            assert found == 0x7FFF
+            continue
+        rest = pattern & 0xFFFF
+        up = rest > 0x8000 or (rest == 0x8000 and pattern >> 16 & 1)
+        assert found == (pattern >> 16) + up
+
+
+@pytest.mark.parametrize("shift", [15, 16])
+def test_bfloat16_is_widened_by_a_shift_and_by_a_mask(shift):
+    """``shl.b32`` and ``and.b32`` into a float register give the two halves; a shift by 15 gives something else."""
+    words = np.array([0x3F80C000, 0x00010080, 0x7F80FF7F, 0x80007FC0], np.uint32)
+    low = apply(f"shl.b32 %f1, A, {shift}; mov.b32 D, %f1;", np.uint32, words)
+    high = apply("and.b32 %f1, A, 0xffff0000; mov.b32 D, %f1;", np.uint32, words)
+    assert (high == (words >> 16) << 16).all()
+    assert (low == (words & 0xFFFF) << 16).all() == (shift == 16)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -1,5 +1,7 @@
 """Matrix products of a warp against layouts written out element by element from the PTX ISA's tables."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -72,21 +74,81 @@ def test_mma_fragments_are_those_of_the_isa_tables(k):
     assert result.counters.mma_flops == 2 * 16 * 8 * k
 
 
+BRAIN_MMA = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
+BRAIN_MMA_SP = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.bf16.bf16.f32"
+
+
+def brain_words(fragment):
+    """uint32 words from (low, high) pairs of numbers that bfloat16 holds, shape (..., 2)."""
+    bits = np.array(fragment, np.float32).view(np.uint32)
+    assert not (bits & 0xFFFF).any()
+    return np.ascontiguousarray(bits[..., 0] >> 16 | bits[..., 1])
+
+
+def brain(rng, shape, exponents):
+    """Random bfloat16 of both signs whose exponents lie in a range, as float32."""
+    bits = rng.integers(0, 128, shape) | rng.integers(*exponents, shape) << 7 | rng.integers(0, 2, shape) << 15
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def test_mma_takes_bfloat16():
     rng = np.random.default_rng(2)
     a, b = rng.integers(-8, 9, (16, 16)), rng.integers(-8, 9, (16, 8))
-
-    def words(fragment):
-        bits = np.array(fragment, np.float32).view(np.uint32) >> 16  # small integers are exact in bfloat16
-        return np.ascontiguousarray(bits[..., 0] | bits[..., 1] << 16)
-
-    out, _ = run_mma(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-        words(a_fragment(a)),
-        words(b_fragment(b)),
-        np.zeros((32, 4)),
-    )
+    out, _ = run_mma(BRAIN_MMA, brain_words(a_fragment(a)), brain_words(b_fragment(b)), np.zeros((32, 4)))
     assert (out == c_elements(a @ b)).all()
+
+
+# Biased exponents of A and B: around one, far beyond fp16's range, products that are subnormal float32, subnormal A.
+RANGES = {
+    "about one": ((120, 134), (120, 134)),
+    "large": ((200, 220), (100, 140)),
+    "tiny": ((50, 64), (50, 70)),
+    "subnormal": ((0, 1), (120, 140)),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_bfloat16_products_are_summed_exactly_and_rounded_once(name):
+    """The float32 nearest to the sum in fractions, term by term: the emulator sums in float64."""
+    rng = np.random.default_rng(len(name))
+    a, b = brain(rng, (16, 16), RANGES[name][0]), brain(rng, (16, 8), RANGES[name][1])
+    out, _ = run_mma(BRAIN_MMA, brain_words(a_fragment(a)), brain_words(b_fragment(b)), np.zeros((32, 4)))
+    sums = [[sum(Fraction(float(a[i, k])) * Fraction(float(b[k, j])) for k in range(16)) for j in range(8)]
+            for i in range(16)]  # fmt: skip
+    np.testing.assert_array_equal(out, c_elements(np.array(sums, dtype=object)).astype(np.float64).astype(np.float32))
+
+
+@pytest.mark.parametrize("selector", [0, 1])
+@pytest.mark.parametrize("name", RANGES)
+def test_sparse_mma_of_bfloat16_is_that_of_the_expanded_matrix(name, selector):
+    rng = np.random.default_rng(selector)
+    pattern, _, places = two_four(rng, 32)
+    kept, b = brain(rng, (16, 16), RANGES[name][0]), brain(rng, (32, 8), RANGES[name][1])
+    dense = np.zeros((16, 32))
+    dense[pattern != 0] = kept.ravel()  # both row by row, in ascending columns
+    metadata = np.full(32, 0xFFFFFFFF, np.uint32)
+    for g in range(8):
+        for part in range(2):
+            metadata[4 * g + 2 * selector + part] = metadata_word(places, g, 4 * part)
+    words = brain_words(a_fragment(kept)), brain_words(b_fragment(b))
+    out, _ = run_mma(BRAIN_MMA_SP, *words, np.zeros((32, 4)), metadata, selector)
+    expected = c_elements(dense @ b.astype(np.float64)).astype(np.float32)
+    np.testing.assert_allclose(out, expected, rtol=2**-22, atol=16 * 2**-149)
+
+
+def test_bfloat16_overflow_of_a_sum_is_infinite_and_nan_stays():
+    a, b = np.zeros((16, 16), np.float32), np.zeros((16, 8), np.float32)
+    a[0, :2] = a[1, 0] = brain_value(0x7F7F)  # the largest
+    a[1, 1] = np.nan
+    b[:2] = 1
+    words = brain_words(a_fragment(np.where(np.isnan(a), brain_value(0x7FC0), a))), brain_words(b_fragment(b))
+    rows = run_mma(BRAIN_MMA, *words, np.zeros((32, 4)))[0]
+    assert np.isposinf(rows[:4, :2]).all()
+    assert np.isnan(rows[4:8, :2]).all()
+
+
+def brain_value(bits):
+    return np.uint32(bits << 16).view(np.float32)
 
 
 def two_four(rng, k):
