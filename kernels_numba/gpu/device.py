@@ -20,6 +20,7 @@ import numpy as np
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
+from kernels_numba.gpu.driver import ATTRIBUTES, bindings
 from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
@@ -47,8 +48,7 @@ def is_supported() -> bool:
 
 def _succeed(result: tuple[Any, ...]) -> Any:
     """Value of a driver call, or RuntimeError with the driver's words."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     error, *values = result
     if error != driver.CUresult.CUDA_SUCCESS:
         _, words = driver.cuGetErrorString(error)
@@ -58,36 +58,32 @@ def _succeed(result: tuple[Any, ...]) -> Any:
 
 def current_ordinal() -> int:
     """Number of the GPU that this thread works on; 0, from now on, in a thread that has none."""
-    from cuda.bindings import driver
-    from numba import cuda
-
+    driver = bindings()
     error, ordinal = driver.cuCtxGetDevice()
     if error == driver.CUresult.CUDA_SUCCESS:
         return int(ordinal)
-    cuda.current_context()  # makes a primary context current, which PyTorch and CuPy share
-    return int(_succeed(driver.cuCtxGetDevice()))
+    _succeed(driver.cuInit(0))
+    _succeed(driver.cuCtxSetCurrent(_primary_context(0)))  # PyTorch, CuPy and Numba share it
+    return 0
 
 
 def ordinal_of(array: Any) -> int:
     """Number of the GPU that holds an array with ``__cuda_array_interface__``."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
     return int(_succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
 
 
 @cache
 def _primary_context(ordinal: int) -> Any:
-    from cuda.bindings import driver
-
+    driver = bindings()
     return _succeed(driver.cuDevicePrimaryCtxRetain(_succeed(driver.cuDeviceGet(ordinal))))
 
 
 @contextmanager
 def on_gpu(ordinal: int) -> Iterator[None]:
     """Let this thread work on a GPU, in the primary context that PyTorch, CuPy and Numba share, and then as before."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     _succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
     try:
         yield
@@ -108,9 +104,7 @@ def current_arch() -> str:
 
 @cache
 def _arch_of(ordinal: int) -> str:
-    from numba import cuda
-
-    major, minor = cuda.gpus[ordinal].compute_capability
+    major, minor = (attribute(name, ordinal) for name in ("major", "minor"))
     known = {sm.compute_capability: arch for arch, sm in ARCHITECTURES.items()}
     fitting = [cc for cc in known if cc[0] == major and cc[1] <= minor]
     check(fitting, "compute capability", f"{major}.{minor}", f"one of {', '.join(ARCHITECTURES)} or a successor")
@@ -124,16 +118,20 @@ def sm_count() -> int:
 
 @cache
 def _sm_count_of(ordinal: int) -> int:
-    from numba import cuda
+    return attribute("sm_count", ordinal)
 
-    return int(cuda.gpus[ordinal].MULTIPROCESSOR_COUNT)
+
+def attribute(name: str, ordinal: int) -> int:
+    """One of the driver's numbers about a GPU, by its name in `driver.ATTRIBUTES`."""
+    driver = bindings()
+    which = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{ATTRIBUTES[name]}")
+    return int(_succeed(driver.cuDeviceGetAttribute(which, _succeed(driver.cuDeviceGet(ordinal)))))
 
 
 @cache
 def load(variant: Variant, ordinal: int) -> Any:
     """Function handle of a variant on a GPU, with its shared-memory limit raised."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     kernel: CompiledKernel = compile_kernel(variant, _arch_of(ordinal))
     limit = ARCHITECTURES[kernel.arch].shared_bytes_per_block
     check(
@@ -168,8 +166,7 @@ def current_stream(array: Any) -> int:
 
 def run(launch: Launch, stream: int = 0) -> None:
     """Put one launch on a stream of the GPU that this thread works on; returns at once."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     types = tuple(_PARAMETER_TYPES[str(t)] for t in launch.variant.signature.args)
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
     threads, shared_bytes = launch.variant.threads, launch.variant.shared_bytes
@@ -179,9 +176,9 @@ def run(launch: Launch, stream: int = 0) -> None:
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     """Weights as the kernels want them and their buffers on the present GPU, kept there while ``weights`` lives."""
-    from cuda.bindings import driver
     from numba import cuda
 
+    driver = bindings()
     on_gpus = _uploaded.setdefault(weights, {})
     ordinal = current_ordinal()
     if ordinal not in on_gpus:
@@ -227,8 +224,7 @@ def copy_block(source: Any, target: Any, stream: int) -> None:
 
 def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
     """Return float16 ``x`` (k, n) itself if it has ``shape``, else a copy with zeros at its end."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     if tuple(x.shape) == shape:
         return x
     out = empty_like(x, shape, np.dtype(np.float16))
