@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
-from kernels_numba.gpu.driver import ATTRIBUTES, bindings
+from kernels_numba.gpu.driver import ATTRIBUTES, NAME_BYTES, bindings
 from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
@@ -46,7 +47,7 @@ def is_supported() -> bool:
     return True
 
 
-def _succeed(result: tuple[Any, ...]) -> Any:
+def succeed(result: tuple[Any, ...]) -> Any:
     """Value of a driver call, or RuntimeError with the driver's words."""
     driver = bindings()
     error, *values = result
@@ -62,8 +63,8 @@ def current_ordinal() -> int:
     error, ordinal = driver.cuCtxGetDevice()
     if error == driver.CUresult.CUDA_SUCCESS:
         return int(ordinal)
-    _succeed(driver.cuInit(0))
-    _succeed(driver.cuCtxSetCurrent(_primary_context(0)))  # PyTorch, CuPy and Numba share it
+    succeed(driver.cuInit(0))
+    succeed(driver.cuCtxSetCurrent(_primary_context(0)))  # PyTorch, CuPy and Numba share it
     return 0
 
 
@@ -71,24 +72,24 @@ def ordinal_of(array: Any) -> int:
     """Number of the GPU that holds an array with ``__cuda_array_interface__``."""
     driver = bindings()
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(_succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
+    return int(succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
 
 
 @cache
 def _primary_context(ordinal: int) -> Any:
     driver = bindings()
-    return _succeed(driver.cuDevicePrimaryCtxRetain(_succeed(driver.cuDeviceGet(ordinal))))
+    return succeed(driver.cuDevicePrimaryCtxRetain(succeed(driver.cuDeviceGet(ordinal))))
 
 
 @contextmanager
 def on_gpu(ordinal: int) -> Iterator[None]:
     """Let this thread work on a GPU, in the primary context that PyTorch, CuPy and Numba share, and then as before."""
     driver = bindings()
-    _succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
+    succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
     try:
         yield
     finally:
-        _succeed(driver.cuCtxPopCurrent())
+        succeed(driver.cuCtxPopCurrent())
 
 
 def current_arch() -> str:
@@ -125,7 +126,15 @@ def attribute(name: str, ordinal: int) -> int:
     """One of the driver's numbers about a GPU, by its name in `driver.ATTRIBUTES`."""
     driver = bindings()
     which = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{ATTRIBUTES[name]}")
-    return int(_succeed(driver.cuDeviceGetAttribute(which, _succeed(driver.cuDeviceGet(ordinal)))))
+    return int(succeed(driver.cuDeviceGetAttribute(which, succeed(driver.cuDeviceGet(ordinal)))))
+
+
+def name_and_uuid(ordinal: int) -> tuple[str, str]:
+    """What the driver calls a GPU, and its own name ``GPU-...``, which stays the same among others."""
+    driver = bindings()
+    gpu = succeed(driver.cuDeviceGet(ordinal))
+    name = succeed(driver.cuDeviceGetName(NAME_BYTES, gpu))
+    return name.partition(b"\0")[0].decode(), f"GPU-{UUID(bytes=bytes(succeed(driver.cuDeviceGetUuid(gpu)).bytes))}"
 
 
 @cache
@@ -138,10 +147,10 @@ def load(variant: Variant, ordinal: int) -> Any:
         variant.shared_bytes <= limit, "shared memory", variant.shared_bytes, f"at most {limit} bytes on {kernel.arch}"
     )
     with on_gpu(ordinal):
-        module = _succeed(driver.cuModuleLoadData(kernel.cubin))
-        function = _succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
+        module = succeed(driver.cuModuleLoadData(kernel.cubin))
+        function = succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _succeed(driver.cuFuncSetAttribute(function, attribute, variant.shared_bytes))
+        succeed(driver.cuFuncSetAttribute(function, attribute, variant.shared_bytes))
     return function
 
 
@@ -171,7 +180,7 @@ def run(launch: Launch, stream: int = 0) -> None:
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
     threads, shared_bytes = launch.variant.threads, launch.variant.shared_bytes
     function = load(launch.variant, current_ordinal())
-    _succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, shared_bytes, stream, (values, types), 0))
+    succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, shared_bytes, stream, (values, types), 0))
 
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
@@ -184,7 +193,7 @@ def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     if ordinal not in on_gpus:
         aligned = with_aligned_rows(weights)
         buffers = {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
-        _succeed(driver.cuCtxSynchronize())  # streams that do not wait for the default one may read them next
+        succeed(driver.cuCtxSynchronize())  # streams that do not wait for the default one may read them next
         # None stands for the weights themselves: a value that held its own key would never be freed.
         on_gpus[ordinal] = None if aligned is weights else aligned, buffers
     kept, buffers = on_gpus[ordinal]
@@ -219,7 +228,7 @@ def copy_block(source: Any, target: Any, stream: int) -> None:
     block.srcDevice, block.dstDevice = pointer(source), pointer(target)
     block.srcPitch, block.dstPitch = itemsize * source.shape[1], itemsize * target.shape[1]
     block.WidthInBytes, block.Height = itemsize * columns, rows
-    _succeed(driver.cuMemcpy2DAsync(block, stream))
+    succeed(driver.cuMemcpy2DAsync(block, stream))
 
 
 def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
@@ -228,7 +237,7 @@ def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
     if tuple(x.shape) == shape:
         return x
     out = empty_like(x, shape, np.dtype(np.float16))
-    _succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
+    succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
     copy_block(x, out, stream)
     return out
 

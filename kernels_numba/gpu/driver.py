@@ -23,7 +23,7 @@ ATTRIBUTES = {
 }
 LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
-_NAME_BYTES = 256
+NAME_BYTES = 256
 # Calls as cuda.h declares them: symbol, types of the results, which stand first there, and of the arguments.
 _CALLS: dict[str, tuple[str, tuple[Any, ...], tuple[Any, ...]]] = {
     "cuInit": ("cuInit", (), (c_uint,)),
@@ -121,15 +121,18 @@ def stand_in(library: Any) -> Any:
     """Calls of a driver library, with the conventions of ``cuda.bindings.driver``."""
     calls: dict[str, Callable[..., Any]] = {name: partial(_call, library, name) for name in _CALLS}
     enums = {name: SimpleNamespace(**values) for name, values in _ENUMS.items()}
-    others = (_name, _uuid, _launch, _words)
-    named = ("cuDeviceGetName", "cuDeviceGetUuid", "cuLaunchKernel", "cuGetErrorString")
-    special = {name: partial(function, library) for name, function in zip(named, others, strict=True)}
-    return SimpleNamespace(**calls, **special, **enums, CUresult=_Code)
+    calls |= {
+        "cuDeviceGetName": partial(_name, library),
+        "cuDeviceGetUuid": partial(_uuid, library),
+        "cuLaunchKernel": partial(_launch, library),
+        "cuGetErrorString": partial(_words, library),
+    }
+    return SimpleNamespace(**calls, **enums, CUresult=_Code)
 
 
 def _result(library: Any, code: int, *values: Any) -> tuple[Any, ...]:
     if code == 0:
-        return _Code(0), *values  # type: ignore[call-arg]
+        return _Code(0), *values
     failure, text = _Failure(code), ctypes.c_char_p()
     library.cuGetErrorName(code, byref(text))
     failure.name = text.value.decode() if text.value else str(code)
@@ -145,8 +148,8 @@ def _call(library: Any, name: str, *given: Any) -> tuple[Any, ...]:
 
 
 def _name(library: Any, length: int, gpu: int) -> tuple[Any, ...]:
-    text = ctypes.create_string_buffer(_NAME_BYTES)
-    return _result(library, library.cuDeviceGetName(text, _NAME_BYTES, gpu), text.value)
+    text = ctypes.create_string_buffer(NAME_BYTES)
+    return _result(library, library.cuDeviceGetName(text, NAME_BYTES, gpu), text.value)
 
 
 def _uuid(library: Any, gpu: int) -> tuple[Any, ...]:

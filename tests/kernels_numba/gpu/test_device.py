@@ -159,16 +159,16 @@ def test_failures_of_the_driver_are_its_own_words(monkeypatch: pytest.MonkeyPatc
     failure = driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
     monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (OK, b"an illegal memory access"))
     with pytest.raises(RuntimeError, match=r"CUDA driver: an illegal memory access \(CUDA_ERROR_ILLEGAL_ADDRESS\)"):
-        device._succeed((failure, None))
+        device.succeed((failure, None))
     monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (driver.CUresult.CUDA_ERROR_INVALID_VALUE, None))
     with pytest.raises(RuntimeError, match="unknown error"):
-        device._succeed((failure,))
+        device.succeed((failure,))
 
 
 def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
     monkeypatch.setattr(device, "current_ordinal", lambda: 0)
-    monkeypatch.setattr(device, "_succeed", lambda result: None)
+    monkeypatch.setattr(device, "succeed", lambda result: None)
     monkeypatch.setattr("cuda.bindings.driver.cuCtxSynchronize", lambda: None)
     weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
     seen = weakref.ref(weights)
