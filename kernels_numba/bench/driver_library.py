@@ -52,11 +52,12 @@ class _Memory:
     """Owner of a piece of memory."""
 
     def __init__(self, nbytes: int):
+        self._free = bindings().cuMemFree
         self.address = int(device.succeed(bindings().cuMemAlloc(nbytes)))
 
     def __del__(self) -> None:
         if hasattr(self, "address"):
-            bindings().cuMemFree(self.address)
+            self._free(self.address)
 
 
 class DriverLibrary(Library):

@@ -49,7 +49,6 @@ _CALLS: dict[str, tuple[str, tuple[Any, ...], tuple[Any, ...]]] = {
     "cuMemsetD16Async": ("cuMemsetD16Async", (), (c_uint64, c_uint16, c_size_t, c_void_p)),
     "cuStreamCreate": ("cuStreamCreate", (c_void_p,), (c_uint,)),
     "cuStreamBeginCapture": ("cuStreamBeginCapture_v2", (), (c_void_p, c_int)),
-    "cuStreamEndCapture": ("cuStreamEndCapture", (c_void_p,), (c_void_p,)),
     "cuGraphInstantiate": ("cuGraphInstantiateWithFlags", (c_void_p,), (c_void_p, c_uint64)),
     "cuGraphLaunch": ("cuGraphLaunch", (), (c_void_p, c_void_p)),
     "cuEventCreate": ("cuEventCreate", (c_void_p,), (c_uint,)),
@@ -124,6 +123,7 @@ def stand_in(library: Any) -> Any:
     calls |= {
         "cuDeviceGetName": partial(_name, library),
         "cuDeviceGetUuid": partial(_uuid, library),
+        "cuStreamEndCapture": partial(_end_capture, library),
         "cuLaunchKernel": partial(_launch, library),
         "cuGetErrorString": partial(_words, library),
     }
@@ -155,6 +155,11 @@ def _name(library: Any, length: int, gpu: int) -> tuple[Any, ...]:
 def _uuid(library: Any, gpu: int) -> tuple[Any, ...]:
     found = (ctypes.c_char * 16)()
     return _result(library, library.cuDeviceGetUuid(found, gpu), SimpleNamespace(bytes=found.raw))
+
+
+def _end_capture(library: Any, stream: int) -> tuple[Any, ...]:
+    graph = c_void_p()  # the one result that stands last in cuda.h
+    return _result(library, library.cuStreamEndCapture(c_void_p(stream), byref(graph)), graph.value)
 
 
 def _words(library: Any, code: int) -> tuple[Any, ...]:
