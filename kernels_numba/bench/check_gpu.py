@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import Library
 from kernels_numba.bench.product import Gpu, Product, upload
+from kernels_numba.bench.timing import Library
 from kernels_numba.formats import Csr, EncodedWeight
 from kernels_numba.reference import check_product
 

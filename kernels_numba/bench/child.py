@@ -20,12 +20,13 @@ from typing import Any
 
 from kernels_numba.bench import emulated, families
 from kernels_numba.bench.check_gpu import check_kernels
-from kernels_numba.bench.library import AbsentError, Library, open_library
+from kernels_numba.bench.library import open_library
 from kernels_numba.bench.nvml import Sampler
 from kernels_numba.bench.product import Gpu
 from kernels_numba.bench.provenance import code_version, describe_gpu
 from kernels_numba.bench.session import Session
 from kernels_numba.bench.slabs import Matrix, make_matrix
+from kernels_numba.bench.timing import AbsentError, Library
 from kernels_numba.gpu.driver import bindings
 
 Job = dict[str, Any]

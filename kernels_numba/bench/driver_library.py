@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import AbsentError, Library, Run, launch_all
+from kernels_numba.bench.timing import AbsentError, Library, Run, launch_all
 from kernels_numba.formats import Csr
 from kernels_numba.gpu import device
 from kernels_numba.gpu.driver import NON_BLOCKING, bindings
@@ -124,7 +124,7 @@ class DriverLibrary(Library):
         device.run(launch, int(self._stream))
 
     def dense(self, a: Any, x: Any, out: Any) -> Run:
-        """No cuBLAS: raises `library.AbsentError`."""
+        """No cuBLAS: raises `timing.AbsentError`."""
         raise AbsentError("cublas needs PyTorch or CuPy")
 
     def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:

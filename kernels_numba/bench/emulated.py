@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import Library, Run, Timing, launch_all
 from kernels_numba.bench.product import Gpu
 from kernels_numba.bench.session import DRY_RUN_GPU
+from kernels_numba.bench.timing import Library, Run, Timing, launch_all
 from kernels_numba.formats import Csr
 from kernels_numba.gpu.emulate import run_on_emulator
 from kernels_numba.gpu.launch import DEFAULT_ARCH, Launch

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from kernels_numba import formats
 from kernels_numba.bench import rivals
-from kernels_numba.bench.library import AbsentError, Library, Run
 from kernels_numba.bench.product import Gpu, Product, copies_beyond_l2, upload
 from kernels_numba.bench.session import Trial
 from kernels_numba.bench.slabs import Matrix, repeat
+from kernels_numba.bench.timing import AbsentError, Library, Run
 from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_csr, encode_two_four
 from kernels_numba.gpu.compile import compile_kernel
 from kernels_numba.gpu.launch import with_aligned_rows

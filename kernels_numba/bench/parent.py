@@ -16,6 +16,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # what a dead child had still to read
+                    stream.close()
 
 
 def environment() -> dict[str, str]:
@@ -109,6 +111,7 @@ class Parent:
         self.absent: dict[str, str] = {}
         self.deaths: Counter[str] = Counter()
         self._workers: dict[str, Any] = {}
+        self._tried: set[tuple[str, Step, int]] = set()  # products that failed are not tried again before `--resume`
         self._pace: dict[str, float] = {}  # seconds per weight and product
         self.gpu, self.told = Gpu("", "", 0, 0), dict[str, Any]()
 
@@ -162,10 +165,12 @@ class Parent:
         """Measure families on matrices, in order, what is not measured yet and, at its pace, ends before ``end``."""
         for m, k, sparsity in steps:
             for family in self.living():
-                todo = self.missing(family, (m, k, sparsity))
+                step = (m, k, sparsity)
+                todo = [n for n in self.missing(family, step) if (family, step, n) not in self._tried]
                 start = time.monotonic()
                 if todo and start + self._pace.get(family, 0.0) * m * k * len(todo) < end:
-                    self._bench_one(family, (m, k, sparsity), todo, keep)
+                    self._tried |= {(family, step, n) for n in todo}
+                    self._bench_one(family, step, todo, keep)
                     self._pace[family] = (time.monotonic() - start) / (m * k * len(todo))
 
     def living(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import Library
+from kernels_numba.bench.timing import Library
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.gpu.launch import launches, make_plan, with_aligned_rows
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.bench.library import Library
 from kernels_numba.bench.product import Gpu
+from kernels_numba.bench.timing import Library
 from kernels_numba.gpu import device
 
 TABLE = "kernels_lscd.csv"

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import AbsentError, Library, Run
 from kernels_numba.bench.product import Gpu, copies_beyond_l2
 from kernels_numba.bench.session import Trial
 from kernels_numba.bench.slabs import Matrix
+from kernels_numba.bench.timing import AbsentError, Library, Run
 
 BF16_UNIT = 2.0**-8  # one unit in the last place, relative
 SHARE = 2.0**-6

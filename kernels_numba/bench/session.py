@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import Library, Run, Timing
 from kernels_numba.bench.nvml import Sampler, State
 from kernels_numba.bench.product import SHARE, UNIT, Gpu, accuracy
 from kernels_numba.bench.provenance import Row
+from kernels_numba.bench.timing import Library, Run, Timing
 
 WARM_PRODUCTS = 10
 WARM_L2_FACTOR = 2  # of weights larger than this many L2 caches, repetition leaves next to nothing in the cache

@@ -89,19 +89,18 @@ def repeat(weights: Weight, times: int) -> Weight:
     """
     m, k = weights.shape
     check(times == 1 or m % TILE_M == 0, "rows of a slab", m, f"a multiple of {TILE_M}")
+    given = vars(weights)
     changed: dict[str, Any] = {"shape": (m * times, k)}
-    for name, value in vars(weights).items():
+    changed |= {name: _shifted(given[name], ends, times) for name, ends in POINTERS.items() if name in given}
+    for name in given.keys() - changed.keys():
+        value = given[name]
         if isinstance(value, EncodedWeight):
             changed[name] = repeat(value, times)
         elif isinstance(value, np.ndarray):
-            changed[name] = _shifted(value, POINTERS[name], times) if name in POINTERS else _tiled(value, times)
+            changed[name] = np.tile(value, (times, *(1 for _ in value.shape[1:])))
     if isinstance(weights, Dense):  # whose constructor takes the values alone
         return type(weights)(changed["values"], weights.element)
-    return type(weights)(**{**vars(weights), **changed})
-
-
-def _tiled(array: NDArray[Any], times: int) -> NDArray[Any]:
-    return np.tile(array, (times, *(1 for _ in array.shape[1:])))
+    return type(weights)(**{**given, **changed})
 
 
 def _shifted(pointers: NDArray[np.int32], ends: int, times: int) -> NDArray[np.int32]:

@@ -14,7 +14,7 @@ import pytest
 from cuda.bindings import driver as real
 
 from kernels_numba.bench.driver_library import DriverLibrary
-from kernels_numba.bench.library import AbsentError
+from kernels_numba.bench.timing import AbsentError
 from kernels_numba.gpu import device, driver, variants
 from kernels_numba.gpu.launch import Launch
 
@@ -81,7 +81,7 @@ def test_arrays_travel_bit_by_bit_and_are_filled(alone: ctypes.CDLL) -> None:
     for dtype, value in ((np.float16, 1.5), (np.float16, np.nan), (np.float32, np.nan), (np.float32, 0.0)):
         found = library.to_host(library.full((3, 4), dtype, value))
         np.testing.assert_array_equal(found, np.full((3, 4), value, dtype))
-    with pytest.raises(ValueError, match="value: 1.5; allowed: 0 or NaN for float32"):
+    with pytest.raises(ValueError, match=r"value: 1\.5; allowed: 0 or NaN for float32"):
         library.full((2,), np.float32, 1.5)
     assert library.to_host(library.asarray(np.empty(0, np.int32))).size == 0
 
