@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from kernels_numba.bench import emulated, families
 from kernels_numba.bench.check_gpu import check_kernels
 from kernels_numba.bench.library import open_library
@@ -27,6 +29,7 @@ from kernels_numba.bench.provenance import code_version, describe_gpu
 from kernels_numba.bench.session import Session
 from kernels_numba.bench.slabs import Matrix, make_matrix
 from kernels_numba.bench.timing import AbsentError, Library
+from kernels_numba.formats import TILE_K, TILE_M
 from kernels_numba.gpu.driver import bindings
 
 Job = dict[str, Any]
@@ -44,6 +47,12 @@ class Child:
 
     def __init__(self, family: str, library: Library, dry_run: bool = False):
         self.family, self.library, self.dry_run = family, library, dry_run
+
+    def warm_up(self) -> None:
+        """Encode something: Numba compiles the encoders while the parent compiles the kernels."""
+        encode = families.encoders().get(self.family)
+        if encode is not None:
+            encode(np.zeros((TILE_M, TILE_K), np.float16))
 
     def answers(self, job: Job) -> Iterator[Answer]:
         """Answers to one job, in order, the last one ``done``."""
@@ -141,6 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         library = emulated.Emulated() if options.dry_run else open_library()
         child = Child(options.family, library, options.dry_run)
+        child.warm_up()
         for line in sys.stdin:
             for answer in child.answers(json.loads(line)):
                 channel.write(json.dumps(answer) + "\n")

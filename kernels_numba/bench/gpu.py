@@ -67,7 +67,7 @@ def measure(parent: Parent, end: float, keep: Callable[[], object]) -> dict[str,
     """Time everything until ``end``; returns what the profiler found and whether that refutes the models."""
     program = parent.program
     parent.bench(program.first_steps(), end, keep)
-    found, line = profiles.profile(parent) if time.monotonic() < end else ([], "not profiled: no time")
+    found, line = profiles.profile(parent, end)
     parent.report(line)
     verdict = profiles.verdict(parent.rows, found, program.shapes[0])
     parent.report(verdict)

@@ -17,6 +17,7 @@ from typing import Any
 LIBRARY = "libnvidia-ml.so.1"
 PERIOD_S = 0.01
 SM_CLOCK = 1  # NVML_CLOCK_SM
+REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")  # new name, old name
 
 
 @dataclass
@@ -39,10 +40,11 @@ class Sampler:
         self._handle = ctypes.c_void_p()
         try:
             self._nvml = library or ctypes.CDLL(LIBRARY)
+            self._reasons = next(found for name in REASONS if (found := getattr(self._nvml, name, None)))
             failed = self._nvml.nvmlInit_v2() or self._nvml.nvmlDeviceGetHandleByUUID(
                 uuid.encode(), ctypes.byref(self._handle)
             )
-        except (OSError, AttributeError):
+        except (OSError, AttributeError, StopIteration):
             failed = True
         self.works = not failed
 
@@ -74,5 +76,5 @@ class Sampler:
             if nvml.nvmlDeviceGetClockInfo(self._handle, SM_CLOCK, ctypes.byref(clock)):
                 continue
             nvml.nvmlDeviceGetPowerUsage(self._handle, ctypes.byref(power))
-            nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._handle, ctypes.byref(reasons))
+            self._reasons(self._handle, ctypes.byref(reasons))
             samples.append((clock.value, power.value, reasons.value))

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -55,7 +56,8 @@ METRICS = (
 # A release of the tool that does not know one of the names refuses them all; these it knows.
 SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "WarpStateStats")
 ASKED = (("--metrics", ",".join(METRICS)), tuple(word for name in SECTIONS for word in ("--section", name)))
-PATIENCE_S = 90.0
+PATIENCE_S = 90.0  # of one run of the tool
+PATIENCE = 2  # products without counters: a driver that lets only administrators read them gives none
 BUSY, MEMORY_BOUND = 70.0, 80.0  # percent
 REFUTED = "the model is wrong here"
 
@@ -76,24 +78,27 @@ class Profile:
     value: float
 
 
-def profile(parent: Parent) -> tuple[list[Profile], str]:
+def profile(parent: Parent, end: float) -> tuple[list[Profile], str]:
     """Counters of the six products, and a line that says what became of it.
 
-    Only the first shape, and what there is of the chosen families. A product that cannot be profiled is left out.
+    Only the first shape, and what there is of the chosen families. A product that cannot be profiled is left out; after
+    `PATIENCE` of them, or at the time ``end``, no more are tried.
     """
     tool = shutil.which("ncu")
     if tool is None or parent.kind.get("dry_run"):
         return [], "not profiled: ncu is not installed" if tool is None else "not profiled: a dry run"
     found: list[Profile] = []
-    reason = ""
-    todo = [next((p for p in options if p[0] in parent.living()), None) for options in PRODUCTS]
-    for product in filter(None, todo):
+    failed: list[str] = []
+    for options in PRODUCTS:
+        product = next((option for option in options if option[0] in parent.living()), None)
+        if product is None or len(failed) == PATIENCE or time.monotonic() > end:
+            continue
         texts = (_run(tool, asked, parent, *product) for asked in ASKED)
-        rows = next((rows for text in texts if (rows := _profiles(parent, *product, text))), None)
-        found += rows or []
-        reason = reason if rows else f"; {product[0]} at {product[1]} gave no counters"
+        rows = next((rows for text in texts if (rows := _profiles(parent, *product, text))), [])
+        found += rows
+        failed += [] if rows else [f"{product[0]} at {product[1]}"]
     count = len({(row.kernel, row.sparsity) for row in found})
-    return found, f"profiled {count} of {len(PRODUCTS)} products{reason}"
+    return found, f"profiled {count} of {len(PRODUCTS)} products; without counters: {', '.join(failed) or 'none'}"
 
 
 def _run(tool: str, asked: Sequence[str], parent: Parent, family: str, sparsity: float) -> str:

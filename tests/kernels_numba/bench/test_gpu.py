@@ -99,7 +99,7 @@ def test_profiles_come_after_the_first_shape_and_are_written(
     found = [profiles.Profile("h200", "cublas", 1, 1, 16, 0.0, "gemm", "dram__bytes_read.sum", "byte", 7.0)]
     shapes: list[set[int]] = []
 
-    def profile(parent: parents.Parent) -> tuple[list[profiles.Profile], str]:
+    def profile(parent: parents.Parent, end: float) -> tuple[list[profiles.Profile], str]:
         shapes.append({row.m for row in parent.rows})
         return found, "profiled 1 of 6 products"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def parent() -> Parent:
 
 def test_without_the_tool_one_line_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert profiles.profile(parent()) == ([], "not profiled: ncu is not installed")
+    assert profiles.profile(parent(), math.inf) == ([], "not profiled: ncu is not installed")
 
 
 def test_the_tool_profiles_a_job_of_each_product(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,11 +95,15 @@ def test_the_tool_profiles_a_job_of_each_product(monkeypatch: pytest.MonkeyPatch
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(parents, "CHILD", ("child",))
-    found, line = profiles.profile(parent())
-    assert line == "profiled 4 of 6 products; cublas at 0.0 gave no counters"
+    found, line = profiles.profile(parent(), math.inf)
+    assert line == "profiled 4 of 6 products; without counters: cublas at 0.0"
     products = {(row.kernel, row.sparsity) for row in found}
     assert products == {(f"lscd-{name}", s) for name in ("bitmap", "bitmap-pairs") for s in (0.8, 0.9)}
     job = json.loads((tmp_path / "job.json").read_text())
     assert (job["job"], job["m"], job["k"], job["columns"], job["sparsity"]) == ("profile", *SHAPE, [16], 0.9)
+    assert profiles.profile(parent(), 0.0)[1].startswith("profiled 0 of 6")
+    (tmp_path / "answer.csv").write_text("==ERROR== ERR_NVGPUCTRPERM\n")
+    refused = "profiled 0 of 6 products; without counters: cublas at 0.0, lscd-bitmap at 0.8"
+    assert profiles.profile(parent(), math.inf) == ([], refused)
     with profiles.write(found, tmp_path).open() as file:
         assert len(list(csv.DictReader(file))) == len(found) == 4 * 5
