@@ -5,7 +5,8 @@ own family only. `parent` starts these processes, feeds them one job at a time, 
 
 Jobs: ``describe`` the GPU, ``check`` the family on random problems, ``bench`` it on one matrix, ``profile`` one
 product: run it once between the marks that a profiler waits for. Answers: ``gpu``, ``outcome`` of one check, ``begin``
-of a product, its ``rows`` or ``failure``, ``absent`` with the reason, and ``done``.
+of a product, its ``rows`` or ``failure``; ``absent`` if there is no such product here and ``refused`` if not of this
+matrix, with the reason; and ``done``.
 """
 
 from __future__ import annotations
@@ -56,9 +57,8 @@ class Child:
 
     def answers(self, job: Job) -> Iterator[Answer]:
         """Answers to one job, in order, the last one ``done``."""
-        yield from {"describe": self.describe, "check": self.check, "bench": self.bench, "profile": self.profile}[
-            job["job"]
-        ](job)
+        jobs = {"describe": self.describe, "check": self.check, "bench": self.bench, "profile": self.profile}
+        yield from jobs[job["job"]](job)
         yield {"answer": "done"}
 
     def describe(self, job: Job) -> Iterator[Answer]:
@@ -74,9 +74,9 @@ class Child:
         """Outcomes of the checks of this family: empty for a right product."""
         encode, chosen = families.encoders()[self.family], job["chosen"]
         for outcome in check_kernels(self.library, Gpu(**job["gpu"]), job["seed"], [encode], **chosen):
+            yield {"answer": "outcome", "outcome": outcome}
             if outcome:
                 self._survive()
-            yield {"answer": "outcome", "outcome": outcome}
 
     def bench(self, job: Job) -> Iterator[Answer]:
         """Rows of each number of columns; whatever goes wrong with one is told, and costs the next ones nothing."""
@@ -94,6 +94,13 @@ class Child:
                 yield self._one(session, products, n)
         except AbsentError as error:
             yield {"answer": "absent", "reason": str(error)}
+        except ValueError as error:  # a format that does not hold every matrix
+            yield {"answer": "refused", "reason": str(error)}
+        except GpuLostError:
+            raise
+        except Exception as error:  # of the weights: no memory, for example
+            self._survive()
+            yield {"answer": "failure", "error": _told(error)}
 
     def _one(self, session: Session, products: families.Products, n: int) -> Answer:
         """Rows of one product; what goes wrong with it is told, and costs the next ones nothing."""

@@ -78,6 +78,7 @@ def measure(parent: Parent, end: float, keep: Callable[[], object]) -> dict[str,
 def told_so_far(parent: Parent) -> dict[str, Any]:
     """Provenance of the rows at hand."""
     kept = {"left_out": parent.left_out(), "failures": parent.failures, "absent": parent.absent}
+    kept["refused"] = [(family, *step, reason) for (family, step), reason in parent.refused.items()]
     return parent.told | {"cubins_sha256": cubins.code_hash()} | kept
 
 

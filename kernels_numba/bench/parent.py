@@ -109,6 +109,7 @@ class Parent:
         self.rows: list[Row] = []
         self.failures: list[str] = []
         self.absent: dict[str, str] = {}
+        self.refused: dict[tuple[str, Step], str] = {}
         self.deaths: Counter[str] = Counter()
         self._workers: dict[str, Any] = {}
         self._tried: set[tuple[str, Step, int]] = set()  # products that failed are not tried again before `--resume`
@@ -180,7 +181,7 @@ class Parent:
     def missing(self, family: str, step: Step) -> list[int]:
         """Columns of a family's products with a matrix that have no row; none if it is not measured on such."""
         m, k, sparsity = step
-        if not families.wants(family, sparsity):
+        if not families.wants(family, sparsity) or (family, step) in self.refused:
             return []
         nominal = families.ROW_SPARSITY.get(family, sparsity)
         rows = [row for row in self.rows if (row.kernel, row.m, row.k) == (family, m, k)]
@@ -221,7 +222,10 @@ class Parent:
                 size = f"({row.m}, {row.k}, {row.n}) {row.sparsity:.2f}"
                 self.report(f"{row.kernel:18} {size:25} {row.cache} {row.time_us:9.2f} us  {row.note}")
         elif answer["answer"] == "failure":
-            self._fail(f"{family} {step}, N = {n}: {answer['error']}")
+            self._fail(f"{family} {step}, {'weights' if n is None else f'N = {n}'}: {answer['error']}")
+        elif answer["answer"] == "refused":
+            self.refused[family, step] = answer["reason"]
+            self.report(f"{family} does not hold {step}: {answer['reason']}")
         elif answer["answer"] == "absent":
             self.absent[family] = answer["reason"]
             self.report(f"{family} is not here: {answer['reason']}")

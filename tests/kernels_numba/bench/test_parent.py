@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from kernels_numba.bench import order
+from kernels_numba.bench import families, order
 from kernels_numba.bench import parent as parents
 from kernels_numba.bench.order import FIRST, SHAPES, Program
 from kernels_numba.bench.parent import DEATHS, ChildDiedError, Parent, Worker
 from kernels_numba.bench.provenance import Row
+from kernels_numba.formats import EncodedWeight, encode_bitmap
+from kernels_numba.formats.encoded import check
 from tests.kernels_numba.bench.emulated import GPU, LocalWorker, small_bench
 
 PROGRAM = Program(((256, 128),), (8, 16), 128)
@@ -101,6 +105,36 @@ def test_a_family_that_dies_again_and_again_is_given_up(monkeypatch: pytest.Monk
     assert one.living() == []
     assert {row.sparsity for row in one.rows if row.n == 16} == {row.sparsity for row in one.rows}
     assert len({row.sparsity for row in one.rows}) == DEATHS - 1
+
+
+def test_a_format_that_refuses_a_matrix_does_not_die_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(a: NDArray[np.float16]) -> EncodedWeight:
+        check(np.mean(a == 0) > 0.6, "sparsity", "0.5", "0.7 or more")
+        return encode_bitmap(a)
+
+    monkeypatch.setattr(families, "encoders", lambda: {"lscd-tiled-csl": encode})
+    one = parent(monkeypatch, "lscd-tiled-csl")
+    one.bench([(256, 128, sparsity) for sparsity in (0.5, 0.4, 0.3, 0.2, 0.8)], float("inf"), lambda: None)
+    assert (one.failures, one.living()) == ([], ["lscd-tiled-csl"])
+    assert {round(row.sparsity, 1) for row in one.rows} == {0.8}
+    assert one.refused["lscd-tiled-csl", (256, 128, 0.5)] == "sparsity: 0.5; allowed: 0.7 or more"
+    assert one.missing("lscd-tiled-csl", (256, 128, 0.5)) == []
+
+
+def test_weights_that_find_no_room_are_a_failure_of_theirs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = parent(monkeypatch, "lscd-csr")
+    full = iter((True, False))
+    room = families.prepare
+
+    def prepare(*given: Any) -> families.Products:
+        if next(full):
+            raise RuntimeError("CUDA out of memory")
+        return room(*given)
+
+    monkeypatch.setattr(families, "prepare", prepare)
+    one.bench([(256, 128, 0.8), (256, 128, 0.5)], float("inf"), lambda: None)
+    assert one.failures == ["lscd-csr (256, 128, 0.8), weights: RuntimeError: CUDA out of memory"]
+    assert {round(row.sparsity, 1) for row in one.rows} == {0.5}
 
 
 def test_no_product_is_begun_that_would_end_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
