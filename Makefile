@@ -1,12 +1,15 @@
-# Everything runs in a virtual environment of its own; no target needs a GPU except gpu-check and gpu-bench.
+# Everything runs in a virtual environment of its own; no target needs a GPU except gpu-check, gpu-bench and gpu-run.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # An environment that already has numba-cuda and torch or cupy, e.g. GPU_PYTHON=python3.
 GPU_PYTHON ?= $(BIN)/python
+# More of what the bench takes, e.g. GPU_OPTIONS='--minutes 20 --resume --cubins build/cubins'.
+GPU_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install report explore explorer-test lab test test-fast check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench \
+.PHONY: help install report explore explorer-test lab test test-fast check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench gpu-run \
+	gpu-dry-run gpu-cubins \
 	notebooks docs clean
 
 help: ## show this list
@@ -81,10 +84,19 @@ bench-explorer: .venv/dev ## how long the explorer's server takes to answer
 	$(BIN)/python -m lscd.explorer.bench
 
 gpu-check: ## on an NVIDIA GPU: is every kernel right?
-	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check
+	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check $(GPU_OPTIONS)
 
 gpu-bench: ## on an NVIDIA GPU: how fast is every kernel? writes data/measured/<gpu>/
-	$(GPU_PYTHON) -m kernels_numba.bench.gpu --bench
+	$(GPU_PYTHON) -m kernels_numba.bench.gpu --bench $(GPU_OPTIONS)
+
+gpu-run: ## on an NVIDIA GPU: both, in ten minutes
+	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check --bench $(GPU_OPTIONS)
+
+gpu-dry-run: .venv/dev ## the same on the emulator, without a GPU; writes build/dry-run, no evidence
+	$(BIN)/python -m kernels_numba.bench.gpu --check --bench --dry-run --output build/dry-run
+
+gpu-cubins: .venv/dev ## machine code of every kernel for six architectures, to be carried; writes build/cubins
+	$(BIN)/python -m kernels_numba.gpu.build --output build/cubins
 
 notebooks: .venv/dev ## run the notebooks and store their outputs
 	$(BIN)/jupyter execute --inplace --kernel_name=python3 notebooks/*.ipynb

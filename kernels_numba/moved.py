@@ -28,7 +28,7 @@ MOVED = {
     "gpu_bitmap": ("gpu.bitmap",),
     "gpu_csr": ("gpu.csr",),
     "gpu_dense": ("gpu.dense",),
-    "gpu_library": ("bench.library",),
+    "gpu_library": ("bench.library", "bench.timing"),
     "gpu_reduce": ("gpu.reduce",),
     "gpu_sparta": ("gpu.sparta",),
     "gpu_stages": ("gpu.stages",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 from xdist.remote import Producer
@@ -89,3 +90,11 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cubins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Machine code is compiled anew, and leaves nothing in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSCD_CUBINS", str(tmp_path_factory.mktemp("cubins")))
+        yield

@@ -1,170 +1,22 @@
-"""PyTorch or CuPy as the bench sees them: arrays, cuBLAS, cuSPARSE, and timing by events on a stream.
-
-How long does a kernel take, without what the host adds? All launches of one measurement are captured in one CUDA graph
-that touches different copies of the weights in turn; its replays are timed by events. What cannot be captured is
-launched again and again instead, and where the host cannot keep ahead of the GPU so, the time is only an upper bound.
-"""
+"""PyTorch, CuPy or the bare driver as the bench sees them: arrays, cuBLAS, cuSPARSE, graphs and events."""
 
 from __future__ import annotations
 
 import logging
-import statistics
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.bench.driver_library import DriverLibrary
+from kernels_numba.bench.timing import Library, Run, launch_all
 from kernels_numba.formats import Csr
 from kernels_numba.gpu import device
+from kernels_numba.gpu.driver import gpu_count
 from kernels_numba.gpu.launch import Launch
 
 logger = logging.getLogger(__name__)
-
-REPEATS = 9
-STRETCH_MS = 8.0  # length of one timed stretch: long against the resolution of events, half a microsecond
-WARM_UP_MS = 60.0  # a GPU that waited for the host has lowered its clocks
-HOST_BOUND = 0.8  # share of a product's time in which the host launches it
-EXACT_ROWS = 2048  # rows that the float64 product takes at a time: 0.8 GB at k = 49,152
-Run = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Time of one product.
-
-    time_us, error_us : median microseconds, and half the interquartile range over the repeats.
-    replayed : whether graphs were replayed; else the host launched every product.
-    host_bound : whether it took the host about as long to launch a product: the GPU may be faster.
-    """
-
-    time_us: float
-    error_us: float
-    replayed: bool = True
-    host_bound: bool = False
-
-
-class Library(ABC):
-    """What the bench needs from a GPU array library; everything happens on its current GPU."""
-
-    name: str
-
-    @abstractmethod
-    def asarray(self, array: NDArray[Any]) -> Any:
-        """Copy to the GPU; unsigned integers may become signed ones of the same bits."""
-
-    @abstractmethod
-    def copy(self, array: Any) -> Any:
-        """Copy of an array, on the GPU."""
-
-    @abstractmethod
-    def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
-        """New array on the GPU."""
-
-    @abstractmethod
-    def to_host(self, array: Any) -> NDArray[Any]:
-        """Copy to the host, after all work is done."""
-
-    @abstractmethod
-    def run(self, launch: Launch) -> None:
-        """Put one of our launches on the current stream."""
-
-    @abstractmethod
-    def dense(self, a: Any, x: Any, out: Any) -> Run:
-        """``out = a @ x`` by cuBLAS."""
-
-    @abstractmethod
-    def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
-        """``out = weights @ x`` by cuSPARSE, or None if the library has no fp16 product. Must not be captured."""
-
-    @abstractmethod
-    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
-        """``a @ x`` in float64, on the host."""
-
-    @abstractmethod
-    def synchronize(self) -> None:
-        """Wait until the GPU has done all its work."""
-
-    @abstractmethod
-    def on_own_stream(self) -> Any:
-        """Context in which the current stream is one of the bench's own: the default one cannot be captured."""
-
-    @abstractmethod
-    def capture(self, products: Sequence[Run]) -> Run:
-        """Capture the products, run before on this stream, in a graph; return what replays it.
-
-        Raises
-        ------
-        RuntimeError
-            If the library refuses; the stream is then as before.
-        """
-
-    @abstractmethod
-    def elapsed_ms(self, run: Run, count: int) -> float:
-        """Milliseconds between events before and after ``count`` runs."""
-
-    def time(self, products: Sequence[Run], *, replay: bool = True) -> Timing:
-        """Time of one of the products when all run one after the other, again and again.
-
-        ``replay=False`` does not even try to capture a graph.
-        """
-        self.synchronize()
-        with self.on_own_stream():
-            run = launch_all(products)
-            run()  # compiles, loads code and makes handles, none of which may happen in a capture
-            self.synchronize()
-            if replay:
-                try:
-                    run = self.capture(products)
-                except RuntimeError as error:
-                    logger.warning("not captured, launched one by one: %s", str(error).partition("\n")[0])
-                    replay = False
-            timing = time_stretches(lambda count: self.elapsed_ms(run, count), len(products))
-            host_bound = not replay and self.launch_us(run) / len(products) > HOST_BOUND * timing.time_us
-        return replace(timing, replayed=replay, host_bound=host_bound)
-
-    def launch_us(self, run: Run) -> float:
-        """Microseconds of the host until ``run`` is launched, not done; the least of a few."""
-        samples = []
-        for _ in range(REPEATS):
-            self.synchronize()
-            start = time.perf_counter()
-            run()
-            samples.append(time.perf_counter() - start)
-        self.synchronize()
-        return min(samples) * 1e6
-
-
-def launch_all(products: Sequence[Run]) -> Run:
-    """Function that runs all products."""
-
-    def run() -> None:
-        for product in products:
-            product()
-
-    return run
-
-
-def summarise(samples_us: Sequence[float]) -> Timing:
-    """Median and half the interquartile range."""
-    low, _, high = statistics.quantiles(samples_us, n=4)
-    return Timing(statistics.median(samples_us), (high - low) / 2)
-
-
-def time_stretches(elapsed_ms: Callable[[int], float], products: int) -> Timing:
-    """Time of one product from repeated stretches, each long enough for the events' resolution, after a warm-up.
-
-    Parameters
-    ----------
-    elapsed_ms : milliseconds that a number of runs takes.
-    products : products in one run.
-    """
-    warm_up = max(1, round(WARM_UP_MS / max(elapsed_ms(1), 1e-3)))
-    count = max(1, round(STRETCH_MS / max(elapsed_ms(warm_up) / warm_up, 1e-3)))
-    return summarise([elapsed_ms(count) * 1e3 / count / products for _ in range(REPEATS)])
 
 
 class Torch(Library):
@@ -175,7 +27,7 @@ class Torch(Library):
     def __init__(self) -> None:
         import torch
 
-        self._torch = torch
+        self.torch = torch
         self._stream = torch.cuda.Stream()
         # fp32 accumulation throughout, as in our kernels: cuBLAS may else add up split-K parts in fp16.
         torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -183,7 +35,7 @@ class Torch(Library):
     def asarray(self, array: NDArray[Any]) -> Any:
         """Copy to the GPU; unsigned words travel as signed ones, which every PyTorch knows."""
         signed = f"i{array.itemsize}" if array.dtype.kind == "u" and array.itemsize > 1 else array.dtype
-        return self._torch.from_numpy(np.ascontiguousarray(array).view(signed)).cuda()
+        return self.torch.from_numpy(np.ascontiguousarray(array).view(signed)).cuda()
 
     def copy(self, array: Any) -> Any:
         """Copy of an array, on the GPU."""
@@ -191,7 +43,7 @@ class Torch(Library):
 
     def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
         """New array on the GPU."""
-        return self._torch.full(shape, value, dtype=getattr(self._torch, np.dtype(dtype).name), device="cuda")
+        return self.torch.full(shape, value, dtype=getattr(self.torch, np.dtype(dtype).name), device="cuda")
 
     def to_host(self, array: Any) -> NDArray[Any]:
         """Copy to the host, after all work is done."""
@@ -201,35 +53,34 @@ class Torch(Library):
 
     def run(self, launch: Launch) -> None:
         """Put one of our launches on the current stream."""
-        device.run(launch, int(self._torch.cuda.current_stream().cuda_stream))
+        device.run(launch, int(self.torch.cuda.current_stream().cuda_stream))
 
     def dense(self, a: Any, x: Any, out: Any) -> Run:
         """``out = a @ x`` by cuBLAS."""
-        return lambda: self._torch.mm(a, x, out=out)
+        return lambda: self.torch.mm(a, x, out=out)
 
     def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
         """``out = weights @ x`` by cuSPARSE: with beta = 0 and its own output as input, addmm launches nothing else."""
         buffers = (weights.row_ptr, weights.col_idx, weights.values)
         row_ptr, col_idx, values = (self.asarray(buffer) for buffer in buffers)
-        matrix = self._torch.sparse_csr_tensor(row_ptr, col_idx, values, size=weights.shape)
-        return lambda: self._torch.addmm(out, matrix, x, beta=0, alpha=1, out=out)
+        matrix = self.torch.sparse_csr_tensor(row_ptr, col_idx, values, size=weights.shape)
+        return lambda: self.torch.addmm(out, matrix, x, beta=0, alpha=1, out=out)
 
-    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
-        """``a @ x`` in float64, on the host."""
-        wide = x.double()
-        return np.concatenate([self.to_host(part.double() @ wide) for part in a.split(EXACT_ROWS)])
+    def release(self) -> None:
+        """Give unused memory back."""
+        self.torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all its work."""
-        self._torch.cuda.synchronize()
+        self.torch.cuda.synchronize()
 
     def on_own_stream(self) -> Any:
         """Context in which the current stream is the bench's own."""
-        return self._torch.cuda.stream(self._stream)
+        return self.torch.cuda.stream(self._stream)
 
     def capture(self, products: Sequence[Run]) -> Run:
         """Capture the products in a graph; return what replays it."""
-        cuda = self._torch.cuda
+        cuda = self.torch.cuda
         graph = cuda.CUDAGraph()
         try:
             with cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
@@ -242,7 +93,7 @@ class Torch(Library):
 
     def elapsed_ms(self, run: Run, count: int) -> float:
         """Milliseconds between events before and after ``count`` runs."""
-        start, end = (self._torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (self.torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         for _ in range(count):
             run()
@@ -292,10 +143,9 @@ class Cupy(Library):
         """No fp16 product in CuPy's sparse matrices."""
         return None
 
-    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
-        """``a @ x`` in float64, on the host."""
-        wide, parts = x.astype(np.float64), range(0, a.shape[0], EXACT_ROWS)
-        return np.concatenate([self.to_host(a[i : i + EXACT_ROWS].astype(np.float64) @ wide) for i in parts])
+    def release(self) -> None:
+        """Give unused memory back."""
+        self._cupy.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self) -> None:
         """Wait until the GPU has done all its work."""
@@ -326,24 +176,21 @@ class Cupy(Library):
 
 
 def open_library() -> Library:
-    """PyTorch if it sees a GPU, else CuPy.
+    """PyTorch if it sees a GPU, else CuPy, else the driver alone.
 
     Raises
     ------
     RuntimeError
-        If there is no GPU, or neither library; one sentence that says what is missing.
+        If there is no GPU or no driver.
     """
-    if not device.is_available():
-        raise RuntimeError(
-            "no NVIDIA GPU, driver or compiler (libNVVM) found; `lscd kernels check` proves the kernels without a GPU"
-        )
-    reasons = []
+    if not gpu_count():
+        raise RuntimeError("no NVIDIA GPU or driver found; `lscd kernels check` proves the kernels without a GPU")
     for make in (Torch, Cupy):
         try:
             library = make()
             library.full((1,), np.float16, 0.0)
         except (ImportError, OSError, RuntimeError, AssertionError) as error:
-            reasons.append(f"{make.name}: {str(error).strip().partition(chr(10))[0]}")
+            logger.info("%s: %s", make.name, str(error).strip().partition("\n")[0])
             continue
         return library
-    raise RuntimeError(f"neither PyTorch nor CuPy sees the GPU ({'; '.join(reasons)}); install one beside numba-cuda")
+    return DriverLibrary()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.bench.library import Library
+from kernels_numba.bench.timing import Library
 from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.gpu.launch import launches, make_plan, with_aligned_rows
 
@@ -53,8 +53,10 @@ def copies_beyond_l2(nbytes: int, l2_bytes: int) -> int:
     return min(MAX_COPIES, max(2, -(-L2_FACTOR * l2_bytes // max(nbytes, 1)) + 1))
 
 
-def accuracy(actual: NDArray[Any], expected: NDArray[np.float64]) -> float:
-    """Relative error of a fp16 product of random matrices, ``‖actual - expected‖ / ‖expected‖``.
+def accuracy(actual: NDArray[Any], expected: NDArray[np.float64], unit: float = UNIT, share: float = SHARE) -> float:
+    """Relative error of a product of random matrices, ``‖actual - expected‖ / ‖expected‖``.
+
+    An element may err by ``unit`` of itself and ``share`` of the output's root mean square; by default what fp16 needs.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def accuracy(actual: NDArray[Any], expected: NDArray[np.float64]) -> float:
     """
     difference = actual.astype(np.float64) - expected
     scale = float(np.sqrt(np.mean(expected**2)))
-    ratio = np.abs(difference) / (UNIT * np.abs(expected) + SHARE * scale + 1e-30)
+    ratio = np.abs(difference) / (unit * np.abs(expected) + share * scale + 1e-30)
     ratio = np.where(np.isfinite(ratio), ratio, np.inf)
     worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     if ratio[worst] > 1:

@@ -13,7 +13,7 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.bench.library import Library
 from kernels_numba.bench.product import Gpu
+from kernels_numba.bench.timing import Library
 from kernels_numba.gpu import device
 
 TABLE = "kernels_lscd.csv"
@@ -39,6 +39,8 @@ PACKAGES = (
     "nvidia-cublas",
     "nvidia-cusparse",
     "torch",
+    "nvidia-cusparselt-cu13",
+    "nvidia-cusparselt-cu12",
     "cupy-cuda12x",
     "cupy-cuda13x",
 )
@@ -87,7 +89,11 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One measured time, in the columns of every evidence table."""
+    """One measured time, in the columns of every evidence table, and what they may have beside.
+
+    split_k : blocks that shared K; blocks_per_sm : that fit an SM at once; None of kernels that do not say.
+    clock_mhz, power_w, throttle : of the GPU under the timing (`nvml.State`).
+    """
 
     gpu: str
     kernel: str
@@ -102,6 +108,21 @@ class Row:
     source: str
     note: str
     launch: str = "stream"
+    split_k: int | None = None
+    activations: str = "fp16"
+    blocks_per_sm: int | None = None
+    clock_mhz: int | None = None
+    power_w: int | None = None
+    throttle: int | None = None
+
+
+KINDS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("m", "k", "n"), int),
+    **dict.fromkeys(("sparsity", "time_us", "time_err_us"), float),
+    **dict.fromkeys(
+        ("split_k", "blocks_per_sm", "clock_mhz", "power_w", "throttle"), lambda text: int(text) if text else None
+    ),
+}
 
 
 def gpu_key(name: str) -> str:
@@ -117,16 +138,14 @@ def describe_gpu(library: Library, method: str) -> tuple[Gpu, dict[str, Any]]:
     ValueError
         If the kernels cannot be compiled for this GPU.
     """
-    from numba import cuda
-
-    present, arch = cuda.get_current_device(), device.current_arch()
-    name = present.name.decode() if isinstance(present.name, bytes) else str(present.name)
-    before = gpu_state(str(present.uuid))
+    ordinal, arch = device.current_ordinal(), device.current_arch()
+    name, uuid = device.name_and_uuid(ordinal)
+    before = gpu_state(uuid)
     rate = copy_rate(library)
-    gpu = Gpu(gpu_key(name), arch, device.sm_count(), int(present.L2_CACHE_SIZE), rate)
+    gpu = Gpu(gpu_key(name), arch, device.sm_count(), device.attribute("l2_bytes", ordinal), rate)
     return gpu, {
         "gpu": name,
-        "uuid": str(present.uuid),
+        "uuid": uuid,
         "date": time.strftime("%Y-%m-%d"),
         "method": method,
         "library": library.name,
@@ -138,7 +157,7 @@ def describe_gpu(library: Library, method: str) -> tuple[Gpu, dict[str, Any]]:
         "l2_bytes": gpu.l2_bytes,
         "copy_bytes_per_s": round(rate),
         "state_before": before,
-        "state_after_copy": gpu_state(str(present.uuid)),
+        "state_after_copy": gpu_state(uuid),
     }
 
 
@@ -149,15 +168,10 @@ def copy_rate(library: Library) -> float:
     return 2 * COPY_BYTES / timing.time_us * 1e6
 
 
-def gpu_state(uuid: str, meanwhile: Callable[[], object] | None = None) -> dict[str, str] | None:
-    """Driver, clocks, power, temperature and throttle reasons as ``nvidia-smi`` reports them; None if it does not.
-
-    ``meanwhile`` is repeated until it has answered: what the GPU does while it is looked at.
-    """
+def gpu_state(uuid: str) -> dict[str, str] | None:
+    """Driver, clocks, power, temperature and throttle reasons as ``nvidia-smi`` reports them; None if it does not."""
     for names in ((*STATE, REASONS[0]), (*STATE, REASONS[1]), STATE):
-        text = _output(
-            "nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader", meanwhile=meanwhile
-        )
+        text = _output("nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(names)}", "--format=csv,noheader")
         values = [value.strip() for value in text.split(",")] if text else []
         if len(values) == len(names):
             return dict(zip(names, values, strict=True))
@@ -176,20 +190,13 @@ def code_version() -> dict[str, str | bool | None]:
     return {"sources_sha256": digest.hexdigest(), "git_commit": commit, "git_changed": changed}
 
 
-def _output(*command: str, meanwhile: Callable[[], object] | None = None) -> str | None:
-    """What a command prints, None if it fails or prints nothing; ``meanwhile`` is repeated until it ends."""
-    end = time.monotonic() + COMMAND_S
+def _output(*command: str) -> str | None:
+    """What a command prints, None if it fails or prints nothing."""
     try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            try:
-                while meanwhile is not None and process.poll() is None and time.monotonic() < end:
-                    meanwhile()
-                text, _ = process.communicate(timeout=max(0.0, end - time.monotonic()))
-            finally:
-                process.kill()
+        run = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_S, check=True)
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return None
-    return text.strip() or None if process.returncode == 0 else None
+    return run.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:
@@ -199,7 +206,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def write_table(rows: list[Row], provenance: dict[str, Any], directory: Path) -> Path:
+def write_table(rows: Sequence[Row], provenance: dict[str, Any], directory: Path) -> Path:
     """Write the rows as CSV and what they come from as JSON beside it, each whole; return the path of the table."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / TABLE
@@ -229,7 +236,6 @@ def read_table(directory: Path, provenance: dict[str, Any]) -> tuple[list[Row], 
     for key in SAME_RUN:
         if earlier.get(key) != provenance.get(key):
             raise ValueError(f"{path} cannot be continued: its {key} is another; move it away or leave out --resume")
-    kinds = {"m": int, "k": int, "n": int, "sparsity": float, "time_us": float, "time_err_us": float}
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [{name: kinds.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(file)]
+        rows = [{name: KINDS.get(name, str)(text) for name, text in row.items()} for row in csv.DictReader(file)]
     return [Row(**row) for row in rows], earlier

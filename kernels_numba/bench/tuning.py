@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels_numba.formats.encoded import check
+from kernels_numba.gpu.cubins import cache_directory
 
 SCHEMA = 1
 MAX_SPLIT_K = 65_535
@@ -40,15 +41,6 @@ class Entry:
     format: str
     split_k: int | None
     time_us: float
-
-
-def cache_directory() -> Path:
-    """Directory of the user's cache; it need not exist."""
-    override = os.environ.get("LSCD_CACHE")
-    if override:
-        return Path(override)
-    xdg = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "lscd"  # XDG: relative paths are to be ignored
 
 
 def package_version() -> str:

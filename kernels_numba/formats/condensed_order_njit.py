@@ -220,9 +220,16 @@ def arrange_strips(
         words = np.empty(STRIP_K, np.uint64)
         for column in range(orders.shape[1]):
             columns_of_strip(bits, magnitude, row, column, words)
-            seed = row * orders.shape[1] + column
-            found = arrange(words, orders[row, column], tails[row, column], moves, trials, seed)
-            counts[row, column] = found
+            counts[row, column] = arrange(words, orders[row, column], tails[row, column], moves, trials, seed_of(words))
+
+
+@inlined
+def seed_of(words: Any) -> Any:
+    """Start of the random numbers, by the strip itself: equal strips are stored equally wherever they stand."""
+    seed = np.uint64(0)
+    for word in words:
+        seed = next_random(seed ^ word ^ np.uint64(0x9E3779B97F4A7C15))
+    return np.int64(seed >> np.uint64(2))
 
 
 @inlined

@@ -19,6 +19,7 @@ from typing import Any
 from numba import cuda, float32, int32, int64, types
 
 from kernels_numba.gpu import ptx
+from kernels_numba.gpu.decoders import DECODERS
 from kernels_numba.gpu.share import first_of, owner_of
 from kernels_numba.gpu.stages import TILE_K, WARP_SIZE, activation_tile_bytes, device_function, panel_key, store_tile
 
@@ -98,7 +99,7 @@ def add_piece(sums, flags, accumulators, place, lane, n_accumulators):  # type: 
         ptx.store_u32(flag, 0)
 
 
-def make_bulk_kernel(tile_n: int, multiply: Any) -> Any:
+def make_bulk_kernel(tile_n: int, decoder: str) -> Any:
     """Kernel for ``tile_n`` output columns per block.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), blocks, slices)``, block ``32 * WARPS[tile_n]`` threads;
@@ -108,9 +109,9 @@ def make_bulk_kernel(tile_n: int, multiply: Any) -> Any:
 
     Parameters
     ----------
-    multiply : as for `ring.make_ring_kernel`.
+    decoder : as for `ring.make_ring_kernel`.
     """
-    warps = WARPS[tile_n]
+    multiply, warps = DECODERS[decoder], WARPS[tile_n]
     threads = warps * WARP_SIZE
     tile_bytes = activation_tile_bytes(tile_n)
     x_offset = barrier_bytes(warps)

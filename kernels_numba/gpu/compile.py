@@ -2,7 +2,8 @@
 
 What does the compiler make of a kernel: how many registers, does anything spill, which instructions run in the main
 loop, how many blocks fit an SM? NVVM makes the PTX, nvJitLink assembles it, nvdisasm disassembles it; all three come
-as Python packages. Everything is compiled once per process.
+as Python packages, or with a toolkit. Everything is compiled once per process, and machine code is kept on disk
+(`cubins`), so that a machine without compilers can run it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from kernels_numba.formats import Element
+from kernels_numba.gpu import cubins, toolchain
 from kernels_numba.gpu.elements import SUFFIX, in_element
 from kernels_numba.gpu.sass import Instruction, main_loop, parse
 
@@ -68,7 +70,7 @@ class Variant:
     kernel: str
     choice: str
     make: Callable[..., Any]
-    parameters: tuple[Any, ...]
+    parameters: tuple[int | str, ...]
     signature: Any
     threads: int
     shared_bytes: int
@@ -82,17 +84,22 @@ class Variant:
         """Kernel, choice, and element unless fp16, for example ``tiled_csl_n16_v4`` or ``reduce_bf16``."""
         return (f"{self.kernel}_{self.choice}" if self.choice else self.kernel) + SUFFIX[self.element]
 
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """All that decides its machine code, beside the sources, architecture and compilers; its name first."""
+        made = f"{self.make.__module__}.{self.make.__qualname__}", self.parameters, self.signature
+        return self.name, *made, self.threads, self.shared_bytes, self.blocks_per_sm, self.oldest
+
 
 @dataclass(frozen=True, eq=False)
 class CompiledKernel:
     """A variant compiled for one architecture.
 
-    ptx : text; entry : the kernel's name in it; cubin : machine code; log : what the assembler said.
+    entry : the kernel's name in the machine code, ``cubin``; log : what the assembler said.
     """
 
     variant: Variant
     arch: str
-    ptx: str
     entry: str
     cubin: bytes
     log: str
@@ -176,7 +183,11 @@ def _garbage_stays() -> Iterator[None]:
 def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
     if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
-        raise ValueError("compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install")
+        raise ValueError(
+            f"compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install; "
+            f"{cubins.cubin_directory()} has no machine code of {variant.name} for {arch} from these sources"
+        )
+    toolchain.find_libraries()
     cc = ARCHITECTURES[check_arch(arch)].compute_capability
     with _garbage_stays():
         ptx = in_element(_numba_ptx(replace(variant, element=Element.FLOAT16), cc), variant.element)
@@ -235,22 +246,39 @@ def compile_kernel(variant: Variant, arch: str) -> CompiledKernel:
     ValueError
         If ``arch`` is unknown; the message has the nearest names.
     """
-    ptx, entry = compile_ptx(variant, arch)
-    cubin, log = assemble(ptx, arch)
-    return CompiledKernel(variant, arch, ptx, entry, cubin, log)
+    ours = variant.make.__module__.startswith(f"{__package__}.")  # of others' sources the cache knows nothing
+    kept = cubins.load(variant.identity, check_arch(arch)) if ours else None
+    if kept is None:
+        ptx, entry = compile_ptx(variant, arch)
+        kept = cubins.Cubin(entry, *assemble(ptx, arch))
+        if ours:
+            cubins.store(variant.identity, arch, kept)
+    return CompiledKernel(variant, arch, kept.entry, kept.code, kept.log)
 
 
 def assemble(ptx: str, arch: str) -> tuple[bytes, str]:
-    """Machine code of PTX text, and the assembler's report on registers and spills."""
+    """Machine code of PTX text, and the assembler's report on registers and spills.
+
+    cuda.core falls back to the driver's linker where nvJitLink does not load. That one may refuse the option that asks
+    for the report; what the report says is then read from the machine code.
+    """
     try:
         from cuda.core import Linker, LinkerOptions, ObjectCode
     except ImportError:  # cuda-core before 0.5
         from cuda.core.experimental import Linker, LinkerOptions, ObjectCode
 
-    options = LinkerOptions(arch=arch, ptxas_options=["-v"])
-    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
-    cubin = bytes(linker.link("cubin").code)
-    return cubin, linker.get_info_log()
+    def link(**more: Any) -> tuple[bytes, str]:
+        linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=LinkerOptions(arch=arch, **more))
+        return bytes(linker.link("cubin").code), linker.get_info_log()
+
+    try:
+        cubin, log = link(ptxas_options=["-v"])
+    except Exception:  # each linker has its own errors; a fault of the PTX itself comes again
+        cubin, log = link()
+    if "registers" not in log:
+        registers, frame = toolchain.resources(cubin)
+        log = f"{frame} bytes stack frame\nUsed {registers} registers\n{log}"
+    return cubin, log
 
 
 def disassemble(cubin: bytes) -> str:

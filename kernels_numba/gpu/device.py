@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.compile import ARCHITECTURES, CompiledKernel, Variant, compile_kernel
+from kernels_numba.gpu.driver import ATTRIBUTES, NAME_BYTES, bindings
 from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_rows
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
@@ -49,10 +51,9 @@ def is_supported() -> bool:
     return True
 
 
-def _succeed(result: tuple[Any, ...]) -> Any:
+def succeed(result: tuple[Any, ...]) -> Any:
     """Value of a driver call, or RuntimeError with the driver's words."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     error, *values = result
     if error != driver.CUresult.CUDA_SUCCESS:
         _, words = driver.cuGetErrorString(error)
@@ -62,41 +63,37 @@ def _succeed(result: tuple[Any, ...]) -> Any:
 
 def current_ordinal() -> int:
     """Number of the GPU that this thread works on; 0, from now on, in a thread that has none."""
-    from cuda.bindings import driver
-    from numba import cuda
-
+    driver = bindings()
     error, ordinal = driver.cuCtxGetDevice()
     if error == driver.CUresult.CUDA_SUCCESS:
         return int(ordinal)
-    cuda.current_context()  # makes a primary context current, which PyTorch and CuPy share
-    return int(_succeed(driver.cuCtxGetDevice()))
+    succeed(driver.cuInit(0))
+    succeed(driver.cuCtxSetCurrent(_primary_context(0)))  # PyTorch, CuPy and Numba share it
+    return 0
 
 
 def ordinal_of(array: Any) -> int:
     """Number of the GPU that holds an array with ``__cuda_array_interface__``."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(_succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
+    return int(succeed(driver.cuPointerGetAttribute(attribute, pointer(array))))
 
 
 @cache
 def _primary_context(ordinal: int) -> Any:
-    from cuda.bindings import driver
-
-    return _succeed(driver.cuDevicePrimaryCtxRetain(_succeed(driver.cuDeviceGet(ordinal))))
+    driver = bindings()
+    return succeed(driver.cuDevicePrimaryCtxRetain(succeed(driver.cuDeviceGet(ordinal))))
 
 
 @contextmanager
 def on_gpu(ordinal: int) -> Iterator[None]:
     """Let this thread work on a GPU, in the primary context that PyTorch, CuPy and Numba share, and then as before."""
-    from cuda.bindings import driver
-
-    _succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
+    driver = bindings()
+    succeed(driver.cuCtxPushCurrent(_primary_context(ordinal)))
     try:
         yield
     finally:
-        _succeed(driver.cuCtxPopCurrent())
+        succeed(driver.cuCtxPopCurrent())
 
 
 def current_arch() -> str:
@@ -112,9 +109,7 @@ def current_arch() -> str:
 
 @cache
 def _arch_of(ordinal: int) -> str:
-    from numba import cuda
-
-    major, minor = cuda.gpus[ordinal].compute_capability
+    major, minor = (attribute(name, ordinal) for name in ("major", "minor"))
     known = {sm.compute_capability: arch for arch, sm in ARCHITECTURES.items()}
     fitting = [cc for cc in known if cc[0] == major and cc[1] <= minor]
     check(fitting, "compute capability", f"{major}.{minor}", f"one of {', '.join(ARCHITECTURES)} or a successor")
@@ -128,26 +123,38 @@ def sm_count() -> int:
 
 @cache
 def _sm_count_of(ordinal: int) -> int:
-    from numba import cuda
+    return attribute("sm_count", ordinal)
 
-    return int(cuda.gpus[ordinal].MULTIPROCESSOR_COUNT)
+
+def attribute(name: str, ordinal: int) -> int:
+    """One of the driver's numbers about a GPU, by its name in `driver.ATTRIBUTES`."""
+    driver = bindings()
+    which = getattr(driver.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{ATTRIBUTES[name]}")
+    return int(succeed(driver.cuDeviceGetAttribute(which, succeed(driver.cuDeviceGet(ordinal)))))
+
+
+def name_and_uuid(ordinal: int) -> tuple[str, str]:
+    """What the driver calls a GPU, and its own name ``GPU-...``, which stays the same among others."""
+    driver = bindings()
+    gpu = succeed(driver.cuDeviceGet(ordinal))
+    name = succeed(driver.cuDeviceGetName(NAME_BYTES, gpu))
+    return name.partition(b"\0")[0].decode(), f"GPU-{UUID(bytes=bytes(succeed(driver.cuDeviceGetUuid(gpu)).bytes))}"
 
 
 @cache
 def load(variant: Variant, ordinal: int) -> Any:
     """Function handle of a variant on a GPU, with its shared-memory limit raised."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     kernel: CompiledKernel = compile_kernel(variant, _arch_of(ordinal))
     limit = ARCHITECTURES[kernel.arch].shared_bytes_per_block
     check(
         variant.shared_bytes <= limit, "shared memory", variant.shared_bytes, f"at most {limit} bytes on {kernel.arch}"
     )
     with on_gpu(ordinal):
-        module = _succeed(driver.cuModuleLoadData(kernel.cubin))
-        function = _succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
+        module = succeed(driver.cuModuleLoadData(kernel.cubin))
+        function = succeed(driver.cuModuleGetFunction(module, kernel.entry.encode()))
         attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _succeed(driver.cuFuncSetAttribute(function, attribute, limit))
+        succeed(driver.cuFuncSetAttribute(function, attribute, limit))
     return function
 
 
@@ -172,26 +179,25 @@ def current_stream(array: Any) -> int:
 
 def run(launch: Launch, stream: int = 0) -> None:
     """Put one launch on a stream of the GPU that this thread works on; returns at once."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     types = tuple(_PARAMETER_TYPES[str(t)] for t in launch.variant.signature.args)
     values = tuple(argument if isinstance(argument, int) else pointer(argument) for argument in launch.arguments)
     function, threads = load(launch.variant, current_ordinal()), launch.variant.threads
     parameters = (values, types)
-    _succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, launch.shared_bytes, stream, parameters, 0))
+    succeed(driver.cuLaunchKernel(function, *launch.grid, threads, 1, 1, launch.shared_bytes, stream, parameters, 0))
 
 
 def upload(weights: EncodedWeight) -> tuple[EncodedWeight, dict[str, Any]]:
     """Weights as the kernels want them and their buffers on the present GPU, kept there while ``weights`` lives."""
-    from cuda.bindings import driver
     from numba import cuda
 
+    driver = bindings()
     on_gpus = _uploaded.setdefault(weights, {})
     ordinal = current_ordinal()
     if ordinal not in on_gpus:
         aligned = with_aligned_rows(weights)
         buffers = {name: cuda.to_device(buffer) for name, buffer in aligned.buffers.items()}
-        _succeed(driver.cuCtxSynchronize())  # streams that do not wait for the default one may read them next
+        succeed(driver.cuCtxSynchronize())  # streams that do not wait for the default one may read them next
         # None stands for the weights themselves: a value that held its own key would never be freed.
         on_gpus[ordinal] = None if aligned is weights else aligned, buffers
     kept, buffers = on_gpus[ordinal]
@@ -230,17 +236,16 @@ def copy_block(source: Any, target: Any, stream: int) -> None:
     block.srcDevice, block.dstDevice = pointer(source), pointer(target)
     block.srcPitch, block.dstPitch = itemsize * source.shape[1], itemsize * target.shape[1]
     block.WidthInBytes, block.Height = itemsize * columns, rows
-    _succeed(driver.cuMemcpy2DAsync(block, stream))
+    succeed(driver.cuMemcpy2DAsync(block, stream))
 
 
 def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
     """Return ``x`` (k, n) of 16 bits itself if it has ``shape``, else a copy with zeros at its end."""
-    from cuda.bindings import driver
-
+    driver = bindings()
     if tuple(x.shape) == shape:
         return x
     out = empty_like(x, shape, Element.FLOAT16)
-    _succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
+    succeed(driver.cuMemsetD16Async(pointer(out), 0, shape[0] * shape[1], stream))
     copy_block(x, out, stream)
     return out
 

@@ -275,6 +275,11 @@ def make_plan(
     return Plan(variant, m, k, n_padded, ceil_div(k_tiles, per_split), per_split, residual)
 
 
+def has_bulk_copies(arch: str) -> bool:
+    """Whether an architecture can stream records by bulk copies: Hopper and newer."""
+    return ARCHITECTURES[arch].compute_capability >= (9, 0)
+
+
 def _of_tiles(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
     """Plan of the kernels whose blocks share a list of tiles: as many blocks as run at once, or ``split_k`` a row."""
     kernel, rows = compile_kernel(plan.variant, arch), ceil_div(plan.m, TILE_M)
@@ -292,7 +297,7 @@ def _streamed(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan
     ``split_k`` asks for at least so many slices.
     """
     sm, tile_n, k_tiles = ARCHITECTURES[arch], plan.variant.tile_n, plan.k_tiles_per_split
-    check(sm.compute_capability >= (9, 0), "arch", arch, "sm_90 or newer, for bulk copies")
+    check(has_bulk_copies(arch), "arch", arch, "sm_90 or newer, for bulk copies")
     room = sm.shared_bytes_per_block - bulk.shared_bytes(tile_n, plan.capacity, 0)
     fitting = room // activation_tile_bytes(tile_n)
     check(fitting >= 1, "longest record", plan.capacity, "fewer bytes: its rings leave no room for X; streamed=False")

@@ -16,6 +16,7 @@ from typing import Any
 from numba import cuda, float32, int32, int64, types
 
 from kernels_numba.gpu import ptx
+from kernels_numba.gpu.decoders import DECODERS
 from kernels_numba.gpu.share import add_sums, leave_sums, own_stretch
 from kernels_numba.gpu.stages import (
     ROWS_PER_WARP,
@@ -73,7 +74,7 @@ def fetch_panels(place, source, left, n, thread, tile_n):  # type: ignore[no-unt
             ptx.cp_async_16(place + i * (rows * 16), source + int64(n * (i * rows)) * 2, n_bytes)
 
 
-def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
+def make_ring_kernel(tile_n: int, decoder: str) -> Any:
     """Kernel for ``tile_n`` output columns per block.
 
     Equivalent to `reference.spmm`. Grid ``(ceil(n / tile_n), blocks)``, at most a block per tile, block 128 threads.
@@ -82,9 +83,10 @@ def make_ring_kernel(tile_n: int, multiply: Any) -> Any:
 
     Parameters
     ----------
-    multiply : device function ``(accumulators, x_tile, record, lane_word, tile_n)`` that adds a strip's product;
-        ``lane_word`` is four times the lane's number.
+    decoder : name in `DECODERS` of the device function ``(accumulators, x_tile, record, lane_word, tile_n)`` that adds
+        a strip's product; ``lane_word`` is four times the lane's number.
     """
+    multiply = DECODERS[decoder]
     activation_bytes = activation_tile_bytes(tile_n)
     log_panels = {8: 0, 16: 1, 32: 2, 64: 3}[tile_n]
 

@@ -46,10 +46,11 @@ from kernels_numba.formats.records import header_entries, pack_bitmap
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
 from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
 from kernels_numba.gpu.csr import ROWS_PER_BLOCK
+from kernels_numba.gpu.decoders import DECODERS
 from kernels_numba.gpu.emulate import run_on_emulator
 from kernels_numba.gpu.launch import DEFAULT_ARCH, Launch, Records, launches, make_plan
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
-from kernels_numba.gpu.variants import DECODERS, WORDS_PER_HELD_VECTOR
+from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
 
 SCHEMA = 1
 ARRAYS = {
@@ -85,7 +86,7 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
         "versions": {package: _version(package) for package in PACKAGES},
     }
     if name == "tiled_csl":
-        result["held_words_per_tile"] = variant.parameters[1] * WORDS_PER_HELD_VECTOR
+        result["held_words_per_tile"] = int(variant.parameters[1]) * WORDS_PER_HELD_VECTOR
         result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
     if name in DECODERS:
         result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES]
@@ -157,7 +158,7 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
     name = variant.kernel
     x_columns = variant.tile_n
     if name == "tiled_csl":
-        held = variant.parameters[1] * WORDS_PER_HELD_VECTOR
+        held = int(variant.parameters[1]) * WORDS_PER_HELD_VECTOR
         for tiles, words in ((2, 0), (2, 512), (3, 1024), (5, 2048), (3, held), (2, held + 512), (3, held + 2048)):
             kept = min(words, held)
             units: Amounts = {"block": 1, "tile": tiles, "word": tiles * kept, "overflow_word": tiles * (words - kept)}
@@ -178,7 +179,7 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
         for per_row in (0, 128, 256, 512):
             a = np.zeros((ROWS_PER_BLOCK, 1024), np.float16)
             a[:, :per_row] = 1
-            rows = encode_csr(a, index_bits=variant.parameters[1])
+            rows = encode_csr(a, index_bits=int(variant.parameters[1]))
             yield {"block": 1, "nonzero": ROWS_PER_BLOCK * per_row}, _count(variant, rows, x_columns)
     else:
         outputs = THREADS * OUTPUTS_PER_THREAD

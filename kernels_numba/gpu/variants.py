@@ -11,9 +11,7 @@ from dataclasses import replace
 from functools import cache
 
 from kernels_numba.formats import Element
-from kernels_numba.gpu import bitmap as gpu_bitmap
 from kernels_numba.gpu import bulk as gpu_bulk
-from kernels_numba.gpu import condensed as gpu_condensed
 from kernels_numba.gpu import csr as gpu_csr
 from kernels_numba.gpu import dense as gpu_dense
 from kernels_numba.gpu import reduce as gpu_reduce
@@ -21,17 +19,19 @@ from kernels_numba.gpu import ring as gpu_ring
 from kernels_numba.gpu import sparta as gpu_sparta
 from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
 from kernels_numba.gpu.compile import Variant
+from kernels_numba.gpu.decoders import DECODERS
 from kernels_numba.gpu.elements import SUFFIX
 from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES, WARP_SIZE
 
-# Kernels that decode records: their device function, and blocks per SM that registers must leave room for, by columns;
-# with fewer registers the compiler spills on sm_80.
-DECODERS = {
-    "bitmap": (gpu_bitmap.multiply_strip, {8: 4, 16: 4, 32: 3, 64: 2}),
-    "bitmap_pairs": (gpu_bitmap.multiply_strip_of_pairs, {8: 6, 16: 5, 32: 4, 64: 2}),
-    "condensed": (gpu_condensed.multiply_condensed, {8: 5, 16: 4, 32: 3, 64: 2}),
-    "condensed_pairs": (gpu_condensed.multiply_condensed_pairs, {8: 5, 16: 4, 32: 3, 64: 2}),
+# Blocks per SM that registers must leave room for, by decoder and columns; with fewer registers the compiler spills on
+# sm_80.
+RING_BLOCKS = {
+    "bitmap": {8: 4, 16: 4, 32: 3, 64: 2},
+    "bitmap_pairs": {8: 6, 16: 5, 32: 4, 64: 2},
+    "condensed": {8: 5, 16: 4, 32: 3, 64: 2},
+    "condensed_pairs": {8: 5, 16: 4, 32: 3, 64: 2},
 }
+BULK = "_bulk"  # ends the names of the kernels that bulk copies feed
 # Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
 VECTOR_CHOICES = (4, 8)
 WORDS_PER_HELD_VECTOR = 4 * THREADS
@@ -56,10 +56,9 @@ def tiled_csl(tile_n: int, vectors: int) -> Variant:
 
 @cache
 def records(kernel: str, tile_n: int) -> Variant:
-    """The kernel that decodes records in registers, of one of `DECODERS`."""
-    multiply, blocks = DECODERS[kernel]
-    make, shared_bytes = gpu_ring.make_ring_kernel, gpu_ring.shared_bytes(tile_n, 0)
-    parameters = (tile_n, multiply)
+    """The kernel that decodes records in registers, by one of `DECODERS`."""
+    make, shared_bytes, blocks = gpu_ring.make_ring_kernel, gpu_ring.shared_bytes(tile_n, 0), RING_BLOCKS[kernel]
+    parameters = (tile_n, kernel)
     return Variant(
         kernel, f"n{tile_n}", make, parameters, gpu_ring.SIGNATURE, THREADS, shared_bytes, blocks[tile_n], tile_n
     )
@@ -68,13 +67,10 @@ def records(kernel: str, tile_n: int) -> Variant:
 @cache
 def streamed(kernel: str, tile_n: int) -> Variant:
     """The kernel that decodes records which bulk copies bring, for sm_90 and newer."""
-    multiply, _ = DECODERS[kernel]
     make, threads = gpu_bulk.make_bulk_kernel, WARP_SIZE * gpu_bulk.WARPS[tile_n]
-    parameters, shared_bytes = (tile_n, multiply), gpu_bulk.shared_bytes(tile_n, 0, 0)
+    parameters, shared_bytes = (tile_n, kernel), gpu_bulk.shared_bytes(tile_n, 0, 0)
     signature = gpu_bulk.SIGNATURE
-    return Variant(
-        f"{kernel}_bulk", f"n{tile_n}", make, parameters, signature, threads, shared_bytes, 1, tile_n, "sm_90"
-    )
+    return Variant(kernel + BULK, f"n{tile_n}", make, parameters, signature, threads, shared_bytes, 1, tile_n, "sm_90")
 
 
 @cache

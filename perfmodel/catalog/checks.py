@@ -21,6 +21,8 @@ KERNEL_TIME_COLUMNS = (
 )  # fmt: skip
 # Columns that a table may lack, or leave empty, and what holds then.
 OPTIONAL_COLUMNS = {"cache": "cold", "launch": "stream", "split_k": math.nan, "copies": 1, "activations": "fp16"}
+# What a table may tell of each row beside, which no model reads.
+TOLD_COLUMNS = ("blocks_per_sm", "clock_mhz", "power_w", "throttle")
 NAME_COLUMNS = ("gpu", "kernel", "status", "source")
 CHOICES = {"cache": tuple(Cache), "launch": tuple(Launch), "activations": tuple(Activations)}
 _SIZES = ("m", "k", "n", "copies")
@@ -32,16 +34,16 @@ def checked_kernel_times(table: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the columns are not ``KERNEL_TIME_COLUMNS`` (of which `OPTIONAL_COLUMNS` may be missing), a name is empty or
-        no choice there is, a size or time is not positive, or a sparsity lies outside [0, 1]; the message names row,
-        column and value. A time may be missing: its kernel failed.
+        If the columns are not ``KERNEL_TIME_COLUMNS`` (of which `OPTIONAL_COLUMNS` may be missing) and perhaps
+        `TOLD_COLUMNS`, which are dropped; a name is empty or no choice there is, a size or time is not positive, or a
+        sparsity lies outside [0, 1]; the message names row, column and value. A time may be missing: its kernel failed.
     """
     table = table.assign(**{
         name: table[name].astype(object).where(table[name].notna(), value) if name in table else value
         for name, value in OPTIONAL_COLUMNS.items()
     })  # fmt: skip
     missing = [column for column in KERNEL_TIME_COLUMNS if column not in table]
-    unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS]
+    unknown = [column for column in table if column not in KERNEL_TIME_COLUMNS + TOLD_COLUMNS]
     if missing or unknown:
         raise ValueError(f"missing columns {missing}, unknown columns {unknown}")
     for column in NAME_COLUMNS:

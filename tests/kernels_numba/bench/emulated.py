@@ -1,94 +1,82 @@
-"""The bench's GPU, with the emulator in its place."""
+"""The bench with children in this process, and the emulator in the place of an H200."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from kernels_numba.bench import emulated, order
 from kernels_numba.bench import gpu as bench_gpu
-from kernels_numba.bench.gpu import Bench, Problem
-from kernels_numba.bench.library import Library, Run, Timing
+from kernels_numba.bench import parent as parents
+from kernels_numba.bench.child import Child
+from kernels_numba.bench.nvml import Sampler
+from kernels_numba.bench.order import Program
 from kernels_numba.bench.product import Gpu
 from kernels_numba.bench.provenance import code_version
-from kernels_numba.formats import Csr
-from kernels_numba.gpu.emulate import run_on_emulator
-from kernels_numba.gpu.launch import Launch
+from kernels_numba.bench.session import Session
+from kernels_numba.bench.slabs import Matrix, make_matrix
+from kernels_numba.bench.timing import Library, Run, Timing
 
-GPU = Gpu("h200", "sm_80", 132, 50 * 2**20, 4e12)
+GPU = Gpu("h200", "sm_90", 132, 50 * 2**20, 4e12)
 
 
-class Emulated(Library):
+class Emulated(emulated.Emulated):
     """A library whose GPU is the emulator and whose clock always says 10 microseconds."""
-
-    name = "emulator"
 
     def __init__(self) -> None:
         self.timed: list[int] = []
-
-    def asarray(self, array: NDArray[Any]) -> Any:
-        return array.copy()
-
-    def copy(self, array: Any) -> Any:
-        return array.copy()
-
-    def full(self, shape: tuple[int, ...], dtype: Any, value: float) -> Any:
-        return np.full(shape, value, dtype)
-
-    def to_host(self, array: Any) -> NDArray[Any]:
-        return array
-
-    def run(self, launch: Launch) -> None:
-        run_on_emulator(launch, "sm_80")
 
     def time(self, products: Sequence[Run], *, replay: bool = True) -> Timing:
         self.timed.append(len(products))
         products[0]()
         return Timing(10.0, 0.5, replay)
 
-    def dense(self, a: Any, x: Any, out: Any) -> Run:
-        return lambda: np.matmul(a, x, out=out)
 
-    def sparse(self, weights: Csr, x: Any, out: Any) -> Run | None:
-        return lambda: np.matmul(weights.decode(), x, out=out)
-
-    def exact(self, a: Any, x: Any) -> NDArray[np.float64]:
-        return a.astype(np.float64) @ x.astype(np.float64)
-
-    def synchronize(self) -> None: ...
-
-    def on_own_stream(self) -> Any: ...
-
-    def capture(self, products: Sequence[Run]) -> Run: ...
-
-    def elapsed_ms(self, run: Run, count: int) -> float: ...
+def session(library: Library | None = None, gpu: Gpu = GPU) -> Session:
+    return Session(library or Emulated(), gpu, Sampler(""))
 
 
-def problem(a: NDArray[np.float16], n: int = 8) -> Problem:
-    x = np.random.default_rng(4).standard_normal((a.shape[1], n)).astype(np.float16)
-    return Problem(x, a.astype(np.float64) @ x, 1 - np.count_nonzero(a) / a.size)
+def matrix(m: int = 128, k: int = 64, sparsity: float = 0.0) -> Matrix:
+    return make_matrix(m, k, sparsity, 8, seed=4)
 
 
-def bench(library: Library | None = None) -> Bench:
-    return Bench(library or Emulated(), GPU, lambda line: None)
+class LocalWorker:
+    """A child that needs no process."""
+
+    library: Library
+
+    def __init__(self, family: str, **kind: Any) -> None:
+        self.child = Child(family, self.library)
+
+    def ask(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if job["job"] == "describe":
+            told = {"gpu": "NVIDIA H200", "uuid": "GPU-0", "library": "emulator", **code_version()}
+            yield {"answer": "gpu", "gpu": asdict(GPU), "provenance": told | {"method": job["method"]}}
+            return
+        for answer in self.child.answers(job):
+            if answer["answer"] != "done":
+                yield answer
+
+    def close(self) -> None: ...
 
 
-def small_bench(monkeypatch: pytest.MonkeyPatch, shapes: Sequence[tuple[int, int]] = ((64, 64), (32, 128))) -> Emulated:
-    """Let the bench run on the emulator, with small problems."""
+def small_bench(
+    monkeypatch: pytest.MonkeyPatch, shapes: tuple[tuple[int, int], ...] = ((128, 64), (256, 128))
+) -> Emulated:
+    """Let the bench run in this process on the emulator, with small problems."""
     library = Emulated()
-    monkeypatch.setattr(bench_gpu, "SHAPES", tuple(shapes))
-    monkeypatch.setattr(bench_gpu, "SPARSITIES", (0.8,))
-    monkeypatch.setattr(bench_gpu, "COLUMNS", (8,))
-    monkeypatch.setattr(bench_gpu, "open_library", lambda: library)
-    described = {"gpu": "NVIDIA H200", "uuid": "GPU-0", **code_version()}
-    monkeypatch.setattr(bench_gpu, "describe_gpu", lambda library, method: (GPU, described | {"method": method}))
-
-    def state(uuid: str, meanwhile: Run) -> dict[str, str]:
-        meanwhile()
-        return {"clocks.sm": "1980 MHz"}
-
-    monkeypatch.setattr(bench_gpu, "gpu_state", state)
+    monkeypatch.setattr(LocalWorker, "library", library, raising=False)
+    monkeypatch.setattr(parents, "Worker", LocalWorker)
+    monkeypatch.setattr(bench_gpu, "Program", lambda: Program(shapes, (8,), 128))
+    monkeypatch.setattr(bench_gpu, "compile_all", lambda parent, jobs: None)
+    for name in ("FIRST", "SECOND", "REST"):
+        monkeypatch.setattr(order, name, (0.0, 0.8))
     return library
+
+
+def errors(notes: Sequence[str]) -> list[float]:
+    """Relative errors in the notes of rows."""
+    return [float(note.split("error ")[1].split(",")[0]) for note in notes]

@@ -1,60 +1,35 @@
-"""The bench for real GPUs, with the emulator in the GPU's place: everything but the clock."""
+"""The bench for real GPUs, with the emulator in the GPU's place: everything but the clock, in processes and without."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from kernels_numba.bench import families, order, profiles
 from kernels_numba.bench import gpu as bench_gpu
-from kernels_numba.bench.library import Timing
-from kernels_numba.bench.product import MAX_COPIES, Gpu, copies_beyond_l2
-from kernels_numba.formats import encode_tiled_csl
-from kernels_numba.gpu import device
+from kernels_numba.bench import parent as parents
+from kernels_numba.bench.order import Program
+from kernels_numba.bench.product import Gpu
+from kernels_numba.gpu.driver import gpu_count
 from kernels_numba.gpu.launch import Launch
-from tests.kernels_numba.bench.emulated import Emulated, bench, problem
+from tests.kernels_numba.bench.emulated import Emulated, errors
 
 COLUMNS = ["gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note"]
-COLUMNS += ["launch"]
-RNG = np.random.default_rng(4)
+COLUMNS += ["launch", "split_k", "activations", "blocks_per_sm", "clock_mhz", "power_w", "throttle"]
+OURS = tuple(families.encoders())
 
 
-def test_cold_rotates_through_copies_and_warm_does_not() -> None:
-    library = Emulated()
-    a = np.ones((8, 64), np.float16)
-    bench(library).ours("lscd-tiled-csl", encode_tiled_csl, a, [problem(a)])
-    assert library.timed == [MAX_COPIES, bench_gpu.WARM_PRODUCTS]
-    assert copies_beyond_l2(nbytes=10**9, l2_bytes=50 * 2**20) == 2
-    assert copies_beyond_l2(nbytes=20 * 2**20, l2_bytes=50 * 2**20) == 9
-
-
-def test_weights_far_beyond_the_l2_cache_are_not_timed_warm() -> None:
-    one = bench()
-    one.gpu = Gpu("h200", "sm_80", 132, l2_bytes=100, copy_bytes_per_s=4e12)
-    a = np.ones((8, 64), np.float16)
-    one.cublas(a, a.nbytes, [problem(a)])
-    assert [row.cache for row in one.rows] == ["cold"]
-
-
-def test_a_time_that_launching_may_have_set_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    library, a = Emulated(), np.ones((8, 64), np.float16)
-    one = bench(library)
-    for host_bound in (False, True):
-        one.keep("cublas", problem(a), "cold", Timing(10.0, 0.5, False, host_bound), nbytes=1000, error=2e-4)
-    assert [row.status for row in one.rows] == ["value", "upper_bound"]
-
-
-def table(directory: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    with (directory / "h200" / "kernels_lscd.csv").open() as file:
+def table(directory: Path, gpu: str = "h200") -> tuple[list[dict[str, str]], dict[str, Any]]:
+    with (directory / gpu / "kernels_lscd.csv").open() as file:
         rows = list(csv.DictReader(file))
-    return rows, json.loads((directory / "h200" / "kernels_lscd.json").read_text())
+    return rows, json.loads((directory / gpu / "kernels_lscd.json").read_text())
 
 
 def test_a_run_from_end_to_end(one_gpu: Emulated, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,50 +38,37 @@ def test_a_run_from_end_to_end(one_gpu: Emulated, tmp_path: Path, capsys: pytest
     assert list(rows[0]) == COLUMNS
     # Two shapes, cold and warm; cuSPARSE warm only.
     counts = {name: [row["kernel"] for row in rows].count(name) for name in {row["kernel"] for row in rows}}
-    ours = ("lscd-dense", "lscd-tiled-csl", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-two-four", "lscd-csr")
-    assert counts == dict.fromkeys(("cublas", *ours), 4) | {"cusparse": 2}
+    assert counts == dict.fromkeys(("cublas", *OURS), 4) | {"cusparse": 2}
     first = rows[0]
     assert (first["time_us"], first["time_err_us"], first["status"]) == ("10.0", "0.5", "value")
-    # 8,192 + 1,024 + 1,024 bytes in 10 us are 1.02 GB/s, of a ceiling of 4,000.
-    assert first["note"].startswith("1 GB/s, 0.00 of a copy, error ")
-    errors = [float(row["note"].split("error ")[1].split(",")[0]) for row in rows]
-    assert 0 < min(errors) <= max(errors) < 2.0**-11
+    # 16,384 + 1,024 + 2,048 bytes in 10 us are 1.95 GB/s, of a ceiling of 4,000.
+    assert first["note"].startswith("2 GB/s, 0.00 of a copy, error ")
+    wrong = errors([row["note"] for row in rows])
+    assert 0 < min(wrong) <= max(wrong) < 2.0**-11
     assert {row["launch"] for row in rows if row["kernel"] != "cusparse"} == {"graph"}
     assert {row["launch"] for row in rows if row["kernel"] == "cusparse"} == {"stream"}
     assert {row["sparsity"] for row in rows if row["kernel"] in ("cublas", "lscd-dense")} == {"0.0"}
-    assert [(step["m"], step["k"], step["sparsity"]) for step in story["steps"]] == [
-        (64, 64, 0.0), (64, 64, 0.8), (32, 128, 0.0), (32, 128, 0.8),
-    ]  # fmt: skip
-    assert story["steps"][0]["state_under_load"] == {"clocks.sm": "1980 MHz"}
+    assert all(int(row["split_k"]) >= 1 and int(row["blocks_per_sm"]) >= 1 for row in rows if row["kernel"] in OURS)
     assert (story["left_out"], story["failures"], story["seed"]) == ([], [], 0)
+    assert set(story["absent"]) == {"two-four", "fp8", "int4"}
     assert "cold" in story["method"]
+    assert story["profiled"].startswith("not profiled")
+    assert story["falsification"].count("not tested") == 2
     assert f"wrote {len(rows)} rows" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "h200").iterdir()) == ["kernels_lscd.csv", "kernels_lscd.json"]
 
 
-def test_the_most_telling_matrices_come_first_and_none_is_missing() -> None:
-    steps = list(bench_gpu.steps())
-    assert steps[:3] == [(36864, 9216, 0.0), (36864, 9216, 0.8), (9216, 36864, 0.0)]
-    assert len(steps) == len(set(steps)) == 12 * 7
-    published = Path(__file__).parents[3] / "data" / "published" / "kernel_a100.csv"
-    with published.open() as file:
-        assert {(int(row["m"]), int(row["k"])) for row in csv.DictReader(file)} == set(bench_gpu.SHAPES)
-
-
-def test_what_there_was_no_time_for_is_said_and_resumed(
-    one_gpu: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = iter(range(0, 10**6, 20))  # every look at the clock finds 20 s gone: a matrix takes 20 s
-    monkeypatch.setattr(bench_gpu.time, "monotonic", lambda: float(next(clock)))
-    assert bench_gpu.main(["--bench", "--output", str(tmp_path), "--minutes", "1"]) == 0
-    rows, story = table(tmp_path)
-    assert story["left_out"] == [[64, 64, 0.8], [32, 128, 0.0], [32, 128, 0.8]]
-    assert {row["kernel"] for row in rows} == {"cublas", "lscd-dense"}
-    resume = ["--bench", "--resume", "--output", str(tmp_path), "--minutes", "1000"]
+def test_some_families_and_then_the_others(one_gpu: Emulated, tmp_path: Path) -> None:
+    only = ["--bench", "--output", str(tmp_path), "--only", "cublas", "--only", "lscd-csr"]
+    assert bench_gpu.main(only) == 0
+    rows, _ = table(tmp_path)
+    assert {row["kernel"] for row in rows} == {"cublas", "lscd-csr"}
+    resume = ["--bench", "--resume", "--output", str(tmp_path)]
     assert bench_gpu.main(resume) == 0
     more, story = table(tmp_path)
     assert more[: len(rows)] == rows
-    assert len(more) == 7 * 4 + 2
+    assert {row["kernel"] for row in more} == {"cublas", "cusparse", *OURS}
+    assert len(more) == len({(row["kernel"], row["m"], row["sparsity"], row["cache"]) for row in more})
     assert story["left_out"] == []
     assert bench_gpu.main([*resume, "--seed", "1"]) == 2
 
@@ -124,53 +86,157 @@ def test_one_kernel_that_is_wrong_or_fails_has_no_rows_and_costs_no_others(
     assert bench_gpu.main(["--bench", "--output", str(tmp_path)]) == 1
     rows, story = table(tmp_path)
     # The 2:4 kernel, too, needs the CSR kernel for what does not fit its pattern.
-    assert {row["kernel"] for row in rows} == {"cublas", "lscd-dense", "lscd-tiled-csl", "cusparse"}
-    assert any("lscd-csr (64, 64, 8)" in text and "elements are wrong" in text for text in story["failures"])
+    lost = {name for name in OURS if name.startswith("lscd-bitmap")} | {"lscd-csr", "lscd-two-four"}
+    assert {row["kernel"] for row in rows} == {"cublas", "cusparse", *OURS} - lost
+    assert any("lscd-csr (128, 64, 0.8), N = 8" in text and "wrong" in text for text in story["failures"])
     assert any(text.endswith("RuntimeError: CUDA driver: out of resources") for text in story["failures"])
     assert "FAILED lscd-bitmap" in capsys.readouterr().out
 
 
-def test_a_product_that_is_right_only_once_is_found_out(one_gpu: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output is poisoned again before timing, so replays that write nothing are wrong."""
-    monkeypatch.setattr(one_gpu, "time", lambda products, *, replay=True: Timing(10.0, 0.5))
-    one, a = bench(one_gpu), np.ones((8, 64), np.float16)
-    one.cublas(a, a.nbytes, [problem(a)])
-    assert one.rows == []
-    assert "64 of 64 elements are wrong" in one.failures[0]
+def test_profiles_come_after_the_first_shape_and_are_written(
+    one_gpu: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [profiles.Profile("h200", "cublas", 1, 1, 16, 0.0, "gemm", "dram__bytes_read.sum", "byte", 7.0)]
+    shapes: list[set[int]] = []
 
+    def profile(parent: parents.Parent, end: float) -> tuple[list[profiles.Profile], str]:
+        shapes.append({row.m for row in parent.rows})
+        return found, "profiled 1 of 6 products"
 
-def test_a_lost_gpu_ends_the_run(one_gpu: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lost(array: NDArray[Any]) -> Any:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(one_gpu, "asarray", lost)
-    assert bench_gpu.main(["--bench", "--output", str(tmp_path)]) == 1
-    rows, story = table(tmp_path)
-    assert rows == []
-    assert len(story["failures"]) == bench_gpu.LOST
-    assert len(story["left_out"]) == 4
-
-
-def test_wrong_checks_show_in_the_exit_code(one_gpu: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for outcomes, code in ((["", ""], 0), (["", "Dense: wrong"], 1)):
-        monkeypatch.setattr(bench_gpu, "check_kernels", lambda library, gpu, seed, given=outcomes: iter(given))
-        assert bench_gpu.main(["--check", "--output", str(tmp_path)]) == code
-
-
-@pytest.mark.skipif(device.is_available(), reason="has a GPU")
-def test_without_a_gpu_one_sentence_and_exit_code_2() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "kernels_numba.bench.gpu", "--check"], capture_output=True, text=True, check=False
+    monkeypatch.setattr(profiles, "profile", profile)
+    assert bench_gpu.main(["--bench", "--output", str(tmp_path), "--only", "cublas"]) == 0
+    assert shapes == [{128}]
+    assert (
+        (tmp_path / "h200" / "profiles.csv")
+        .read_text()
+        .endswith("cublas,1,1,16,0.0,gemm,dram__bytes_read.sum,byte,7.0\n")
     )
+    assert table(tmp_path)[1]["profiled"] == "profiled 1 of 6 products"
+
+
+def test_checks_show_in_the_exit_code(
+    one_gpu: Emulated, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for outcomes, code, line in ((["", ""], 0, "2 of 2"), (["", "Dense: wrong"], 1, "1 of 2"), ([], 1, "0 of 1")):
+        monkeypatch.setattr(
+            "kernels_numba.bench.child.check_kernels", lambda *given, outcomes=outcomes, **more: iter(outcomes)
+        )
+        assert bench_gpu.main(["--check", "--output", str(tmp_path), "--only", "lscd-dense"]) == code
+        assert f"{line} products are right" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(gpu_count() > 0, reason="has a GPU")
+def test_without_a_gpu_one_sentence_and_exit_code_2() -> None:
+    command = [sys.executable, "-m", "kernels_numba.bench.gpu", "--check"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stdout == ""
     assert run.stderr.startswith("bench.gpu: no NVIDIA GPU")
     assert run.stderr.count("\n") == 1
 
 
-def test_arguments() -> None:
-    options = bench_gpu.parse_arguments(["--bench", "--minutes", "2", "--seed", "5"])
+def test_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    options = bench_gpu.parse_arguments(["--bench", "--minutes", "2", "--seed", "5", "--only", "cublas"])
     assert (options.check, options.bench, options.minutes, options.seed) == (False, True, 2.0, 5)
-    for wrong in ([], ["--bench", "--minutes", "nan"], ["--bench", "--minutes", "0"], ["--check", "--seed", "-1"]):
+    assert (options.only, options.output) == (["cublas"], bench_gpu.MEASURED)
+    for wrong, message in (
+        ([], "give --check, --bench, or both"),
+        (["--bench", "--minutes", "nan"], "--minutes: nan; allowed: a positive number"),
+        (["--bench", "--minutes", "0"], "--minutes: 0; allowed"),
+        (["--check", "--seed", "-1"], "--seed"),
+        (["--check", "--jobs", "0"], "--jobs: 0; allowed: a whole number from 1"),
+        (["--check", "--only", "csr"], "invalid choice: 'csr'"),
+        (["--bench", "--dry-run"], "--output: None; allowed with --dry-run: a directory outside"),
+        (["--bench", "--dry-run", "--output", str(bench_gpu.MEASURED / "h100")], "allowed with --dry-run"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             bench_gpu.parse_arguments(wrong)
+        assert message in capsys.readouterr().err
+
+
+def test_a_dry_run_goes_the_whole_way_and_is_no_evidence(tmp_path: Path) -> None:
+    """Real processes, one a family: check, bench, profile, verdict."""
+    command = [sys.executable, "-m", "kernels_numba.bench.gpu", "--check", "--bench", "--dry-run"]
+    run = subprocess.run(
+        [*command, "--output", str(tmp_path), "--seed", "1"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["emulator"]
+    rows, story = table(tmp_path, "emulator")
+    assert {row["status"] for row in rows} == {"dry-run"}
+    assert {row["gpu"] for row in rows} == {"emulator"}
+    assert {row["kernel"] for row in rows} == {"cublas", "cusparse", *OURS}
+    assert {round(float(row["sparsity"]), 1) for row in rows} == {*order.FIRST, *order.REST}
+    assert story["checked"]["right"] == story["checked"]["of"] > len(OURS)
+    assert (story["failures"], story["left_out"]) == ([], [])
+
+
+FAULTY = """
+import os, pathlib, signal
+from kernels_numba.bench import child
+from kernels_numba.bench.session import Session
+
+measure = Session.measure
+
+def fatal(self, alternatives):
+    trial = alternatives[0]
+    if trial.kernel == "lscd-tiled-csl" and trial.size[2] == 8 and pathlib.Path({marker!r}).exists():
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return measure(self, alternatives)
+
+Session.measure = fatal
+raise SystemExit(child.main())
+"""
+
+
+def test_a_killed_child_costs_its_product_and_resuming_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real processes: the family dies in the middle, the others' rows and its own next ones stay."""
+    marker, script = tmp_path / "die", tmp_path / "faulty.py"
+    marker.touch()
+    script.write_text(FAULTY.format(marker=str(marker)))
+    monkeypatch.setattr(parents, "CHILD", (sys.executable, str(script)))
+    monkeypatch.setattr(order, "FIRST", (0.0, 0.8))
+    monkeypatch.setattr(order, "REST", (0.0, 0.8))
+    monkeypatch.setattr(bench_gpu, "DRY_RUN", Program(((128, 128),), (8, 16), 128))
+    chosen = [word for name in ("cublas", "lscd-tiled-csl", "lscd-bitmap") for word in ("--only", name)]
+    command = ["--bench", "--dry-run", "--output", str(tmp_path / "out"), *chosen]
+    assert bench_gpu.main(command) == 1
+    rows, story = table(tmp_path / "out", "emulator")
+    found = [(row["kernel"], row["n"]) for row in rows]
+    assert ("lscd-tiled-csl", "8") not in found
+    assert found[-3:] == [("lscd-tiled-csl", "16"), ("lscd-bitmap", "8"), ("lscd-bitmap", "16")]
+    assert len(story["failures"]) == 1
+    assert story["failures"][0].startswith("lscd-tiled-csl (128, 128, 0.8), N = 8: its process died: exit code -11")
+    assert story["left_out"] == [[128, 128, 0.8]]
+    marker.unlink()
+    assert bench_gpu.main([*command, "--resume"]) == 0
+    more, story = table(tmp_path / "out", "emulator")
+    assert more[: len(rows)] == rows
+    assert [(row["kernel"], row["n"]) for row in more[len(rows) :]] == [("lscd-tiled-csl", "8")]
+    assert (story["failures"], story["left_out"]) == ([], [])
+
+
+def test_machine_code_is_compiled_before_the_first_product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    parent = parents.Parent(["cublas", "lscd-two-four"], Program(), 0, lines.append)
+    parent.gpu = Gpu("h200", "sm_90", 132, 1)
+    asked: list[tuple[list[str], list[str], int]] = []
+
+    def build(names: list[str], archs: list[str], jobs: int) -> Any:
+        asked.append((names, archs, jobs))
+        return iter([("reduce", "ValueError: no")])
+
+    monkeypatch.setattr("kernels_numba.gpu.build.build", build)
+    monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
+    bench_gpu.compile_all(parent, 3)
+    (names, archs, jobs), *_ = asked
+    assert {name.rpartition("_n")[0] or name for name in names} == {"two_four", "csr", "reduce"}
+    assert (archs, jobs) == (["sm_90"], 3)
+    assert lines[0] == "not compiled: reduce: ValueError: no"
+    (tmp_path / "manifest.json").write_text("{}")
+    bench_gpu.compile_all(parent, 3)
+    assert lines[-1] == f"machine code from {tmp_path}"
+    assert len(asked) == 1
+    assert os.environ["LSCD_CUBINS"] == str(tmp_path)

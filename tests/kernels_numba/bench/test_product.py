@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from kernels_numba.bench.product import accuracy, random_weights
-from tests.kernels_numba.bench.emulated import problem
 
 
 def test_random_weights_have_the_sparsity_asked_for() -> None:
@@ -21,14 +20,23 @@ def test_random_weights_have_the_sparsity_asked_for() -> None:
 
 def test_one_lost_weight_is_an_error_and_rounding_is_none() -> None:
     a = random_weights(64, 4096, 0.5, np.random.default_rng(0))
-    given = problem(a, n=16)
-    error = accuracy(given.expected.astype(np.float16), given.expected)
+    x = np.random.default_rng(4).standard_normal((4096, 16)).astype(np.float16)
+    expected = a.astype(np.float64) @ x
+    error = accuracy(expected.astype(np.float16), expected)
     assert 1e-4 < error < 2.0**-11
     row, column = np.argwhere(a)[0]
     a[row, column] = 0
-    wrong = (a.astype(np.float64) @ given.x).astype(np.float16)
+    wrong = (a.astype(np.float64) @ x).astype(np.float16)
     with pytest.raises(ArithmeticError, match=rf"of 1024 elements are wrong; worst at \({row}, "):
-        accuracy(wrong, given.expected)
+        accuracy(wrong, expected)
     wrong[:] = np.nan
     with pytest.raises(ArithmeticError, match="1024 of 1024 elements are wrong"):
-        accuracy(wrong, given.expected)
+        accuracy(wrong, expected)
+
+
+def test_a_coarser_output_may_err_by_more() -> None:
+    expected = np.random.default_rng(0).standard_normal((64, 8))
+    rounded = expected * (1 + 2.0**-9)
+    with pytest.raises(ArithmeticError):
+        accuracy(rounded, expected)
+    assert accuracy(rounded, expected, unit=2.0**-8) == pytest.approx(2.0**-9)

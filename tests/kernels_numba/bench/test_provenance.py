@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from kernels_numba.bench import provenance
-from kernels_numba.bench.library import Run, Timing
 from kernels_numba.bench.product import Gpu
 from kernels_numba.bench.provenance import Row, code_version, gpu_key, gpu_state, read_table, write_table
+from kernels_numba.bench.timing import Run, Timing
 from kernels_numba.gpu import device
 from tests.kernels_numba.bench.emulated import Emulated
 
@@ -22,6 +22,9 @@ def test_a_table_of_other_code_is_not_continued(tmp_path: Path, capsys: pytest.C
     given = {"gpu": "NVIDIA H200", **code_version(), "steps": []}
     write_table([row], given, tmp_path)
     assert read_table(tmp_path, given) == ([row], given)
+    told = replace(row, split_k=3, blocks_per_sm=6, clock_mhz=1980, power_w=412, throttle=4)
+    write_table([told, row], given, tmp_path)
+    assert read_table(tmp_path, given) == ([told, row], given)
     assert read_table(tmp_path / "elsewhere", given) == ([], {})
     with pytest.raises(ValueError, match="cannot be continued: its sources_sha256 is another"):
         read_table(tmp_path, given | {"sources_sha256": "0"})
@@ -39,7 +42,7 @@ def test_state_of_the_gpu_with_old_and_new_drivers(monkeypatch: pytest.MonkeyPat
     """A driver refuses the whole question if it does not know one name in it."""
     known = {*provenance.STATE, "clocks_throttle_reasons.active"}
 
-    def smi(*command: str, meanwhile: Run | None) -> str | None:
+    def smi(*command: str) -> str | None:
         assert command[:2] == ("nvidia-smi", "--id=GPU-7")
         names = command[2].removeprefix("--query-gpu=").split(",")
         return ", ".join(f"<{name}>" for name in names) if set(names) <= known else None
@@ -51,19 +54,16 @@ def test_state_of_the_gpu_with_old_and_new_drivers(monkeypatch: pytest.MonkeyPat
     assert list(state) == [*provenance.STATE, "clocks_throttle_reasons.active"]
     known.remove("clocks_throttle_reasons.active")
     assert gpu_state("GPU-7") == {name: f"<{name}>" for name in provenance.STATE}
-    monkeypatch.setattr(provenance, "_output", lambda *command, meanwhile: None)
+    monkeypatch.setattr(provenance, "_output", lambda *command: None)
     assert gpu_state("GPU-7") is None
 
 
-def test_the_gpu_works_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks: list[int] = []
-    script = "import time; time.sleep(0.1); print(' done ')"
-    assert provenance._output(sys.executable, "-c", script, meanwhile=lambda: ticks.append(1)) == "done"
-    assert ticks
-    assert provenance._output("no-such-command", meanwhile=lambda: ticks.append(1)) is None
+def test_commands_that_fail_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert provenance._output(sys.executable, "-c", "print(' done ')") == "done"
+    assert provenance._output("no-such-command") is None
     assert provenance._output(sys.executable, "-c", "print(1); raise SystemExit(3)") is None
     monkeypatch.setattr(provenance, "COMMAND_S", 0.05)
-    assert provenance._output(sys.executable, "-c", "import time; time.sleep(60)", meanwhile=lambda: None) is None
+    assert provenance._output(sys.executable, "-c", "import time; time.sleep(60)") is None
 
 
 def test_the_gpu_and_the_code_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +76,9 @@ def test_the_gpu_and_the_code_are_described(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(provenance, "gpu_state", lambda uuid: {"uuid": uuid})
     monkeypatch.setattr(device, "current_arch", lambda: "sm_90")
     monkeypatch.setattr(device, "sm_count", lambda: 132)
-    present = SimpleNamespace(name="NVIDIA H200", uuid="GPU-7", L2_CACHE_SIZE=60 * 2**20)
-    monkeypatch.setattr("numba.cuda.get_current_device", lambda: present)
+    monkeypatch.setattr(device, "current_ordinal", lambda: 0)
+    monkeypatch.setattr(device, "name_and_uuid", lambda ordinal: ("NVIDIA H200", "GPU-7"))
+    monkeypatch.setattr(device, "attribute", lambda name, ordinal: {"l2_bytes": 60 * 2**20}[name])
     gpu, story = provenance.describe_gpu(Small(), "method")
     assert gpu == Gpu("h200", "sm_90", 132, 60 * 2**20, 2 * 2**20 / 1e-3)
     assert story["state_before"] == {"uuid": "GPU-7"}

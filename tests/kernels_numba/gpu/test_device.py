@@ -170,29 +170,31 @@ def test_code_is_loaded_once_on_each_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_thread_without_a_gpu_gets_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh thread has no context; Numba makes that of GPU 0 current."""
-    made: list[int] = []
+    """A fresh thread has no context; that of GPU 0 becomes current."""
+    made: list[Any] = []
     none = (driver.CUresult.CUDA_ERROR_INVALID_CONTEXT, None)
-    monkeypatch.setattr(driver, "cuCtxGetDevice", lambda: (OK, 0) if made else none)
-    monkeypatch.setattr("numba.cuda.current_context", lambda: made.append(0))
+    monkeypatch.setattr(driver, "cuCtxGetDevice", lambda: none)
+    monkeypatch.setattr(driver, "cuInit", lambda flags: (OK,))
+    monkeypatch.setattr(driver, "cuCtxSetCurrent", lambda context: (made.append(context), (OK,))[1])
+    monkeypatch.setattr(device, "_primary_context", lambda ordinal: ("context", ordinal))
     assert device.current_ordinal() == 0
-    assert made == [0]
+    assert made == [("context", 0)]
 
 
 def test_failures_of_the_driver_are_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
     failure = driver.CUresult.CUDA_ERROR_ILLEGAL_ADDRESS
     monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (OK, b"an illegal memory access"))
     with pytest.raises(RuntimeError, match=r"CUDA driver: an illegal memory access \(CUDA_ERROR_ILLEGAL_ADDRESS\)"):
-        device._succeed((failure, None))
+        device.succeed((failure, None))
     monkeypatch.setattr(driver, "cuGetErrorString", lambda error: (driver.CUresult.CUDA_ERROR_INVALID_VALUE, None))
     with pytest.raises(RuntimeError, match="unknown error"):
-        device._succeed((failure,))
+        device.succeed((failure,))
 
 
 def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("numba.cuda.to_device", lambda buffer: buffer)
     monkeypatch.setattr(device, "current_ordinal", lambda: 0)
-    monkeypatch.setattr(device, "_succeed", lambda result: None)
+    monkeypatch.setattr(device, "succeed", lambda result: None)
     monkeypatch.setattr("cuda.bindings.driver.cuCtxSynchronize", lambda: None)
     weights = encode_tiled_csl(np.eye(8, dtype=np.float16))
     seen = weakref.ref(weights)

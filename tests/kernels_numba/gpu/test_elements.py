@@ -16,7 +16,7 @@ from kernels_numba.check import FAMILIES, machine_code_faults
 from kernels_numba.formats import Dense, Element, EncodedWeight, encode_bitmap, encode_csr, encode_tiled_csl
 from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import variants
-from kernels_numba.gpu.compile import Variant, compile_kernel, compile_ptx
+from kernels_numba.gpu.compile import Variant, compile_kernel, compile_ptx, runs_on
 from kernels_numba.gpu.elements import in_element
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.ptx_emulator import PtxError
@@ -39,8 +39,9 @@ def problem(encode: Encoder, m: int = 40, k: int = 130, n: int = 16, scale: floa
 FIRST = {variant.kernel: variant for variant in reversed(variants.all_variants().values())}  # of each kernel
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("variant", FIRST.values(), ids=FIRST)
+@pytest.mark.parametrize(
+    ("variant", "arch"), [(v, arch) for v in FIRST.values() for arch in ("sm_80", "sm_90") if runs_on(v, arch)]
+)
 def test_machine_code_differs_in_the_opcodes_of_the_type_only(variant: Variant, arch: str) -> None:
     half, brain = compile_kernel(variant, arch), compile_kernel(replace(variant, element=BFLOAT16), arch)
     assert machine_code_faults(brain) == []

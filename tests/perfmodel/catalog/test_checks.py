@@ -47,6 +47,8 @@ def test_a_users_own_times_are_checked(change: dict[str, Any], message: str, tmp
     assert read["time_us"].isna().tolist() == [False, True]
     assert read[["cache", "launch", "copies"]].iloc[0].tolist() == ["cold", "stream", 1]
     assert read["split_k"].isna().all()
+    write(row | {"power_w": 412, "clock_mhz": ""})
+    assert list(read_kernel_times(path)) == list(KERNEL_TIME_COLUMNS)
     write(row, row | change)
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
         read_kernel_times(path)

@@ -1,0 +1,15 @@
+"""The decoders of records by name: what a kernel that streams records does with one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kernels_numba.gpu.bitmap import multiply_strip, multiply_strip_of_pairs
+from kernels_numba.gpu.condensed import multiply_condensed, multiply_condensed_pairs
+
+DECODERS: dict[str, Any] = {
+    "bitmap": multiply_strip,
+    "bitmap_pairs": multiply_strip_of_pairs,
+    "condensed": multiply_condensed,
+    "condensed_pairs": multiply_condensed_pairs,
+}
