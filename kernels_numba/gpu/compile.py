@@ -20,7 +20,7 @@ from functools import cache, cached_property
 from importlib.util import find_spec
 from typing import Any
 
-from kernels_numba.gpu.sass import Instruction, main_loop, parse
+from kernels_numba.gpu.sass import Instruction, Pipe, main_loop, parse, regions
 
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65_536
@@ -129,6 +129,11 @@ class CompiledKernel:
     def main_loop(self) -> Counter[str]:
         """Machine instructions of the main loop by class, counted once each (as they stand, not as they run)."""
         return Counter(instruction.kind for instruction in main_loop(self.instructions))
+
+    @cached_property
+    def main_loop_regions(self) -> dict[str, Counter[Pipe]]:
+        """Machine instructions of the main loop by pipe, in each of its `sass.regions`."""
+        return regions(main_loop(self.instructions))
 
     @cached_property
     def opcodes(self) -> Counter[str]:

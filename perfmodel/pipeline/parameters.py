@@ -28,6 +28,7 @@ class PipelineParameters:
     issue_interval_cycles: float = free(6.0, 1.0, 10.0, "cycles between two dependent instructions of a warp")
     barrier_cycles: float = free(58.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
     block_cycles: float = free(1000.0, 0.0, 6000.0, "cycles until a new block issues: set-up, cold instruction cache")
+    pipe_share: float = free(0.72, 0.4, 1.0, "share of its slots in which a scheduler issues, a pipe takes a warp")
     launch_s: float = free(5e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
 
 

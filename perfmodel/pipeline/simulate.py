@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,9 @@ from perfmodel.kernels import KERNELS
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine
 from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
-from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
-from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
+from perfmodel.pipeline.program import PIPES, RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
+from perfmodel.pipeline.programs import PUBLISHED
+from perfmodel.pipeline.stages import Builder, Product, WhatIf, covered
 from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
 from perfmodel.units import FP16_BYTES
 
@@ -40,7 +41,7 @@ PREDICTED_BY = {
     "numba-bitmap": "lscd-bitmap",
     "numba-bitmap-pairs": "lscd-bitmap-pairs",
 }
-SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)
+SHOWN_RESOURCES = tuple(resource for resource in Resource if resource is not Resource.PORT)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Simulation:
             Bound.MEMORY: seconds["dram"],
             Bound.L2: seconds["l2"],
             Bound.SHARED_MEMORY: seconds["shared"],
-            Bound.COMPUTE: max(seconds["tensor"], seconds["issue"]),
+            Bound.COMPUTE: max(seconds["tensor"], *(seconds[pipe.name.lower()] for pipe in PIPES)),
             Bound.LATENCY: launches * self.launch_s,
         }
 
@@ -164,7 +165,7 @@ def simulate(
     sparsity : float
         Fraction of zero weights, 0 to 1.
     split_k : int, optional
-        Ways to share K among blocks; by default what fills the GPU.
+        Ways to share K among blocks; by default the kernel's own choice.
     what_if : WhatIf, optional
         Changes to kernel and GPU.
     nnz_per_tile : array_like, optional
@@ -222,7 +223,8 @@ def make_grid(program: Program, machine: Machine, product: Product, split_k: int
     row_blocks, columns = math.ceil(product.m / tile.rows), math.ceil(product.n / tile.columns)
     k_tiles = math.ceil(product.k / tile.depth)
     if split_k is None:
-        split_k = choose_split_k(row_blocks * columns, machine.sm_count * resident, k_tiles, program.max_split_k)
+        choose = program.split_rule or partial(choose_split_k, most=program.max_split_k)
+        split_k = choose(row_blocks * columns, machine.sm_count * resident, k_tiles)
     elif not 1 <= split_k <= k_tiles:
         raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
     tiles_per_block = math.ceil(k_tiles / split_k)
