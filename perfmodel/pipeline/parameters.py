@@ -9,6 +9,7 @@ from perfmodel.catalog.specs import Launch
 from perfmodel.kernels.base import free
 
 PIPELINE_FILE = "calibration/pipeline.json"
+PIPES = "pipes"  # the entry whose share of the pipes holds for every kernel
 # What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
 BORROWED = {
     "flash-llm-noreorder": "flash-llm",
@@ -42,9 +43,9 @@ def load_parameters(kernel: str, launch: Launch = Launch.STREAM) -> PipelinePara
     """
     found = load_calibration(PIPELINE_FILE)
     name = BORROWED.get(kernel, kernel)
-    if name not in found:
+    if name not in found or PIPES not in found:
         raise ValueError(f"{PIPELINE_FILE} has no kernel {kernel!r}, allowed are {sorted({*found, *BORROWED})}")
-    parameters = PipelineParameters(**found[name].parameters)
+    parameters = PipelineParameters(**{**found[name].parameters, **found[PIPES].parameters})
     if launch is Launch.GRAPH:
         parameters = replace(parameters, launch_s=found["cublas-graph"].parameters["launch_s"])
     return parameters

@@ -186,8 +186,8 @@ def simulate(
     ValueError
         Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
     """
-    build = _builder(kernel)
-    product = _product(m, k, n, sparsity)
+    build = program_of(kernel)
+    product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     machine = Machine.of(
@@ -200,7 +200,8 @@ def simulate(
     return run_program(program, machine, grid, counts, product)
 
 
-def _builder(kernel: str) -> Builder:
+def program_of(kernel: str) -> Builder:
+    """Builder of a kernel's program; ValueError with the nearest name if there is none."""
     if kernel in PROGRAMS:
         return PROGRAMS[kernel]
     near = difflib.get_close_matches(kernel, PROGRAMS, n=1, cutoff=0.4)
@@ -209,7 +210,8 @@ def _builder(kernel: str) -> Builder:
     raise ValueError(f"{what}: {hint}Simulated are {', '.join(PROGRAMS)}")
 
 
-def _product(m: int, k: int, n: int, sparsity: float) -> Product:
+def checked_product(m: int, k: int, n: int, sparsity: float) -> Product:
+    """The product asked for; ValueError if a size or the sparsity is out of range."""
     for name, size in (("m", m), ("k", k), ("n", n)):
         if not (isinstance(size, int | np.integer) and size >= 1):
             raise ValueError(f"{name} is {size}, allowed is an integer of at least 1")

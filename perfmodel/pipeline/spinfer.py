@@ -39,7 +39,7 @@ BITMAP_POSITIONS = 64  # weights of an 8 x 8 bitmap, one operand register of eve
 # Machine instructions of a warp for one tile of 64 x 64 at 16 tokens, of which it owns 16 bitmaps.
 TILE_BITMAPS, TILE_INSTRUCTIONS = 16, 465
 TILE_PIPES = {Resource.ALU: 205, Resource.FMA: 117, Resource.XU: 62}
-OTHER_INSTRUCTIONS = 49  # of these: products, operands of B, copies and barriers, which have stages of their own
+OTHER_INSTRUCTIONS = 24  # of these: products, operands of B, copies and barriers, which have stages of their own
 DECODE_INSTRUCTIONS = (TILE_INSTRUCTIONS - OTHER_INSTRUCTIONS) / TILE_BITMAPS  # per bitmap
 COUNT_SHARE = 0.6  # of these, up to the place of a value; the rest reads, selects and packs it
 # Shares of the pipes in both halves: all population counts come before the reads.

@@ -271,7 +271,6 @@ def register_decoding(
 
 def _per_tile(counts: dict[str, Any], prefix: str, suffix: str = "", without: tuple[str, ...] = ()) -> float:
     """Sum of what a tile takes of all quantities of a kind, but those named."""
-    names = (prefix + name + suffix for name in without)
-    left = {name: each for name, each in counts.items() if name not in set(names)}
-    chosen = (each for name, each in left.items() if name.startswith(prefix) and name.endswith(suffix))
-    return float(sum(each.get("tile", 0.0) for each in chosen))
+    left_out = {prefix + name + suffix for name in without}
+    chosen = (name for name in counts if name.startswith(prefix) and name.endswith(suffix) and name not in left_out)
+    return float(sum(counts[name].get("tile", 0.0) for name in chosen))
