@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.limits import power_flops_per_s, streamed_share
 from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
+from perfmodel.kernels.pipes import PIPE_CYCLES
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
@@ -25,10 +26,6 @@ L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), secti
 WAVEFRONT_BYTES = 128
 LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor Cores via Microbenchmarks", TPDS 2023
 MMA_CYCLES = 33.0  # mma.m16n8k16 on an A100, same source
-# Cycles in which a scheduler's part of a pipe takes a warp: 32 lanes over a quarter of the results per cycle and SM in
-# the CUDA C++ Programming Guide, table on the throughput of arithmetic instructions, compute capabilities 7.x to 9.0:
-# 64 for integer and logic, 64 for integer multiply-add, 16 for population counts. Newer ones are taken to be alike.
-PIPE_CYCLES = {Resource.ISSUE: 1, Resource.ALU: 2, Resource.FMA: 2, Resource.XU: 8}
 BLOCK_INTERVAL_CYCLES = 2.0  # the grid's blocks start one after the other
 
 
@@ -65,7 +62,7 @@ class Machine:
         at_peak = (gpu.clock.tensor_hz or gpu.clock.boost_hz) / gpu.peak.fp16_tensor
         cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * max(at_peak, clock / power_flops_per_s(gpu))
         for pipe, lasting in PIPE_CYCLES.items():
-            cycles[pipe] = lasting / gpu.sm.schedulers / p.pipe_share
+            cycles[Resource[pipe.upper()]] = lasting / gpu.sm.schedulers / p.pipe_share
         return cls(
             gpu=gpu,
             clock_hz=clock,

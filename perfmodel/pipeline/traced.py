@@ -16,6 +16,7 @@ import numpy as np
 from perfmodel import catalog
 from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.kernels.launcher import launcher_split_k
+from perfmodel.kernels.pipes import loop_pipes
 from perfmodel.kernels.register_decode import CAPACITIES, capacity_index
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
@@ -40,7 +41,6 @@ from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
-COUNTED = {Resource.ALU: ("alu",), Resource.FMA: ("fma", "fma_heavy"), Resource.XU: ("xu",)}  # pipes in the traces
 TILE_POSITIONS = 128 * 64  # of our kernels' tiles
 # Vectors of 4 words that each thread holds: the launcher takes the fewer where a tile's words fit on average.
 HELD_VECTORS, WORDS_PER_VECTOR = (4, 8), 4 * THREADS
@@ -61,20 +61,10 @@ def _compiled(trace: dict[str, Any], machine: Machine) -> dict[str, Any]:
     return found
 
 
-def loop_pipes(built: dict[str, Any]) -> dict[Resource, float]:
-    """Instructions of the main loop by pipe, from the machine code of one architecture.
-
-    FP32 arithmetic, of which newer cards do twice as much, counts as other multiply-adds: these loops have none.
-    """
-    regions = built["main_loop_pipes"].values()
-    return {pipe: float(sum(r.get(name, 0) for r in regions for name in names)) for pipe, names in COUNTED.items()}
-
-
 def _shares(built: dict[str, Any], *regions: str) -> dict[Resource, float]:
-    """Shares of the pipes in the instructions of some regions of the main loop."""
-    chosen = {name: built["main_loop_pipes"].get(name, {}) for name in regions}
-    total = sum(sum(pipes.values()) for pipes in chosen.values())
-    return {pipe: count / max(total, 1) for pipe, count in loop_pipes({"main_loop_pipes": chosen}).items()}
+    """Shares of the pipes in the instructions of some regions of the main loop, by default of all."""
+    pipes = loop_pipes(built, *regions)
+    return {Resource[name.upper()]: count / max(pipes["issue"], 1) for name, count in pipes.items()}
 
 
 def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
@@ -249,7 +239,9 @@ def register_decoding(
     gather = float(np.interp(occupied, (0.0, *densities), (0.0, *gathered)))
     others = loop["tensor_core"] + copies + copy.instructions.constant + ready.instructions.constant
     decode = sum(loop.values()) - others
-    pipes = {pipe: count / decode for pipe, count in loop_pipes(built).items()}  # those of copies are among them
+    # Copies have their instructions of the pipes here too, so that the sum over the loop is the counted one.
+    everything = sum(loop.values()) / decode
+    pipes = {pipe: share * everything for pipe, share in _shares(built).items() if pipe is not Resource.ISSUE}
     stages = (
         start_stage(machine),
         offsets_stage(machine),

@@ -9,8 +9,8 @@ from perfmodel.catalog import load_gpu
 from perfmodel.pipeline import PipelineParameters, Program, Resource, Stage, Tile, Wait, WhatIf, Work, simulate
 from perfmodel.pipeline.grid import Grid, TileCounts
 from perfmodel.pipeline.machine import Machine
-from perfmodel.pipeline.stages import Product
 from perfmodel.pipeline.simulate import run_program
+from perfmodel.pipeline.stages import Product
 from tests.perfmodel.pipeline.cases import time_of
 
 
