@@ -1,9 +1,9 @@
 """Fit the simulator's free parameters to the stated part of the evidence.
 
-Flash-LLM on an A100 gives the on-chip costs, cuBLAS nothing but what a launch takes. That depends on how the host
-launches, so it is fitted once for kernels queued in a stream (the paper's figure) and once for kernels replayed from a
-graph (dense products inside serving stacks, on an A100 and an H100). How much of its pipes an SM keeps busy SpInfer
-tells (`pipes_fit`). The rate of device memory is that of the closed forms. Every other row and GPU is held out.
+One A100 is fitted: Flash-LLM gives the on-chip costs, cuBLAS nothing but what a launch takes. That depends on how the
+host launches, so it is fitted once for kernels queued in a stream (the paper's figure) and once for kernels replayed
+from a graph (dense products inside serving stacks). How much of its pipes an SM keeps busy SpInfer tells (`pipes_fit`).
+The rate of device memory is that of the closed forms. Every other row and GPU is held out.
 """
 
 from __future__ import annotations
@@ -44,11 +44,10 @@ class Fit:
     source: tuple[str, ...]
     tokens: tuple[int, ...]
     every: int = 1
-    gpus: tuple[str, ...] = (FIT_GPU,)
 
     def select(self, evidence: pd.DataFrame) -> pd.DataFrame:
         """Rows the fit may see; none whose weights the L2 holds, which the simulator does not model."""
-        chosen = (evidence["kernel"] == self.kernel) & evidence["gpu"].isin(self.gpus) & (evidence["status"] == "value")
+        chosen = (evidence["kernel"] == self.kernel) & (evidence["gpu"] == FIT_GPU) & (evidence["status"] == "value")
         chosen &= evidence["source"].isin(self.source) & evidence["n"].isin(self.tokens)
         rows = with_residency(evidence[chosen])
         return rows[~rows["resident"]].iloc[:: self.every]
@@ -63,7 +62,7 @@ PAPER = ("flash-llm-fig9", "flash-llm-sweep")
 ON_CHIP = ("fill_bytes_per_cycle", "issue_interval_cycles", "barrier_cycles", "block_cycles", "launch_s")
 FITS = (
     Fit("cublas", "cublas", ("launch_s",), PAPER, (8, 32)),
-    Fit("cublas-graph", "cublas", ("launch_s",), ("aiconfigurator-gemm",), (1, 64), 10, (FIT_GPU, "h100")),
+    Fit("cublas-graph", "cublas", ("launch_s",), ("aiconfigurator-gemm",), (1, 64), every=5),
     Fit("flash-llm", "flash-llm", ON_CHIP, PAPER, (8, 32)),
 )
 
@@ -130,7 +129,7 @@ def fit(plan: Fit, evidence: pd.DataFrame, base: PipelineParameters) -> tuple[Pi
     return best, FittedKernel(
         parameters={name: getattr(best, name) for name in plan.free},
         fitted_on=plan.describe(),
-        gpus=list(plan.gpus),
+        gpus=[FIT_GPU],
         rows=len(rows),
         mean_absolute_error=float(f"{np.abs(error).mean():.4g}"),
         evidence_range={c: (float(rows[c].min()), float(rows[c].max())) for c in ("m", "k", "n", "sparsity")},
