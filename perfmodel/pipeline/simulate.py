@@ -42,6 +42,7 @@ PREDICTED_BY = {
     "numba-bitmap-pairs": "lscd-bitmap-pairs",
 }
 SHOWN_RESOURCES = tuple(resource for resource in Resource if resource is not Resource.PORT)
+COUNTED_PIPES = (Resource.ALU, Resource.FMA, Resource.XU)  # shown where a program says who executes its instructions
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Simulation:
     mean_finish_s : float
         When the average SM of those in use has run out of blocks; from there on to ``kernel_s`` is the tail.
     busy : dict
-        `words.MEANINGS`, by resource; the rates are `words.RATES`.
+        `words.MEANINGS`, by resource; the rates are `words.RATES`. Without pipes on which the program counts nothing.
     dram_bytes : float
         Bytes over DRAM as simulated, of the whole GPU.
     """
@@ -106,7 +107,7 @@ class Simulation:
             Bound.MEMORY: seconds["dram"],
             Bound.L2: seconds["l2"],
             Bound.SHARED_MEMORY: seconds["shared"],
-            Bound.COMPUTE: max(seconds["tensor"], *(seconds[pipe.name.lower()] for pipe in PIPES)),
+            Bound.COMPUTE: max(seconds["tensor"], *(seconds.get(pipe.name.lower(), 0.0) for pipe in PIPES)),
             Bound.LATENCY: launches * self.launch_s,
         }
 
@@ -272,7 +273,11 @@ def run_program(program: Program, machine: Machine, grid: Grid, counts: TileCoun
     return Simulation(
         program=program, grid=grid, machine=machine, time_s=time_s, launch_s=launch_s, kernel_s=kernel_s,
         reduction_s=reduction_s, mean_finish_s=float(np.average(finish, weights=load.weight)) / machine.clock_hz,
-        busy={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in SHOWN_RESOURCES},
+        busy={
+            r.name.lower(): float(total[r] / machine.clock_hz / time_s)
+            for r in SHOWN_RESOURCES
+            if total[r] > 0 or r not in COUNTED_PIPES
+        },
         dram_bytes=dram_bytes, load=load, table=table, events=events,
     )  # fmt: skip
 

@@ -134,15 +134,16 @@ def _decode(j: int, tile: Tile, *, skip_first: int = 0, skip_last: int = 0) -> l
     bitmaps = tile.rows * MMA_K / BITMAP_POSITIONS
     each = DECODE_INSTRUCTIONS * bitmaps / WARPS
     before = ((f"count {j - 1}", 0),) if j else ()
-    skips = {"skip_first": skip_first, "skip_last": skip_last}
     return [
         Stage(
             f"count {j}", "read", {Resource.SHARED: Work(bitmaps)}, Work(COUNT_SHARE * each),
-            pipes=COUNT_PIPES, independent=True, after=before, latency_cycles=COUNT_CYCLES, **skips,
+            pipes=COUNT_PIPES, independent=True, after=before, latency_cycles=COUNT_CYCLES,
+            skip_first=skip_first, skip_last=skip_last,
         ),
         Stage(
             f"gather {j}", "read", {Resource.SHARED: Work(2 * bitmaps)}, Work((1 - COUNT_SHARE) * each),
-            pipes=GATHER_PIPES, independent=True, after=((f"count {j}", 0),), latency_cycles=GATHER_CYCLES, **skips,
+            pipes=GATHER_PIPES, independent=True, after=((f"count {j}", 0),), latency_cycles=GATHER_CYCLES,
+            skip_first=skip_first, skip_last=skip_last,
         ),
     ]  # fmt: skip
 

@@ -241,7 +241,8 @@ def register_decoding(
     decode = sum(loop.values()) - others
     # Copies have their instructions of the pipes here too, so that the sum over the loop is the counted one.
     everything = sum(loop.values()) / decode
-    pipes = {pipe: share * everything for pipe, share in _shares(built).items() if pipe is not Resource.ISSUE}
+    pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
+    del pipes[Resource.ISSUE]
     stages = (
         start_stage(machine),
         offsets_stage(machine),

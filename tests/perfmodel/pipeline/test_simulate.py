@@ -110,7 +110,8 @@ def test_bound_is_the_longest_time_alone_and_words_name_everything():
     sustained = streamed_share(result.machine.gpu.dram) * result.machine.gpu.dram.bandwidth_bytes_per_s
     assert_allclose(result.busy["dram"], result.dram_bytes / sustained / result.time_s)
     assert_allclose(result.alone_s[Bound.MEMORY], result.dram_bytes / sustained)
-    assert set(RATES) == set(result.busy)
+    assert set(RATES) - set(result.busy) == {"alu", "fma", "xu"}  # the library is closed: nobody counted
+    assert set(RATES) == set(simulate("bitmap", "a100-80gb", 256, 256, 8).busy)
     assert set(WAITS) == set(map(str, Wait))
     tiny = simulate("cublas", "a100-80gb", 256, 256, 8)
     assert tiny.bound is Bound.LATENCY
