@@ -40,7 +40,7 @@ from perfmodel.kernels.limits import (
 from perfmodel.kernels.low_precision import PIPELINE_CYCLES, QUANTISE_S
 from perfmodel.kernels.machine import AT_LIMIT, SPARSE_AT_LIMIT
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
-from perfmodel.pipeline.programs import CONFLICT_INSTRUCTIONS
+from perfmodel.pipeline.stages import CONFLICT_INSTRUCTIONS
 from perfmodel.serving import attention, collectives, energy, experts
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING

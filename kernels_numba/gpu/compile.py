@@ -24,7 +24,7 @@ from typing import Any
 from kernels_numba.formats import Element
 from kernels_numba.gpu import cubins, toolchain
 from kernels_numba.gpu.elements import SUFFIX, in_element
-from kernels_numba.gpu.sass import Instruction, main_loop, parse
+from kernels_numba.gpu.sass import Instruction, Pipe, main_loop, parse, regions
 
 WARP_SIZE = 32
 REGISTERS_PER_SM = 65_536
@@ -146,6 +146,11 @@ class CompiledKernel:
     def main_loop(self) -> Counter[str]:
         """Machine instructions of the main loop by class, counted once each (as they stand, not as they run)."""
         return Counter(instruction.kind for instruction in main_loop(self.instructions))
+
+    @cached_property
+    def main_loop_regions(self) -> dict[str, Counter[Pipe]]:
+        """Machine instructions of the main loop by pipe, in each of its `sass.regions`."""
+        return regions(main_loop(self.instructions))
 
     @cached_property
     def opcodes(self) -> Counter[str]:

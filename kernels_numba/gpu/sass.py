@@ -1,15 +1,19 @@
-"""Reading machine code (SASS): which instructions, of which class, in which loop.
+"""Reading machine code (SASS): which instructions, of which class, on which pipe, in which loop.
 
 What does a kernel really execute per tile? The disassembly is a flat list of instructions and labels; the main loop is
-the backward branch around most Tensor-Core instructions, or around most global loads where there are none.
+the backward branch around most Tensor-Core instructions, or around most global loads where there are none. Lines that
+no lane ever executes (``@!PT``, which the assembler puts before asynchronous copies) are left out.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 
 _LINE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*\{?\s*(@!?U?P[T\d]+\s+)?([A-Z][A-Z0-9_.a-z]*)\s*([^;]*);")
+_NEVER = ("@!PT", "@!UPT")
 _LABEL = re.compile(r"^\s*(\.L_\w+):")
 _TARGET = re.compile(r"(\.L_\w+)")
 
@@ -41,6 +45,58 @@ _KINDS = (
     ("F2F", "convert"),
     ("SHFL", "shuffle"),
 )
+# Kinds that divide a loop into regions: what goes to memory, to the Tensor Cores or to a barrier.
+LANDMARKS = (
+    "tensor_core",
+    "load_matrix",
+    "async_copy",
+    "global_load",
+    "global_store",
+    "scatter",
+    "shared_store",
+    "shared_load",
+    "barrier",
+)
+REST = "rest"  # region of what follows the last landmark
+
+
+class Pipe(StrEnum):
+    """Unit of a scheduler's partition that executes an instruction; all of them take an issue slot.
+
+    ``fma_heavy`` is the half of the multiply-add unit that also does integer and FP16 arithmetic, ``fma`` stands for
+    FP32 arithmetic, which either half does where there are two (compute capability 8.6 and newer). ``lsu`` takes what
+    goes to memory, special registers, shuffles and barriers; ``control`` branches and constants.
+
+    References
+    ----------
+    NVIDIA, "Nsight Compute", Metrics Decoder, section on pipelines: which instructions each executes.
+    """
+
+    ALU = "alu"
+    FMA = "fma"
+    FMA_HEAVY = "fma_heavy"
+    XU = "xu"
+    LSU = "lsu"
+    TENSOR = "tensor"
+    UNIFORM = "uniform"
+    CONTROL = "control"
+
+
+# Opcode up to its first dot -> pipe; those that start with U run in the uniform datapath unless named here.
+_OPCODES = {
+    Pipe.ALU: "BMSK CS2R F2FP FMNMX FSEL FSET FSETP I2FP IABS IADD IADD3 IMNMX ISETP LEA LOP LOP3 MOV P2R PLOP3 PRMT "
+    "R2P SEL SGXT SHF VABSDIFF VIADD VIADDMNMX VIMNMX VIMNMX3 VOTE",
+    Pipe.FMA: "FADD FFMA FFMA2 FMUL",
+    Pipe.FMA_HEAVY: "HADD2 HFMA2 HMNMX2 HMUL2 HSETP2 IDP IMAD IMUL",
+    Pipe.XU: "BREV F2F F2I FLO FRND I2F MUFU POPC",
+    Pipe.LSU: "ATOM ATOMG ATOMS BAR CREDUX ELECT LD LDG LDGSTS LDL LDS LDSM MATCH RED REDUX S2R S2UR SHFL ST STG STL "
+    "STS STSM SYNCS UBLKCP",
+    Pipe.TENSOR: "HGMMA HMMA IGMMA IMMA QGMMA QMMA",
+    Pipe.UNIFORM: "R2UR VOTEU",
+    Pipe.CONTROL: "ACQBULK BRA BRX BSSY BSYNC CALL CCTL DEPBAR ERRBAR EXIT FENCE JMP LDC LDCU LDGDEPBAR MEMBAR "
+    "NANOSLEEP NOP RET ULDC WARPSYNC YIELD",
+}
+_PIPES = {opcode: pipe for pipe, opcodes in _OPCODES.items() for opcode in opcodes.split()}
 
 
 @dataclass(frozen=True)
@@ -54,9 +110,22 @@ class Instruction:
     @property
     def kind(self) -> str:
         """Class of the instruction; ``integer`` for everything that computes addresses, predicates and moves."""
-        if self.opcode.startswith("LDS") and self.operands.replace(" ", "") == "RZ,[RZ]":
-            return "control"  # a predicated-off load that the assembler puts before asynchronous copies
         return next((kind for prefix, kind in _KINDS if self.opcode.startswith(prefix)), "integer")
+
+    @property
+    def pipe(self) -> Pipe:
+        """Unit that executes the instruction.
+
+        Raises
+        ------
+        ValueError
+            If the opcode is not in the table; names it.
+        """
+        name = self.opcode.split(".")[0]
+        pipe = _PIPES.get(name, Pipe.UNIFORM if name.startswith("U") else None)
+        if pipe is None:
+            raise ValueError(f"pipe of opcode {name!r} is not known, known are {', '.join(sorted(_PIPES))}")
+        return pipe
 
     @property
     def target(self) -> str | None:
@@ -72,7 +141,7 @@ def parse(text: str) -> list[Instruction]:
     for line in text.splitlines():
         if label := _LABEL.match(line):
             labels.append(label.group(1))
-        elif found := _LINE.match(line):
+        elif (found := _LINE.match(line)) and (found.group(1) or "").strip() not in _NEVER:
             instructions.append(Instruction(found.group(2), found.group(3).strip(), tuple(labels)))
             labels = []
     return instructions
@@ -112,3 +181,19 @@ def main_loop(instructions: list[Instruction]) -> list[Instruction]:
     inner = [other for other in bodies if len(other) < len(body) and {id(other[0]), id(other[-1])} <= within]
     rare = {id(instruction) for other in inner for instruction in other}
     return [instruction for instruction in body if id(instruction) not in rare]
+
+
+def regions(body: list[Instruction]) -> dict[str, Counter[Pipe]]:
+    """Instructions of a loop by pipe, divided at its landmarks.
+
+    An instruction counts to the kind of the next landmark, which it most likely prepares; what follows the last one is
+    the ``rest``. The compiler mixes neighbouring stages, so only the sum over all regions is exact.
+    """
+    found: dict[str, Counter[Pipe]] = {}
+    waiting: Counter[Pipe] = Counter()
+    for instruction in body:
+        waiting[instruction.pipe] += 1
+        if instruction.kind in LANDMARKS:
+            found.setdefault(instruction.kind, Counter()).update(waiting)
+            waiting = Counter()
+    return found | ({REST: waiting} if waiting else {})

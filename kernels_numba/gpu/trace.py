@@ -1,8 +1,8 @@
 """What a kernel does, counted: the figures that the performance model takes from the real code instead of guessing.
 
-For every variant: registers, occupancy and the machine instructions of the main loop on each architecture, from the
-compiler; and from the emulator, how much a thread block moves and issues as a function of its work. Every quantity is
-linear in a few *units of work*::
+For every variant: registers, occupancy and the machine instructions of the main loop on each architecture, by kind, and
+by pipe in each of its regions (`sass.regions`), from the compiler; and from the emulator, how much a thread block moves
+and issues as a function of its work. Every quantity is linear in a few *units of work*::
 
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
     bitmap      block, tile, value (stored, padding included); and the other kernels that decode records
@@ -52,7 +52,7 @@ from kernels_numba.gpu.launch import DEFAULT_ARCH, Launch, Records, launches, ma
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
 from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
 
-SCHEMA = 1
+SCHEMA = 2
 ARRAYS = {
     "tiled_csl": ("words", "tile_offsets", "x", "out"),
     "dense": ("weights", "x", "out"),
@@ -108,6 +108,10 @@ def _machine_code(variant: Variant, arch: str) -> dict[str, Any]:
         "blocks_per_sm": kernel.blocks_per_sm,
         "occupancy": kernel.occupancy,
         "main_loop_instructions": dict(sorted(kernel.main_loop.items())),
+        "main_loop_pipes": {
+            region: {str(pipe): count for pipe, count in sorted(pipes.items())}
+            for region, pipes in sorted(kernel.main_loop_regions.items())
+        },
     }
 
 

@@ -48,9 +48,10 @@ def pipeline_gantt(context: Context) -> Exhibit:
         ),
         evidence=(
             "Simulated: Flash-LLM, 36864 x 9216, N = 8, 80 % sparsity, A100; the work of each stage counted from the "
-            "released kernel, five parameters fitted on Fig 9 (N = 8, 32) and the sweep. No hardware trace was at hand."
+            "released kernel, five parameters fitted on Fig 9 (N = 8, 32) and the sweep, the share of its pipes that "
+            "an SM keeps busy on SpInfer's speed-ups. No hardware trace was at hand."
         ),
-        sources=("flash-llm-fig9", "flash-llm-sweep"),
+        sources=("flash-llm-fig9", "flash-llm-sweep", "spinfer-rerun-boxplot"),
         table=table[table["step"].between(*GANTT_STEPS)],
         figure=draw.gantt(table, f"Flash-LLM on one SM of an {gpu.name}", GANTT_STEPS, simulation.machine.clock_hz),
         wide=True,

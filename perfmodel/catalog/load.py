@@ -28,7 +28,7 @@ from perfmodel.catalog.specs import FittedKernel, Gpu, Source
 if TYPE_CHECKING:
     import pandas as pd
 
-TRACE_SCHEMA = 1
+TRACE_SCHEMA = 2
 CALIBRATION_FILE = "calibration/kernels.json"
 _TABLE_SUFFIXES = (".csv", ".parquet")
 Fits = dict[str, FittedKernel]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.limits import power_flops_per_s, streamed_share
 from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
+from perfmodel.kernels.pipes import PIPE_CYCLES
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
@@ -60,7 +61,8 @@ class Machine:
         cycles[Resource.SHARED] = WAVEFRONT_BYTES / gpu.sm.shared_bytes_per_clock
         at_peak = (gpu.clock.tensor_hz or gpu.clock.boost_hz) / gpu.peak.fp16_tensor
         cycles[Resource.TENSOR] = 2 * gpu.clock.sm_count * max(at_peak, clock / power_flops_per_s(gpu))
-        cycles[Resource.ISSUE] = 1 / gpu.sm.schedulers
+        for pipe, lasting in PIPE_CYCLES.items():
+            cycles[Resource[pipe.upper()]] = lasting / gpu.sm.schedulers / p.pipe_share
         return cls(
             gpu=gpu,
             clock_hz=clock,

@@ -9,6 +9,7 @@ from perfmodel.catalog.specs import Launch
 from perfmodel.kernels.base import free
 
 PIPELINE_FILE = "calibration/pipeline.json"
+PIPES = "pipes"  # the entry whose share of the pipes holds for every kernel
 # What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
 BORROWED = {
     "flash-llm-noreorder": "flash-llm",
@@ -28,6 +29,7 @@ class PipelineParameters:
     issue_interval_cycles: float = free(6.0, 1.0, 10.0, "cycles between two dependent instructions of a warp")
     barrier_cycles: float = free(58.0, 5.0, 200.0, "cycles a block-wide barrier costs the slowest warp and the rest")
     block_cycles: float = free(1000.0, 0.0, 6000.0, "cycles until a new block issues: set-up, cold instruction cache")
+    pipe_share: float = free(0.72, 0.4, 1.0, "share of its slots in which a scheduler issues, a pipe takes a warp")
     launch_s: float = free(5e-6, 5e-7, 1.5e-5, "seconds from one kernel of a stream to the next")
 
 
@@ -41,9 +43,9 @@ def load_parameters(kernel: str, launch: Launch = Launch.STREAM) -> PipelinePara
     """
     found = load_calibration(PIPELINE_FILE)
     name = BORROWED.get(kernel, kernel)
-    if name not in found:
+    if name not in found or PIPES not in found:
         raise ValueError(f"{PIPELINE_FILE} has no kernel {kernel!r}, allowed are {sorted({*found, *BORROWED})}")
-    parameters = PipelineParameters(**found[name].parameters)
+    parameters = PipelineParameters(**{**found[name].parameters, **found[PIPES].parameters})
     if launch is Launch.GRAPH:
         parameters = replace(parameters, launch_s=found["cublas-graph"].parameters["launch_s"])
     return parameters

@@ -9,7 +9,7 @@ plus an amount per non-zero of its tile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import IntEnum, StrEnum
 from typing import Literal
@@ -27,7 +27,9 @@ class Resource(IntEnum):
     """What stages compete for; DRAM and L2 belong to the whole GPU, the rest to one SM.
 
     Units of work: bytes for DRAM, L2 and the SM's port to L2; multiply-adds for the Tensor Cores; wavefronts (128
-    bytes) for shared memory; warp instructions for the issue slots. The first four work behind the backs of the warps.
+    bytes) for shared memory; warp instructions for the issue slots and for the pipes that execute them: integer and
+    logic (ALU), multiply-add (FMA), population counts and other slow ones (XU). The first four work behind the backs of
+    the warps.
     """
 
     DRAM = 0
@@ -36,6 +38,12 @@ class Resource(IntEnum):
     TENSOR = 3
     SHARED = 4
     ISSUE = 5
+    ALU = 6
+    FMA = 7
+    XU = 8
+
+
+PIPES = (Resource.ISSUE, Resource.ALU, Resource.FMA, Resource.XU)
 
 
 class Wait(StrEnum):
@@ -53,7 +61,7 @@ class Wait(StrEnum):
 
 
 # A wait for the SM's port is a wait for device memory: the port is full of requests in flight.
-RESOURCE_WAIT = (Wait.DRAM, Wait.L2, Wait.DRAM, Wait.TENSOR, Wait.SHARED, Wait.ISSUE)
+RESOURCE_WAIT = (Wait.DRAM, Wait.L2, Wait.DRAM, Wait.TENSOR, Wait.SHARED, *[Wait.ISSUE] * len(PIPES))
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,11 @@ class Stage:
     row : str
         Row of the Gantt picture the stage is drawn in.
     work : mapping
-        Work given to each resource; they serve it side by side. Issue slots listed here come on top of the
-        ``instructions``: those that a slow unit (population count) blocks.
+        Work given to each resource but the `PIPES`; they serve it side by side.
     instructions : Work
         Instructions each warp issues, in order: one every ``issue_interval_cycles``, if a slot is free.
+    pipes : mapping
+        Share of the instructions that each of the `PIPES` executes; where it is not known, only the issue slots count.
     independent : bool
         True if these instructions do not wait for each other: then one every `INDEPENDENT_CYCLES`.
     after : tuple of (str, int)
@@ -108,6 +117,7 @@ class Stage:
     row: str
     work: Mapping[Resource, Work] = field(default_factory=dict)
     instructions: Work = NOTHING
+    pipes: Mapping[Resource, float] = field(default_factory=dict)
     independent: bool = False
     after: tuple[tuple[str, int], ...] = ()
     cycles: float = 0.0
@@ -145,6 +155,8 @@ class Program:
         True if partial sums of a split K are added without a second launch.
     max_split_k : int
         Most ways the kernel shares K among blocks.
+    split_rule : callable, optional
+        ``(blocks, places, tiles along K) -> ways``, the kernel's own rule; None for `grid.choose_split_k`.
     partial_bytes : int
         Bytes of a partial sum of a split K.
     pad_nonzeros : int
@@ -163,6 +175,7 @@ class Program:
     source: str
     reduces_in_kernel: bool = False
     max_split_k: int = 10
+    split_rule: Callable[[int, int, int], int] | None = None
     partial_bytes: int = 2
     pad_nonzeros: int = 1
 
@@ -190,11 +203,13 @@ class Program:
         return total
 
     def work_of(self, stage: Stage) -> dict[Resource, Work]:
-        """Work of a stage for every resource, issue slots included."""
-        warps = self.threads // WARP_SIZE
-        slow = stage.work.get(Resource.ISSUE, NOTHING)
-        constant = stage.instructions.constant * warps + slow.constant
-        return {**stage.work, Resource.ISSUE: Work(constant, stage.instructions.per_nonzero * warps + slow.per_nonzero)}
+        """Work of a stage for every resource, issue slots and pipes included."""
+        warps, count = self.threads // WARP_SIZE, stage.instructions
+        shares = {Resource.ISSUE: 1.0, **stage.pipes}
+        return {**stage.work} | {
+            pipe: Work(count.constant * warps * share, count.per_nonzero * warps * share)
+            for pipe, share in shares.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -1,215 +1,47 @@
-"""The published kernels as programs: stages and counts of Flash-LLM, a cuBLAS-like dense product and SpInfer.
+"""The published kernels as programs: stages and counts of Flash-LLM, a cuBLAS-like dense product, SpInfer (`spinfer`).
 
-Every count follows from tile sizes and formats that the released sources and papers state; none but
-`CONFLICT_INSTRUCTIONS` is fitted. What the sources leave to the compiler (instructions per non-zero and per access) are
-the named constants here.
+Every count follows from tile sizes and formats that the released sources and papers state; what they leave to the
+compiler are the named constants here and in `stages`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from perfmodel.catalog.specs import Architecture
 from perfmodel.kernels.conflicts import expected_wavefronts
-from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, WAVEFRONT_BYTES, Machine
-from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
+from perfmodel.pipeline.machine import LDMATRIX_CYCLES, Machine
+from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Work
+from perfmodel.pipeline.spinfer import bitmap, decoding_in_line
+from perfmodel.pipeline.stages import (
+    ACCESS_INSTRUCTIONS,
+    THREADS,
+    VECTOR_BYTES,
+    WORD_BYTES,
+    Builder,
+    Product,
+    WhatIf,
+    accesses,
+    barrier,
+    copy_stage,
+    covered,
+    fill_wavefronts,
+    held_instructions,
+    in_order,
+    multiply_stages,
+    offsets_stage,
+    padded_tokens,
+    start_stage,
+    store_stage,
+    wavefronts,
+    weights_from_memory,
+)
 from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
-THREADS, WARPS = 128, 4
-MMA_M, MMA_N, MMA_K = 16, 8, 16  # one Tensor-Core instruction, m16n8k16
-VECTOR_BYTES = 16  # what one thread moves with one access
-WORD_BYTES = 4  # a stored weight of Tiled-CSL: value and place
-ACCESS_INSTRUCTIONS = 2  # an access and its address or predicate
 SCATTER_INSTRUCTIONS = 8  # per word: unpack place and value, form the address, store
-# Each further wavefront of a store whose banks collide holds its warp as long as so many instructions. Chosen, as the
-# only number here, by a time: medians of Flash-LLM without reordering on an A100-40GB (`spinfer-rerun-boxplot`).
-CONFLICT_INSTRUCTIONS = 1.5
 # Registers of a thread of Flash-LLM: a third-party nsys report on an A6000; at 64 tokens half as many hold words and
 # results, so that three blocks fit (`tiled_csl.BLOCKS_BY_REGISTERS_AT_64`).
 REGISTERS, REGISTERS_AT_64 = 246, 168
-DECODE_INSTRUCTIONS = 14  # per 8 x 8 bitmap and warp: two bit tests, masks, population counts, two reads, select, pack
-# Population counts of a 64-bit mask and of its lower part are 4 instructions, which run on 16 lanes of the whole SM
-# (CUDA C++ Programming Guide, throughput of arithmetic instructions, 7.x to 9.0): 8 issue slots each.
-POPULATION_COUNT_SLOTS = 4 * (8 - 1)
-MASK_BYTES = 1 / 8  # a bitmap holds one bit per weight
-SMALLEST_SCALE = 1e-6  # of bandwidth or shared memory; its inverse is the largest
-DEEPEST_TILE = 4096  # more than any shared memory holds
-KERNEL_CHANGES = ("reorder", "double_buffer", "register_decode", "tile_k")  # the others change the GPU
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """Changes to a kernel or its GPU, to see what each is worth.
-
-    Attributes
-    ----------
-    reorder : bool
-        False: words in storage order, so that the scatter meets the bank conflicts of random places.
-    double_buffer : bool
-        False: one buffer, so that a tile is prepared only after the one before has been multiplied.
-    register_decode : bool
-        True: weights are decoded from bitmaps straight into Tensor-Core operands; no clearing, no scatter.
-    bandwidth_scale, shared_scale : float
-        Device-memory bandwidth, and shared memory per SM, times this; above 0.
-    tile_k : int or None
-        Depth of a tile, a multiple of 16.
-    """
-
-    reorder: bool = True
-    double_buffer: bool = True
-    register_decode: bool = False
-    bandwidth_scale: float = 1.0
-    shared_scale: float = 1.0
-    tile_k: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse scales and tiles that mean nothing."""
-        for name in ("bandwidth_scale", "shared_scale"):
-            if not SMALLEST_SCALE <= getattr(self, name) <= 1 / SMALLEST_SCALE:
-                raise ValueError(f"{name} is {getattr(self, name):g}, allowed is 1e-6 to 1e6")
-        if self.tile_k is not None and not (MMA_K <= self.tile_k <= DEEPEST_TILE and self.tile_k % MMA_K == 0):
-            raise ValueError(f"tile_k is {self.tile_k}, allowed are multiples of {MMA_K} up to {DEEPEST_TILE}")
-
-    def check_for(self, kernel: str, *possible: str) -> None:
-        """Refuse changes of the kernel other than the ``possible`` ones, which would do nothing; names them."""
-        unchanged = WhatIf()
-        wrong = [name for name in KERNEL_CHANGES if getattr(self, name) != getattr(unchanged, name)]
-        wrong = [name for name in wrong if name not in possible]
-        if wrong:
-            can = f"only {' and '.join(possible)} can" if possible else "nothing can"
-            raise ValueError(f"{' and '.join(wrong)} cannot be changed in {kernel}; {can}")
-
-
-@dataclass(frozen=True)
-class Product:
-    """The product ``C[m, n] = A[m, k] @ B[k, n]`` a program is built for."""
-
-    m: int
-    k: int
-    n: int
-    sparsity: float
-
-
-def covered(product: Product, tile: Tile) -> float:
-    """Share of the block tiles of A that lies inside the matrix; below 1 where sizes are no multiples of the tile."""
-    rows, depth = math.ceil(product.m / tile.rows) * tile.rows, math.ceil(product.k / tile.depth) * tile.depth
-    return product.m / rows * product.k / depth
-
-
-Builder = Callable[[Machine, Product, WhatIf], Program]
-
-
-def wavefronts(n_bytes: float) -> float:
-    """Shared-memory wavefronts of ``n_bytes`` without bank conflicts."""
-    return n_bytes / WAVEFRONT_BYTES
-
-
-def held_instructions(conflicts: float) -> float:
-    """Instructions that a warp could have issued while its store takes ``conflicts`` wavefronts instead of one."""
-    return CONFLICT_INSTRUCTIONS * (conflicts - 1)
-
-
-def fill_wavefronts(machine: Machine, n_bytes: float) -> float:
-    """Wavefronts for which ``cp.async`` keeps shared memory busy, at its own rate of writing."""
-    return n_bytes / machine.parameters.fill_bytes_per_cycle * machine.gpu.sm.shared_bytes_per_clock / WAVEFRONT_BYTES
-
-
-def accesses(n_bytes: float) -> float:
-    """Instructions of each warp to move ``n_bytes`` of the block, 16 bytes a thread at a time."""
-    return ACCESS_INSTRUCTIONS * math.ceil(n_bytes / (VECTOR_BYTES * THREADS))
-
-
-def from_memory(constant: float, per_nonzero: float = 0.0) -> dict[Resource, Work]:
-    """Work of bytes that come from device memory, through L2 and the SM's port."""
-    return dict.fromkeys((Resource.DRAM, Resource.L2, Resource.PORT), Work(constant, per_nonzero))
-
-
-def weights_from_memory(
-    product: Product, tile: Tile, constant: float, per_nonzero: float = 0.0
-) -> dict[Resource, Work]:
-    """Work of a block's weights: of blocks that differ in columns only, which start together, one reads them from DRAM.
-
-    The others find them in L2.
-    """
-    sharing = math.ceil(product.n / tile.columns)
-    return from_memory(constant, per_nonzero) | {Resource.DRAM: Work(constant / sharing, per_nonzero / sharing)}
-
-
-def start_stage(machine: Machine) -> Stage:
-    """A new block is set up before its first instruction."""
-    cycles = machine.parameters.block_cycles
-    return Stage("start", "barrier", {}, cycles=cycles, waits_for=Wait.LAUNCH, only="first")
-
-
-def offsets_stage(machine: Machine) -> Stage:
-    """Where the block's weights begin: a dependent read before anything else."""
-    return Stage("offsets", "load", from_memory(32.0), Work(8.0), latency_cycles=machine.dram_cycles, only="first")
-
-
-def copy_stage(machine: Machine, product: Product, tile: Tile, skip: int) -> Stage:
-    """Asynchronous copy of the tile of B: from L2, and its share of the one read from device memory."""
-    n_bytes = FP16_BYTES * tile.depth * tile.columns
-    work = from_memory(n_bytes / math.ceil(product.m / tile.rows))
-    work |= {Resource.L2: Work(n_bytes), Resource.SHARED: Work(fill_wavefronts(machine, n_bytes))}
-    return Stage(
-        "copy B", "load", work, Work(accesses(n_bytes)), latency_cycles=machine.l2_cycles, skip_last=skip
-    )  # fmt: skip
-
-
-def read_stage(j: int, tile: Tile, skip: int) -> Stage:
-    """``ldmatrix`` of 16 columns of A and 16 rows of B: each of the 4 warps its rows of A, and all of B."""
-    read = wavefronts(FP16_BYTES * MMA_K * (tile.rows + WARPS * tile.columns))
-    count = tile.rows / MMA_M / WARPS + max(tile.columns // MMA_K, 1)
-    return Stage(
-        f"ldmatrix {j}", "read", {Resource.SHARED: Work(read)}, Work(ACCESS_INSTRUCTIONS * count),
-        latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
-    )  # fmt: skip
-
-
-def mma_stage(j: int, tile: Tile, columns: int, skip: int) -> Stage:
-    """Tensor-Core instructions of 16 columns of A; they add to the sums of the step before."""
-    before = ((f"mma {j - 1}", 0),) if j else ()
-    return Stage(
-        f"mma {j}", "multiply", {Resource.TENSOR: Work(float(tile.rows * MMA_K * columns))},
-        Work(tile.rows / MMA_M / WARPS * max(columns // MMA_N, 1)), independent=True,
-        after=((f"ldmatrix {j}", 0), *before), latency_cycles=MMA_CYCLES, waits_for=Wait.TENSOR, skip_first=skip,
-    )  # fmt: skip
-
-
-def multiply_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
-    """One tile in steps of 16 along K; the operands of the next step are read while this one multiplies.
-
-    ``columns`` is what the Tensor Cores multiply, which may be less than the tile stores.
-    """
-    reads = [read_stage(j, tile, skip) for j in range(tile.depth // MMA_K)]
-    products = [mma_stage(j, tile, columns, skip) for j in range(tile.depth // MMA_K)]
-    interleaved = [stage for pair in zip(reads[1:], products[:-1], strict=True) for stage in pair]
-    return [reads[0], *interleaved, products[-1]]
-
-
-def barrier(machine: Machine, name: str, *after: tuple[str, int]) -> Stage:
-    """All warps of the block meet, when the asynchronous copies named have landed."""
-    return Stage(
-        name, "barrier", {}, Work(2.0), after=after, cycles=machine.parameters.barrier_cycles, waits_for=Wait.BARRIER
-    )
-
-
-def store_stage(machine: Machine, product: Product, tile: Tile, columns: int, element_bytes: int = FP16_BYTES) -> Stage:
-    """Results through shared memory to L2 and device memory, once per block, when the last product is there."""
-    n_bytes = element_bytes * tile.rows * columns * product.m / (math.ceil(product.m / tile.rows) * tile.rows)
-    work = from_memory(n_bytes) | {Resource.SHARED: Work(2 * wavefronts(FP32_BYTES * tile.rows * columns))}
-    instructions = Work(4 * tile.rows * columns / THREADS)
-    last = f"mma {tile.depth // MMA_K - 1}"
-    return Stage(
-        "store C", "store", work, instructions, after=((last, 0),), latency_cycles=machine.l2_cycles, only="last"
-    )
-
-
-def in_order(prepare: list[Stage], multiply: list[Stage], finish: list[Stage], buffers: int) -> list[Stage]:
-    """Stages of a step: with two buffers the product runs while the next tile is prepared, with one after it."""
-    return [*prepare, *multiply, *finish] if buffers > 1 else [*prepare, *finish, *multiply]
 
 
 def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
@@ -220,10 +52,10 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """
     n = padded_tokens(product.n)
     tile = Tile(256 if n <= 32 else 128, min(max(n, 16), 128), what_if.tile_k or 64)
+    buffers = 2 if what_if.double_buffer else 1
     if what_if.register_decode:
         what_if.check_for("flash-llm that decodes in registers", "register_decode", "double_buffer", "tile_k")
-        return _decoding("flash-llm", machine, product, what_if, tile, REGISTERS)
-    buffers = 2 if what_if.double_buffer else 1
+        return decoding_in_line("flash-llm", machine, product, tile, buffers)
     skip = buffers - 1
     a_bytes = FP16_BYTES * tile.rows * tile.depth
     slots = a_bytes / WORD_BYTES / 2 / THREADS * 2  # registers for a tile that is half full
@@ -260,60 +92,6 @@ def flash_llm(machine: Machine, product: Product, what_if: WhatIf) -> Program:
 def flash_llm_unordered(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Flash-LLM with words in storage order, as some encoders leave them."""
     return flash_llm(machine, product, replace(what_if, reorder=False))
-
-
-def bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """SpInfer: values and 8 x 8 bitmaps by cp.async, decoded by population counts straight into mma operands."""
-    what_if.check_for("bitmap", "double_buffer", "tile_k")
-    n = padded_tokens(product.n)
-    return _decoding("bitmap", machine, product, what_if, Tile(64, min(max(n, 16), 64), what_if.tile_k or 64), 128)
-
-
-def _decoding(name: str, machine: Machine, product: Product, what_if: WhatIf, tile: Tile, registers: int) -> Program:
-    """A kernel that loads values and bitmaps into shared memory and decodes them in registers."""
-    columns = min(padded_tokens(product.n), tile.columns)
-    buffers = 2 if what_if.double_buffer else 1
-    size = tile.rows * tile.depth
-    masks, fill = MASK_BYTES * size * covered(product, tile), fill_wavefronts(machine, 1.0)
-    vectors = ACCESS_INSTRUCTIONS / (VECTOR_BYTES * THREADS)
-    load = Stage(
-        "load A", "load",
-        weights_from_memory(product, tile, masks, FP16_BYTES)
-        | {Resource.SHARED: Work(masks * fill, FP16_BYTES * fill)},
-        Work(masks * vectors, FP16_BYTES * vectors), after=(("offsets", 0),),
-        latency_cycles=machine.dram_cycles, skip_last=buffers - 1,
-    )  # fmt: skip
-    stages = in_order(
-        [start_stage(machine), offsets_stage(machine), load, copy_stage(machine, product, tile, buffers - 1)],
-        _decode_stages(tile, columns, buffers - 1),
-        [barrier(machine, "tile complete", ("load A", 0), ("copy B", 0))],
-        buffers,
-    )
-    stored = 0.5625 * FP16_BYTES * size + masks  # room for 2,304 of 4,096 values
-    shared = max(buffers * (stored + FP16_BYTES * tile.columns * tile.depth), 4 * (tile.rows + 4) * tile.columns)
-    return Program(
-        name=name, tile=tile, buffers=buffers, shared_bytes=int(shared), registers_per_thread=registers,
-        threads=THREADS, stages=(*stages, store_stage(machine, product, tile, columns)), pad_nonzeros=8,
-        source="HPMLL/SpInfer_EuroSys25, commit 2410ef7, and Fan et al., SpInfer, EuroSys 2025",
-    )  # fmt: skip
-
-
-def _decode_stages(tile: Tile, columns: int, skip: int) -> list[Stage]:
-    """Operands of A from bitmaps: population counts and gathered half-word reads instead of ldmatrix."""
-    bitmaps = tile.rows * MMA_K / 64
-    read = wavefronts(FP16_BYTES * MMA_K * WARPS * tile.columns) + 2 * bitmaps
-    work = {Resource.SHARED: Work(read), Resource.ISSUE: Work(POPULATION_COUNT_SLOTS * bitmaps)}
-    instructions = DECODE_INSTRUCTIONS * bitmaps / WARPS + ACCESS_INSTRUCTIONS * max(tile.columns // MMA_K, 1)
-    return [
-        Stage(
-            # The bitmaps of a step do not depend on each other, so their instructions interleave.
-            stage.name, "read", work, Work(instructions), independent=True, parts=4,
-            latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
-        )
-        if stage.row == "read"
-        else stage
-        for stage in multiply_stages(tile, columns, skip)
-    ]  # fmt: skip
 
 
 def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
@@ -353,11 +131,6 @@ def dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
         max_split_k=64, reduces_in_kernel=architecture in (Architecture.HOPPER, Architecture.BLACKWELL),
         source="tile sizes and stages as in NVIDIA CUTLASS's default Tensor-Core GEMMs; the library itself is closed",
     )  # fmt: skip
-
-
-def padded_tokens(n: int) -> int:
-    """Smallest N the Flash-LLM and SpInfer kernels take that holds ``n`` tokens: 8, 16, 32, 64, multiples of 128."""
-    return next((width for width in (8, 16, 32, 64) if n <= width), 128 * math.ceil(n / 128))
 
 
 PUBLISHED: dict[str, Builder] = {

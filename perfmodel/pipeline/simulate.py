@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,9 @@ from perfmodel.kernels import KERNELS
 from perfmodel.pipeline.grid import Grid, Load, TileCounts, choose_split_k, deal
 from perfmodel.pipeline.machine import Machine
 from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
-from perfmodel.pipeline.program import RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
-from perfmodel.pipeline.programs import PUBLISHED, Builder, Product, WhatIf, covered
+from perfmodel.pipeline.program import PIPES, RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
+from perfmodel.pipeline.programs import PUBLISHED
+from perfmodel.pipeline.stages import Builder, Product, WhatIf, covered
 from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
 from perfmodel.units import FP16_BYTES
 
@@ -40,7 +41,8 @@ PREDICTED_BY = {
     "numba-bitmap": "lscd-bitmap",
     "numba-bitmap-pairs": "lscd-bitmap-pairs",
 }
-SHOWN_RESOURCES = (Resource.DRAM, Resource.L2, Resource.TENSOR, Resource.SHARED, Resource.ISSUE)
+SHOWN_RESOURCES = tuple(resource for resource in Resource if resource is not Resource.PORT)
+COUNTED_PIPES = (Resource.ALU, Resource.FMA, Resource.XU)  # shown where a program says who executes its instructions
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Simulation:
     mean_finish_s : float
         When the average SM of those in use has run out of blocks; from there on to ``kernel_s`` is the tail.
     busy : dict
-        `words.MEANINGS`, by resource; the rates are `words.RATES`.
+        `words.MEANINGS`, by resource; the rates are `words.RATES`. Without pipes on which the program counts nothing.
     dram_bytes : float
         Bytes over DRAM as simulated, of the whole GPU.
     """
@@ -105,7 +107,7 @@ class Simulation:
             Bound.MEMORY: seconds["dram"],
             Bound.L2: seconds["l2"],
             Bound.SHARED_MEMORY: seconds["shared"],
-            Bound.COMPUTE: max(seconds["tensor"], seconds["issue"]),
+            Bound.COMPUTE: max(seconds["tensor"], *(seconds.get(pipe.name.lower(), 0.0) for pipe in PIPES)),
             Bound.LATENCY: launches * self.launch_s,
         }
 
@@ -164,7 +166,7 @@ def simulate(
     sparsity : float
         Fraction of zero weights, 0 to 1.
     split_k : int, optional
-        Ways to share K among blocks; by default what fills the GPU.
+        Ways to share K among blocks; by default the kernel's own choice.
     what_if : WhatIf, optional
         Changes to kernel and GPU.
     nnz_per_tile : array_like, optional
@@ -185,8 +187,8 @@ def simulate(
     ValueError
         Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
     """
-    build = _builder(kernel)
-    product = _product(m, k, n, sparsity)
+    build = program_of(kernel)
+    product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     machine = Machine.of(
@@ -199,7 +201,8 @@ def simulate(
     return run_program(program, machine, grid, counts, product)
 
 
-def _builder(kernel: str) -> Builder:
+def program_of(kernel: str) -> Builder:
+    """Builder of a kernel's program; ValueError with the nearest name if there is none."""
     if kernel in PROGRAMS:
         return PROGRAMS[kernel]
     near = difflib.get_close_matches(kernel, PROGRAMS, n=1, cutoff=0.4)
@@ -208,7 +211,8 @@ def _builder(kernel: str) -> Builder:
     raise ValueError(f"{what}: {hint}Simulated are {', '.join(PROGRAMS)}")
 
 
-def _product(m: int, k: int, n: int, sparsity: float) -> Product:
+def checked_product(m: int, k: int, n: int, sparsity: float) -> Product:
+    """The product asked for; ValueError if a size or the sparsity is out of range."""
     for name, size in (("m", m), ("k", k), ("n", n)):
         if not (isinstance(size, int | np.integer) and size >= 1):
             raise ValueError(f"{name} is {size}, allowed is an integer of at least 1")
@@ -222,7 +226,8 @@ def make_grid(program: Program, machine: Machine, product: Product, split_k: int
     row_blocks, columns = math.ceil(product.m / tile.rows), math.ceil(product.n / tile.columns)
     k_tiles = math.ceil(product.k / tile.depth)
     if split_k is None:
-        split_k = choose_split_k(row_blocks * columns, machine.sm_count * resident, k_tiles, program.max_split_k)
+        choose = program.split_rule or partial(choose_split_k, most=program.max_split_k)
+        split_k = choose(row_blocks * columns, machine.sm_count * resident, k_tiles)
     elif not 1 <= split_k <= k_tiles:
         raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
     tiles_per_block = math.ceil(k_tiles / split_k)
@@ -268,7 +273,11 @@ def run_program(program: Program, machine: Machine, grid: Grid, counts: TileCoun
     return Simulation(
         program=program, grid=grid, machine=machine, time_s=time_s, launch_s=launch_s, kernel_s=kernel_s,
         reduction_s=reduction_s, mean_finish_s=float(np.average(finish, weights=load.weight)) / machine.clock_hz,
-        busy={r.name.lower(): float(total[r] / machine.clock_hz / time_s) for r in SHOWN_RESOURCES},
+        busy={
+            r.name.lower(): float(total[r] / machine.clock_hz / time_s)
+            for r in SHOWN_RESOURCES
+            if total[r] > 0 or r not in COUNTED_PIPES
+        },
         dram_bytes=dram_bytes, load=load, table=table, events=events,
     )  # fmt: skip
 

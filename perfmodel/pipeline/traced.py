@@ -7,16 +7,20 @@ emulator counted while it ran (shared-memory wavefronts with their bank conflict
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from perfmodel import catalog
 from perfmodel.kernels.conflicts import expected_wavefronts
+from perfmodel.kernels.launcher import launcher_split_k
+from perfmodel.kernels.pipes import loop_pipes
 from perfmodel.kernels.register_decode import CAPACITIES, capacity_index
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
-from perfmodel.pipeline.programs import (
+from perfmodel.pipeline.stages import (
     ACCESS_INSTRUCTIONS,
     MMA_K,
     THREADS,
@@ -36,8 +40,10 @@ from perfmodel.pipeline.programs import (
 from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 TILE_N_CHOICES = (8, 16, 32, 64)
-BITMAP_STAGES = 3  # of the ring of buffers
-HELD_VECTORS = 8  # of 4 words per thread: a tile of 128 x 64 that is half full
+RING_STAGES = 3  # buffers of the kernels that decode in registers
+TILE_POSITIONS = 128 * 64  # of our kernels' tiles
+# Vectors of 4 words that each thread holds: the launcher takes the fewer where a tile's words fit on average.
+HELD_VECTORS, WORDS_PER_VECTOR = (4, 8), 4 * THREADS
 
 
 def load_trace(kernel: str, n: int, suffix: str = "") -> dict[str, Any]:
@@ -55,13 +61,26 @@ def _compiled(trace: dict[str, Any], machine: Machine) -> dict[str, Any]:
     return found
 
 
+def _shares(built: dict[str, Any], *regions: str) -> dict[Resource, float]:
+    """Shares of the pipes in the instructions of some regions of the main loop, by default of all."""
+    pipes = loop_pipes(built, *regions)
+    return {Resource[name.upper()]: count / max(pipes["issue"], 1) for name, count in pipes.items()}
+
+
+def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
+    """The rule by which our launcher shares K, in the terms of `Program.split_rule`."""
+    return lambda blocks, places, k_tiles: int(launcher_split_k(blocks, k_tiles, tile.columns, places))
+
+
 def _multiply(
-    trace: dict[str, Any], tile: Tile, wavefronts: float, instructions: float, mma: int, skip: int, *, decodes: bool
-) -> list[Stage]:
+    trace: dict[str, Any], tile: Tile, wavefronts: float, instructions: float, mma: int, skip: int, *,
+    pipes: dict[Resource, float], decodes: bool,
+) -> list[Stage]:  # fmt: skip
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
 
-    ``wavefronts`` of the block and ``instructions`` of a warp are those of all operands of a tile; ``mma`` a warp's
-    Tensor-Core instructions. Where operands are decoded, their many instructions do not wait for each other.
+    ``wavefronts`` of the block and ``instructions`` of a warp are those of all operands of a tile, ``pipes`` what they
+    run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do not wait
+    for each other.
     """
     steps = tile.depth // MMA_K
     macs = trace["per_block"]["mma_flops"]["tile"] / 2 / steps
@@ -71,7 +90,8 @@ def _multiply(
         stages += [
             Stage(
                 f"operands {j}", "read", {Resource.SHARED: Work(wavefronts / steps)}, Work(instructions / steps),
-                independent=decodes, latency_cycles=LDMATRIX_CYCLES, skip_first=skip, parts=4 if decodes else 1,
+                pipes=pipes, independent=decodes, latency_cycles=LDMATRIX_CYCLES, skip_first=skip,
+                parts=4 if decodes else 1,
             ),
             Stage(
                 f"mma {j}", "multiply", {Resource.TENSOR: Work(macs)}, Work(mma / steps),
@@ -82,12 +102,13 @@ def _multiply(
     return stages
 
 
-def _read_dense(trace: dict[str, Any], tile: Tile, each: float, loop: dict[str, int], skip: int) -> list[Stage]:
+def _read_dense(trace: dict[str, Any], tile: Tile, each: float, built: dict[str, Any], skip: int) -> list[Stage]:
     """``ldmatrix`` and ``mma`` of a dense tile in shared memory."""
-    counts = trace["per_block"]
+    counts, loop = trace["per_block"], built["main_loop_instructions"]
     wavefronts = counts["shared_wavefronts.read_a"]["tile"] + counts["shared_wavefronts.read_x"]["tile"]
     instructions = each * loop["load_matrix"]
-    return _multiply(trace, tile, wavefronts, instructions, loop["tensor_core"], skip, decodes=False)
+    pipes = _shares(built, "load_matrix")
+    return _multiply(trace, tile, wavefronts, instructions, loop["tensor_core"], skip, pipes=pipes, decodes=False)
 
 
 def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
@@ -99,7 +120,9 @@ def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
 
 def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Our Tiled-CSL kernel: words of the next tile are loaded as soon as the scatter has freed the registers."""
-    trace = load_trace("tiled_csl", product.n, f"_v{HELD_VECTORS}")
+    words = TILE_POSITIONS * (1 - product.sparsity)
+    vectors = next((v for v in HELD_VECTORS if words <= v * WORDS_PER_VECTOR), HELD_VECTORS[-1])
+    trace = load_trace("tiled_csl", product.n, f"_v{vectors}")
     what_if.check_for("numba-tiled-csl", "reorder")
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
@@ -113,18 +136,20 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
         offsets_stage(machine),
         Stage(
             "load words", "load", weights_from_memory(product, tile, 0.0, WORD_BYTES), Work(each * loop["global_load"]),
-            after=(("offsets", 0),), latency_cycles=machine.dram_cycles, skip_last=1,
+            pipes=_shares(built, "global_load"), after=(("offsets", 0),), latency_cycles=machine.dram_cycles,
+            skip_last=1,
         ),
         Stage(
             "clear A", "clear", {Resource.SHARED: Work(counts["shared_wavefronts.clear"]["tile"])},
-            Work(each * loop["shared_store"]), skip_last=1, parts=4,
+            Work(each * loop["shared_store"]), pipes=_shares(built, "shared_store"), skip_last=1, parts=4,
         ),
-        copy_stage(machine, product, tile, 1),
-        *_read_dense(trace, tile, each, loop, 1),
+        replace(copy_stage(machine, product, tile, 1), pipes=_shares(built, "async_copy")),
+        *_read_dense(trace, tile, each, built, 1),
         barrier(machine, "A clear"),
         Stage(
             "scatter", "scatter", {Resource.SHARED: Work(stores["tile"], per_word)},
-            Work(each * loop["scatter"], word_instructions), after=(("load words", 0),), skip_last=1, parts=4,
+            Work(each * loop["scatter"], word_instructions), pipes=_shares(built, "scatter"),
+            after=(("load words", 0),), skip_last=1, parts=4,
         ),
         barrier(machine, "tile complete", ("copy B", 0), (last, 0)),
         store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
@@ -132,7 +157,7 @@ def numba_tiled_csl(machine: Machine, product: Product, what_if: WhatIf) -> Prog
     return Program(
         name="numba-tiled-csl", tile=tile, buffers=2, shared_bytes=trace["shared_bytes"],
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=4,
-        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+        partial_bytes=FP32_BYTES, split_rule=_launcher_rule(tile), source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
 
 
@@ -150,16 +175,24 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     load[Resource.SHARED] = Work(counts["shared_wavefronts.copy_weights"]["tile"])
     stages = (
         start_stage(machine),
-        Stage("load A", "load", load, Work(each * n_copies), latency_cycles=machine.dram_cycles, skip_last=lag),
-        copy_stage(machine, product, tile, lag),
+        Stage(
+            "load A",
+            "load",
+            load,
+            Work(each * n_copies),
+            pipes=_shares(built, "async_copy"),
+            latency_cycles=machine.dram_cycles,
+            skip_last=lag,
+        ),
+        replace(copy_stage(machine, product, tile, lag), pipes=_shares(built, "async_copy")),
         barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
-        *_read_dense(trace, tile, each, loop, lag),
+        *_read_dense(trace, tile, each, built, lag),
         store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
     )
     return Program(
         name="numba-dense", tile=tile, buffers=buffers, shared_bytes=trace["shared_bytes"],
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages,
-        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+        partial_bytes=FP32_BYTES, split_rule=_launcher_rule(tile), source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
 
 
@@ -178,35 +211,59 @@ def _bitmap(name: str, width: int, machine: Machine, product: Product, what_if: 
     capacity = CAPACITIES[capacity_index(product.sparsity, width)]
     trace = load_trace("bitmap" if width == 1 else "bitmap_pairs", product.n, f"_c{capacity}")
     what_if.check_for(name)
+    stored = sum(product.sparsity**i for i in range(width))  # positions for each non-zero
+    return register_decoding(name, trace, machine, product, stored=stored, occupied=1 - product.sparsity**width)
+
+
+def register_decoding(
+    name: str, trace: dict[str, Any], machine: Machine, product: Product, *, stored: float, occupied: float
+) -> Program:
+    """A kernel that decodes in registers what a ring of asynchronous copies brings, as its ``trace`` counts it.
+
+    ``stored`` values come for each non-zero, ``occupied`` is the share of positions that the gather meets full. All
+    other arrays of the weights but the offsets have a fixed size a tile.
+    """
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
-    lag = BITMAP_STAGES - 1
+    lag = RING_STAGES - 1
     copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
-    masks = counts["global_bytes.masks.load"]["tile"] * covered(product, tile)
-    stored = sum(product.sparsity**i for i in range(width))  # positions for each non-zero
-    load = weights_from_memory(product, tile, masks, FP16_BYTES * stored)
+    header = _per_tile(counts, "global_bytes.", ".load", without=("x", "values", "offsets"))
+    load = weights_from_memory(product, tile, header * covered(product, tile), FP16_BYTES * stored)
     load[Resource.SHARED] = Work(
-        counts["shared_wavefronts.copy_masks"]["tile"], counts["shared_wavefronts.copy_values"]["value"] * stored
+        _per_tile(counts, "shared_wavefronts.copy_", without=("x", "values")),
+        counts["shared_wavefronts.copy_values"]["value"] * stored,
     )
-    copy = copy_stage(machine, product, tile, lag)
-    read = sum(counts[f"shared_wavefronts.{stage}"]["tile"] for stage in ("read_masks", "read_x"))
+    copy, ready = copy_stage(machine, product, tile, lag), barrier(machine, "ready", ("load A", lag), ("copy B", lag))
+    read = _per_tile(counts, "shared_wavefronts.read_")
     densities, gathered = zip(*((row["density"], row["wavefronts"]) for row in trace["gather"]), strict=True)
-    gather = float(np.interp(1 - product.sparsity**width, (0.0, *densities), (0.0, *gathered)))
-    decode = sum(loop.values()) - loop["tensor_core"] - copies - copy.instructions.constant
+    gather = float(np.interp(occupied, (0.0, *densities), (0.0, *gathered)))
+    others = loop["tensor_core"] + copies + copy.instructions.constant + ready.instructions.constant
+    decode = sum(loop.values()) - others
+    # Copies have their instructions of the pipes here too, so that the sum over the loop is the counted one.
+    everything = sum(loop.values()) / decode
+    pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
+    del pipes[Resource.ISSUE]
     stages = (
         start_stage(machine),
         offsets_stage(machine),
-        barrier(machine, "tile complete", ("load A", lag), ("copy B", lag)),
+        ready,
         Stage(
             "load A", "load", load, Work(copies), after=(("offsets", 0),), latency_cycles=machine.dram_cycles,
             skip_last=lag,
         ),
         copy,
-        *_multiply(trace, tile, read + gather, decode, loop["tensor_core"], lag, decodes=True),
+        *_multiply(trace, tile, read + gather, decode, loop["tensor_core"], lag, pipes=pipes, decodes=True),
         store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
     )  # fmt: skip
     return Program(
-        name=name, tile=tile, buffers=BITMAP_STAGES, shared_bytes=trace["shared_bytes"],
+        name=name, tile=tile, buffers=RING_STAGES, shared_bytes=trace["shared_bytes"],
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
-        partial_bytes=FP32_BYTES, source=f"data/traces/{trace['variant']}.json",
+        partial_bytes=FP32_BYTES, split_rule=_launcher_rule(tile), source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
+
+
+def _per_tile(counts: dict[str, Any], prefix: str, suffix: str = "", without: tuple[str, ...] = ()) -> float:
+    """Sum of what a tile takes of all quantities of a kind, but those named."""
+    left_out = {prefix + name + suffix for name in without}
+    chosen = (name for name in counts if name.startswith(prefix) and name.endswith(suffix) and name not in left_out)
+    return float(sum(counts[name].get("tile", 0.0) for name in chosen))

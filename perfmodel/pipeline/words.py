@@ -23,7 +23,10 @@ RATES = MappingProxyType(
         "l2": "L2, of the catalogue's read rate",
         "tensor": "Tensor Cores, of what peak and power allow",
         "shared": "shared memory, of its peak rate",
-        "issue": "issue slots, of one instruction per scheduler and cycle",
+        "issue": "issue slots, of the share that warps fill",
+        "alu": "integer and logic, of the same share of its peak rate",
+        "fma": "multiply-add, likewise",
+        "xu": "population counts, likewise",
     }
 )
 # What a path can wait for, in words: the members of `program.Wait`.

@@ -30,7 +30,7 @@ def test_the_number_is_the_prediction_and_the_simulation_explains_it():
     assert_allclose([answer[name] for name in TIMES_US], [float(x) * 1e6 for x in (p.time_s, p.lo_s, p.hi_s)])
     assert_allclose(answer["simulated_us"], time_of() * 1e6)
     assert answer["within_interval"] is (answer["lo_us"] <= answer["simulated_us"] <= answer["hi_us"])
-    assert set(answer["busy"]) == set(RATES)
+    assert set(RATES) - set(answer["busy"]) == {"alu", "fma", "xu"}  # of this kernel nobody counted them
     assert set(answer["waits"]) == set(WAITS)
     lines = command("--sparsity", "0.8").stdout.splitlines()
     assert lines[0].startswith(f"Predicted: {answer['time_us']:.1f} us (90 % interval")

@@ -70,7 +70,9 @@ def test_what_was_not_measured_refutes_nothing() -> None:
 
 
 def parent() -> Parent:
-    return Parent(["cublas", "lscd-bitmap", "lscd-bitmap-pairs"], Program(), 0, lambda line: None)
+    return Parent(
+        ["cublas", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed-pairs"], Program(), 0, lambda line: None
+    )
 
 
 def test_without_the_tool_one_line_is_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +100,8 @@ def test_the_tool_profiles_a_job_of_each_product(monkeypatch: pytest.MonkeyPatch
     found, line = profiles.profile(parent(), math.inf)
     assert line == "profiled 4 of 6 products; without counters: cublas at 0.0"
     products = {(row.kernel, row.sparsity) for row in found}
-    assert products == {(f"lscd-{name}", s) for name in ("bitmap", "bitmap-pairs") for s in (0.8, 0.9)}
+    condensed = {("lscd-condensed-pairs", 0.8), ("lscd-condensed-pairs", 0.9)}
+    assert products == condensed | {("lscd-bitmap", 0.8), ("lscd-bitmap-pairs", 0.9)}
     job = json.loads((tmp_path / "job.json").read_text())
     assert (job["job"], job["m"], job["k"], job["columns"], job["sparsity"]) == ("profile", *SHAPE, [16], 0.9)
     assert profiles.profile(parent(), 0.0)[1].startswith("profiled 0 of 6")

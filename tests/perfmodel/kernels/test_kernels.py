@@ -77,7 +77,7 @@ def test_no_kernel_multiplies_faster_than_its_cores_can(gpu: str, kernel: str) -
 def test_more_tokens_are_never_faster(gpu: str, kernel: str) -> None:
     tokens = np.array([8, 16, 32, 64, 128, 256, 512, 1024, 4096])
     times = predict(kernel, gpu, m=12288, k=12288, n=tokens, sparsity=at_sparsity(kernel)).time_s
-    assert (np.diff(times) >= -0.06 * times[:-1]).all()  # another split of K may fill the last wave better
+    assert (np.diff(times) >= -0.07 * times[:-1]).all()  # another split of K may fill the last wave better
 
 
 @pytest.mark.parametrize(("gpu", "kernel"), MANY_TOKENS)

@@ -22,7 +22,7 @@ def test_counts_of_the_model_are_those_of_the_compiled_kernel() -> None:
     if stored["versions"] != {package: trace._version(package) for package in trace.PACKAGES}:
         pytest.skip("the trace was counted with other compilers")
     instructions = sum(compile_kernel(variants.bitmap(8, 512), "sm_90").main_loop.values())
-    assert register_decode.counts().issue_cycles[0, 0] == instructions
+    assert register_decode.counts().decode_cycles[0, 0] == instructions
     assert register_decode.counts().shared_bytes[0, 0] == variants.bitmap(8, 512).shared_bytes
 
 

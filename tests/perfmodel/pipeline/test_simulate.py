@@ -42,7 +42,7 @@ def test_work_is_conserved(kernel, n, sparsity):
     # The few simulated SMs draw the shorter last split a little more or less often than all SMs do.
     assert_allclose(result.dram_bytes, demand[Resource.DRAM], rtol=5e-3)
     cycles = demand * result.machine.cycles_per_unit
-    cycles[[Resource.TENSOR, Resource.SHARED, Resource.ISSUE]] /= result.machine.sm_count
+    cycles[Resource.TENSOR :] /= result.machine.sm_count  # all but those of the whole GPU, and the port
     for name, share in result.busy.items():
         used = share * result.time_s * result.machine.clock_hz
         assert_allclose(used, cycles[Resource[name.upper()]], rtol=5e-3, err_msg=name)
@@ -110,7 +110,8 @@ def test_bound_is_the_longest_time_alone_and_words_name_everything():
     sustained = streamed_share(result.machine.gpu.dram) * result.machine.gpu.dram.bandwidth_bytes_per_s
     assert_allclose(result.busy["dram"], result.dram_bytes / sustained / result.time_s)
     assert_allclose(result.alone_s[Bound.MEMORY], result.dram_bytes / sustained)
-    assert set(RATES) == set(result.busy)
+    assert set(RATES) - set(result.busy) == {"alu", "fma", "xu"}  # the library is closed: nobody counted
+    assert set(RATES) == set(simulate("bitmap", "a100-80gb", 256, 256, 8).busy)
     assert set(WAITS) == set(map(str, Wait))
     tiny = simulate("cublas", "a100-80gb", 256, 256, 8)
     assert tiny.bound is Bound.LATENCY

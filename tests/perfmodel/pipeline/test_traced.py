@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from numpy.testing import assert_allclose
 
+from kernels_numba.gpu.launch import choose_split_k
+from perfmodel import catalog
+from perfmodel.kernels.pipes import loop_pipes
 from perfmodel.pipeline import Resource, WhatIf, simulate
+from perfmodel.pipeline.stages import WARPS
 from perfmodel.pipeline.traced import load_trace
 from tests.perfmodel.pipeline.cases import SHAPE, time_of
 
 
 def test_pays_where_decoding_is_the_bound() -> None:
-    """Simulated on an H200: fewer instructions win at 90 % sparsity, fewer bytes at 60 %."""
+    """Simulated on an H100: fewer instructions win at 90 % sparsity, fewer bytes at 60 %."""
     pairs, bits = (
-        [simulate(kernel, "h200", 36864, 9216, 16, s).time_s for s in (0.6, 0.9)]
+        [simulate(kernel, "h100", 36864, 9216, 16, s).time_s for s in (0.6, 0.9)]
         for kernel in ("numba-bitmap-pairs", "numba-bitmap")
     )
     assert pairs[0] > 1.1 * bits[0]
@@ -23,7 +29,7 @@ def test_pays_where_decoding_is_the_bound() -> None:
 def test_our_kernels_are_simulated_as_compiled():
     """Registers, shared memory and counts come from the trace of the variant that fits N."""
     result = simulate("numba-tiled-csl", "a100-80gb", *SHAPE, 8, 0.8)
-    trace = load_trace("tiled_csl", 8, "_v8")
+    trace = load_trace("tiled_csl", 8, "_v4")
     assert result.grid.resident == trace["architectures"]["sm_80"]["blocks_per_sm"]
     tiles = result.load.tiles
     # One block's instructions are those the emulator counted, within the split between constant and per-word work.
@@ -35,3 +41,21 @@ def test_our_kernels_are_simulated_as_compiled():
     )
     with pytest.raises(ValueError, match="not compiled for sm_75, allowed are sm_80"):
         time_of("numba-tiled-csl", "rtx-2080-super")
+
+
+def test_our_kernels_share_k_as_their_launcher_does() -> None:
+    """The launcher's rule with the blocks that fit, not the one of the published kernels."""
+    for kernel, tile_n in (("numba-bitmap", 16), ("numba-tiled-csl", 16), ("numba-dense", 16)):
+        grid = simulate(kernel, "h100", 8192, 8192, 16, 0.8, seed=None).grid
+        asked = choose_split_k(8192 // 128, 8192 // 64, tile_n, grid.resident * grid.sm_count)
+        per_block = -(-8192 // 64 // asked)
+        assert grid.split_k == -(-8192 // 64 // per_block), kernel
+
+
+@pytest.mark.parametrize(("kernel", "sparsity"), [("numba-bitmap", 0.8), ("numba-bitmap-pairs", 0.9)])
+def test_decoding_has_the_counted_instructions_of_every_pipe(kernel: str, sparsity: float) -> None:
+    program = simulate(kernel, "h100", *SHAPE, 16, sparsity).program
+    code = catalog.load_trace(Path(program.source).stem)["architectures"]["sm_90"]
+    a_tile = (program.demand(101, 0) - program.demand(1, 0)) / 100
+    for name, count in loop_pipes(code).items():
+        assert_allclose(a_tile[Resource[name.upper()]], WARPS * count, rtol=1e-9, err_msg=name)
