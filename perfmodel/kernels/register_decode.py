@@ -1,10 +1,14 @@
-"""Our own bitmap kernel, predicted before any GPU has run it: decoding straight into Tensor-Core operands.
+"""Our own kernels that decode in registers, predicted before any GPU has run them: bitmaps and condensed strips.
 
 How fast can a kernel be that never builds a dense tile in shared memory? The counts are those of the compiled code:
-machine instructions of the main loop, registers, shared memory and the wavefronts of the gather come from the traces
-``data/traces/bitmap_*.json``. What no count can tell - how much of DRAM bandwidth and of the pipes is used, and what a
-block costs at its ends - is assumed within stated ranges, and the interval of a prediction is what these ranges span.
-The simulator runs the same counts tile by tile; the interval holds its times too.
+machine instructions of the main loop, registers and wavefronts of shared memory come from the traces
+``data/traces/{bitmap,bitmap_pairs,condensed,condensed_pairs}_*.json``. What no count can tell - how much of DRAM
+bandwidth and of the pipes is used, and what a block costs at its ends - is assumed within stated ranges, and the
+interval of a prediction is what these ranges span. The simulator runs the same counts tile by tile; the interval holds
+its times too.
+
+As many blocks as run at once share one list of tiles, so that no wave is half empty; sums that blocks share go through
+the L2, and no second kernel is launched.
 
 Nothing here has been measured: every prediction is an extrapolation. The kernels with 8-bit and 4-bit values are not
 even written: they are the counted one plus an assumed cost of turning codes into FP16.
@@ -35,18 +39,17 @@ from perfmodel.kernels.base import (
     imbalance,
     overlap,
 )
-from perfmodel.kernels.launcher import launcher_split_k
 from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
 from perfmodel.kernels.pipes import busiest_cycles, loop_pipes
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 STRIP_SIZE = STRIP_M * STRIP_K
 TILE_M, TILE_K = 128, 64
-WIDTHS, CAPACITIES = (8, 16, 32, 64), (512, 768, 1280, 2048)  # tile_n, values a strip's buffer holds: the variants
+WIDTHS = (8, 16, 32, 64)  # tile_n of the variants
+STAGES, CAPACITY_UNIT = 3, 128  # of the ring; bytes that a buffer of records is a multiple of
 FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
-SCHEDULERS = 4  # of an SM; each issues one warp instruction a cycle
+WARPS, SCHEDULERS = 4, 4  # of a block, and of an SM, each of which issues one warp instruction a cycle
 COUNTED_ARCHITECTURE = "sm_90"  # whose machine code is the longest, by up to 4 %
-LAUNCHES = 2  # product and split-K reduction
 SHARPNESS = 3  # p = 8: cp.async runs two tiles ahead, and the warps of several blocks fill each other's waits
 
 
@@ -81,39 +84,54 @@ class QuantisedParameters(RegisterDecodeParameters):
 
 @dataclass(frozen=True)
 class Counts:
-    """Counted figures of the variants, arrays over (tile_n, capacity); tiles are 128 x 64.
+    """Counted figures of a kernel, arrays over tile_n; tiles are 128 x 64.
 
     decode_cycles : per tile, of the pipe that its instructions keep busy longest, issue slots among them.
-    shared_cycles : per tile, without the gather.
-    registers : per block; shared_bytes : per block.
-    gather : (densities, wavefronts per tile), the same for all variants.
+    tail_share : what a tail takes of the instructions of a tile.
+    shared_cycles : per tile, without gather and values.
+    registers : per block; header_bytes : of a tile's records, without values.
+    occupied : (rows,) shares of positions that `RegisterDecode.occupied` means; what a tile then has:
+    wavefronts, values, tails : (rows,) of the gather, stored with their padding, and of 16 columns left over.
     """
 
     decode_cycles: Array
+    tail_share: Array
     shared_cycles: Array
     registers: Array
-    shared_bytes: Array
-    gather: tuple[Array, Array]
+    header_bytes: float
+    occupied: Array
+    wavefronts: Array
+    values: Array
+    tails: Array
 
 
 @cache
-def counts(positions: int = 1) -> Counts:
-    """Figures of the compiled kernel whose bits stand for so many ``positions``, from the traces."""
+def counts(kernel: str) -> Counts:
+    """Figures of a compiled kernel, from its traces."""
 
     def figures(trace: dict[str, Any]) -> tuple[float, float, float, float]:
-        code = trace["architectures"][COUNTED_ARCHITECTURE]
+        code, per_block = trace["architectures"][COUNTED_ARCHITECTURE], trace["per_block"]
         warps = trace["threads"] / WARP_SIZE
         decode = busiest_cycles(loop_pipes(code)) * warps / SCHEDULERS
-        steady = ("read_masks", "read_x", "copy_masks", "copy_x")
-        shared = sum(trace["per_block"][f"shared_wavefronts.{stage}"]["tile"] for stage in steady)
-        return decode, shared, code["registers"] * trace["threads"], trace["shared_bytes"]
+        instructions = per_block["instructions"]
+        stages = [q for name, q in per_block.items() if name.startswith("shared_wavefronts.")]
+        gathered = per_block["shared_wavefronts.gather"].get("tile", 0.0)
+        shared = sum(stage.get("tile", 0.0) for stage in stages) - gathered
+        return (
+            decode,
+            instructions.get("tail", 0.0) / instructions["tile"],
+            shared,
+            code["registers"] * trace["threads"],
+        )
 
-    name = "bitmap" if positions == 1 else "bitmap_pairs"
-    traces = [[load_trace(f"{name}_n{width}_c{capacity}") for capacity in CAPACITIES] for width in WIDTHS]
-    decode, shared, registers, shared_bytes = np.array([[figures(trace) for trace in row] for row in traces]).T
-    gather = traces[0][-1]["gather"]
-    table = np.array([[0.0, 0.0], *([row["density"], row["wavefronts"]] for row in gather)]).T
-    return Counts(decode.T, shared.T, registers.T, shared_bytes.T, (table[0], table[1]))
+    traces = [load_trace(f"{kernel}_n{width}") for width in WIDTHS]
+    decode, tail, shared, registers = np.array([figures(trace) for trace in traces]).T
+    rows = traces[0]["gather"]
+    columns = [
+        np.array([0.0, *(row.get(name, 0.0) for row in rows)]) for name in ("density", "wavefronts", "values", "tails")
+    ]
+    header = traces[0]["per_block"]["global_bytes.records.load"]["tile"]
+    return Counts(decode, tail, shared, registers, header, *columns)
 
 
 class RegisterDecode(KernelModel):
@@ -128,58 +146,65 @@ class RegisterDecode(KernelModel):
     format_name = "lscd-bitmap"
     Parameters = RegisterDecodeParameters
     assumed = True
+    traced = "bitmap"  # kernel whose code was counted
     positions = 1  # that a bit of the masks stands for
     value_bits: ClassVar[int] = 16
+
+    def occupied(self, sparsity: Array) -> Array:
+        """Share of positions that are stored."""
+        return 1 - np.asarray(sparsity, dtype=np.float64) ** self.positions
 
     def dequantise_cycles(self, p: Any) -> float:
         """Issue cycles of a tile to turn codes into values; none are needed here."""
         return 0.0
 
-    def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
-        """Seconds of product and split-K reduction.
+    def capacity_bytes(self, sparsity: ArrayLike) -> Array:
+        """Bytes that a buffer must have for the longest record of a large matrix with random zeros."""
+        c, strips = counts(self.traced), TILE_M // STRIP_M
+        share = np.interp(self.occupied(np.asarray(sparsity)), c.occupied, c.values) / (TILE_M * TILE_K)
+        groups = STRIP_SIZE / self.positions
+        fullest = self.positions * (groups * share + FULLEST_SIGMAS * np.sqrt(groups * share * (1 - share)))
+        needed = c.header_bytes / strips + FP16_BYTES * np.minimum(fullest, STRIP_SIZE)
+        return np.asarray(np.ceil(needed / CAPACITY_UNIT) * CAPACITY_UNIT)
 
-        Weights come from DRAM once per 64 columns: the launch runs all rows of a column tile before the next. Where
-        they fit in L2 that is too careful.
+    def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
+        """Seconds of the product, in one launch.
+
+        Weights come from DRAM once per 64 columns, where the L2 does not serve blocks that differ in columns only.
         """
         n = computed_columns(shape.n)
         width = np.minimum(n, WIDTHS[-1])
         columns = n / width
-        stored = 1 - shape.sparsity**self.positions  # of all positions
-        c, capacity = counts(self.positions), capacity_index(shape.sparsity, self.positions)
-        at = (np.searchsorted(WIDTHS, width), capacity)
-        by_shared = machine.shared_bytes_per_sm // (c.shared_bytes[at] + RESERVED_SHARED_BYTES)
+        c, occupied = counts(self.traced), self.occupied(shape.sparsity)
+        at = np.searchsorted(WIDTHS, width)
+        rows, k_tiles = ceil_div(shape.m, TILE_M), ceil_div(shape.k, TILE_K)
+        buffers = STAGES * (FP16_BYTES * TILE_K * width + WARPS * self.capacity_bytes(shape.sparsity))
+        by_shared = machine.shared_bytes_per_sm // (buffers + RESERVED_SHARED_BYTES)
         resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // c.registers[at]), 1)
-        blocks = ceil_div(shape.m, TILE_M) * columns
-        k_tiles = ceil_div(shape.k, TILE_K)
-        split = call.ways(launcher_split_k(blocks, k_tiles, width, machine.sm_count * resident), k_tiles)
-        blocks = blocks * split
+        at_once = np.maximum(machine.sm_count * resident // columns, 1) / rows
+        blocks = np.minimum(rows * call.ways(at_once, k_tiles), rows * k_tiles) * columns
+        per_block = ceil_div(rows * k_tiles * columns, blocks)
 
         weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
-        output_bytes = FP16_BYTES * shape.m * n
-        partial_bytes = np.where(split > 1, FP32_BYTES * split * shape.m * n, 0.0)
-        other_bytes = FP16_BYTES * n * shape.k + np.where(split > 1, partial_bytes, output_bytes)
-        reduction_bytes = np.where(split > 1, partial_bytes + output_bytes, 0.0)
-        # The second launch finds the partial sums in the L2 unless they outgrow it.
-        in_l2 = reduction_bytes < machine.l2_bytes
-        reduction_s = reduction_bytes / np.where(in_l2, machine.l2_bytes_per_s, machine.streamed_bytes_per_s)
-        dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes) + np.where(in_l2, 0.0, reduction_bytes)
+        other_bytes = FP16_BYTES * n * shape.k + FP16_BYTES * shape.m * n
+        # Every block but one in a row leaves a sum to another, which reads it from the L2.
+        shared_rows = np.where(per_block % k_tiles == 0, 0.0, blocks)
+        sums_s = 2 * FP32_BYTES * TILE_M * width * shared_rows / machine.l2_bytes_per_s
+        dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes)
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
         l2_s = weight_bytes * columns / machine.l2_bytes_per_s
         memory_s = np.maximum(call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency, l2_s)
-        tiles = ceil_div(shape.m, TILE_M) * k_tiles * columns
-        cycles_to_s = tiles * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
-        decode_s = (c.decode_cycles[at] + self.dequantise_cycles(p)) / p.pipe_share * cycles_to_s
-        gather = np.interp(stored, *c.gather)
-        value_bytes = self.value_bits / BITS_PER_BYTE
-        copied = stored * TILE_M * TILE_K * value_bytes / machine.shared_bytes_per_clock
+        cycles_to_s = per_block * blocks * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
+        values = np.interp(occupied, c.occupied, c.values)
+        tails = 1 + c.tail_share[at] * np.interp(occupied, c.occupied, c.tails)
+        decode_s = (c.decode_cycles[at] * tails + self.dequantise_cycles(p)) / p.pipe_share * cycles_to_s
+        gather = np.interp(occupied, c.occupied, c.wavefronts)
+        copied = values * self.value_bits / BITS_PER_BYTE / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
         compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency)
-        block_s = p.block_cycles / machine.clock_hz
-        # A block that fills its pipeline leaves the SM to the other resident ones.
-        refills_s = np.maximum(blocks / (machine.sm_count * resident) - 1, 0) * block_s / resident
-        latency_s = call.launch_s() + np.where(split > 1, LAUNCHES, 1) * block_s
-        on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS) + refills_s
-        time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + reduction_s
+        latency_s = call.launch_s() + p.block_cycles / machine.clock_hz
+        on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
+        time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + sums_s
         terms = {
             Bound.MEMORY: memory_s,
             Bound.SHARED_MEMORY: shared_s,
@@ -198,6 +223,33 @@ class RegisterDecodePairs(RegisterDecode):
     name = "lscd-bitmap-pairs"
     title = "LSCD pairs, unmeasured"
     format_name = "lscd-bitmap-pairs"
+    traced = "bitmap_pairs"
+    positions = 2
+
+
+class CondensedDecode(RegisterDecode):
+    """Condensed strips with a bit for each slot: two of every four columns to decode, on the Sparse Tensor Cores.
+
+    From 70 % sparsity on nearly all strips fit; below, columns left to tails cost as much as a bitmap's.
+    """
+
+    name = "lscd-condensed"
+    title = "LSCD condensed, unmeasured"
+    format_name = "lscd-condensed"
+    traced = "condensed"
+
+    def occupied(self, sparsity: Array) -> Array:
+        """Share of weights, by which the traces of condensed strips are told apart."""
+        return 1 - np.asarray(sparsity, dtype=np.float64)
+
+
+class CondensedDecodePairs(CondensedDecode):
+    """The same with a bit for each register of two slots: half the tests and loads, more bytes."""
+
+    name = "lscd-condensed-pairs"
+    title = "LSCD condensed pairs, unmeasured"
+    format_name = "lscd-condensed-pairs"
+    traced = "condensed_pairs"
     positions = 2
 
 
@@ -233,10 +285,3 @@ def computed_columns(n: ArrayLike) -> Array:
     tokens = np.asarray(n, dtype=np.float64)
     small = 2.0 ** np.ceil(np.log2(np.maximum(tokens, 8)))
     return np.where(tokens <= 32, small, 64 * np.ceil(tokens / 64))
-
-
-def capacity_index(sparsity: ArrayLike, positions: int = 1) -> Any:
-    """Variant whose buffers hold the fullest strip of a large matrix with random zeros."""
-    groups, empty = STRIP_SIZE / positions, np.asarray(sparsity, dtype=np.float64) ** positions
-    fullest = positions * (groups * (1 - empty) + FULLEST_SIGMAS * np.sqrt(groups * empty * (1 - empty)))
-    return np.minimum(np.searchsorted(CAPACITIES, fullest), len(CAPACITIES) - 1)

@@ -20,6 +20,8 @@ from perfmodel.kernels.low_precision import (
     TwoFourInt8,
 )
 from perfmodel.kernels.register_decode import (
+    CondensedDecode,
+    CondensedDecodePairs,
     RegisterDecode,
     RegisterDecodeInt4,
     RegisterDecodeInt8,
@@ -52,6 +54,8 @@ _MODELS: tuple[KernelModel, ...] = (
     TwoFourFp8(),
     RegisterDecode(),
     RegisterDecodePairs(),
+    CondensedDecode(),
+    CondensedDecodePairs(),
     RegisterDecodeInt8(),
     RegisterDecodeInt4(),
 )
