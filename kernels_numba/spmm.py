@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.formats import Bitmap, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats import Bitmap, Condensed, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
 from kernels_numba.formats.encoded import check
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.gpu.launch import MAX_GRID_Y, whole_number
@@ -84,7 +84,8 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
         return "cuda"
     from kernels_numba.gpu import device
 
-    fits = isinstance(weights, TiledCsl | Bitmap | Csr | TwoFour | Dense) and weights.element == Element.FLOAT16
+    formats = TiledCsl | Bitmap | Condensed | Csr | TwoFour | Dense
+    fits = isinstance(weights, formats) and weights.element == Element.FLOAT16
     return "cuda" if fits and x.dtype == np.float16 and device.is_supported() else "cpu"
 
 

@@ -22,7 +22,7 @@ TAIL_COLUMNS = 16
 MOST_TAILS = 2  # half the columns: two of each group, and what is left of it fits
 ATTEMPTS = 3  # the last without regard to banks
 NEARLY = 8  # weights left over by the first attempt, up to which a second of its kind is worth its time
-PROBE, HOPELESS = 100, 24  # a search that leaves more over after so many moves ends: those that fitted had left up to 11
+PROBE, HOPELESS = 100, 24  # moves after which a search ends that leaves more: those that fit leave up to 11 then
 NOISE = 0.05  # of the moves make things worse: a search without them ends in a dead end three times as often
 
 
@@ -215,17 +215,18 @@ def arrange(
 
 @parallel
 def arrange_strips(
-    bits: NDArray[Any], magnitude: Any, moves: int, trials: int, orders: Any, tails: Any, counts: Any
+    bits: NDArray[Any], magnitude: Any, first: int, moves: int, trials: int, orders: Any, tails: Any, counts: Any
 ) -> None:
     """Order of the columns of every strip of ``bits`` (m, k), and the columns left to tails.
 
+    first : number of the first strip, from which the searches draw: rows of a matrix may come block by block.
     orders : (strips_m, strips_k, 64) uint8; tails : (strips_m, strips_k, 32) uint8, ``counts`` of them in use.
     """
     for row in prange(orders.shape[0]):
         words = np.empty(STRIP_K, np.uint64)
         for column in range(orders.shape[1]):
             columns_of_strip(bits, magnitude, row, column, words)
-            seed = row * orders.shape[1] + column
+            seed = first + row * orders.shape[1] + column
             found = arrange(words, orders[row, column], tails[row, column], moves, trials, seed)
             counts[row, column] = found
 
