@@ -9,7 +9,6 @@ of few multiples of its block's scale, so that many of a row are equally large.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,8 @@ from kernels_numba.checkpoints.safetensors_writer import header_room, written
 
 def rewrite(source: Path, target: Path) -> int:
     """Write the matrices of ``source`` to ``target``; return how many there are."""
-    gguf = import_module("gguf")
+    import gguf
+
     matrices = [tensor for tensor in gguf.GGUFReader(source).tensors if len(tensor.shape) == 2]
     with written(target, header_room((str(tensor.name), 2) for tensor in matrices)) as out:
         for tensor in matrices:
