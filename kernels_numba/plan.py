@@ -26,6 +26,7 @@ from kernels_numba.bench.tuning import Entry, TuningCache
 from kernels_numba.cpu.panel_csr import PanelCsr, encode_panel_csr
 from kernels_numba.formats import (
     Bitmap,
+    Condensed,
     Csr,
     Dense,
     Element,
@@ -33,6 +34,7 @@ from kernels_numba.formats import (
     TiledCsl,
     TwoFour,
     encode_bitmap,
+    encode_condensed,
     encode_csr,
     encode_tiled_csl,
     encode_two_four,
@@ -47,18 +49,22 @@ ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "tiled-csl": encode_tiled_csl,
     "bitmap": encode_bitmap,
     "bitmap-pairs": partial(encode_bitmap, width=2),
+    "condensed": partial(encode_condensed, width=1),
+    "condensed-pairs": partial(encode_condensed, width=2),
     "two-four": encode_two_four,
     "csr": encode_csr,
     "panel-csr": encode_panel_csr,
 }
 NAMES: dict[type[EncodedWeight], str] = {
-    Dense: "dense", TiledCsl: "tiled-csl", Bitmap: "bitmap", TwoFour: "two-four", Csr: "csr", PanelCsr: "panel-csr",
+    Dense: "dense", TiledCsl: "tiled-csl", Bitmap: "bitmap", Condensed: "condensed", TwoFour: "two-four", Csr: "csr",
+    PanelCsr: "panel-csr",
 }  # fmt: skip
 FORMATS = {
-    "cuda": ("dense", "tiled-csl", "bitmap", "bitmap-pairs", "two-four", "csr"),
+    "cuda": ("dense", "tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs", "two-four", "csr"),
     "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr"),
 }
 MEASURED = 4  # candidates that are tried, best predicted first
+MOST_CONDENSED = 0.32  # density up to which most random strips fit 2:4 (docs/condensed.md)
 DENSITY_STEPS = 100  # densities that agree to a percent share a measurement
 
 
@@ -173,9 +179,8 @@ def _backend(name: str) -> str:
 
 def format_name(weights: EncodedWeight) -> str | None:
     """Key of `ENCODERS` for the format ``weights`` have; None if it is not among them."""
-    if isinstance(weights, Bitmap) and weights.width == 2:
-        return "bitmap-pairs"
-    return NAMES.get(type(weights))
+    name = NAMES.get(type(weights))
+    return f"{name}-pairs" if isinstance(weights, Bitmap | Condensed) and weights.width == 2 else name
 
 
 def _allowed(candidates: Iterable[Candidate] | None, backend: str, own: str | None) -> list[Candidate]:
@@ -204,15 +209,24 @@ def _ordered(weights: EncodedWeight, candidates: Sequence[Candidate]) -> tuple[l
 
 
 def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
-    """Bytes of a matrix of 16-bit floats by format if its zeros fall at random; padding left out."""
+    """Bytes of a matrix of 16-bit floats by format if its zeros fall at random; padding left out.
+
+    Condensed strips above `MOST_CONDENSED` are taken to leave half their columns to two tails, and those below it
+    nothing; of what registers hold then the line is a fit, good to 2 %, to data/measured/condensed_orders.csv.
+    """
     size, rows = shape[0] * shape[1], shape[0]
     density = nnz / size
+    tails, registers = 0, (0.68 + 1.25 * density) * (1 - (1 - density) ** 4)
+    if density > MOST_CONDENSED:
+        tails, registers = 160, density + 1 - (1 - density) ** 2
     spilled = (4 * density**3 * (1 - density) + 2 * density**4) / 4 * size
     return {
         "dense": 2.0 * size,
         "tiled-csl": 4.0 * nnz,
         "bitmap": 2.0 * nnz + size / 8,
         "bitmap-pairs": 2.0 * size * (1 - (1 - density) ** 2) + size / 16,
+        "condensed": 2.0 * nnz + size * (448 + tails) / 2048,
+        "condensed-pairs": size * (registers + (384 + tails) / 2048),
         "two-four": 1.125 * size + 6 * spilled + 4 * (rows + 1),
         "csr": 6.0 * nnz + 4 * (rows + 1),
         "panel-csr": 3.0 * nnz,

@@ -38,6 +38,8 @@ OUR_FORMATS = {
     "sputnik-csr": "csr",
     "lscd-bitmap": "bitmap",
     "lscd-bitmap-pairs": "bitmap-pairs",
+    "lscd-condensed": "condensed",
+    "lscd-condensed-pairs": "condensed-pairs",
 }
 
 

@@ -101,7 +101,11 @@ def convert(
     path: Source,
     out: Target,
     format_name: Annotated[
-        str, typer.Option("--format", help="tiled-csl, bitmap, bitmap-pairs, csr, two-four, dense.")
+        str,
+        typer.Option(
+            "--format",
+            help="tiled-csl, bitmap, bitmap-pairs, condensed, condensed-pairs, csr, two-four, dense.",
+        ),
     ] = "tiled-csl",
     dtype: Annotated[str, typer.Option(help="float16, or keep: float32 only in csr, two-four, dense.")] = "float16",
     decode: Annotated[bool, typer.Option("--decode", help="The way back: from encoded to plain matrices.")] = False,

@@ -1,7 +1,7 @@
 """What are the zeros of a real matrix worth: where its non-zeros lie, and its exact bytes in every sparse format.
 
-Counts only, in one pass over blocks of rows: nothing is encoded, and memory stays at one block. The weights are
-counted as float16, which is what the formats store.
+In one pass over blocks of rows, so that memory stays at one block. Nothing is encoded, but the columns of condensed
+strips are put in order, since their bytes depend on it. The weights are counted as float16, which the formats store.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.float_values import Rounding, as_float16
+from kernels_numba.formats.condensed import WIDTHS, bytes_of_records
 from kernels_numba.formats.encoded import check, check_shape
 
 TILE_M, TILE_K = 128, 64  # Tiled-CSL's tile
@@ -53,6 +54,7 @@ class Census:
     strip_pairs : (strips_m, tiles_k) int64, pairs of columns with a non-zero.
     spilled : non-zeros that do not fit a 2:4 pattern.
     gap_padding : zeros MACKO stores to bridge long gaps.
+    condensed_bytes : of the records of condensed strips, by the slots that a bit stands for.
     rounding : what float16 changed.
     """
 
@@ -61,6 +63,7 @@ class Census:
     strip_pairs: NDArray[np.int64]
     spilled: int
     gap_padding: int
+    condensed_bytes: dict[int, int]
     rounding: Rounding
 
     @property
@@ -96,9 +99,9 @@ class Census:
     def format_bytes(self) -> dict[str, int]:
         """Exact bytes by format name; a format that cannot hold the matrix is absent.
 
-        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap`` (``-pairs``), ``sparta`` and ``dense`` equal
-        ``nbytes`` of the encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata asks; ``2:4`` is
-        there if nothing spills. ``bitmap`` is SpInfer's, ``lscd-bitmap`` our own.
+        ``csr``, ``sputnik-csr``, ``tiled-csl``, ``lscd-bitmap`` and ``lscd-condensed`` (``-pairs``), ``sparta`` and
+        ``dense`` equal ``nbytes`` of the encoders. ``sparta`` has its columns padded to 16, as ``mma.sp`` metadata
+        asks; ``2:4`` is there if nothing spills. ``bitmap`` is SpInfer's, ``lscd-`` says that a format is our own.
         """
         m, k = self.shape
         pointers = 4 * (m + 1)
@@ -106,6 +109,7 @@ class Census:
         groups = _ceil_div(m, GROUP_SIDE) * _ceil_div(k, GROUP_SIDE)
         stored = self.nnz + self.gap_padding
         tile_nnz = self.tile_nnz
+        offsets = 4 * (tile_nnz.size * (TILE_M // STRIP_M) + 2)
         found = {
             "dense": 2 * m * k,
             "csr": 6 * self.nnz + pointers,
@@ -115,6 +119,8 @@ class Census:
             "bitmap": 4 * (groups + 1) + 8 * groups * (GROUP_SIDE // BITMAP_SIDE) ** 2 + 2 * self.nnz,
             "lscd-bitmap": self._strip_bytes(16),
             "lscd-bitmap-pairs": 4 * _padded_sum(self.strip_pairs, 4) + 132 * self.strip_pairs.size + 8,
+            "lscd-condensed": self.condensed_bytes[1] + offsets,
+            "lscd-condensed-pairs": self.condensed_bytes[2] + offsets,
             "macko": 2 * stored + _ceil_div(stored, 2) + pointers,
         }
         if k <= UINT16_COLUMNS:
@@ -156,6 +162,7 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
     m, k = check_shape(shape)
     strip_nnz, strip_pairs = np.zeros((2, _ceil_div(m, STRIP_M), _ceil_div(k, TILE_K)), np.int64)
     spilled, padding = np.zeros((2, _ceil_div(m, TILE_M)), np.int64)
+    condensed = dict.fromkeys(WIDTHS, 0)
     rounding, row = Rounding(), 0
     for block in blocks:
         check(row % TILE_M == 0 and block.shape[1] == k, "block", block.shape, f"(a multiple of {TILE_M}, {k})")
@@ -164,10 +171,12 @@ def take_census(shape: tuple[int, int], dtype: str, blocks: Iterable[NDArray[Any
         bits = np.ascontiguousarray(narrow).view(np.uint16)
         strips = slice(row // STRIP_M, None)
         count_block(bits, MACKO_MAX_GAP, strip_nnz[strips], strip_pairs[strips], spilled[at], padding[at])
+        for width, size in bytes_of_records(bits).items():
+            condensed[width] += size
         rounding += changes
         row += block.shape[0]
     check(row == m, "rows in blocks", row, str(m))
-    return Census(shape, strip_nnz, strip_pairs, int(spilled.sum()), int(padding.sum()), rounding)
+    return Census(shape, strip_nnz, strip_pairs, int(spilled.sum()), int(padding.sum()), condensed, rounding)
 
 
 def _padded_sum(counts: NDArray[np.int64], multiple: int) -> int:

@@ -38,6 +38,7 @@ from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo,
 from kernels_numba.checkpoints.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
 from kernels_numba.formats import (
     Bitmap,
+    Condensed,
     Csr,
     Dense,
     Element,
@@ -45,6 +46,7 @@ from kernels_numba.formats import (
     TiledCsl,
     TwoFour,
     encode_bitmap,
+    encode_condensed,
     encode_csr,
     encode_tiled_csl,
     encode_two_four,
@@ -60,6 +62,8 @@ BUFFERS = {
     "two-four": ("values", "metadata", "residual_row_ptr", "residual_col_idx", "residual_values"),
     "bitmap": ("masks", "values", "offsets"),
     "bitmap-pairs": ("masks", "values", "offsets"),
+    "condensed": ("records", "offsets"),
+    "condensed-pairs": ("records", "offsets"),
     "dense": ("values",),
 }
 ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
@@ -69,9 +73,12 @@ ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "bitmap": encode_bitmap,
     "bitmap-pairs": partial(encode_bitmap, width=2),
     "dense": Dense,
+    "condensed": partial(encode_condensed, width=1),
+    "condensed-pairs": partial(encode_condensed, width=2),
 }
-HALVES_ONLY = ("tiled-csl", "bitmap", "bitmap-pairs")  # formats of 16-bit values
+HALVES_ONLY = ("tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs")  # formats of 16-bit values
 BITMAP_MASKS = {"bitmap": np.dtype(MASK_DTYPES[1]), "bitmap-pairs": np.dtype(MASK_DTYPES[2])}
+CONDENSED_WIDTHS = {"condensed": 1, "condensed-pairs": 2}
 _DTYPES = {np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
 _DIGEST = "lscd_header_sha256"
 
@@ -129,7 +136,8 @@ def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bo
 
     Parameters
     ----------
-    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl`` and bitmaps take no F32.
+    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl``, bitmaps and condensed strips take
+        no F32.
 
     Raises
     ------
@@ -300,6 +308,8 @@ def _decode_fields(entry: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> E
         masks, wanted = buffers["masks"].dtype, BITMAP_MASKS[entry["format"]]
         check(masks == wanted, "masks", masks, str(wanted))
         return Bitmap.from_buffers(**common, **buffers)
+    if entry["format"] in CONDENSED_WIDTHS:
+        return Condensed.from_buffers(**common, **buffers, width=CONDENSED_WIDTHS[entry["format"]])
     kinds: dict[str, type[EncodedWeight]] = {"tiled-csl": TiledCsl, "csr": Csr}
     return kinds[entry["format"]].from_buffers(**common, **buffers)
 

@@ -36,7 +36,8 @@ def spmm(
 
     Parameters
     ----------
-    weights : TiledCsl, PanelCsr (the fastest here), Csr, TwoFour or Dense.
+    weights : TiledCsl, PanelCsr (the fastest here), Csr or Dense; TwoFour, Bitmap and Condensed are decoded to a dense
+        copy first.
     x : (k, n), float16, float32, or uint16 bit patterns with ``element=Element.BFLOAT16``; finite wherever a weight
         is zero: a dense product turns 0 * inf into NaN, a sparse one skips it.
     path : "auto" (see ``choose_path``), "decode" or "sparse".
@@ -82,7 +83,7 @@ def choose_path(weights: EncodedWeight) -> Path:
     0.1     2.9    1.8    3.3    1.9    5.5    2.9
     ======= ============= ============= =============
 
-    So they cross near 25 % at every n. Csr and PanelCsr multiply their non-zeros; Dense and TwoFour compute as
+    So they cross near 25 % at every n. Csr and PanelCsr multiply their non-zeros; all others compute as
     dense.
     """
     if isinstance(weights, TiledCsl):

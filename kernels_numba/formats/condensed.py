@@ -126,19 +126,42 @@ def encode_condensed(
         If ``a`` is not a matrix of the element type with at least one element, or too large for 32-bit offsets, or
         ``width`` is neither 1 nor 2.
     """
-    from kernels_numba.formats.condensed_njit import measure_strips, write_records
-    from kernels_numba.formats.condensed_order_njit import arrange_strips
+    from kernels_numba.formats.condensed_njit import write_records
 
     check(width in WIDTHS, "width", width, "1 or 2")
     bits = bits_of(as_matrix(a, element))
     grid = record_grid(bits.shape)
-    orders, tails = np.empty((*grid, STRIP_K), np.uint8), np.empty((*grid, 2 * TAIL_COLUMNS), np.uint8)
-    counts, sizes = np.empty(grid, np.int64), np.empty(grid, np.int64)
-    arrange_strips(bits, MAGNITUDE_16, moves, trials, orders, tails, counts)
-    measure_strips(bits, MAGNITUDE_16, width, orders, tails, counts, sizes)
+    orders, tails, counts = _arranged(bits, moves, trials)
+    sizes = _entries(bits, width, orders, tails, counts)
     ends = np.cumsum(sizes).reshape(grid)
     check(ends[-1, -1] // UNIT <= INT32_MAX, "units of 16 bytes", int(ends[-1, -1]) // UNIT, f"at most {INT32_MAX}")
     records = np.zeros(int(ends[-1, -1]), np.uint16)
     write_records(bits, MAGNITUDE_16, width, orders, tails, counts, ends - sizes, records)
     offsets = np.concatenate(([0], ends.reshape(-1), ends[-1, -1:])) // UNIT
     return Condensed(bits.shape, records, offsets.astype(np.int32), width, element)
+
+
+def bytes_of_records(bits: NDArray[np.uint16]) -> dict[int, int]:
+    """Bytes of the records that `encode_condensed` writes for 16-bit patterns (m, k), by width; without offsets."""
+    arranged = _arranged(bits, MOVES, TRIALS)
+    return {width: 2 * int(_entries(bits, width, *arranged).sum()) for width in WIDTHS}
+
+
+def _arranged(bits: NDArray[np.uint16], moves: int, trials: int) -> tuple[NDArray[Any], ...]:
+    """Orders (strips_m, strips_k, 64) of the columns, those left to tails (strips_m, strips_k, 32), and how many."""
+    from kernels_numba.formats.condensed_order_njit import arrange_strips
+
+    grid = record_grid(bits.shape)
+    orders, tails = np.empty((*grid, STRIP_K), np.uint8), np.empty((*grid, 2 * TAIL_COLUMNS), np.uint8)
+    counts = np.empty(grid, np.int64)
+    arrange_strips(bits, MAGNITUDE_16, moves, trials, orders, tails, counts)
+    return orders, tails, counts
+
+
+def _entries(bits: NDArray[np.uint16], width: int, orders: Any, tails: Any, counts: Any) -> NDArray[np.int64]:
+    """(strips_m, strips_k) entries of two bytes that the records take."""
+    from kernels_numba.formats.condensed_njit import measure_strips
+
+    sizes = np.empty(counts.shape, np.int64)
+    measure_strips(bits, MAGNITUDE_16, width, orders, tails, counts, sizes)
+    return sizes

@@ -22,6 +22,7 @@ TAIL_COLUMNS = 16
 MOST_TAILS = 2  # half the columns: two of each group, and what is left of it fits
 ATTEMPTS = 3  # the last without regard to banks
 NEARLY = 8  # weights left over by the first attempt, up to which a second of its kind is worth its time
+PROBE, HOPELESS = 100, 24  # moves after which a search ends that leaves more: those that fit leave up to 11 then
 NOISE = 0.05  # of the moves make things worse: a search without them ends in a dead end three times as often
 
 
@@ -182,20 +183,24 @@ def arrange(
 ) -> int:
     """Best order found for a strip's columns, and the columns it must leave to tails; return their number.
 
-    First with X reads free of bank conflicts, twice if it nearly fits, then in any order: the first that leaves nothing
-    over, else the first of those with the fewest tails. What is in ``words`` then is what the groups keep.
+    First with X reads free of bank conflicts, twice if it nearly fits, then in any order if that is not hopeless: the
+    first that leaves nothing over, else the first of those with the fewest tails. What is in ``words`` then is what the
+    groups keep.
     """
     least, start = STRIP_K, words.copy()
     found, taken, kept = np.empty_like(order), np.empty_like(tail), np.empty_like(words)
     over = 0
     for attempt in range(ATTEMPTS):
         bank_free = attempt < ATTEMPTS - 1
-        if attempt > 0 and bank_free and over > NEARLY:
+        if attempt > 0 and over > (NEARLY if bank_free else HOPELESS):
             continue
         for place in range(STRIP_K):
             octet = (place // OCTET + attempt * place) % OCTET if bank_free else place // OCTET
             found[place] = OCTET * octet + place % OCTET
-        over = fit(start, found, bank_free, moves if bank_free else moves // 3, seed + attempt)
+        most = moves if bank_free else moves // 3
+        over = fit(start, found, bank_free, min(PROBE, most), seed + attempt)
+        if 0 < over <= HOPELESS:
+            over = fit(start, found, bank_free, max(0, most - PROBE), seed + attempt + ATTEMPTS)
         if over == 0:
             gather_rows(start, found, bank_free, trials, seed)
         kept[:] = start

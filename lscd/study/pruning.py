@@ -170,7 +170,7 @@ def run(model: Path) -> pd.DataFrame:
     original = embed(model, texts)
     rows = [_row("none", 0.0, len(texts.summaries), quality(original, original), storage(source, names))]
     with TemporaryDirectory() as folder:
-        norms = _write_norms(model, texts, Path(folder) / "norms.safetensors")
+        norms = write_norms(model, texts, Path(folder) / "norms.safetensors")
         for rule in RULES:
             target = Path(folder) / "model.safetensors"
             chosen = norms if rule.method is Method.WANDA else None
@@ -184,7 +184,7 @@ def run(model: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _write_norms(model: Path, texts: Texts, path: Path) -> Checkpoint:
+def write_norms(model: Path, texts: Texts, path: Path) -> Checkpoint:
     """Input norms of the calibration texts, as `lscd weights prune --norms` reads them."""
     encoder = MiniLm(model)
     encoder.embed(texts.calibration)

@@ -29,7 +29,8 @@ class Grid:
     """Thread blocks of one product.
 
     ``row_blocks * column_blocks * split_k`` blocks, each with ``tiles_per_block`` tiles along K (the last split may
-    have fewer), ``resident`` of them at once on each of ``sm_count`` SMs.
+    have fewer), ``resident`` of them at once on each of ``sm_count`` SMs. Or ``list_blocks`` blocks for each of the
+    columns share the list of all tiles in equal stretches; then ``split_k`` is how many there are for a row, rounded up.
     """
 
     row_blocks: int
@@ -38,10 +39,13 @@ class Grid:
     k_tiles: int
     resident: int
     sm_count: int
+    list_blocks: int = 0
 
     @property
     def blocks(self) -> int:
         """Blocks of the whole grid."""
+        if self.list_blocks:
+            return self.list_blocks * self.column_blocks
         return self.row_blocks * self.column_blocks * self.split_k
 
     @property
@@ -51,13 +55,22 @@ class Grid:
 
     @property
     def tiles_per_block(self) -> int:
-        """Tiles along K of every split but possibly the last."""
+        """Tiles of every block but possibly the last ones."""
+        if self.list_blocks:
+            return -(-self.row_blocks * self.k_tiles // self.list_blocks)
         return -(-self.k_tiles // self.split_k)
 
     def k_range(self, split: int) -> tuple[int, int]:
         """First tile of a split and the one after its last."""
         first = min(split * self.tiles_per_block, self.k_tiles)
         return first, min(first + self.tiles_per_block, self.k_tiles)
+
+    def stretches(self, blocks: IntArray) -> IntArray:
+        """First tile of each block's stretch of the list and the one after its last, (blocks, 2)."""
+        share, extra = divmod(self.row_blocks * self.k_tiles, self.list_blocks)
+        place = blocks // self.column_blocks
+        first = place * share + np.minimum(place, extra)
+        return np.stack((first, first + share + (place < extra)), axis=1)
 
 
 def choose_split_k(blocks: int, places: int, k_tiles: int, most: int) -> int:
@@ -129,13 +142,16 @@ def deal(grid: Grid, program: Program, parts: int, counts: TileCounts) -> Load:
     chosen = representatives(grid.blocks, grid.sm_count, limit)
     ids = [np.arange(sm, grid.blocks, grid.sm_count) for sm, _ in chosen]
     blocks = np.concatenate(ids)
-    split, place = np.divmod(blocks, grid.row_blocks * grid.column_blocks)
-    ranges = np.array([grid.k_range(int(s)) for s in split])
+    if grid.list_blocks:
+        row, ranges = np.zeros(len(blocks), np.int64), grid.stretches(blocks)
+    else:
+        split, place = np.divmod(blocks, grid.row_blocks * grid.column_blocks)
+        row, ranges = place // grid.column_blocks, np.array([grid.k_range(int(s)) for s in split])
     return Load(
         queue_start=np.cumsum([0, *map(len, ids)]),
         offset=blocks.astype(np.float64) * BLOCK_INTERVAL_CYCLES,
         weight=np.array([weight for _, weight in chosen]),
-        nonzeros=counts.of_blocks(place // grid.column_blocks, ranges, grid.tiles_per_block),
+        nonzeros=counts.of_blocks(row, ranges, grid.tiles_per_block),
         tiles=ranges[:, 1] - ranges[:, 0],
     )
 
@@ -170,7 +186,8 @@ class TileCounts:
         tile = ranges[:, :1] + np.arange(width)
         inside = tile < ranges[:, 1:]
         if self.given is not None:
-            raw = self.given[row_block[:, None], np.minimum(tile, self.given.shape[1] - 1)]
+            flat = row_block[:, None] * self.given.shape[1] + tile  # a stretch of a list goes on in the next row
+            raw = self.given.ravel()[np.minimum(flat, self.given.size - 1)]
         else:
             raw = self._sampled(len(row_block), width)
         return np.where(inside, np.ceil(raw / self.pad) * self.pad, 0.0)

@@ -17,6 +17,8 @@ BORROWED = {
     "numba-tiled-csl": "flash-llm",
     "numba-bitmap": "flash-llm",
     "numba-bitmap-pairs": "flash-llm",
+    "numba-condensed": "flash-llm",
+    "numba-condensed-pairs": "flash-llm",
     "numba-dense": "cublas",
 }
 

@@ -155,6 +155,8 @@ class Program:
         True if partial sums of a split K are added without a second launch.
     max_split_k : int
         Most ways the kernel shares K among blocks.
+    shares_list : bool
+        True if as many blocks as run at once share one list of all tiles, whole rows or not.
     split_rule : callable, optional
         ``(blocks, places, tiles along K) -> ways``, the kernel's own rule; None for `grid.choose_split_k`.
     partial_bytes : int
@@ -174,6 +176,7 @@ class Program:
     stages: tuple[Stage, ...]
     source: str
     reduces_in_kernel: bool = False
+    shares_list: bool = False
     max_split_k: int = 10
     split_rule: Callable[[int, int, int], int] | None = None
     partial_bytes: int = 2

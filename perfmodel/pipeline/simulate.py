@@ -24,7 +24,14 @@ from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
 from perfmodel.pipeline.program import PIPES, RESOURCE_WAIT, Program, Resource, Table, Wait, tabulate
 from perfmodel.pipeline.programs import PUBLISHED
 from perfmodel.pipeline.stages import Builder, Product, WhatIf, covered
-from perfmodel.pipeline.traced import numba_bitmap, numba_bitmap_pairs, numba_dense, numba_tiled_csl
+from perfmodel.pipeline.traced import (
+    numba_bitmap,
+    numba_bitmap_pairs,
+    numba_condensed,
+    numba_condensed_pairs,
+    numba_dense,
+    numba_tiled_csl,
+)
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -33,6 +40,8 @@ PROGRAMS: dict[str, Builder] = {
     "numba-tiled-csl": numba_tiled_csl,
     "numba-bitmap": numba_bitmap,
     "numba-bitmap-pairs": numba_bitmap_pairs,
+    "numba-condensed": numba_condensed,
+    "numba-condensed-pairs": numba_condensed_pairs,
     "numba-dense": numba_dense,
 }
 # Closed form that predicts what a program simulates; the others have none, and nobody has timed them.
@@ -40,6 +49,8 @@ PREDICTED_BY = {
     **{name: name for name in PUBLISHED},
     "numba-bitmap": "lscd-bitmap",
     "numba-bitmap-pairs": "lscd-bitmap-pairs",
+    "numba-condensed": "lscd-condensed",
+    "numba-condensed-pairs": "lscd-condensed-pairs",
 }
 SHOWN_RESOURCES = tuple(resource for resource in Resource if resource is not Resource.PORT)
 COUNTED_PIPES = (Resource.ALU, Resource.FMA, Resource.XU)  # shown where a program says who executes its instructions
@@ -225,11 +236,16 @@ def make_grid(program: Program, machine: Machine, product: Product, split_k: int
     resident = machine.resident_blocks(program.shared_bytes, program.registers_per_thread, program.threads)
     row_blocks, columns = math.ceil(product.m / tile.rows), math.ceil(product.n / tile.columns)
     k_tiles = math.ceil(product.k / tile.depth)
+    if split_k is not None and not 1 <= split_k <= k_tiles:
+        raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
+    if program.shares_list:
+        places = machine.sm_count * resident // columns
+        list_blocks = max(1, min(places if split_k is None else row_blocks * split_k, row_blocks * k_tiles))
+        ways = math.ceil(list_blocks / row_blocks)
+        return Grid(row_blocks, columns, ways, k_tiles, resident, machine.sm_count, list_blocks)
     if split_k is None:
         choose = program.split_rule or partial(choose_split_k, most=program.max_split_k)
         split_k = choose(row_blocks * columns, machine.sm_count * resident, k_tiles)
-    elif not 1 <= split_k <= k_tiles:
-        raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
     tiles_per_block = math.ceil(k_tiles / split_k)
     with_tiles = math.ceil(k_tiles / tiles_per_block)  # a split without a tile is not launched
     return Grid(row_blocks, columns, with_tiles, k_tiles, resident, machine.sm_count)

@@ -17,7 +17,9 @@ from perfmodel import catalog
 from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.kernels.launcher import launcher_split_k
 from perfmodel.kernels.pipes import loop_pipes
-from perfmodel.kernels.register_decode import CAPACITIES, capacity_index
+from perfmodel.kernels.register_decode import RegisterDecode
+from perfmodel.kernels.register_decode import counts as counts_of
+from perfmodel.kernels.registry import KERNELS
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.stages import (
@@ -42,6 +44,8 @@ from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
 TILE_POSITIONS = 128 * 64  # of our kernels' tiles
+TWO_OF_FOUR = 0.5  # of the multiplications, which the Sparse Tensor Cores leave out
+SUM_BYTES = 2 * FP32_BYTES  # a block writes sums, its own or another's, and reads another's
 # Vectors of 4 words that each thread holds: the launcher takes the fewer where a tile's words fit on average.
 HELD_VECTORS, WORDS_PER_VECTOR = (4, 8), 4 * THREADS
 
@@ -73,17 +77,16 @@ def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
 
 
 def _multiply(
-    trace: dict[str, Any], tile: Tile, wavefronts: float, instructions: float, mma: int, skip: int, *,
+    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: int, skip: int, *,
     pipes: dict[Resource, float], decodes: bool,
 ) -> list[Stage]:  # fmt: skip
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
 
-    ``wavefronts`` of the block and ``instructions`` of a warp are those of all operands of a tile, ``pipes`` what they
-    run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do not wait
+    ``macs`` and ``wavefronts`` of the block and ``instructions`` of a warp are those of a tile, ``pipes`` what its
+    operands run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do not wait
     for each other.
     """
     steps = tile.depth // MMA_K
-    macs = trace["per_block"]["mma_flops"]["tile"] / 2 / steps
     stages = []
     for j in range(steps):
         before = ((f"mma {j - 1}", 0),) if j else ()
@@ -94,7 +97,7 @@ def _multiply(
                 parts=4 if decodes else 1,
             ),
             Stage(
-                f"mma {j}", "multiply", {Resource.TENSOR: Work(macs)}, Work(mma / steps),
+                f"mma {j}", "multiply", {Resource.TENSOR: Work(macs / steps)}, Work(mma / steps),
                 independent=True, after=((f"operands {j}", 0), *before), latency_cycles=MMA_CYCLES,
                 waits_for=Wait.TENSOR, skip_first=skip,
             ),
@@ -108,7 +111,8 @@ def _read_dense(trace: dict[str, Any], tile: Tile, each: float, built: dict[str,
     wavefronts = counts["shared_wavefronts.read_a"]["tile"] + counts["shared_wavefronts.read_x"]["tile"]
     instructions = each * loop["load_matrix"]
     pipes = _shares(built, "load_matrix")
-    return _multiply(trace, tile, wavefronts, instructions, loop["tensor_core"], skip, pipes=pipes, decodes=False)
+    macs = counts["mma_flops"]["tile"] / 2
+    return _multiply(tile, macs, wavefronts, instructions, loop["tensor_core"], skip, pipes=pipes, decodes=False)
 
 
 def _per_access(trace: dict[str, Any], loop: dict[str, int]) -> float:
@@ -197,52 +201,53 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
 
 
 def numba_bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Our bitmap kernel: a ring of masks and values that cp.async fills, decoded by each warp in registers."""
-    return _bitmap("numba-bitmap", 1, machine, product, what_if)
+    """Our bitmap kernel: a ring of records that cp.async fills, decoded by each warp in registers."""
+    return register_decoding("numba-bitmap", machine, product, what_if)
 
 
 def numba_bitmap_pairs(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     """Our bitmap kernel with a bit per pair of columns: half the decoding, more bytes."""
-    return _bitmap("numba-bitmap-pairs", 2, machine, product, what_if)
+    return register_decoding("numba-bitmap-pairs", machine, product, what_if)
 
 
-def _bitmap(name: str, width: int, machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Bits stand for ``width`` positions, all stored if one is not zero: ``1 - s**width`` of them."""
-    capacity = CAPACITIES[capacity_index(product.sparsity, width)]
-    trace = load_trace("bitmap" if width == 1 else "bitmap_pairs", product.n, f"_c{capacity}")
+def numba_condensed(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our condensed kernel: two of every four columns, on the Sparse Tensor Cores, with a bit per slot."""
+    return register_decoding("numba-condensed", machine, product, what_if)
+
+
+def numba_condensed_pairs(machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """Our condensed kernel with a bit per register of two slots."""
+    return register_decoding("numba-condensed-pairs", machine, product, what_if)
+
+
+def register_decoding(name: str, machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """A kernel that decodes records in registers, as the traces count it for a closed form of the same name."""
     what_if.check_for(name)
-    stored = sum(product.sparsity**i for i in range(width))  # positions for each non-zero
-    return register_decoding(name, trace, machine, product, stored=stored, occupied=1 - product.sparsity**width)
-
-
-def register_decoding(
-    name: str, trace: dict[str, Any], machine: Machine, product: Product, *, stored: float, occupied: float
-) -> Program:
-    """A kernel that decodes in registers what a ring of asynchronous copies brings, as its ``trace`` counts it.
-
-    ``stored`` values come for each non-zero, ``occupied`` is the share of positions that the gather meets full. All
-    other arrays of the weights but the offsets have a fixed size a tile.
-    """
+    model = KERNELS[name.replace("numba", "lscd")]
+    assert isinstance(model, RegisterDecode)
+    trace, table = load_trace(model.traced, product.n), counts_of(model.traced)
     built, counts = _compiled(trace, machine), trace["per_block"]
     loop, tile = built["main_loop_instructions"], Tile(trace["tile"]["m"], trace["tile"]["n"], trace["tile"]["k"])
-    lag = RING_STAGES - 1
-    copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
-    header = _per_tile(counts, "global_bytes.", ".load", without=("x", "values", "offsets"))
-    load = weights_from_memory(product, tile, header * covered(product, tile), FP16_BYTES * stored)
-    load[Resource.SHARED] = Work(
-        _per_tile(counts, "shared_wavefronts.copy_", without=("x", "values")),
-        counts["shared_wavefronts.copy_values"]["value"] * stored,
+    occupied = float(model.occupied(np.asarray(product.sparsity)))
+    values, gather, tails = (
+        float(np.interp(occupied, table.occupied, column)) for column in (table.values, table.wavefronts, table.tails)
     )
+    stored = values / max(TILE_POSITIONS * (1 - product.sparsity), 1.0)  # for each non-zero
+    lag, records = RING_STAGES - 1, counts["shared_wavefronts.copy_records"]
+    copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
+    load = weights_from_memory(product, tile, table.header_bytes * covered(product, tile), FP16_BYTES * stored)
+    load[Resource.SHARED] = Work(records["tile"], records["value"] * stored)
     copy, ready = copy_stage(machine, product, tile, lag), barrier(machine, "ready", ("load A", lag), ("copy B", lag))
     read = _per_tile(counts, "shared_wavefronts.read_")
-    densities, gathered = zip(*((row["density"], row["wavefronts"]) for row in trace["gather"]), strict=True)
-    gather = float(np.interp(occupied, (0.0, *densities), (0.0, *gathered)))
     others = loop["tensor_core"] + copies + copy.instructions.constant + ready.instructions.constant
-    decode = sum(loop.values()) - others
+    with_tails = 1 + float(table.tail_share[TILE_N_CHOICES.index(tile.columns)]) * tails
+    decode = (sum(loop.values()) - others) * with_tails
     # Copies have their instructions of the pipes here too, so that the sum over the loop is the counted one.
-    everything = sum(loop.values()) / decode
+    everything = sum(loop.values()) * with_tails / decode
     pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
     del pipes[Resource.ISSUE]
+    macs = counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.traced.startswith("condensed") else 1.0)
+    capacity = int(model.capacity_bytes(np.asarray(product.sparsity)))
     stages = (
         start_stage(machine),
         offsets_stage(machine),
@@ -252,13 +257,14 @@ def register_decoding(
             skip_last=lag,
         ),
         copy,
-        *_multiply(trace, tile, read + gather, decode, loop["tensor_core"], lag, pipes=pipes, decodes=True),
-        store_stage(machine, product, tile, min(product.n, tile.columns), FP32_BYTES),
+        *_multiply(tile, macs, read + gather, decode, loop["tensor_core"], lag, pipes=pipes, decodes=True),
+        store_stage(machine, product, tile, min(product.n, tile.columns), SUM_BYTES),
     )  # fmt: skip
     return Program(
-        name=name, tile=tile, buffers=RING_STAGES, shared_bytes=trace["shared_bytes"],
+        name=name, tile=tile, buffers=RING_STAGES,
+        shared_bytes=RING_STAGES * (FP16_BYTES * tile.depth * tile.columns + WARPS * capacity),
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
-        partial_bytes=FP32_BYTES, split_rule=_launcher_rule(tile), source=f"data/traces/{trace['variant']}.json",
+        reduces_in_kernel=True, shares_list=True, source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
 
 

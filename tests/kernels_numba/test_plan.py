@@ -17,6 +17,7 @@ from kernels_numba.gpu import device
 from kernels_numba.gpu.launch import make_plan
 from kernels_numba.plan import ENCODERS, FORMATS, Candidate, estimated_bytes, format_name, plan
 from kernels_numba.spmm import spmm
+from tests.kernels_numba.problems import random_matrix
 
 RNG = np.random.default_rng(3)
 A = RNG.standard_normal((130, 200)).astype(np.float16)
@@ -177,9 +178,18 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
     assert choice.source == "measured"
 
 
-def test_both_bitmaps_are_formats_of_their_own() -> None:
-    for name in ("bitmap", "bitmap-pairs"):
-        choice = plan(A, 8, [Candidate(name)], measure=False, backend="cuda")
-        encoded = choice.encode(A)
-        assert format_name(encoded) == choice.format == name
-        assert plan(encoded, 8, measure=False, backend="cuda").format == name
+@pytest.mark.parametrize("name", ["bitmap", "bitmap-pairs", "condensed", "condensed-pairs"])
+def test_formats_with_pairs_are_formats_of_their_own(name: str) -> None:
+    choice = plan(A, 8, [Candidate(name)], measure=False, backend="cuda")
+    encoded = choice.encode(A)
+    assert format_name(encoded) == choice.format == name
+    assert plan(encoded, 8, measure=False, backend="cuda").format == name
+
+
+@pytest.mark.parametrize("density", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("name", ["condensed", "condensed-pairs"])
+def test_estimated_bytes_of_condensed_strips(name: str, density: float) -> None:
+    """Within 10 %, tails or not."""
+    a = random_matrix(512, 512, density)
+    estimate = estimated_bytes(a.shape, np.count_nonzero(a))[name]
+    assert ENCODERS[name](a).nbytes == pytest.approx(estimate, rel=0.1)

@@ -141,7 +141,7 @@ def test_prune_states_the_exact_sparsity(model: Path, capsys: pytest.CaptureFixt
 
 def test_convert_verifies_and_decodes(pruned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encoded, decoded = pruned.with_name("e.safetensors"), pruned.with_name("d.safetensors")
-    for name in ("tiled-csl", "bitmap", "bitmap-pairs", "csr", "two-four", "dense"):
+    for name in ("tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs", "csr", "two-four", "dense"):
         code, text, _ = run(capsys, "convert", pruned, encoded, "--format", name, "--verify")
         assert code == 0
         assert re.search(r"Rounding to float16 changed 20\d,\d{3} of 209,7\d\d non-zeros; 0 became zero", text)

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kernels_numba.checkpoints.census import MACKO_MAX_GAP, take_census
-from kernels_numba.formats import encode_bitmap, encode_csr, encode_quantised_bitmap, encode_tiled_csl, encode_two_four
+from kernels_numba.formats import (
+    encode_bitmap,
+    encode_condensed,
+    encode_csr,
+    encode_quantised_bitmap,
+    encode_tiled_csl,
+    encode_two_four,
+)
 from perfmodel.formats import FORMATS
 
 
@@ -47,6 +54,8 @@ def test_bytes_equal_those_of_the_encoders(shape: tuple[int, int], density: floa
     assert found["tiled-csl"] == encode_tiled_csl(a).nbytes
     assert found["lscd-bitmap"] == encode_bitmap(a).nbytes
     assert found["lscd-bitmap-pairs"] == encode_bitmap(a, width=2).nbytes
+    assert found["lscd-condensed"] == encode_condensed(a, width=1).nbytes
+    assert found["lscd-condensed-pairs"] == encode_condensed(a, width=2).nbytes
     for bits in (4, 8):
         assert census.rounded_bytes[f"lscd-bitmap-{bits}"] == encode_quantised_bitmap(a, bits).nbytes
     two_four = encode_two_four(a)

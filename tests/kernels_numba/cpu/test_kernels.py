@@ -9,7 +9,15 @@ import pytest
 
 from kernels_numba.cpu import kernels as cpu
 from kernels_numba.cpu.panel_csr import encode_panel_csr
-from kernels_numba.formats import Dense, Element, encode_csr, encode_tiled_csl, encode_two_four
+from kernels_numba.formats import (
+    Dense,
+    Element,
+    encode_bitmap,
+    encode_condensed,
+    encode_csr,
+    encode_tiled_csl,
+    encode_two_four,
+)
 from tests.kernels_numba.problems import random_matrix
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (131, 257), (3, 600)]
@@ -22,6 +30,9 @@ CASES = {
     "csr 16": (lambda a: encode_csr(a, index_bits=16), "sparse"),
     "panel csr": (encode_panel_csr, "auto"),
     "two four": (encode_two_four, "auto"),
+    "bitmap": (encode_bitmap, "auto"),
+    "condensed": (lambda a: encode_condensed(a, 1), "auto"),
+    "condensed pairs": (encode_condensed, "auto"),
     "dense": (Dense, "auto"),
 }
 

@@ -9,7 +9,7 @@ from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
 
 CHANGES = {
     "lossless": "dense df11",
-    "pruned": "csr tiled-csl bitmap macko bsr lscd-bitmap 2:4 6:8",
+    "pruned": "csr tiled-csl bitmap macko bsr lscd-bitmap lscd-condensed lscd-condensed-pairs 2:4 6:8",
     "rounded": "int8 int8-w8a8 fp8 fp6 int4-zp nvfp4 mxfp4 comet-w4a4 tilus-int1",
     "pruned and rounded": "gqsa-w4s50 int4-2:4 2:4-fp8 6:8-int8 lscd-bitmap-4 lscd-bitmap-fp8 lscd-bitmap-nvfp4",
 }
