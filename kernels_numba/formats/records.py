@@ -1,7 +1,7 @@
 """Strips as records: what a warp needs to decode 32 x 64 weights, side by side, as kernels stream it.
 
 `Condensed` weights are stored so. A `Bitmap` is packed so for a launch, as a `TwoFour` is in tiles: the strip's masks,
-then its values. Records are numbered row of strips by row, and the rows of strips fill tiles of 128 rows: a thread
+then its values; a `QuantisedBitmap` has the scales of the strip's 32 rows between them, 64 bytes. Records are numbered row of strips by row, and the rows of strips fill tiles of 128 rows: a thread
 block finds each of its 4 warps a strip, which beyond the matrix is an empty one.
 """
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kernels_numba.formats.bitmap import MASK_DTYPES, Bitmap
 from kernels_numba.formats.encoded import INT32_MAX, Element, EncodedWeight, check
 from kernels_numba.formats.layout import LANES, STRIP_K, STRIP_M, TILE_M, UNIT_BYTES
+from kernels_numba.formats.quantised import SCALE_GROUP, QuantisedBitmap, ValueType
 
 UNIT = UNIT_BYTES // 2  # entries of two bytes
 
@@ -64,6 +65,39 @@ def header_entries(width: int) -> int:
     return LANES * np.dtype(MASK_DTYPES[width]).itemsize // 2
 
 
+@dataclass(frozen=True, eq=False)
+class QuantisedRecords(EncodedWeight):
+    """A `QuantisedBitmap` as records: 32 masks, 32 scales, then codes, padded to 16 bytes.
+
+    Scale ``4 g + p`` belongs to row ``g + 8 p``: a lane of mma operands finds those of its four rows side by side. They
+    are multiplied by ``2 ** value_type.half_exponent``.
+
+    records, offsets : as in `BitmapRecords`.
+    """
+
+    shape: tuple[int, int]
+    records: NDArray[np.uint16]
+    offsets: NDArray[np.int32]
+    value_type: ValueType
+    element: Element = Element.FLOAT16
+
+    @property
+    def nnz(self) -> int:
+        """Stored positions; padding not counted."""
+        return unpack_quantised(self).nnz
+
+    def decode(self) -> NDArray[Any]:
+        """Dense matrix (m, k)."""
+        return unpack_quantised(self).decode()
+
+    def validate(self) -> Self:
+        """Return self, or raise ValueError naming what is corrupt."""
+        again = pack_quantised(unpack_quantised(self).validate())
+        same = np.array_equal(again.records, self.records)
+        check(same, "scales", "two for a row and group of columns", "the same in both of a group's strips")
+        return self
+
+
 def pack_bitmap(weights: Bitmap) -> BitmapRecords:
     """Records of a bitmap.
 
@@ -72,31 +106,84 @@ def pack_bitmap(weights: Bitmap) -> BitmapRecords:
     ValueError
         If they are too large for 32-bit offsets.
     """
-    from kernels_numba.formats.bitmap_njit import copy_strips
-
-    rows, columns = record_grid(weights.shape)
-    header, strips = header_entries(weights.width), len(weights.masks)
-    units = np.full(rows * columns, header // UNIT, np.int64)
-    units[:strips] += np.diff(weights.offsets[:-1])
-    ends = np.cumsum(units)
-    check(ends[-1] <= INT32_MAX, "units of 16 bytes", int(ends[-1]), f"at most {INT32_MAX}")
-    offsets = np.concatenate(([0], ends, ends[-1:])).astype(np.int32)
-    records = np.zeros(int(ends[-1]) * UNIT, np.uint16)
-    masks, values = weights.masks.view(np.uint16), weights.values.view(np.uint16)
-    copy_strips(records, offsets, masks, values, weights.offsets, True)
+    headers, values = weights.masks.view(np.uint16), weights.values.view(np.uint16)
+    records, offsets = _pack(weights.shape, headers, values, weights.offsets)
     return BitmapRecords(weights.shape, records, offsets, weights.width, weights.element)
 
 
 def unpack_bitmap(packed: BitmapRecords) -> Bitmap:
     """Inverse of `pack_bitmap`."""
-    from kernels_numba.formats.bitmap_njit import copy_strips
-
-    (m, k), header = packed.shape, header_entries(packed.width)
-    strips = -(-m // STRIP_M) * -(-k // STRIP_K)
-    units = np.diff(packed.offsets[: strips + 1].astype(np.int64)) - header // UNIT
-    offsets = np.concatenate(([0], np.cumsum(units), [units.sum()])).astype(np.int32)
-    masks = np.empty((strips, header), np.uint16)
-    values = np.empty(int(offsets[-1]) * UNIT, np.uint16)
-    copy_strips(packed.records, packed.offsets, masks, values, offsets, False)
+    masks, values, offsets = _unpack(packed, header_entries(packed.width))
     halves = values.view(packed.element.storage)
     return Bitmap(packed.shape, masks.view(MASK_DTYPES[packed.width]), halves, offsets, packed.element)
+
+
+def pack_quantised(weights: QuantisedBitmap) -> QuantisedRecords:
+    """Records of a quantised bitmap.
+
+    Raises
+    ------
+    ValueError
+        If they are too large for 32-bit offsets, or a scale is too large to be stored with its power of two.
+    """
+    value_type = ValueType(weights.value_type)
+    power = 2.0**value_type.half_exponent
+    most = float(np.finfo(np.float16).max) / power
+    largest = np.abs(weights.scales).max().astype(np.float64)
+    check(largest <= most, "largest scale", largest, f"at most {most:g} for {value_type}")
+    rows, columns = -(-weights.shape[0] // STRIP_M), -(-weights.shape[1] // STRIP_K)
+    scales = np.pad(weights.scales, ((0, rows * STRIP_M - weights.shape[0]), (0, 0))) * np.float16(power)
+    by_lane = scales.reshape(rows, 4, 8, -1).transpose(0, 3, 2, 1).reshape(rows, -1, STRIP_M)  # (rows, groups, 4 g + p)
+    by_strip = by_lane[:, np.arange(columns) * STRIP_K // SCALE_GROUP].reshape(-1, STRIP_M)
+    headers = np.concatenate((weights.masks.view(np.uint16), by_strip.view(np.uint16)), axis=1)
+    records, offsets = _pack(weights.shape, headers, weights.codes.view(np.uint16), weights.offsets)
+    return QuantisedRecords(weights.shape, records, offsets, value_type, weights.element)
+
+
+def unpack_quantised(packed: QuantisedRecords) -> QuantisedBitmap:
+    """Inverse of `pack_quantised`; the scales of a group's first strip are taken."""
+    n_masks, value_type = header_entries(1), packed.value_type
+    headers, codes, offsets = _unpack(packed, quantised_header_entries())
+    masks = np.ascontiguousarray(headers[:, :n_masks]).view(np.uint64)
+    m, k = packed.shape
+    by_lane = np.ascontiguousarray(headers[:, n_masks:]).view(np.float16).reshape(-1, -(-k // STRIP_K), 8, 4)
+    firsts = by_lane[:, :: SCALE_GROUP // STRIP_K]  # (rows, groups, g, p)
+    scales = firsts.transpose(0, 3, 2, 1).reshape(-1, firsts.shape[1])[:m] * np.float16(2.0**-value_type.half_exponent)
+    return QuantisedBitmap(
+        packed.shape, masks, codes.view(np.uint8), offsets, scales, value_type.bits, packed.element, value_type
+    )
+
+
+def quantised_header_entries() -> int:
+    """Entries of two bytes that a strip's masks and scales take."""
+    return header_entries(1) + STRIP_M
+
+
+def _pack(shape: tuple[int, int], headers: Any, values: Any, begins: Any) -> tuple[Any, NDArray[np.int32]]:
+    """Records and their offsets of headers (strips, entries) and values, which ``begins`` cuts in units of 16 bytes."""
+    from kernels_numba.formats.bitmap_njit import copy_strips
+
+    rows, columns = record_grid(shape)
+    strips, header = headers.shape
+    units = np.full(rows * columns, header // UNIT, np.int64)
+    units[:strips] += np.diff(begins[:-1])
+    ends = np.cumsum(units)
+    check(ends[-1] <= INT32_MAX, "units of 16 bytes", int(ends[-1]), f"at most {INT32_MAX}")
+    offsets = np.concatenate(([0], ends, ends[-1:])).astype(np.int32)
+    records = np.zeros(int(ends[-1]) * UNIT, np.uint16)
+    copy_strips(records, offsets, headers, values, begins, True)
+    return records, offsets
+
+
+def _unpack(packed: BitmapRecords | QuantisedRecords, header: int) -> tuple[Any, Any, NDArray[np.int32]]:
+    """Inverse of `_pack` for headers of so many entries."""
+    from kernels_numba.formats.bitmap_njit import copy_strips
+
+    m, k = packed.shape
+    strips = -(-m // STRIP_M) * -(-k // STRIP_K)
+    units = np.diff(packed.offsets[: strips + 1].astype(np.int64)) - header // UNIT
+    begins = np.concatenate(([0], np.cumsum(units), [units.sum()])).astype(np.int32)
+    headers = np.empty((strips, header), np.uint16)
+    values = np.empty(int(begins[-1]) * UNIT, np.uint16)
+    copy_strips(packed.records, packed.offsets, headers, values, begins, False)
+    return headers, values, begins
