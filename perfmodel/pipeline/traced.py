@@ -83,8 +83,8 @@ def _multiply(
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
 
     ``macs`` and ``wavefronts`` of the block and ``instructions`` of a warp are those of a tile, ``pipes`` what its
-    operands run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do not wait
-    for each other.
+    operands run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do
+    not wait for each other.
     """
     steps = tile.depth // MMA_K
     stages = []
