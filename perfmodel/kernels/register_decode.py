@@ -149,7 +149,6 @@ class RegisterDecode(KernelModel):
     traced = "bitmap"  # kernel whose code was counted
     positions = 1  # that a bit of the masks stands for
     value_bits: ClassVar[int] = 16
-    multiplied = 1.0  # share of the multiplications that the Tensor Cores do
 
     def occupied(self, sparsity: Array) -> Array:
         """Share of positions that are stored."""
@@ -202,7 +201,7 @@ class RegisterDecode(KernelModel):
         gather = np.interp(occupied, c.occupied, c.wavefronts)
         copied = values * self.value_bits / BITS_PER_BYTE / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
-        compute_s = machine.tensor_s(2 * shape.weights * n * self.multiplied, p.pipe_efficiency)
+        compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency, sparse=self.sparse_cores)
         latency_s = call.launch_s() + p.block_cycles / machine.clock_hz
         on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
         time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + sums_s
@@ -238,7 +237,7 @@ class CondensedDecode(RegisterDecode):
     title = "LSCD condensed, unmeasured"
     format_name = "lscd-condensed"
     traced = "condensed"
-    multiplied = 0.5
+    sparse_cores = True
 
     def occupied(self, sparsity: Array) -> Array:
         """Share of weights, by which the traces of condensed strips are told apart."""

@@ -44,6 +44,7 @@ from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
 TILE_POSITIONS = 128 * 64  # of our kernels' tiles
+TWO_OF_FOUR = 0.5  # of the multiplications are left out by the Sparse Tensor Cores
 SUM_BYTES = 2 * FP32_BYTES  # a block writes sums, its own or another's, and reads another's
 # Vectors of 4 words that each thread holds: the launcher takes the fewer where a tile's words fit on average.
 HELD_VECTORS, WORDS_PER_VECTOR = (4, 8), 4 * THREADS
@@ -246,7 +247,7 @@ def register_decoding(name: str, machine: Machine, product: Product, what_if: Wh
     everything = sum(loop.values()) * with_tails / decode
     pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
     del pipes[Resource.ISSUE]
-    macs = counts["mma_flops"]["tile"] / 2 * model.multiplied
+    macs = counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.sparse_cores else 1.0)
     capacity = int(model.capacity_bytes(np.asarray(product.sparsity)))
     shared_bytes = RING_STAGES * (FP16_BYTES * tile.depth * tile.columns + WARPS * capacity)
     stages = (
