@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kernels_numba.gpu.compile import CompiledKernel
 
 RESOURCES = ("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
+STRIP_SIZE = 32 * 64  # weights that a warp decodes in a step, where records are decoded
 SHOWN_OPCODES = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
 
 Kernel = Annotated[
@@ -78,8 +79,9 @@ def inspect(
 ) -> None:
     """Show what the compiler made of a kernel: registers, occupancy, and the instructions of its main loop."""
     from kernels_numba.gpu.compile import check_arch, compile_kernel
+    from kernels_numba.gpu.decoders import DECODERS
     from kernels_numba.gpu.sass import main_loop
-    from kernels_numba.gpu.variants import find_variants
+    from kernels_numba.gpu.variants import BULK, find_variants
 
     compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     rows = []
@@ -91,12 +93,24 @@ def inspect(
     names = [x.variant.name for x in compiled]
     _print_counts([f"main loop on {arch}", *names], [x.main_loop for x in compiled], total=True)
     _print_counts([f"main loop on {arch}, by pipe", *names], [_by_pipe(x) for x in compiled], total=True)
+    if any(x.variant.kernel.removesuffix(BULK) in DECODERS for x in compiled):
+        typer.echo(f"a warp's loop above is {STRIP_SIZE:,} weights. {_rival()}")
     shown = [{o: count for o, count in x.opcodes.items() if o.startswith(SHOWN_OPCODES)} for x in compiled]
     _print_counts(["opcode, whole kernel", *names], shown)
     if sass:
         for x in compiled:
             for instruction in main_loop(x.instructions):
                 typer.echo(f"{x.variant.name}  {instruction.kind:18}  {instruction.opcode} {instruction.operands}")
+
+
+def _rival() -> str:
+    """What the released bitmap kernel takes for as many weights."""
+    from perfmodel.pipeline import spinfer
+
+    strips = STRIP_SIZE / (spinfer.TILE_BITMAPS * spinfer.BITMAP_POSITIONS)
+    pipes = ", ".join(f"{strips * count:.0f} {pipe.name}" for pipe, count in spinfer.TILE_PIPES.items())
+    total = strips * spinfer.TILE_INSTRUCTIONS
+    return f"SpInfer's released kernel, compiled for sm_80, takes {total:.0f} instructions at 16 columns ({pipes})."
 
 
 def _by_pipe(kernel: CompiledKernel) -> dict[str, int]:
