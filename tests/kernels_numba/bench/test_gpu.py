@@ -222,21 +222,21 @@ def test_machine_code_is_compiled_before_the_first_product(tmp_path: Path, monke
     lines: list[str] = []
     parent = parents.Parent(["cublas", "lscd-two-four"], Program(), 0, lines.append)
     parent.gpu = Gpu("h200", "sm_90", 132, 1)
-    asked: list[tuple[list[str], list[str], int]] = []
+    asked: list[tuple[list[str], list[str], int, int]] = []
 
-    def build(names: list[str], archs: list[str], jobs: int) -> Any:
-        asked.append((names, archs, jobs))
+    def build(names: list[str], archs: list[str], jobs: int, elements: tuple[str, ...]) -> Any:
+        asked.append((names, archs, jobs, len(elements)))
         return iter([("reduce", "ValueError: no")])
 
     monkeypatch.setattr("kernels_numba.gpu.build.build", build)
     monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
-    bench_gpu.compile_all(parent, 3)
-    (names, archs, jobs), *_ = asked
+    bench_gpu.compile_all(parent, 3, check=True)
+    (names, archs, jobs, elements), *_ = asked
     assert {name.rpartition("_n")[0] or name for name in names} == {"two_four", "csr", "reduce"}
-    assert (archs, jobs) == (["sm_90"], 3)
+    assert (archs, jobs, elements) == (["sm_90"], 3, 2)  # fp16 and bfloat16, which a bench alone does not time
     assert lines[0] == "not compiled: reduce: ValueError: no"
     (tmp_path / "manifest.json").write_text("{}")
-    bench_gpu.compile_all(parent, 3)
+    bench_gpu.compile_all(parent, 3, check=False)
     assert lines[-1] == f"machine code from {tmp_path}"
     assert len(asked) == 1
     assert os.environ["LSCD_CUBINS"] == str(tmp_path)
