@@ -52,6 +52,12 @@ def test_pieces_of_rows_come_together(sm_count: int, slices: int) -> None:
     check_product(out, weights, x)
 
 
+@pytest.mark.parametrize(("m", "k", "slices", "sm_count"), [(128, 320, 3, 9), (1, 640, 2, 4), (100, 640, 2, 8)])
+def test_warps_without_strips_read_nothing_out_of_bounds(m: int, k: int, slices: int, sm_count: int) -> None:
+    """More warps than strips, in slices whose columns begin far from where the list of records ends."""
+    check(encode_bitmap, m, k, 8, 0.2, split_k=slices, sm_count=sm_count, out_dtype=np.float32, **streamed)
+
+
 def test_the_result_does_not_depend_on_where_it_is_cut_but_for_rounding() -> None:
     weights, x = encode_bitmap(random_matrix(200, 640, 0.2)), random_matrix(640, 16, 1)
     one, other = (emulate(weights, x, sm_count=n, out_dtype=np.float32, **streamed)[0] for n in (1, 3))
