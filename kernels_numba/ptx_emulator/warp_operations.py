@@ -128,13 +128,13 @@ def _elect(instruction: Instruction, state: BlockState) -> Operation:
 
 @builder("bar.warp")
 def _warp_barrier(instruction: Instruction, state: BlockState) -> Operation:
-    """Wait for the member lanes, and order their shared-memory accesses."""
+    """Wait for the member lanes, and order their accesses to memory."""
     check = _member_check(instruction, state, instruction.operands[0])
 
     def run(active: Active) -> None:
         check(active)
         # Only a barrier of the whole warp orders every pair of its lanes.
-        state.shared.warp_barrier(np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)))
+        state.warp_barrier(np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)))
 
     return run
 
