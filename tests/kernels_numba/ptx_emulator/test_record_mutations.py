@@ -2,101 +2,31 @@
 
 In the PTX of `ring` with condensed strips and of `bulk` with both formats, in the arguments of their launches, and in
 records as an encoder might write them. A bug counts as caught if the emulator raises, if the product is wrong or NaN,
-or if a flag stays raised. The problems are the smallest in which nothing is idle:
+or if a flag stays raised; `record_problems` says on what.
 
-* ring: 200 x 400 weights, 24 columns: 14 tiles for 4 blocks, stretches of 4, 4, 3 and 3; the second block completes one
-  row of tiles and begins the next, which three blocks share. Rows, columns and K end inside a tile; strips have a tail.
-* pieces: 1,400 x 130 weights, 8 columns: 132 strips for 32 warps in two blocks; rows that a warp has whole and rows of
-  two warps, the warps of the second block wait for one of the first; rings go round once.
-* slices: 480 x 600 weights, 16 columns: two slices of 75 strips for 16 warps each, rows of two warps in either.
+No bug is one whose result is the same: a selector of 1 in ``mma.sp`` (lanes 4 g + 2 and 4 g + 3 load the metadata of
+4 g and 4 g + 1), no barrier behind the sums that `share.add_sums` reads (only one thread looks at the flag, and nobody
+writes the sums before the next launch), none before `bulk` completes its rows (flags order what they hand on).
 """
 
 import re
 from dataclasses import replace as changed
-from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from kernels_numba.formats import encode_bitmap, encode_condensed
-from kernels_numba.ptx_emulator import PtxError, launch
-from tests.kernels_numba.problems import random_matrix
+from kernels_numba.ptx_emulator import PtxError
 from tests.kernels_numba.ptx_emulator.mutations import move_before, move_behind, replace, shift_parameter
-
-variants = pytest.importorskip("kernels_numba.gpu.variants", reason="needs numba-cuda", exc_type=ImportError)
-
-TOLERANCE, MAX_STEPS = 1e-6, 12_000
-RECORDS, OFFSETS, X, OUT, SUMS, FLAGS, ROWS, DEPTH, COLUMNS, CAPACITY, SLICE_TILES = range(11)  # kernel's parameters
-
-
-class Case(NamedTuple):
-    """A product: its variant, architecture, weights as records, x, the result in float64, and its plan."""
-
-    variant: object
-    arch: str
-    weights: object
-    x: object
-    reference: object
-    plan: object
-
-
-@cache
-def case(name):
-    from kernels_numba.formats.records import most_bytes, pack_bitmap
-    from kernels_numba.gpu.launch import CAPACITY_UNIT, Plan, ceil_div
-
-    make, arch, encode, m, k, n, density, blocks, slices = {
-        "ring": (variants.records("condensed_pairs", 32), "sm_80", encode_condensed, 200, 400, 24, 0.4, 4, 0),
-        "pieces": (variants.streamed("condensed_pairs", 8), "sm_90", encode_condensed, 1400, 130, 8, 0.2, 2, 1),
-        "slices": (variants.streamed("bitmap", 16), "sm_90", encode_bitmap, 480, 600, 16, 0.2, 1, 2),
-    }[name]
-    a, x = random_matrix(m, k, density), random_matrix(k, n, 1.0, 1)
-    weights = encode(a)
-    weights = pack_bitmap(weights) if encode is encode_bitmap else weights
-    capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
-    k_tiles = ceil_div(ceil_div(k, 64), max(1, slices))
-    plan = Plan(make, m, k, n, max(1, slices), k_tiles, blocks=blocks, capacity=capacity, slices=slices)
-    return Case(make, arch, weights, x, a.astype(np.float64) @ x.astype(np.float64), plan)
-
-
-@cache
-def kernel_ptx(name):
-    from kernels_numba.gpu.compile import compile_ptx
-
-    return compile_ptx(case(name).variant, case(name).arch)[0]
-
-
-def relative_error(name, ptx=None, *, weights=None, plan=None, arguments=None, blocks=None):
-    """Error of a product that ``ptx``, ``weights``, a plan or changed ``arguments`` give; infinite for NaN or a flag."""
-    from kernels_numba.gpu.launch import launches
-
-    one = case(name)
-    plan, weights = plan or one.plan, weights or one.weights
-    out = np.full(one.reference.shape, np.nan, np.float32)
-    sums, flags = np.full(one.plan.workspace_shape, np.nan, np.float32), np.zeros(one.plan.flags, np.uint32)
-    (job,) = launches(plan, weights.buffers, one.x, out, sums, flags, as_fp32=True)
-    given = [(arguments or {}).get(i, argument) for i, argument in enumerate(job.arguments)]
-    launch(
-        ptx or kernel_ptx(name), grid=job.grid, block=job.variant.threads, args=given, max_steps=MAX_STEPS,
-        dynamic_shared_bytes=one.plan.shared_bytes, blocks=blocks,
-    )  # fmt: skip
-    error = np.linalg.norm(out - one.reference) / np.linalg.norm(one.reference)
-    return error if np.isfinite(error) and not flags.any() else np.inf
-
-
-def check_caught(message, name, **changes):
-    """Raise unless a product with these changes is refused, with ``message`` if there is one, or wrong."""
-    if message is not None:
-        with pytest.raises(PtxError, match=message):
-            relative_error(name, **changes)
-        return
-    try:
-        error = relative_error(name, **changes)
-    except PtxError:
-        return
-    assert error > 1000 * TOLERANCE
-
+from tests.kernels_numba.ptx_emulator.record_problems import (
+    CAPACITY,
+    DEPTH,
+    ROWS,
+    TOLERANCE,
+    case,
+    check_caught,
+    kernel_ptx,
+    relative_error,
+)
 
 BARRIER, SYNC_WARP = r"bar\.sync\s+0;", r"bar\.warp\.sync 0xffffffff;"
 FENCE, RAISE = r"fence\.acq_rel\.gpu;", r"st\.relaxed\.gpu\.global\.u32 \[%rd\d+\], %r\d+;"
@@ -126,7 +56,6 @@ RING_BUGS = {
     "commit dropped from the loop": (replace(r"cp\.async\.commit_group;", "", 2), "cp.async"),
     "barrier of the loop dropped": (replace(BARRIER, "", 0), "race|cp.async"),
     "ring goes round a stage late": (replace(r"(mad\.lo\.s32\s+%r\d+, %r\d+, )3,", r"\g<1>4,"), OUTSIDE),
-    "ring goes round a stage early": (replace(r"(mad\.lo\.s32\s+%r\d+, %r\d+, )3,", r"\g<1>2,"), "race|cp.async"),
     "first copies of the loop a stage too early": (
         replace(r"shl\.b32(\s+%r\d+, %r\d+), 1;(\s+add\.s32\s+%r\d+, %r\d+, %r\d+;\s+mov\.f32)", r"shl.b32\1, 0;\2"),
         "race|cp.async",
@@ -135,30 +64,33 @@ RING_BUGS = {
         replace(r"(add\.s32\s+(%r\d+), %r\d+, )2;(\s+setp\.ge\.s32\s+%p\d+, \2)", r"\g<1>3;\3"),
         None,
     ),
-    "next row of records a row too early": (replace(r"selp\.b64(\s+%rd\d+), 12, -4", r"selp.b64\1, 8, -4"), None),
-    "next row of records a row too late": (replace(r"selp\.b64(\s+%rd\d+), 12, -4", r"selp.b64\1, 16, -4"), None),
     "looks for records behind the last": (replace(r"selp\.b64(\s+%rd\d+), 12, -4", r"selp.b64\1, 12, 12"), OUTSIDE),
-    "X not set back at the end of a row": (replace(r"(shl\.b64\s+%rd\d+, %rd\d+, )7;(\s+sub\.s64)", r"\g<1>6;\2"), None),
-    "rows of X left not set back": (replace(r"(and\.b32\s+%r\d+, %r\d+, )-64;", r"\1-128;"), None),
-    "X two rows a tile too slow": (replace(r"(mul\.wide\.s32\s+%rd\d+, %r\d+, )128;", r"\g<1>124;"), None),
+    "ring goes round a stage early": (replace(r"(mad\.lo\.s32\s+%r\d+, %r\d+, )3,", r"\g<1>2,"), "race|cp.async"),
+    "X half a tile too slow": (
+        replace(r"(add\.s64\s+%rd\d+, %rd\d+), %rd\d+;(\s+add\.s32\s+%r\d+, %r\d+, -64;)", r"\1, 0;\2"),
+        None,
+    ),
+    "long records not copied to their end": (
+        replace(r"setp\.eq(\.s32\s+%p\d+, %r\d+, 0;\s+@%p\d+ bra)", r"setp.ge\1", 2),
+        None,
+    ),
+    "metadata of the wrong lanes": (replace(r"(and\.b32\s+%r\d+, %r\d+, )16;", r"\g<1>32;"), None),
+    "sums left at the next block's place": (
+        replace(r"(add\.s64\s+(%rd\d+), %rd\d+, %rd\d+;)(\s+shl\.b64\s+%rd\d+, \2, 12;)", r"\1 add.s64 \2, \2, 1;\3"),
+        None,
+    ),
     "columns beyond the output copied": (replace(r"-1073741824", "1073741824"), OUTSIDE),
     "depth one too large": (shift_parameter(DEPTH, 1), OUTSIDE),
     "depth one too small": (shift_parameter(DEPTH, -1), None),
     "row guard one too large": (shift_parameter(ROWS, 1), OUTSIDE),
     "capacity a unit too small": (shift_parameter(CAPACITY, -128), "race|cp.async"),
     "capacity a unit too large": (shift_parameter(CAPACITY, 128), OUTSIDE),
-    "long records not copied to their end": (replace(r"(@%p\d+) bra\s+(\S+);(\s+\2:)", r"\3"), None),
     "key of a panel of X wrong": (replace(r"(xor\.b32\s+%r\d+, %r\d+, )64;", r"\g<1>32;", 0), None),
     "second gather reads the first rows": (replace(COPY_SUM, r"\1, 16\2", 1), None),
     "first gather reads the second rows": (replace(COPY_SUM, r"\1, 4096\2", 0), None),
     "gather off by 32 rows": (replace(r"(and\.b32\s+%r\d+, %r\d+, )16191;", r"\g<1>7967;"), None),
     "metadata of the other half": (replace(METADATA, r"ld.shared.v4.u32 {\2,\1,\4,\3}"), None),
     "metadata of the other step": (replace(METADATA, r"ld.shared.v4.u32 {\3,\4,\1,\2}"), None),
-    "metadata of the wrong lanes": (
-        replace(r"(shl\.b32\s+(%r\d+), %r\d+, 2;\s+and\.b32\s+%r\d+, \2, )16;", r"\g<1>32;"),
-        None,
-    ),
-    "selector of mma.sp": (replace(MMA_SP, r"\1, {\2,\3,\4,\5}, {\6}, {\7}, \8, 1;"), None),
     "registers of mma.sp swapped": (replace(MMA_SP, r"\1, {\2,\4,\3,\5}, {\6}, {\7}, \8, 0;", 2), None),
     "columns of a tail swapped": (replace(TAIL_MMA, r"\1, {\3,\2}"), None),
     "number of a tail's column one place off": (replace(r"(ld\.shared\.u8 %r\d+, \[%r\d+)\]", r"\1+1]"), None),
@@ -170,13 +102,15 @@ RING_BUGS = {
     "first tile of a stretch": (replace(r"min\.s32", "max.s32", 0), None),
     "stretches a tile too long": (replace(r"(selp\.u32\s+%r\d+, 1), 0(, %p\d+;\s+add)", r"\1, 1\2", 0), None),
     "stretch of the wrong block": (replace(r"mov\.u32 (%r\d+), %ctaid\.y;", r"mov.u32 \1, %ctaid.x;", 0), None),
-    "sums left at a wrong place": (
-        replace(rf"(shl\.b64\s+%rd\d+, (%rd\d+), 12;(?:(?!shl).)*?{STORE_SUMS})", r"add.s64 \2, \2, 1; \1", 0),
+    "sums of the wrong block added": (
+        replace(rf"({BARRIER}\s+)(shl\.b64\s+%rd\d+, (%rd\d+), 12;)", r"\1 add.s64 \3, \3, 1; \2"),
         None,
     ),
-    "sums of the wrong block added": (replace(rf"({BARRIER}\s+)(shl\.b64\s+%rd\d+, (%rd\d+), 12;)", r"\1 add.s64 \3, \3, 1; \2"), None),
     "first block of a row not added": (
-        replace(rf"(div\.u32 (%r\d+), [^;]*;)(\s+add\.s32\s+%r\d+, \2, %r\d+;|\s+bra\.uni)", r"\1 add.s32 \2, \2, 1;\3"),
+        replace(
+            r"(div\.u32 (%r\d+), [^;]*;)(\s+add\.s32\s+%r\d+, \2, %r\d+;|\s+bra\.uni)",
+            r"\1 add.s32 \2, \2, 1;\3",
+        ),
         None,
     ),
     "sums not cleared for the next row": (replace(r"0f00000000;", "0f3F800000;", 1), None),
@@ -191,6 +125,16 @@ RING_BUGS = {
     "sums read before the flag is seen": (replace(BARRIER, "", 2), BETWEEN),
     "sums read through the read-only cache": (replace(r"ld\.global\.v4\.f32", "ld.global.nc.v4.f32"), "read-only"),
 }  # fmt: skip
+
+# Of the ring where one block has all rows of tiles.
+ROWS_BUGS = {
+    "next row of records a row too early": (replace(r"selp\.b64(\s+%rd\d+), 12, -4", r"selp.b64\1, 8, -4"), None),
+    "next row of records a row too late": (replace(r"selp\.b64(\s+%rd\d+), 12, -4", r"selp.b64\1, 16, -4"), None),
+    "X not set back at the end of a row": (replace(r"sub\.s64\s+(%rd\d+), \1, %rd\d+;", ""), None),
+    "rows of X left not set back": (replace(r"(and\.b32\s+%r\d+, %r\d+, )-64;", r"\1-128;"), None),
+    "sums not cleared for the next row": (replace(r"0f00000000;", "0f3F800000;", 1), None),
+    "output of the next row": (replace(r"(shl\.b32\s+%r\d+, %r\d+, )7;", r"\g<1>6;"), None),
+}
 
 # Of the streaming kernel, on one of its problems.
 BULK_BUGS = {
@@ -214,11 +158,11 @@ BULK_BUGS = {
     "wait on the next stage's barrier": ("slices", replace(WAIT, r"\1+8], \2; \3"), "destination of a bulk copy"),
     "not waited": ("slices", replace(WAIT, ""), "destination of a bulk copy"),
     "waited once": ("slices", replace(WAIT, r"\1], \2;"), "destination of a bulk copy"),
-    "ring goes round a stage early": (
+    "ring goes round a stage late": (
         "slices",
         replace(
-            r"(add\.s32\s+(%r\d+), %r\d+, )(%r\d+);(\s+add\.s32\s+(%r\d+), %r\d+, (%r\d+);\s+setp\.eq\.s32\s+%p\d+, \5, \2;)",
-            r"\1\3; sub.s32 \2, \2, \6;\4",
+            r"(add\.s32\s+(%r\d+), (%r\d+), %r\d+;\s+setp\.eq\.s32\s+%p\d+, )\2(, %r\d+;\s+add\.s32[^;]*, 8;)",
+            r"\1\3\4",
         ),
         None,
     ),
@@ -250,7 +194,6 @@ BULK_BUGS = {
     "rows that begin before the stretch stored at once": (
         "pieces", replace(r"setp\.eq(\.s32\s+%p\d+, %r\d+, 0;\s+and\.pred)", r"setp.ge\1"), None,
     ),
-    "selector of mma.sp": ("pieces", replace(MMA_SP, r"\1, {\2,\3,\4,\5}, {\6}, {\7}, \8, 1;"), None),
     "metadata of the other half": ("pieces", replace(METADATA, r"ld.shared.v4.u32 {\2,\1,\4,\3}"), None),
     "flag not lowered": ("pieces", replace(LOWER, r"\1"), None),
     "release without fence": ("pieces", replace(FENCE, ""), BETWEEN),
@@ -261,7 +204,68 @@ BULK_BUGS = {
     "flag lowered while lanes look at it": ("pieces", replace(SYNC_WARP, "", 3), SEEN),
 }  # fmt: skip
 
-BUGS = RING_BUGS | {f"streaming: {name}": bug for name, bug in BULK_BUGS.items()}
+
+def with_entries(change):
+    """Bug of an encoder: ``change`` rewrites the entries of every record in a copy of the weights."""
+
+    def mutate(weights):
+        records = weights.records.copy()
+        for begin, end in zip(weights.offsets[:-2] * 8, weights.offsets[1:-1] * 8, strict=True):
+            change(records[begin:end])
+        return changed(weights, records=records)
+
+    return mutate
+
+
+def swap(record, one, other):
+    """Exchange two parts of a record, given as slices."""
+    record[one], record[other] = record[other].copy(), record[one].copy()
+
+
+def tail_of(record):
+    """The first tail of a record with bits for registers: from the next 16 bytes behind its values on."""
+    registers = int(np.bitwise_count(record[:64:2]).sum())
+    return record[-(-(192 + 2 * registers) // 8) * 8 :] if record[1] >> 14 else record[:0]
+
+
+# name -> what an encoder might write wrongly: masks, columns, metadata, values, tails, as `formats.condensed` has them.
+ENCODER_BUGS = {
+    "lanes of the masks swapped": with_entries(lambda r: swap(r, slice(0, 16, 2), slice(16, 32, 2))),
+    "lowest bits of two columns mixed": with_entries(lambda r: r[1:64:2].__ixor__((r[1:64:2] & 1) * 0x101)),
+    "two columns exchanged": with_entries(lambda r: swap(r, slice(1, 2), slice(9, 10))),
+    "metadata of the other half": with_entries(lambda r: swap(r, slice(64, 192, 4), slice(66, 192, 4))),
+    "metadata of the rows 8 below": with_entries(lambda r: swap(r, slice(64, 192, 2), slice(65, 192, 2))),
+    "metadata of the neighbouring groups": with_entries(lambda r: r[64:192].byteswap(inplace=True)),
+    "values one place further": with_entries(lambda r: swap(r, slice(192, 208), slice(194, 210))),
+    "halves of a register swapped": with_entries(lambda r: swap(r, slice(192, 208, 2), slice(193, 208, 2))),
+    "columns of tails in pairs swapped": with_entries(lambda r: tail_of(r)[:8].byteswap(inplace=True)),
+    "masks of a tail swapped": with_entries(lambda r: swap(tail_of(r), slice(8, 24), slice(24, 40))),
+    "no tails": with_entries(lambda r: r[1:64:2].__iand__(0x3FFF)),
+    "offsets a unit too far": lambda weights: changed(weights, offsets=np.maximum(weights.offsets - 1, 0)),
+    "records of neighbouring rows swapped": lambda w: changed(w, offsets=np.roll(w.offsets, 7)),
+}  # fmt: skip
+
+# name -> (problem, change of the plan), as a launch might be planned wrongly; the block's shared memory stays.
+PLAN_BUGS = {
+    "slices a tile too short": ("slices", {"k_tiles_per_split": 4}),
+    "slices a tile too long": ("slices", {"k_tiles_per_split": 6}),
+    "one slice more than there are": ("slices", {"slices": 3}),
+    "one slice less": ("slices", {"slices": 1}),
+    "more blocks than places for sums": ("pieces", {"blocks": 3}),
+    "capacity of the longest record but one unit": ("pieces", {"capacity": -128}),
+    "capacity a unit too large": ("slices", {"capacity": 128}),
+    "k without its last tile": ("ring", {"k": 384}),
+    "m of whole tiles": ("ring", {"m": 256}),
+    "n rounded up to tiles": ("ring", {"n_padded": 32}),
+}
+
+BUGS = (
+    RING_BUGS
+    | {f"rows: {name}": bug for name, bug in ROWS_BUGS.items()}
+    | {f"streaming: {name}": bug for name, bug in BULK_BUGS.items()}
+    | {f"encoder: {name}": bug for name, bug in ENCODER_BUGS.items()}
+    | {f"plan: {name}": bug for name, bug in PLAN_BUGS.items()}
+)
 
 
 @pytest.mark.parametrize("name", ["ring", "pieces", "slices"])
@@ -285,6 +289,12 @@ def test_bug_in_the_ring_is_caught(name):
     caught_in("ring", mutate, message)
 
 
+@pytest.mark.parametrize("name", ROWS_BUGS)
+def test_bug_between_rows_of_the_ring_is_caught(name):
+    mutate, message = ROWS_BUGS[name]
+    caught_in("rows", mutate, message)
+
+
 @pytest.mark.parametrize("name", BULK_BUGS)
 def test_bug_in_the_streaming_kernel_is_caught(name):
     caught_in(*BULK_BUGS[name])
@@ -294,3 +304,27 @@ def caught_in(name, mutate, message):
     mutated = mutate(kernel_ptx(name))
     assert mutated != kernel_ptx(name), "the kernel's PTX has changed and the mutation no longer applies"
     check_caught(message, name, ptx=mutated)
+
+
+@pytest.mark.parametrize("name", ENCODER_BUGS)
+def test_bug_of_the_encoder_is_caught(name):
+    """By the kernel, which shares no code with the encoder, as its inverse does."""
+    check_caught(None, "ring", weights=ENCODER_BUGS[name](case("ring").weights))
+
+
+@pytest.mark.parametrize("name", PLAN_BUGS)
+def test_bug_of_the_plan_is_caught(name):
+    problem, changes = PLAN_BUGS[name]
+    plan = case(problem).plan
+    if "capacity" in changes:
+        changes = {"capacity": plan.capacity + changes["capacity"]}
+    check_caught(None, problem, plan=changed(plan, **changes))
+
+
+@pytest.mark.parametrize(("name", "block"), [("ring", (0, 1, 0)), ("pieces", (0, 1, 0)), ("slices", (0, 0, 1))])
+def test_a_block_that_is_ahead_waits(name, block):
+    """Alone, it looks at a flag that nobody raises until its steps are used up; without the loop it goes on."""
+    with pytest.raises(PtxError, match=ENDLESS):
+        relative_error(name, blocks=[block])
+    look = r"(ld\.acquire\.gpu\.global\.u32 %r\d+, \[%rd\d+\];\s+setp\.eq\.s32\s+%p\d+, %r\d+, 0;)\s+@%p\d+ bra\s+\S+;"
+    assert relative_error(name, replace(look, r"\1")(kernel_ptx(name)), blocks=[block]) == np.inf
