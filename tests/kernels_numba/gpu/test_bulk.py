@@ -11,6 +11,7 @@ import pytest
 
 from kernels_numba.check import machine_code_faults
 from kernels_numba.formats import encode_bitmap, encode_condensed, encode_csr
+from kernels_numba.formats.records import BitmapRecords
 from kernels_numba.gpu import bulk, variants
 from kernels_numba.gpu.compile import compile_kernel, runs_on
 from kernels_numba.gpu.emulate import emulate
@@ -93,6 +94,12 @@ def test_what_cannot_be_streamed_is_refused() -> None:
     assert make_plan(full, 8, **streamed).slices == 1
     with pytest.raises(ValueError, match=r"longest record: 4...; allowed: fewer bytes"):  # of 99 KB a block
         make_plan(full, 8, streamed=True, arch="sm_120")
+    k_tiles = 5 * 2**16
+    offsets = np.zeros(4 * k_tiles + 2, np.int32)
+    offsets[1:] = 290  # one record of 4,640 bytes, beside whose rings 4 tiles of X fit
+    long = BitmapRecords((128, 64 * k_tiles), np.zeros(0, np.uint16), offsets, 1)
+    with pytest.raises(ValueError, match="slices of k: 81920; allowed: at most 65535"):
+        make_plan(long, 8, **streamed)
     assert not runs_on(variants.streamed("bitmap", 8), "sm_89")
 
 
