@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,13 +14,18 @@ from lscd.catalogue import kernels as app
 from lscd.errors import BAD_INPUT, InputError, written_whole
 from lscd.printing import print_table
 
+if TYPE_CHECKING:
+    from kernels_numba.gpu.compile import CompiledKernel
+
 RESOURCES = ("variant", "registers", "spill bytes", "shared bytes", "threads", "blocks/SM", "occupancy")
+STRIP_SIZE = 32 * 64  # weights that a warp decodes in a step, where records are decoded
 SHOWN_OPCODES = ("HMMA", "LDSM", "LDGSTS", "LDG", "STS", "STG", "LDL", "STL", "BAR", "SHFL")
 
 Kernel = Annotated[
     str,
     typer.Argument(
-        help="tiled_csl, bitmap, bitmap_pairs, dense, two_four, csr, reduce, or a variant: tiled_csl_n16_v4. "
+        help="tiled_csl, bitmap, bitmap_pairs, condensed, condensed_pairs, the last four also with _bulk, dense, "
+        "two_four, csr, reduce, or a variant: tiled_csl_n16_v4. "
         "With _bf16 at its end for bfloat16."
     ),
 ]
@@ -74,8 +79,9 @@ def inspect(
 ) -> None:
     """Show what the compiler made of a kernel: registers, occupancy, and the instructions of its main loop."""
     from kernels_numba.gpu.compile import check_arch, compile_kernel
+    from kernels_numba.gpu.decoders import DECODERS
     from kernels_numba.gpu.sass import main_loop
-    from kernels_numba.gpu.variants import find_variants
+    from kernels_numba.gpu.variants import BULK, find_variants
 
     compiled = [compile_kernel(variant, check_arch(arch)) for variant in find_variants(kernel)]
     rows = []
@@ -86,12 +92,34 @@ def inspect(
     print_table(RESOURCES, rows, text=RESOURCES[:1])
     names = [x.variant.name for x in compiled]
     _print_counts([f"main loop on {arch}", *names], [x.main_loop for x in compiled], total=True)
+    _print_counts([f"main loop on {arch}, by pipe", *names], [_by_pipe(x) for x in compiled], total=True)
+    if any(x.variant.kernel.removesuffix(BULK) in DECODERS for x in compiled):
+        typer.echo(f"a warp's loop above is {STRIP_SIZE:,} weights. {_rival()}")
     shown = [{o: count for o, count in x.opcodes.items() if o.startswith(SHOWN_OPCODES)} for x in compiled]
     _print_counts(["opcode, whole kernel", *names], shown)
     if sass:
         for x in compiled:
             for instruction in main_loop(x.instructions):
                 typer.echo(f"{x.variant.name}  {instruction.kind:18}  {instruction.opcode} {instruction.operands}")
+
+
+def _rival() -> str:
+    """What the released bitmap kernel takes for as many weights."""
+    from perfmodel.pipeline import spinfer
+
+    strips = STRIP_SIZE / (spinfer.TILE_BITMAPS * spinfer.BITMAP_POSITIONS)
+    pipes = ", ".join(f"{strips * count:.0f} {pipe.name}" for pipe, count in spinfer.TILE_PIPES.items())
+    total = strips * spinfer.TILE_INSTRUCTIONS
+    return f"SpInfer's released kernel, compiled for sm_80, takes {total:.0f} instructions at 16 columns ({pipes})."
+
+
+def _by_pipe(kernel: CompiledKernel) -> dict[str, int]:
+    """Instructions of the main loop by region and pipe; the compiler mixes stages, so that only sums are exact."""
+    return {
+        f"{region}: {pipe}": count
+        for region, pipes in kernel.main_loop_regions.items()
+        for pipe, count in pipes.items()
+    }
 
 
 def _print_counts(header: list[str], counts: Sequence[Mapping[str, int]], total: bool = False) -> None:

@@ -5,12 +5,14 @@ against float64, and times them in turn, round after round, so that a busy neigh
 before each lets the threads of the one before stop spinning (measured: without it each lost up to half of a small
 machine to its predecessor); an unmeasured run after the pause warms the caches. Weights are
 float16 for us and float32 for the peers, whose kernels know no float16 on a CPU; x is float32 for all. A ratio above
-1 means that we are faster than the best peer.
+1 means that we are faster than the best peer. Then it times the encoder of condensed strips, which searches for orders
+of their columns, against the goal of 20 million weights a second on all threads together.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import warnings
@@ -18,17 +20,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 import scipy
 from numpy.typing import NDArray
 
 from kernels_numba.cpu import kernels as cpu
 from kernels_numba.cpu.panel_csr import encode_panel_csr
+from kernels_numba.formats import encode_condensed
+from kernels_numba.formats.layout import STRIP_M
 
 SIZES = ((7168, 7168), (14336, 14336))
 TOKENS = (8, 16, 32)
 SPARSITIES = (0.7, 0.8, 0.9)
 OURS = "ours"
+ENCODED, ENCODED_SPARSITIES = (2048, 2048), (0.5, 0.65, 0.7, 0.75, 0.8, 0.9)
+ENCODER_GOAL = 20e6  # weights a second
 CHECKED_ROWS = 64
 PAUSE_S = 0.05  # OpenBLAS threads spin for about 2**26 cycles after a call
 
@@ -124,6 +131,29 @@ def ratio_to_best_peer(timings: dict[str, Timing]) -> float:
     return best / timings[OURS].median_s
 
 
+def time_encoder(sparsity: float, *, rounds: int, shape: tuple[int, int] = ENCODED) -> tuple[Timing, Timing]:
+    """Times of encoding a random matrix as condensed strips: by the clock, and of the processor over the threads.
+
+    The second is what the first would be if nobody else ran and all threads ended together.
+    """
+    a = random_weights(*shape, sparsity, np.random.default_rng(round(100 * sparsity)))
+    clock, processor = np.empty(rounds), np.empty(rounds)
+    encode_condensed(a[:STRIP_M])
+    for i in range(rounds):
+        start_s, worked_s = time.perf_counter(), time.process_time()
+        encode_condensed(a)
+        clock[i] = time.perf_counter() - start_s
+        processor[i] = (time.process_time() - worked_s) / numba.get_num_threads()
+    return Timing(clock), Timing(processor)
+
+
+def encoder_row(sparsity: float, clock: Timing, processor: Timing, weights: int = math.prod(ENCODED)) -> str:
+    """One line: million weights a second with their spread, by the clock and by the processor, and over the goal."""
+    rates = [weights / timing.median_s for timing in (clock, processor)]
+    cells = [f"{rate / 1e6:8.1f} ±{t.spread:4.0%}" for rate, t in zip(rates, (clock, processor), strict=True)]
+    return f"{sparsity:>5.0%} {' '.join(cells)} {rates[0] / ENCODER_GOAL:7.2f} {rates[1] / ENCODER_GOAL:7.2f}"
+
+
 def row(m: int, k: int, n: int, sparsity: float, timings: dict[str, Timing]) -> str:
     """One line of the table: milliseconds with spread per contestant, and the ratio."""
     cells = " ".join(f"{timing.median_s * 1e3:8.2f} ±{timing.spread:4.0%}" for timing in timings.values())
@@ -171,6 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
                 write(row(m, k, n, sparsity, timings) + "\n")
                 sys.stdout.flush()
     write(summary(ratios) + "\n")
+    write("encoding condensed strips, million weights/s by clock and by processor; both over the goal of 20\n")
+    for sparsity in ENCODED_SPARSITIES:
+        write(encoder_row(sparsity, *time_encoder(sparsity, rounds=rounds)) + "\n")
     return 0
 
 

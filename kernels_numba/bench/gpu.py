@@ -43,8 +43,13 @@ MEASURED = Path(__file__).resolve().parents[2] / "data" / "measured"
 DRY_CHECK = {"problems": [(127, 63, 7)], "densities": [0.3]}  # what an emulator does in seconds
 
 
-def compile_all(parent: Parent, jobs: int) -> None:
-    """Compile what the chosen families need into the cubin cache; a failure is told and left to the family."""
+def compile_all(parent: Parent, jobs: int, *, check: bool) -> None:
+    """Compile what the chosen families need into the cubin cache; a failure is told and left to the family.
+
+    A check needs the kernels of both element types, a bench those of fp16.
+    """
+    from kernels_numba.formats import Element
+    from kernels_numba.formats.encoded import HALF_ELEMENTS
     from kernels_numba.gpu.build import build
     from kernels_numba.gpu.variants import all_variants
 
@@ -57,7 +62,8 @@ def compile_all(parent: Parent, jobs: int) -> None:
     kernels |= {"csr"} if "two_four" in kernels else set()
     needed = [variant.name for variant in all_variants().values() if variant.kernel in kernels]
     start = time.monotonic()
-    for name, fault in build(needed, [parent.gpu.arch], jobs):
+    elements = HALF_ELEMENTS if check else (Element.FLOAT16,)
+    for name, fault in build(needed, [parent.gpu.arch], jobs, elements):
         if fault:
             parent.report(f"not compiled: {name}: {fault}")
     parent.report(f"compiled {len(needed)} kernels in {time.monotonic() - start:.0f} s")
@@ -91,7 +97,7 @@ def measure_here(minutes: float, seed: int) -> tuple[str, list[Row], dict[str, A
     parent = Parent(families.names(), Program(), seed, lambda line: None)
     try:
         parent.describe(_method())
-        compile_all(parent, os.cpu_count() or 1)
+        compile_all(parent, os.cpu_count() or 1, check=False)
         outcome = measure(parent, end, lambda: None)
     finally:
         parent.close()
@@ -172,7 +178,7 @@ def _run(parent: Parent, options: argparse.Namespace, directory: Path, end: floa
     _report(f"{parent.told['gpu']}, {gpu.sm_count} SMs, copy {gpu.copy_bytes_per_s / 1e9:.0f} GB/s")
     if not options.dry_run:
         parent.start()
-        compile_all(parent, options.jobs)
+        compile_all(parent, options.jobs, check=options.check)
     if options.check:
         seed = int(np.random.default_rng().integers(2**31)) if options.seed is None else options.seed
         right, total = parent.check(seed, DRY_CHECK if options.dry_run else {})

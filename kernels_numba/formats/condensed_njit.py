@@ -253,13 +253,16 @@ def read_records(records: Record, begins: Any, width: int, out: NDArray[Any]) ->
 @serial
 def read_groups(record: Record, width: int, strip: NDArray[Any]) -> int:
     """Inverse of `write_groups` for one strip; zeros beside a stored weight leave ``strip`` as it is."""
-    at = header_entries(width)
+    at, bits_per_chunk = header_entries(width), 8 // width
     for chunk in range(CHUNKS):
         for lane in range(LANES):
+            first = chunk * bits_per_chunk
+            mask = np.int64(record[mask_entry(lane, width) + first // 16]) >> first % 16 & (1 << bits_per_chunk) - 1
+            if mask == 0:
+                continue
             for slot in range(2 * REGISTERS):
                 register = slot // 2
-                bit = chunk * (8 // width) + (register if width == 2 else slot)
-                if not get_bit(record, mask_entry(lane, width), bit):
+                if not mask >> (register if width == 2 else slot) & 1:
                     continue
                 row = register_row(chunk, lane, register)
                 group = register_group(chunk, lane, register)

@@ -7,36 +7,45 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 
+from kernels_numba.formats import Element
+from kernels_numba.formats.encoded import HALF_ELEMENTS
 from kernels_numba.gpu import cubins
-from kernels_numba.gpu.compile import ARCHITECTURES, check_arch, compile_kernel
+from kernels_numba.gpu.compile import ARCHITECTURES, check_arch, compile_kernel, runs_on
 from kernels_numba.gpu.variants import all_variants, find_variants
 
 BAD_INPUT = 2
 
 
-def build(names: Sequence[str], archs: Sequence[str], jobs: int) -> Iterator[tuple[str, str]]:
+def build(
+    names: Sequence[str], archs: Sequence[str], jobs: int, elements: Sequence[Element] = HALF_ELEMENTS
+) -> Iterator[tuple[str, str]]:
     """Compile variants in ``jobs`` processes into the cubin cache; yields each one's name, and "" or what went wrong.
 
-    A task is one variant for all architectures, because lowering it, the longest part, is the same for all.
+    A task is one variant for all element types and architectures, because lowering it, the longest part, is the same
+    for all; an architecture that lacks what a variant needs is left out.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(names)), mp_context=context) as pool:
-        running = {pool.submit(_compile, name, tuple(archs)): name for name in names}
+        running = {pool.submit(_compile, name, tuple(archs), tuple(elements)): name for name in names}
         for done in as_completed(running):
             error = done.exception()
             yield running[done], f"{type(error).__name__}: {str(error).partition(chr(10))[0]}" if error else ""
 
 
-def _compile(name: str, archs: tuple[str, ...]) -> None:
-    for arch in archs:
-        compile_kernel(all_variants()[name], arch)
+def _compile(name: str, archs: tuple[str, ...], elements: tuple[Element, ...]) -> None:
+    variant = all_variants()[name]
+    for arch, element in itertools.product(archs, elements):
+        if runs_on(variant, arch):
+            compile_kernel(replace(variant, element=element), arch)
 
 
 def _jobs(text: str) -> int:

@@ -152,7 +152,8 @@ def make_bulk_kernel(tile_n: int, decoder: str) -> Any:
         ptx.sync_warp()
 
         policy = ptx.evict_first()
-        offsets += (int64(row) * k_tiles + first_tile + tile) * 4
+        # A warp without strips reads where the list begins: behind its end there is room for no slice but the first.
+        offsets += (int64(row) * k_tiles + first_tile + tile) * 4 if first < end_of_strips else int64(0)
         begin = int32(ptx.load_u32(offsets))
         end = int32(ptx.load_u32(offsets + 4))
         to_request = int32(end_of_strips - first)

@@ -27,8 +27,7 @@ from kernels_numba.gpu.launch import Launch, launches, make_plan, with_aligned_r
 
 _PARAMETER_TYPES = {"int64": ctypes.c_void_p, "int32": ctypes.c_int32}
 Upload = tuple[EncodedWeight | None, dict[str, Any]]
-_flags: dict[tuple[int, int], Any] = {}  # by GPU and stream; every launch leaves them as it found them, zero
-_flags_lock = threading.Lock()
+_of_thread = threading.local()  # its ``flags`` by GPU and stream; every launch leaves them as it found them, zero
 LEAST_FLAGS = 1 << 14  # more blocks than any GPU runs at once
 _uploaded: WeakKeyDictionary[EncodedWeight, dict[int, Upload]] = WeakKeyDictionary()  # by weights, then by GPU
 
@@ -250,15 +249,25 @@ def padded(x: Any, shape: tuple[int, int], stream: int) -> Any:
     return out
 
 
-def zeroed_flags(count: int, stream: int) -> Any:
-    """At least ``count`` flags of the present GPU that only launches on this stream use, zero whenever it is idle."""
+def zeroed_flags(x: Any, count: int, stream: int) -> Any:
+    """At least ``count`` flags on the present GPU, zero for the next launch on this stream, which leaves them so.
+
+    Each thread keeps its own for each stream, since the default stream of every thread may have the same handle. A
+    graph under capture gets flags that it zeroes itself: it may be replayed beside launches on the stream.
+    """
     from numba import cuda
 
-    key = (current_ordinal(), stream)
-    with _flags_lock:
-        if key not in _flags or _flags[key].size < count:
-            _flags[key] = cuda.to_device(np.zeros(max(count, LEAST_FLAGS), np.uint32))
-        return _flags[key]
+    driver = bindings()
+    if int(succeed(driver.cuStreamIsCapturing(stream))):
+        flags = empty_like(x, (count,), Element.FLOAT32)
+        succeed(driver.cuMemsetD32Async(pointer(flags), 0, count, stream))
+        return flags
+    kept, key = _of_thread.__dict__.setdefault("flags", {}), (current_ordinal(), stream)
+    if key not in kept or kept[key].size < count:
+        flags = cuda.to_device(np.zeros(max(count, LEAST_FLAGS), np.uint32))
+        succeed(driver.cuCtxSynchronize())  # the stream may not wait for the default one, on which the zeros travel
+        kept[key] = flags
+    return kept[key]
 
 
 def multiply(weights: EncodedWeight, x: Any, split_k: int | None, element: Element) -> Any:
@@ -274,7 +283,7 @@ def multiply(weights: EncodedWeight, x: Any, split_k: int | None, element: Eleme
         x = padded(x, (plan.k, plan.n_padded), stream)
         out = empty_like(x, (plan.m, plan.n_padded), element)
         workspace = empty_like(x, plan.workspace_shape, Element.FLOAT32) if plan.workspace_shape else None
-        flags = zeroed_flags(plan.flags, stream) if plan.flags else None
+        flags = zeroed_flags(x, plan.flags, stream) if plan.flags else None
         for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=element is Element.FLOAT32):
             run(launch, stream)
         if plan.n_padded == n:

@@ -47,6 +47,8 @@ _CALLS: dict[str, tuple[str, tuple[Any, ...], tuple[Any, ...]]] = {
     "cuMemcpyDtoH": ("cuMemcpyDtoH_v2", (), (c_void_p, c_uint64, c_size_t)),
     "cuMemcpyDtoDAsync": ("cuMemcpyDtoDAsync_v2", (), (c_uint64, c_uint64, c_size_t, c_void_p)),
     "cuMemsetD16Async": ("cuMemsetD16Async", (), (c_uint64, c_uint16, c_size_t, c_void_p)),
+    "cuMemsetD32Async": ("cuMemsetD32Async", (), (c_uint64, c_uint, c_size_t, c_void_p)),
+    "cuStreamIsCapturing": ("cuStreamIsCapturing", (c_int,), (c_void_p,)),
     "cuStreamCreate": ("cuStreamCreate", (c_void_p,), (c_uint,)),
     "cuStreamBeginCapture": ("cuStreamBeginCapture_v2", (), (c_void_p, c_int)),
     "cuGraphInstantiate": ("cuGraphInstantiateWithFlags", (c_void_p,), (c_void_p, c_uint64)),

@@ -314,6 +314,7 @@ def _streamed(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan
     per_slice = min(fitting, ceil_div(k_tiles, split_k or 1))
     per_slice = ceil_div(k_tiles, ceil_div(k_tiles, per_slice))
     slices = ceil_div(k_tiles, per_slice)
+    check(slices <= MAX_GRID_Y, "slices of k", slices, f"at most {MAX_GRID_Y}; streamed=False takes any k")
     blocks = max(1, sm_count // (plan.grid[0] * slices))
     return replace(plan, blocks=blocks, slices=slices, split_k=slices, k_tiles_per_split=per_slice)
 

@@ -5,7 +5,12 @@ tiles of 128 x 64 weights stand in one list, row tile after row tile, each from 
 stretch of it (Osama et al., "Stream-K", PPoPP 2023). A row of tiles that ends within a stretch is written by that
 block; what it lacks, the row's first tiles, lies in the stretches of the blocks before. They leave their sums in a
 workspace and raise a flag; the block waits for them in their order and adds in that order, so that the result does not
-depend on timing. A block waits for lower ones only, which have been started before it: no deadlock.
+depend on timing.
+
+A block waits for lower ones only. The blocks that a plan makes by itself all run at once unless other kernels keep SMs
+busy; of more than that the lower ones must start first, as GPUs are known to do though CUDA does not promise it. What a
+block leaves it releases at the GPU's scope behind a barrier of its threads, and who adds it has acquired the flag, so
+that no older line of L1 is read; `ptx_emulator.publication` checks both.
 
 A flag is lowered by the one block that waits for it: flags are zero before and after every launch.
 """

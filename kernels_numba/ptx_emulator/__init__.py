@@ -3,12 +3,14 @@
 ``launch`` runs the PTX that Numba, nvcc or Triton really produced, one thread block at a time, vectorised in NumPy
 over the threads of the block. It raises ``PtxError`` for everything a GPU would do wrongly in silence: out-of-bounds
 and misaligned accesses, races in shared memory, asynchronous copies that are read too early or overwrite what is still
-read, mbarriers that complete too early or never, missing proxy fences, warp instructions executed by part of a warp,
-barriers that not every thread reaches. Its counters are exact: memory sectors by array, shared-memory wavefronts and
-bank conflicts by instruction, matrix instructions, instruction mix; a wait for a mbarrier counts as two tries.
+read, mbarriers that complete too early or never, missing proxy fences, data handed from block to block without release
+and acquire, warp instructions executed by part of a warp, barriers that not every thread reaches. Its counters are
+exact: memory sectors by array, shared-memory wavefronts and bank conflicts by instruction, matrix instructions,
+instruction mix; a wait for a mbarrier counts as two tries.
 
-What it does not know: time, caches, other blocks running at once, clusters, and what ptxas does to the PTX. A thread
-that polls memory sees what blocks of lower index wrote; for what comes later it polls until ``max_steps``.
+What it does not know: time, caches, clusters, and what ptxas does to the PTX. Blocks run one after the other: a thread
+that polls memory sees what blocks of lower index wrote, and for what comes later it polls until ``max_steps``. What one
+block reads of another must be released and acquired all the same.
 """
 
 from .counters import Counters, GlobalTraffic, SharedTraffic, Site

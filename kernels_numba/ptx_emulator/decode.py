@@ -30,7 +30,7 @@ from .scalar_types import TYPES, Array
 from .state import BUILDERS, BlockState, Operation
 
 # They change nothing here: threads of a block run in order, and time does not pass.
-IGNORED = ("membar", "nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
+IGNORED = ("nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
 # Errors only if a thread reaches them, as in the failing branch of an assertion.
 REFUSED = ("call", "trap", "brkpt")
 # Their opcodes are known, but not what these forms do.

@@ -192,7 +192,7 @@ class ThreadBlock:
         self._try_to_join()
 
     def _pass_barrier(self) -> None:
-        self.state.shared.barrier()
+        self.state.barrier()
         self.state.counters.barriers += 1
 
     def _hold(self, wait: Wait, position: int, group: Active, active: Active) -> tuple[Active, Active]:

@@ -141,13 +141,16 @@ class Wait:
         self.put(self.passed, active)
 
 
-@builder("fence")
+@builder("fence", "membar")
 def _fence(instruction: Instruction, state: BlockState) -> Operation:
-    """Fences of one proxy order nothing here, where threads run in order; those between proxies count."""
-    words, ordering = instruction.modifiers, state.shared.ordering
+    """Fences of the GPU's scope order what other blocks see, those between proxies what bulk copies meet."""
+    words, ordering, publication = instruction.modifiers, state.shared.ordering, state.publication
     if "proxy" in words and words[:2] != ("proxy", "async"):
         raise PtxError(f"unsupported instruction {instruction.name}")
-    if ordering is None or words[0] not in ("proxy", "mbarrier_init") or words[2:] == ("global",):
+    if words[0] not in ("proxy", "mbarrier_init"):
+        whole_gpu = publication is not None and {"gpu", "gl", "sys"} & set(words)
+        return lambda active: publication.fence(active.threads) if whole_gpu and publication else None
+    if ordering is None or words[2:] == ("global",):
         return lambda active: None
     if words[0] == "proxy":
         return lambda active: ordering.fence(active.threads)

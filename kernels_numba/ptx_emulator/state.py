@@ -23,6 +23,7 @@ from .errors import PtxError
 from .mbarrier import MBarriers
 from .memory import GENERIC_LOCAL, GENERIC_SHARED, WINDOW_BITS, GlobalMemory, LocalMemory, Span, pack_parameters
 from .parse import Instruction, Kernel, Symbol
+from .publication import Publication, order_of
 from .registers import Active, Geometry, Registers, integer
 from .scalar_types import Array
 from .shared import SHARED_BASE, SharedMemory
@@ -46,18 +47,20 @@ def builder(*opcodes: str) -> Callable[[Builder], Builder]:
 
 
 class Access(NamedTuple):
-    """What is known of a memory instruction before it runs: itself, its state space, and bytes per lane."""
+    """What is known of a memory instruction before it runs: itself, its state space, bytes per lane, and its order."""
 
     site: Site
     space: str
     width: int
+    order: str = ""
 
 
 @dataclass
 class BlockState:
     """State of the block that is running; made once a launch, ``reset`` for every block.
 
-    ``touched`` marks the sectors this block used, by array and kind of access; ``footprint`` those of all blocks.
+    ``publication`` follows what blocks write for each other; None does not check. ``touched`` marks the sectors this
+    block used, by array and kind of access; ``footprint`` those of all blocks.
     """
 
     registers: Registers
@@ -66,6 +69,7 @@ class BlockState:
     local: LocalMemory
     parameters: bytes
     parameter_offsets: dict[str, int]
+    publication: Publication | None
     counters: Counters = field(default_factory=Counters)
     touched: dict[tuple[int | str, str], Array] = field(default_factory=dict)
     footprint: dict[tuple[int | str, str], Array] = field(default_factory=dict)
@@ -80,12 +84,28 @@ class BlockState:
         self.shared.reset()
         self.mbarriers.reset()
         self.local.reset()
+        if self.publication is not None:
+            self.publication.reset()
         self.counters = Counters(blocks=1)
         self.touched = {}
         self.steps = 0
 
+    def barrier(self) -> None:
+        """Order everything before against everything after, for all threads of the block."""
+        self.shared.barrier()
+        if self.publication is not None:
+            self.publication.barrier()
+
+    def warp_barrier(self, warps: Array) -> None:
+        """Order accesses of each of these warps among its own lanes."""
+        self.shared.warp_barrier(warps)
+        if self.publication is not None:
+            self.publication.warp_barrier(warps)
+
     def count_global(self, access: Access, kind: str, span: Span, threads: Array, n_bytes: int) -> None:
         """Add one access of ``threads`` to one array; ``n_bytes`` is what its active lanes really move."""
+        if self.publication is not None:
+            self.publication.note(kind, access.order, span, threads, access.width)
         traffic = self.counters.global_traffic.setdefault((access.site, span.array.label, kind), GlobalTraffic())
         traffic.requests += warps_of(threads)
         traffic.bytes += n_bytes
@@ -132,7 +152,8 @@ def make_state(kernel: Kernel, geometry: Geometry, args: Sequence[Any], *, check
     mbarriers = any(instruction.opcode == "mbarrier" for instruction in kernel.instructions)
     shared = SharedMemory(shared_size, geometry.padded_threads, cell, check_races=check_races, mbarriers=mbarriers)
     local = LocalMemory(geometry.padded_threads, -(-local_size // 16) * 16)
-    return BlockState(registers, memory, shared, local, parameters, offsets)
+    publication = Publication(geometry.padded_threads) if check_races else None
+    return BlockState(registers, memory, shared, local, parameters, offsets, publication)
 
 
 def _table(symbol: Symbol) -> Array:
@@ -184,7 +205,8 @@ def _smallest_shared_access(kernel: Kernel) -> int:
 
 def access_of(instruction: Instruction, width: int) -> Access:
     """Access record of a memory instruction."""
-    return Access(Site(instruction.position, instruction.text), space_of(instruction), width)
+    order = order_of(instruction.modifiers, instruction.opcode)
+    return Access(Site(instruction.position, instruction.text), space_of(instruction), width, order)
 
 
 def generic_space(addresses: Array, threads: Array) -> tuple[str, int]:

@@ -110,7 +110,10 @@ def _active_mask(instruction: Instruction, state: BlockState) -> Operation:
 
 @builder("elect")
 def _elect(instruction: Instruction, state: BlockState) -> Operation:
-    """``elect.sync d|p, members``: the lowest lane of the warp's members; p is true there."""
+    """``elect.sync d|p, members``: one lane of the warp's members, p is true there.
+
+    PTX does not say which. Here it is the highest, as nobody expects.
+    """
     target, _, found = instruction.operands[0].partition("|")
     check = _member_check(instruction, state, instruction.operands[1])
     put = state.registers.write(target.strip(), B32)
@@ -119,7 +122,8 @@ def _elect(instruction: Instruction, state: BlockState) -> Operation:
 
     def run(active: Active) -> None:
         check(active)
-        leader = np.repeat(active.mask.reshape(-1, WARP_SIZE).argmax(axis=1), WARP_SIZE)
+        from_above = active.mask.reshape(-1, WARP_SIZE)[:, ::-1]
+        leader = np.repeat(WARP_SIZE - 1 - from_above.argmax(axis=1), WARP_SIZE)
         put(leader.astype(np.uint32), active)
         put_found(lane == leader, active)
 
@@ -128,13 +132,13 @@ def _elect(instruction: Instruction, state: BlockState) -> Operation:
 
 @builder("bar.warp")
 def _warp_barrier(instruction: Instruction, state: BlockState) -> Operation:
-    """Wait for the member lanes, and order their shared-memory accesses."""
+    """Wait for the member lanes, and order their accesses to memory."""
     check = _member_check(instruction, state, instruction.operands[0])
 
     def run(active: Active) -> None:
         check(active)
         # Only a barrier of the whole warp orders every pair of its lanes.
-        state.shared.warp_barrier(np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)))
+        state.warp_barrier(np.flatnonzero(active.mask.reshape(-1, WARP_SIZE).all(axis=1)))
 
     return run
 

@@ -8,6 +8,7 @@ from lscd.report.column_orders import column_orders
 from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
 from lscd.report.own_kernels import GPUS, own_kernels, speedups
 from lscd.report.pruning_table import DEFAULT_GPUS, LARGE_MATRIX, TOKENS, trade_off
+from lscd.report.roofs import how_far_from_the_roof
 from perfmodel.plotting import beyond as draw
 
 SPARSITIES = np.round(np.arange(0.3, 0.9501, 0.05), 4)
@@ -67,7 +68,7 @@ def accuracy_beside_speed(context: Context) -> Exhibit:
 CHAPTER = Chapter(
     "Beyond the paper",
     "A kernel without the paper's on-chip floor, and real weights.",
-    (own_kernel, own_kernels, column_orders, accuracy_beside_speed),
+    (own_kernel, own_kernels, how_far_from_the_roof, column_orders, accuracy_beside_speed),
     question="And accuracy?",
     headline="accuracy_beside_speed",
 )

@@ -32,9 +32,9 @@ def log_orders(bank_rule: bool) -> float:
 def bound(rows: int, bank_rule: bool) -> float:
     """Sparsity of random masks at which one order is expected to fit a strip of ``rows`` rows: the first moment.
 
-    A row's four places of a group hold at most two weights with probability ``1 - 4 d^3 (1 - d) - d^4``; of the orders
-    ``exp(log_orders)`` so many fit to the power of ``rows x 16`` on average. Below this sparsity no search can find one,
-    save in strips that are emptier than the mean.
+    A row's four places of a group hold at most two weights with probability ``1 - 4 d^3 (1 - d) - d^4``. An order fits
+    with that probability to the power of ``rows x 16``, and there are ``exp(log_orders)`` orders. Below this sparsity
+    no search finds one, save in strips that are emptier than the mean.
     """
 
     def log_expected(density: float) -> float:
@@ -54,10 +54,10 @@ def column_orders(context: Context) -> Exhibit:
         name="column_orders",
         title="Random sparsity becomes 2:4 if columns may change places",
         finding=(
-            f"Of random masks every strip of 32 rows fits from {percent(exact['sparsity_wanted'].min(), 0)} sparsity on, "
-            f"reads of X free of bank conflicts; at {percent(LEVEL, 0)} {percent(over['MiniLM', 'rows by Wanda'])} of "
-            f"MiniLM's strips do not when it is pruned by rows, {percent(over['MiniLM', 'magnitude'])} when by matrix, "
-            f"which leaves rows too full for any order."
+            f"Of random masks every strip of 32 rows fits from {percent(exact['sparsity_wanted'].min(), 0)} sparsity "
+            f"on, reads of X free of bank conflicts. At {percent(LEVEL, 0)} {percent(over['MiniLM', 'rows by Wanda'])} "
+            f"of MiniLM's strips do not fit if it is pruned by rows, {percent(over['MiniLM', 'magnitude'])} if by "
+            "matrix, which leaves rows too full for any order."
         ),
         evidence=(
             "Counted on strips of 64 columns, the best of two searches. Lines: the sparsity at which one fitting order "

@@ -50,7 +50,7 @@ STAGES, CAPACITY_UNIT = 3, 128  # of the ring; bytes that a buffer of records is
 FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
 WARPS, SCHEDULERS = 4, 4  # of a block, and of an SM, each of which issues one warp instruction a cycle
 COUNTED_ARCHITECTURE = "sm_90"  # whose machine code is the longest, by up to 4 %
-SHARPNESS = 3  # p = 8: cp.async runs two tiles ahead, and the warps of several blocks fill each other's waits
+SHARPNESS = 4  # p = 16: copies run two tiles ahead and never stop, and warps of several blocks fill each other's waits
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class RegisterDecode(KernelModel):
         gather = np.interp(occupied, c.occupied, c.wavefronts)
         copied = values * self.value_bits / BITS_PER_BYTE / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
-        compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency)
+        compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency, sparse=self.sparse_cores)
         latency_s = call.launch_s() + p.block_cycles / machine.clock_hz
         on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
         time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + sums_s
@@ -237,6 +237,7 @@ class CondensedDecode(RegisterDecode):
     title = "LSCD condensed, unmeasured"
     format_name = "lscd-condensed"
     traced = "condensed"
+    sparse_cores = True
 
     def occupied(self, sparsity: Array) -> Array:
         """Share of weights, by which the traces of condensed strips are told apart."""

@@ -29,8 +29,8 @@ class Grid:
     """Thread blocks of one product.
 
     ``row_blocks * column_blocks * split_k`` blocks, each with ``tiles_per_block`` tiles along K (the last split may
-    have fewer), ``resident`` of them at once on each of ``sm_count`` SMs. Or ``list_blocks`` blocks for each of the
-    columns share the list of all tiles in equal stretches; then ``split_k`` is how many there are for a row, rounded up.
+    have fewer), ``resident`` of them at once on each of ``sm_count`` SMs. Or ``list_blocks`` blocks for each tile of
+    columns share the list of all tiles in equal stretches; ``split_k`` is then how many a row has, rounded up.
     """
 
     row_blocks: int

@@ -41,7 +41,7 @@ TILE_BITMAPS, TILE_INSTRUCTIONS = 16, 465
 TILE_PIPES = {Resource.ALU: 205, Resource.FMA: 117, Resource.XU: 62}
 OTHER_INSTRUCTIONS = 24  # of these: products, operands of B, copies and barriers, which have stages of their own
 DECODE_INSTRUCTIONS = (TILE_INSTRUCTIONS - OTHER_INSTRUCTIONS) / TILE_BITMAPS  # per bitmap
-COUNT_SHARE = 0.6  # of these, up to the place of a value; the rest reads, selects and packs it
+COUNT_SHARE = 0.6  # of these up to the place of a value, assumed; the rest reads, selects and packs it
 # Shares of the pipes in both halves: all population counts come before the reads.
 GATHER_PIPES = {pipe: TILE_PIPES[pipe] / TILE_BITMAPS / DECODE_INSTRUCTIONS for pipe in (Resource.ALU, Resource.FMA)}
 COUNT_PIPES = GATHER_PIPES | {Resource.XU: TILE_PIPES[Resource.XU] / TILE_BITMAPS / DECODE_INSTRUCTIONS / COUNT_SHARE}

@@ -44,7 +44,7 @@ from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
 TILE_POSITIONS = 128 * 64  # of our kernels' tiles
-TWO_OF_FOUR = 0.5  # of the multiplications, which the Sparse Tensor Cores leave out
+TWO_OF_FOUR = 0.5  # of the multiplications are left out by the Sparse Tensor Cores
 SUM_BYTES = 2 * FP32_BYTES  # a block writes sums, its own or another's, and reads another's
 # Vectors of 4 words that each thread holds: the launcher takes the fewer where a tile's words fit on average.
 HELD_VECTORS, WORDS_PER_VECTOR = (4, 8), 4 * THREADS
@@ -83,8 +83,8 @@ def _multiply(
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
 
     ``macs`` and ``wavefronts`` of the block and ``instructions`` of a warp are those of a tile, ``pipes`` what its
-    operands run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do not wait
-    for each other.
+    operands run on; ``mma`` a warp's Tensor-Core instructions. Where operands are decoded, their many instructions do
+    not wait for each other.
     """
     steps = tile.depth // MMA_K
     stages = []
@@ -235,7 +235,8 @@ def register_decoding(name: str, machine: Machine, product: Product, what_if: Wh
     stored = values / max(TILE_POSITIONS * (1 - product.sparsity), 1.0)  # for each non-zero
     lag, records = RING_STAGES - 1, counts["shared_wavefronts.copy_records"]
     copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
-    load = weights_from_memory(product, tile, table.header_bytes * covered(product, tile), FP16_BYTES * stored)
+    header = table.header_bytes + tails * counts["global_bytes.records.load"].get("tail", 0.0)
+    load = weights_from_memory(product, tile, header * covered(product, tile), FP16_BYTES * stored)
     load[Resource.SHARED] = Work(records["tile"], records["value"] * stored)
     copy, ready = copy_stage(machine, product, tile, lag), barrier(machine, "ready", ("load A", lag), ("copy B", lag))
     read = _per_tile(counts, "shared_wavefronts.read_")
@@ -246,8 +247,9 @@ def register_decoding(name: str, machine: Machine, product: Product, what_if: Wh
     everything = sum(loop.values()) * with_tails / decode
     pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
     del pipes[Resource.ISSUE]
-    macs = counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.traced.startswith("condensed") else 1.0)
+    macs = counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.sparse_cores else 1.0)
     capacity = int(model.capacity_bytes(np.asarray(product.sparsity)))
+    shared_bytes = RING_STAGES * (FP16_BYTES * tile.depth * tile.columns + WARPS * capacity)
     stages = (
         start_stage(machine),
         offsets_stage(machine),
@@ -258,14 +260,23 @@ def register_decoding(name: str, machine: Machine, product: Product, what_if: Wh
         ),
         copy,
         *_multiply(tile, macs, read + gather, decode, loop["tensor_core"], lag, pipes=pipes, decodes=True),
-        store_stage(machine, product, tile, min(product.n, tile.columns), SUM_BYTES),
+        _store_shares(machine, product, tile, shared_bytes, built["registers"]),
     )  # fmt: skip
     return Program(
-        name=name, tile=tile, buffers=RING_STAGES,
-        shared_bytes=RING_STAGES * (FP16_BYTES * tile.depth * tile.columns + WARPS * capacity),
+        name=name, tile=tile, buffers=RING_STAGES, shared_bytes=shared_bytes,
         registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
         reduces_in_kernel=True, shares_list=True, source=f"data/traces/{trace['variant']}.json",
     )  # fmt: skip
+
+
+def _store_shares(machine: Machine, product: Product, tile: Tile, shared_bytes: int, registers: int) -> Stage:
+    """Sums that a block leaves and takes, through the L2, and its share of the output, which goes to memory."""
+    columns = min(product.n, tile.columns)
+    at_once = machine.sm_count * machine.resident_blocks(shared_bytes, registers, THREADS)
+    tiles = math.ceil(product.m / tile.rows) * math.ceil(product.k / tile.depth) * math.ceil(product.n / tile.columns)
+    output = FP16_BYTES * product.m * product.n / min(at_once, tiles)
+    stage = store_stage(machine, product, tile, columns, SUM_BYTES)
+    return replace(stage, work={**stage.work, Resource.DRAM: Work(output)})
 
 
 def _per_tile(counts: dict[str, Any], prefix: str, suffix: str = "", without: tuple[str, ...] = ()) -> float:

@@ -9,11 +9,24 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KERNEL_COLOURS, ORANGE, VERMILION, WINE
+from perfmodel.plotting.style import (
+    BLUE,
+    COLUMN_WIDTH,
+    FUCHSIA,
+    GREEN,
+    GREY,
+    INDIGO,
+    KERNEL_COLOURS,
+    ORANGE,
+    SCARLET,
+    VERMILION,
+    WINE,
+)
 
 OWN_LINES = {  # column -> colour, words
     "speedup": (INDIGO, "our bitmap kernel, unmeasured (band: assumptions)"),
     "pairs": (WINE, "a bit a pair, unmeasured"),
+    "condensed": (FUCHSIA, "condensed, unmeasured"),
     "flash_llm": (KERNEL_COLOURS["flash-llm"], "Flash-LLM"),
     "spinfer": (KERNEL_COLOURS["bitmap"], "SpInfer"),
 }
@@ -71,7 +84,8 @@ def simulated_kernels(
     ``table``: ``gpu, kernel, sparsity, speedup``. Dashed: nothing of it is measured.
     """
     figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 3.0), sharey=True)
-    lines = dict(zip(titles, ((VERMILION, "o"), (INDIGO, "<"), (WINE, "H")), strict=True))
+    looks = ((VERMILION, "o"), (INDIGO, "<"), (WINE, "H"), (SCARLET, "p"), (FUCHSIA, "h"))
+    lines = dict(zip(titles, looks, strict=True))
     for axes, gpu in zip(panels, gpus, strict=True):
         for kernel, (colour, marker) in lines.items():
             rows = table[(table["gpu"] == gpu) & (table["kernel"] == kernel)]

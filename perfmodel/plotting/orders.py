@@ -34,23 +34,24 @@ KINDS = {  # (source, mask) -> words, colour, marker
 def column_orders(table: pd.DataFrame, bounds: Mapping[tuple[int, bool], float]) -> Figure:
     """Weights left over after the search for random masks, and strips that need tails for all kinds.
 
-    ``table``: that of `lscd.study.orders`; ``bounds``: for rows of a strip, and whether the bank rule holds, the sparsity
-    at which one fitting order is to be expected: vertical lines. Markers are counts; lines only join them.
+    ``table``: that of `lscd.study.orders`; ``bounds``: for rows of a strip, and whether the bank rule holds, the
+    sparsity at which one fitting order is to be expected: vertical lines. Markers are counts; lines only join them.
     """
-    figure, (left, strips) = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 3.7))
+    figure, (left, strips) = plt.subplots(1, 2, figsize=(COLUMN_WIDTH, 3.6))
     random = table[table["mask"] == "random"].sort_values("sparsity")
     for (rows, column), (words, colour, marker) in SEARCHES.items():
         _line(left, random[random["strip_rows"] == rows], column, words, colour, marker)
     for key, sparsity in bounds.items():
         left.axvline(100 * sparsity, color=BOUND_COLOURS[key], ls="--" if key[1] else ":", lw=1)
-    left.set(title="random masks", ylabel="weights left over [% of kept]", xlim=(49, 86), ylim=(-0.4, 19.5))
+    left.plot([], [], "k--", lw=1, label="one fitting order expected")
+    left.set(title="weights left over, random masks", ylabel="percent of those kept", xlim=(49, 86), ylim=(-0.4, 19.5))
     for (source, mask), (words, colour, marker) in KINDS.items():
         rows = table[(table["source_of_mask"] == source) & (table["mask"] == mask) & (table["strip_rows"] == 32)]
         _line(strips, rows.sort_values("sparsity"), "over_any", words, colour, marker)
-    strips.set(title="strips of 32 rows", ylabel="strips that fit in no order found [%]", xlim=(49, 96), ylim=(-2, 103))
+    strips.set(title="strips with any, 32 rows", ylabel="percent of strips", xlim=(49, 96), ylim=(-2, 103))
     for axes in (left, strips):
         axes.set_xlabel("sparsity [%]")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=1 if axes is left else 2, fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=6.5)
     return figure
 
 

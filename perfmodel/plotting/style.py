@@ -17,7 +17,7 @@ BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 # Further ones that stay apart from those above, and from each other, for colour-blind readers too.
 INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#CCCC77"
-SALMON = "#FFB8A8"
+SALMON, SCARLET, FUCHSIA = "#FFB8A8", "#D4003C", "#FF4FD8"
 # Shades for kernels of few bits (blues to greens) and of patterns (violets and browns), light and dark in turn.
 NAVY, CYAN, TEAL, LIME, MINT, OLIVE = "#0B3C5D", "#7FE0F0", "#117777", "#A6D608", "#A8E6C0", "#666600"
 PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
@@ -46,6 +46,8 @@ KERNEL_COLOURS = {
     "two-four-fp8": BROWN,
     "lscd-bitmap": INDIGO,
     "lscd-bitmap-pairs": WINE,
+    "lscd-condensed": SCARLET,
+    "lscd-condensed-pairs": FUCHSIA,
     "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
 }
@@ -95,6 +97,8 @@ KERNEL_MARKERS = {
     "two-four-fp8": "<",
     "lscd-bitmap": "<",
     "lscd-bitmap-pairs": "H",
+    "lscd-condensed": "p",
+    "lscd-condensed-pairs": "h",
     "lscd-bitmap-8": ">",
     "lscd-bitmap-4": "d",
 }

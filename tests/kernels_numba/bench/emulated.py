@@ -71,7 +71,7 @@ def small_bench(
     monkeypatch.setattr(LocalWorker, "library", library, raising=False)
     monkeypatch.setattr(parents, "Worker", LocalWorker)
     monkeypatch.setattr(bench_gpu, "Program", lambda: Program(shapes, (8,), 128))
-    monkeypatch.setattr(bench_gpu, "compile_all", lambda parent, jobs: None)
+    monkeypatch.setattr(bench_gpu, "compile_all", lambda parent, jobs, check: None)
     for name in ("FIRST", "SECOND", "REST"):
         monkeypatch.setattr(order, name, (0.0, 0.8))
     return library

@@ -17,12 +17,17 @@ def test_bench_table_and_summary(monkeypatch, capsys):
 
     monkeypatch.setattr(bench_cpu, "compare", compare)
     monkeypatch.setattr(bench_cpu, "_torch", lambda: None)
+    times = bench_cpu.Timing(np.array([0.5, 0.5])), bench_cpu.Timing(np.array([0.25, 0.25]))
+    monkeypatch.setattr(bench_cpu, "time_encoder", lambda sparsity, rounds: times)
     assert bench_cpu.main(["--quick"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("PyTorch not installed")
     assert "scipy csr ms" in lines[1]
     assert [float(line.split()[-1]) for line in lines[2:5]] == [1.5, 1.5, 0.5]
     assert lines[5] == "3 cases: geometric mean 1.04x the best peer, worst 0.50x"
+    # 4,194,304 weights in half a second are 8.4 million a second, 0.42 of the goal.
+    assert lines[7].split() == ["50%", "8.4", "±", "0%", "16.8", "±", "0%", "0.42", "0.84"]
+    assert len(lines) == 7 + len(bench_cpu.ENCODED_SPARSITIES)
 
 
 def test_bench_compares_on_checked_products(monkeypatch):
@@ -32,6 +37,13 @@ def test_bench_compares_on_checked_products(monkeypatch):
     assert n == 8
     assert {"ours", "numpy dense", "scipy csr"} <= set(timings)
     assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in timings.values())
+
+
+def test_encoder_is_timed():
+    clock, processor = bench_cpu.time_encoder(0.8, rounds=2, shape=(256, 256))
+    assert clock.samples.shape == processor.samples.shape == (2,)
+    assert clock.median_s > 0
+    assert processor.median_s > 0
 
 
 def test_bench_refuses_a_wrong_contestant():

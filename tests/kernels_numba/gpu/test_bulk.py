@@ -11,6 +11,7 @@ import pytest
 
 from kernels_numba.check import machine_code_faults
 from kernels_numba.formats import encode_bitmap, encode_condensed, encode_csr
+from kernels_numba.formats.records import BitmapRecords
 from kernels_numba.gpu import bulk, variants
 from kernels_numba.gpu.compile import compile_kernel, runs_on
 from kernels_numba.gpu.emulate import emulate
@@ -52,6 +53,12 @@ def test_pieces_of_rows_come_together(sm_count: int, slices: int) -> None:
     check_product(out, weights, x)
 
 
+@pytest.mark.parametrize(("m", "k", "slices", "sm_count"), [(128, 320, 3, 9), (1, 640, 2, 4), (100, 640, 2, 8)])
+def test_warps_without_strips_read_nothing_out_of_bounds(m: int, k: int, slices: int, sm_count: int) -> None:
+    """More warps than strips, in slices whose columns begin far from where the list of records ends."""
+    check(encode_bitmap, m, k, 8, 0.2, split_k=slices, sm_count=sm_count, out_dtype=np.float32, **streamed)
+
+
 def test_the_result_does_not_depend_on_where_it_is_cut_but_for_rounding() -> None:
     weights, x = encode_bitmap(random_matrix(200, 640, 0.2)), random_matrix(640, 16, 1)
     one, other = (emulate(weights, x, sm_count=n, out_dtype=np.float32, **streamed)[0] for n in (1, 3))
@@ -87,6 +94,12 @@ def test_what_cannot_be_streamed_is_refused() -> None:
     assert make_plan(full, 8, **streamed).slices == 1
     with pytest.raises(ValueError, match=r"longest record: 4...; allowed: fewer bytes"):  # of 99 KB a block
         make_plan(full, 8, streamed=True, arch="sm_120")
+    k_tiles = 5 * 2**16
+    offsets = np.zeros(4 * k_tiles + 2, np.int32)
+    offsets[1:] = 290  # one record of 4,640 bytes, beside whose rings 4 tiles of X fit
+    long = BitmapRecords((128, 64 * k_tiles), np.zeros(0, np.uint16), offsets, 1)
+    with pytest.raises(ValueError, match="slices of k: 81920; allowed: at most 65535"):
+        make_plan(long, 8, **streamed)
     assert not runs_on(variants.streamed("bitmap", 8), "sm_89")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from cuda.bindings import driver
 from numpy.typing import NDArray
 
-from kernels_numba.formats import Dense, Element, TiledCsl, encode_tiled_csl
+from kernels_numba.formats import Dense, Element, TiledCsl, encode_bitmap, encode_tiled_csl
 from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import device, variants
 from kernels_numba.gpu.compile import ARCHITECTURES
@@ -32,7 +33,7 @@ class OnGpu:
     """Array of host memory that says it lies on a GPU."""
 
     def __init__(self, values: NDArray[Any], ordinal: int = 0, stream: int | None = None) -> None:
-        self.values, self.shape, self.ordinal = values, values.shape, ordinal
+        self.values, self.shape, self.size, self.ordinal = values, values.shape, values.size, ordinal
         self.__cuda_array_interface__ = values.__array_interface__ | {"stream": stream, "version": 3}
 
     def copy_to_host(self) -> NDArray[Any]:
@@ -50,6 +51,8 @@ class FakeDriver:
         self.loaded: list[tuple[str, int]] = []
         self.streams: set[int] = set()
         self.arrays: list[OnGpu] = []
+        self.waits: list[int] = []  # arrays there were whenever the host waited for the GPU
+        self.capturing: set[int] = set()
         replacements: dict[str, Any] = {
             "cuDeviceGet": lambda ordinal: (OK, ordinal),
             "cuDevicePrimaryCtxRetain": lambda gpu: (OK, gpu),
@@ -57,8 +60,10 @@ class FakeDriver:
             "cuCtxPopCurrent": lambda: (OK, self.contexts.pop()),
             "cuCtxGetDevice": lambda: (OK, self.contexts[-1]),
             "cuPointerGetAttribute": lambda attribute, pointer: (OK, x_ordinal),
-            "cuCtxSynchronize": lambda: (OK,),
-            "cuMemsetD16Async": self.set,
+            "cuCtxSynchronize": lambda: (self.waits.append(len(self.arrays)), (OK,))[1],
+            "cuMemsetD16Async": lambda pointer, value, count, stream: self.set(pointer, value, 2 * count, stream),
+            "cuMemsetD32Async": lambda pointer, value, count, stream: self.set(pointer, value, 4 * count, stream),
+            "cuStreamIsCapturing": lambda stream: (OK, int(stream in self.capturing)),
             "cuMemcpy2DAsync": self.copy,
         }
         for name, function in replacements.items():
@@ -80,9 +85,9 @@ class FakeDriver:
         self.arrays.append(OnGpu(own, self.contexts[-1] if self.contexts else 0))
         return self.arrays[-1]
 
-    def set(self, pointer: int, value: int, count: int, stream: int) -> tuple[Any]:
+    def set(self, pointer: int, value: int, n_bytes: int, stream: int) -> tuple[Any]:
         self.streams.add(stream)
-        ctypes.memset(pointer, value, 2 * count)
+        ctypes.memset(pointer, value, n_bytes)
         return (OK,)
 
     def copy(self, block: Any, stream: int) -> tuple[Any]:
@@ -128,6 +133,50 @@ def test_bfloat16_on_the_gpu_under_each_of_its_names(
     out = spmm(weights, x, split_k=2, out_dtype=out_dtype).values
     assert out.dtype == (out_dtype or np.uint16)
     check_product(out, weights, x.values)
+
+
+def test_records_on_the_gpu_leave_their_flags_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three blocks share two rows of tiles; the second product finds the same flags."""
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    x, weights = fake.keep(RNG.standard_normal((70, 8)).astype(np.float16)), encode_bitmap(A)
+    for _ in range(2):
+        check_product(spmm(weights, x, split_k=2).values, weights, x.values)
+    (flags,) = (array.values for array in fake.arrays if array.values.dtype == np.uint32 and array.size >= 1 << 14)
+    assert not flags.any()
+
+
+def test_flags_belong_to_a_thread_and_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handle 2 is the default stream of whichever thread uses it; zeros have arrived before a launch reads them."""
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    found: list[Any] = []
+
+    def ask(stream: int = 2, count: int = 5) -> None:
+        with device.on_gpu(0):
+            found.append(device.zeroed_flags(None, count, stream))
+        assert fake.waits[-1] == len(fake.arrays)
+
+    ask()
+    ask()
+    ask(stream=7)
+    other = threading.Thread(target=ask)
+    other.start()
+    other.join()
+    ask(count=1 << 15)
+    assert found[0] is found[1]
+    assert len({id(flags) for flags in found}) == 4
+    assert found[-1].size == 1 << 15
+
+
+def test_a_captured_graph_zeroes_flags_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDriver(monkeypatch, x_ordinal=0)
+    fake.capturing = {9}
+    with device.on_gpu(0):
+        flags, again = (device.zeroed_flags(OnGpu(np.zeros(1, np.float16)), 5, 9) for _ in range(2))
+    assert flags is not again
+    assert flags.values.nbytes == 20
+    assert not flags.values.view(np.uint32).any()
+    assert fake.streams == {9}
+    assert fake.waits == []
 
 
 def test_results_of_pytorch_have_the_dtype_of_x() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kernels_numba.gpu.compile import ARCHITECTURES, compile_kernel
 from kernels_numba.gpu.sass import Pipe, loops, main_loop, parse, regions
-from kernels_numba.gpu.variants import bitmap
+from kernels_numba.gpu.variants import records
 
 SASS = """
         /*0000*/                   MOV R1, c[0x0][0x28] ;
@@ -74,6 +74,6 @@ def test_an_unknown_opcode_is_named() -> None:
 
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
 def test_regions_hold_the_whole_loop(arch: str) -> None:
-    kernel = compile_kernel(bitmap(8, 512, 2), arch)
+    kernel = compile_kernel(records("bitmap_pairs", 8), arch)
     assert sum(pipes.total() for pipes in kernel.main_loop_regions.values()) == kernel.main_loop.total()
     assert kernel.main_loop_regions["tensor_core"][Pipe.TENSOR] == kernel.main_loop["tensor_core"]

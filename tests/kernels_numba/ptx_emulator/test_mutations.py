@@ -14,12 +14,14 @@ import pytest
 
 from kernels_numba.formats import encode_tiled_csl
 from kernels_numba.ptx_emulator import PtxError, launch
+from tests.kernels_numba.ptx_emulator.mutations import move_behind, replace, shift_parameter
 
 variants = pytest.importorskip("kernels_numba.gpu.variants", reason="needs numba-cuda", exc_type=ImportError)
 
 M, K, N, TILE_N, VECTORS = 200, 330, 24, 32, 4
 WORDS, OFFSETS, X, OUT, ROWS, DEPTH, COLUMNS, SPLIT_TILES, AS_FP32 = range(9)  # positions of the kernel's parameters
 TOLERANCE = 1e-6
+BARRIER = r"bar\.sync\s+0;"
 
 
 @cache
@@ -55,24 +57,6 @@ def relative_error(ptx):
     return error if np.isfinite(error) else np.inf
 
 
-def replace(pattern, new, which=None):
-    """Mutation: replace all matches, or the one with index ``which``."""
-
-    def mutate(ptx):
-        matches = list(re.finditer(pattern, ptx, flags=re.DOTALL))
-        chosen = matches if which is None else matches[which : which + 1 or None]
-        for match in reversed(chosen):
-            ptx = ptx[: match.start()] + match.expand(new) + ptx[match.end() :]
-        return ptx
-
-    return mutate
-
-
-def shift_parameter(index, step):
-    """Mutation: the kernel believes an integer parameter to be larger by ``step``."""
-    return replace(rf"(ld\.param\.u32\s+(%r\d+), \[\w+_param_{index}\];)", rf"\1 add.s32 \2, \2, {step};")
-
-
 def shift_loop_bound(step):
     """Mutation: change the comparison that closes the loop around the Tensor-Core instructions."""
 
@@ -89,17 +73,10 @@ def shift_loop_bound(step):
 
 def move_behind_barrier(pattern):
     """Mutation: the first match of ``pattern`` happens after the next barrier instead of before it."""
-
-    def mutate(ptx):
-        store = re.search(pattern, ptx)
-        rest = ptx[: store.start()] + ptx[store.end() :]
-        barrier = re.compile(r"bar\.sync\s+0;").search(rest, store.start())
-        return rest[: barrier.end()] + store[0] + rest[barrier.end() :]
-
-    return mutate
+    return move_behind(pattern, BARRIER)
 
 
-BARRIER, ZERO_STORE = r"bar\.sync\s+0;", r"st\.shared\.v4\.u32 [^;]*;"
+ZERO_STORE = r"st\.shared\.v4\.u32 [^;]*;"
 MMA = r"(mma\.sync\S+) \{([^}]*)\}, \{(\w*%r\d+),(%r\d+),(%r\d+),(%r\d+)\}, \{(%r\d+),(%r\d+)\}, \{([^}]*)\};"
 COPY = r"(cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+)\], 16, (%r\d+);"
 SCATTER = r"mov\.b32 \{value, location\}, (%r\d+); mul\.wide\.u16 address, location, 2;"

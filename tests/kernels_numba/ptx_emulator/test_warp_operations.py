@@ -57,15 +57,15 @@ def test_shuffles(case):
     assert apply(body, np.uint32, a).tolist() == expected
 
 
-@pytest.mark.parametrize("first", [0, 5, 31])
-def test_election_of_the_lowest_lane(first):
-    # Each warp's lanes from ``first`` on elect one of them: 100 in the elected lane, and its number in all of them.
-    members = 2**32 - 2**first
+@pytest.mark.parametrize("last", [0, 5, 31])
+def test_election_of_one_lane(last):
+    # Each warp's lanes up to ``last`` elect one, here the highest: 100 in that lane, and its number in all of them.
+    members = 2 ** (last + 1) - 1
     body = (
-        f"mov.u32 D, 7; and.b32 %r31, %tid.x, 31; setp.lt.u32 %p1, %r31, {first}; @%p1 bra out;"
+        f"mov.u32 D, 7; and.b32 %r31, %tid.x, 31; setp.gt.u32 %p1, %r31, {last}; @%p1 bra out;"
         f"elect.sync %r30|%p2, {members}; selp.u32 %r32, 100, 0, %p2; add.u32 D, %r30, %r32; out: add.u32 D, D, A;"
     )
-    elected = [7] * first + [first + 100] + [first] * (31 - first)
+    elected = [last] * last + [last + 100] + [7] * (31 - last)
     assert apply(body, np.uint32, np.zeros(64, np.uint32)).tolist() == elected * 2
 
 

@@ -146,7 +146,8 @@ def test_only_measured_kernels_compete() -> None:
     kernels = view(State(sparsity=0.6)).kernels
     left_out = kernels[~kernels["competes"]]
     assert set(left_out["kernel"]) == {
-        "flash-llm-noreorder", "cusparse", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-bitmap-8", "lscd-bitmap-4",
+        "flash-llm-noreorder", "cusparse", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed", "lscd-condensed-pairs",
+        "lscd-bitmap-8", "lscd-bitmap-4",
     }  # fmt: skip
     assert list(kernels["rank"]) == list(range(1, len(kernels) + 1))
 

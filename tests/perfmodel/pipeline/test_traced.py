@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from kernels_numba.gpu.launch import choose_split_k
+from kernels_numba.formats import encode_bitmap, encode_condensed
+from kernels_numba.gpu.launch import choose_split_k, make_plan, with_aligned_rows
 from perfmodel import catalog
 from perfmodel.kernels.pipes import loop_pipes
 from perfmodel.pipeline import Resource, WhatIf, simulate
 from perfmodel.pipeline.stages import WARPS
 from perfmodel.pipeline.traced import load_trace
+from tests.kernels_numba.problems import random_matrix
 from tests.perfmodel.pipeline.cases import SHAPE, time_of
 
 
@@ -45,11 +48,45 @@ def test_our_kernels_are_simulated_as_compiled():
 
 def test_our_kernels_share_k_as_their_launcher_does() -> None:
     """The launcher's rule with the blocks that fit, not the one of the published kernels."""
-    for kernel, tile_n in (("numba-bitmap", 16), ("numba-tiled-csl", 16), ("numba-dense", 16)):
+    for kernel, tile_n in (("numba-tiled-csl", 16), ("numba-dense", 16)):
         grid = simulate(kernel, "h100", 8192, 8192, 16, 0.8, seed=None).grid
         asked = choose_split_k(8192 // 128, 8192 // 64, tile_n, grid.resident * grid.sm_count)
         per_block = -(-8192 // 64 // asked)
         assert grid.split_k == -(-8192 // 64 // per_block), kernel
+
+
+@pytest.mark.parametrize("kernel", ["numba-bitmap", "numba-condensed-pairs"])
+def test_kernels_that_share_a_list_have_the_blocks_of_their_launch(kernel: str) -> None:
+    """As many as run at once, in equal stretches that take all tiles and go on from one row to the next."""
+    result = simulate(kernel, "h100", 8192, 8192, 16, 0.8, seed=None)
+    grid = result.grid
+    assert grid.blocks == grid.list_blocks == grid.resident * 132
+    stretches = grid.stretches(np.arange(grid.blocks))
+    assert stretches[0, 0] == 0
+    assert stretches[-1, 1] == 64 * 128
+    assert (stretches[1:, 0] == stretches[:-1, 1]).all()
+    assert set(np.diff(stretches, axis=1).ravel()) <= {grid.tiles_per_block - 1, grid.tiles_per_block}
+    a = (
+        encode_condensed(random_matrix(256, 256, 0.2))
+        if "condensed" in kernel
+        else encode_bitmap(random_matrix(256, 256, 0.2))
+    )
+    planned = make_plan(with_aligned_rows(a), 16, sm_count=132)
+    assert planned.blocks == simulate(kernel, "h100", 256, 256, 16, 0.8, seed=None).grid.blocks
+
+
+def test_condensed_wins_where_decoding_is_the_bound() -> None:
+    """Simulated at 80 % and 90 %, 16 tokens: ahead of both bitmaps on cards with HBM, behind them with GDDR."""
+    for gpu, ahead in (("a100-80gb", True), ("h100", True), ("h200", True), ("rtx-4090", False)):
+        for sparsity in (0.8, 0.9):
+            times = {
+                kind: min(
+                    simulate(f"numba-{kind}{end}", gpu, 36864, 9216, 16, sparsity, seed=None).time_s
+                    for end in ("", "-pairs")
+                )
+                for kind in ("bitmap", "condensed")
+            }
+            assert (times["condensed"] < times["bitmap"]) == ahead, (gpu, sparsity)
 
 
 @pytest.mark.parametrize(("kernel", "sparsity"), [("numba-bitmap", 0.8), ("numba-bitmap-pairs", 0.9)])
