@@ -30,6 +30,7 @@ from kernels_numba.formats import (
     encode_condensed,
     encode_csr,
     encode_quantised_bitmap,
+    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
@@ -78,6 +79,10 @@ _RECORDS: dict[str, tuple[Callable[..., EncodedWeight], str, str]] = {
     "condensed_pairs": (encode_condensed, _SPARSE, "LDS"),
     **{
         f"bitmap_{t}": (partial(encode_quantised_bitmap, value_bits=t), _DENSE, "LDS.U8" if t.bits == 8 else "SHF.R")
+        for t in ValueType
+    },
+    **{
+        f"condensed_pairs_{t}": (partial(encode_quantised_condensed, value_type=t), _SPARSE, f"LDS.U{2 * t.bits}")
         for t in ValueType
     },
 }

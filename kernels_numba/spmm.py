@@ -22,6 +22,7 @@ from kernels_numba.formats import (
     Element,
     EncodedWeight,
     QuantisedBitmap,
+    QuantisedCondensed,
     TiledCsl,
     TwoFour,
 )
@@ -102,7 +103,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
         return "cuda"
     from kernels_numba.gpu import device
 
-    formats = TiledCsl | Bitmap | QuantisedBitmap | Condensed | Csr | TwoFour | Dense
+    formats = TiledCsl | Bitmap | QuantisedBitmap | Condensed | QuantisedCondensed | Csr | TwoFour | Dense
     fits = isinstance(weights, formats) and weights.element in HALF_ELEMENTS
     return "cuda" if fits and as_stored(x).dtype == weights.element.storage and device.is_supported() else "cpu"
 

@@ -18,11 +18,12 @@ from kernels_numba.formats.dense import Dense
 from kernels_numba.formats.encoded import Element, EncodedWeight
 from kernels_numba.formats.layout import TILE_K, TILE_M
 from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, encode_quantised_bitmap
+from kernels_numba.formats.quantised_condensed import QuantisedCondensed, encode_quantised_condensed
 from kernels_numba.formats.tiled_csl import TiledCsl, encode_tiled_csl
 from kernels_numba.formats.two_four import TwoFour, encode_two_four
 
 __all__ = [
     "TILE_K", "TILE_M", "Bitmap", "Condensed", "Csr", "Dense", "Element", "EncodedWeight", "QuantisedBitmap",
-    "TiledCsl", "TwoFour", "ValueType", "encode_bitmap", "encode_condensed", "encode_csr", "encode_quantised_bitmap",
-    "encode_tiled_csl", "encode_two_four",
+    "QuantisedCondensed", "TiledCsl", "TwoFour", "ValueType", "encode_bitmap", "encode_condensed", "encode_csr",
+    "encode_quantised_bitmap", "encode_quantised_condensed", "encode_tiled_csl", "encode_two_four",
 ]  # fmt: skip

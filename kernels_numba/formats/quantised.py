@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from kernels_numba.formats.bitmap import Masks, check_strips, expand, pack
 from kernels_numba.formats.encoded import Element, EncodedWeight, as_matrix, bits_of, check, check_shape, check_vector
+from kernels_numba.formats.layout import STRIP_K, STRIP_M, record_grid
 
 SCALE_GROUP = 128  # columns of a row that share a scale
 LARGEST_HALF = float(np.finfo(np.float16).max)
@@ -90,10 +91,7 @@ class QuantisedBitmap(EncodedWeight):
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k): value times scale, exact in float32, rounded once to float16."""
         codes = expand(self.shape, self.masks, unpack_codes(self.codes, self.value_bits), self.offsets)
-        scales = np.repeat(self.scales, SCALE_GROUP, axis=1)[:, : self.shape[1]]
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # of buffers that nobody has validated
-            products = value_table(ValueType(self.value_type))[codes] * scales.astype(np.float32)
-            return products.astype(np.float16)
+        return dequantise(codes, self.scales, ValueType(self.value_type))
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
@@ -135,6 +133,17 @@ def encode_quantised_bitmap(
         If ``a`` is no float16 matrix or holds infinity or NaN, or there is no such type of values.
     """
     value_type = value_type_of(value_bits)
+    codes, scales = quantise(a, value_type, element)
+    bits = value_type.bits
+    masks, packed, offsets = pack(codes, bits_of(as_matrix(a, Element.FLOAT16)), bits)
+    packed = pack_codes(packed, bits)
+    return QuantisedBitmap(codes.shape, masks, packed, offsets, scales, bits, value_type=value_type)
+
+
+def quantise(
+    a: NDArray[np.float16], value_type: ValueType, element: Element | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
+    """Codes (m, k) of a finite float16 matrix, 4-bit ones sign-extended, and their scales (m, ceil(k / 128))."""
     check(element in (None, Element.FLOAT16), "element", element, Element.FLOAT16)
     matrix = as_matrix(a, Element.FLOAT16)
     check(np.isfinite(matrix).all(), "a", "infinity or NaN", "finite numbers")
@@ -144,11 +153,45 @@ def encode_quantised_bitmap(
     grouped = padded.reshape(m, groups, SCALE_GROUP)
     scales = scales_of(np.abs(grouped).max(axis=2), value_type.largest)
     steps = np.maximum(scales.astype(np.float32), np.finfo(np.float32).tiny)[:, :, None]
-    codes = codes_of(grouped / steps, value_type).reshape(m, -1)[:, :k]
-    bits = value_type.bits
-    masks, packed, offsets = pack(np.ascontiguousarray(codes), bits_of(matrix), bits)
-    packed = pack_codes(packed, bits)
-    return QuantisedBitmap(matrix.shape, masks, packed, offsets, scales, bits, value_type=value_type)
+    return np.ascontiguousarray(codes_of(grouped / steps, value_type).reshape(m, -1)[:, :k]), scales
+
+
+def dequantise(codes: NDArray[np.uint8], scales: NDArray[np.float16], value_type: ValueType) -> NDArray[np.float16]:
+    """Weights (m, k) of their codes: value times scale, exact in float32, rounded once to float16."""
+    by_column = np.repeat(scales, SCALE_GROUP, axis=1)[:, : codes.shape[1]]
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # of buffers that nobody has validated
+        return (value_table(value_type)[codes] * by_column.astype(np.float32)).astype(np.float16)
+
+
+def scales_by_strip(scales: NDArray[np.float16], shape: tuple[int, int], value_type: ValueType) -> NDArray[np.float16]:
+    """Scales of every strip that tiles of 128 rows have, (strips, 32), row of strips by row.
+
+    Scale ``4 g + p`` belongs to row ``g + 8 p``: a lane of mma operands finds those of its four rows side by side. They
+    are multiplied by ``2 ** value_type.half_exponent``, which a kernel need not do then.
+
+    Raises
+    ------
+    ValueError
+        If a scale is too large for that.
+    """
+    power = 2.0**value_type.half_exponent
+    most = LARGEST_HALF / power
+    largest = float(np.abs(scales).max())
+    check(largest <= most, "largest scale", largest, f"at most {most:g} for {value_type}")
+    rows, columns = record_grid(shape)
+    padded = np.pad(scales, ((0, rows * STRIP_M - shape[0]), (0, 0))) * np.float16(power)
+    by_lane = padded.reshape(rows, 4, 8, -1).transpose(0, 3, 2, 1).reshape(rows, -1, STRIP_M)  # (rows, groups, 4 g + p)
+    return np.ascontiguousarray(by_lane[:, np.arange(columns) * STRIP_K // SCALE_GROUP].reshape(-1, STRIP_M))
+
+
+def scales_of_strips(
+    by_strip: NDArray[np.float16], shape: tuple[int, int], value_type: ValueType
+) -> NDArray[np.float16]:
+    """Inverse of `scales_by_strip`, (m, ceil(k / 128)): those of a group's first strip."""
+    m, k = shape
+    by_lane = by_strip.reshape(-1, -(-k // STRIP_K), 8, 4)
+    firsts = by_lane[:, :: SCALE_GROUP // STRIP_K]  # (rows, groups, g, p)
+    return firsts.transpose(0, 3, 2, 1).reshape(-1, firsts.shape[1])[:m] * np.float16(2.0**-value_type.half_exponent)
 
 
 def scales_of(peaks: NDArray[np.float32], largest: float) -> NDArray[np.float16]:

@@ -1,8 +1,9 @@
 """Strips as records: what a warp needs to decode 32 x 64 weights, side by side, as kernels stream it.
 
 `Condensed` weights are stored so. A `Bitmap` is packed so for a launch, as a `TwoFour` is in tiles: the strip's masks,
-then its values; a `QuantisedBitmap` has the scales of the strip's 32 rows between them, 64 bytes. Records are numbered row of strips by row, and the rows of strips fill tiles of 128 rows: a thread
-block finds each of its 4 warps a strip, which beyond the matrix is an empty one.
+then its values; a `QuantisedBitmap` has the scales of the strip's 32 rows between them, 64 bytes. Records are numbered
+row of strips by row, and the rows of strips fill tiles of 128 rows: a thread block finds each of its 4 warps a strip,
+which beyond the matrix is an empty one.
 """
 
 from __future__ import annotations
@@ -15,15 +16,10 @@ from numpy.typing import NDArray
 
 from kernels_numba.formats.bitmap import MASK_DTYPES, Bitmap
 from kernels_numba.formats.encoded import INT32_MAX, Element, EncodedWeight, check
-from kernels_numba.formats.layout import LANES, STRIP_K, STRIP_M, TILE_M, UNIT_BYTES
-from kernels_numba.formats.quantised import SCALE_GROUP, QuantisedBitmap, ValueType
+from kernels_numba.formats.layout import LANES, STRIP_K, STRIP_M, UNIT_BYTES, record_grid
+from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, scales_by_strip, scales_of_strips
 
 UNIT = UNIT_BYTES // 2  # entries of two bytes
-
-
-def record_grid(shape: tuple[int, int]) -> tuple[int, int]:
-    """Number of records along m and k that cover a matrix with whole tiles of 128 rows."""
-    return -(-shape[0] // TILE_M) * (TILE_M // STRIP_M), -(-shape[1] // STRIP_K)
 
 
 def most_bytes(offsets: NDArray[np.int32]) -> int:
@@ -69,8 +65,7 @@ def header_entries(width: int) -> int:
 class QuantisedRecords(EncodedWeight):
     """A `QuantisedBitmap` as records: 32 masks, 32 scales, then codes, padded to 16 bytes.
 
-    Scale ``4 g + p`` belongs to row ``g + 8 p``: a lane of mma operands finds those of its four rows side by side. They
-    are multiplied by ``2 ** value_type.half_exponent``.
+    Scales stand in the order of `scales_by_strip`.
 
     records, offsets : as in `BitmapRecords`.
     """
@@ -127,15 +122,9 @@ def pack_quantised(weights: QuantisedBitmap) -> QuantisedRecords:
         If they are too large for 32-bit offsets, or a scale is too large to be stored with its power of two.
     """
     value_type = ValueType(weights.value_type)
-    power = 2.0**value_type.half_exponent
-    most = float(np.finfo(np.float16).max) / power
-    largest = np.abs(weights.scales).max().astype(np.float64)
-    check(largest <= most, "largest scale", largest, f"at most {most:g} for {value_type}")
-    rows, columns = -(-weights.shape[0] // STRIP_M), -(-weights.shape[1] // STRIP_K)
-    scales = np.pad(weights.scales, ((0, rows * STRIP_M - weights.shape[0]), (0, 0))) * np.float16(power)
-    by_lane = scales.reshape(rows, 4, 8, -1).transpose(0, 3, 2, 1).reshape(rows, -1, STRIP_M)  # (rows, groups, 4 g + p)
-    by_strip = by_lane[:, np.arange(columns) * STRIP_K // SCALE_GROUP].reshape(-1, STRIP_M)
-    headers = np.concatenate((weights.masks.view(np.uint16), by_strip.view(np.uint16)), axis=1)
+    strips = weights.masks.shape[0]
+    scales = scales_by_strip(weights.scales, weights.shape, value_type)[:strips]
+    headers = np.concatenate((weights.masks.view(np.uint16), scales.view(np.uint16)), axis=1)
     records, offsets = _pack(weights.shape, headers, weights.codes.view(np.uint16), weights.offsets)
     return QuantisedRecords(weights.shape, records, offsets, value_type, weights.element)
 
@@ -145,10 +134,8 @@ def unpack_quantised(packed: QuantisedRecords) -> QuantisedBitmap:
     n_masks, value_type = header_entries(1), packed.value_type
     headers, codes, offsets = _unpack(packed, quantised_header_entries())
     masks = np.ascontiguousarray(headers[:, :n_masks]).view(np.uint64)
-    m, k = packed.shape
-    by_lane = np.ascontiguousarray(headers[:, n_masks:]).view(np.float16).reshape(-1, -(-k // STRIP_K), 8, 4)
-    firsts = by_lane[:, :: SCALE_GROUP // STRIP_K]  # (rows, groups, g, p)
-    scales = firsts.transpose(0, 3, 2, 1).reshape(-1, firsts.shape[1])[:m] * np.float16(2.0**-value_type.half_exponent)
+    by_strip = np.ascontiguousarray(headers[:, n_masks:]).view(np.float16)
+    scales = scales_of_strips(by_strip, packed.shape, value_type)
     return QuantisedBitmap(
         packed.shape, masks, codes.view(np.uint8), offsets, scales, value_type.bits, packed.element, value_type
     )

@@ -23,6 +23,7 @@ from kernels_numba.formats import (
     Element,
     EncodedWeight,
     QuantisedBitmap,
+    QuantisedCondensed,
     TiledCsl,
     TwoFour,
 )
@@ -47,7 +48,7 @@ WEIGHT_BUFFERS = {
     "dense": ("values",),
     "two_four": ("tiles",),
 }
-Records = BitmapRecords | QuantisedRecords | Condensed
+Records = BitmapRecords | QuantisedRecords | Condensed | QuantisedCondensed
 
 
 @dataclass(frozen=True)
@@ -233,6 +234,8 @@ def decoder_of(weights: Records) -> str:
     """Name of the decoder that reads these records."""
     if isinstance(weights, QuantisedRecords):
         return f"bitmap_{weights.value_type}"
+    if isinstance(weights, QuantisedCondensed):
+        return f"condensed_pairs_{weights.value_type}"
     family = "bitmap" if isinstance(weights, BitmapRecords) else "condensed"
     return family + ("_pairs" if weights.width == 2 else "")
 

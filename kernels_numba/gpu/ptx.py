@@ -209,17 +209,18 @@ def _gather_nibbles() -> Any:
     return _instruction(declare + tests + window + parts + results + " }", "rrrr", "rrrr")
 
 
-def _gather_quad() -> Any:
+def _gather_quad(n_bytes: int = 4) -> Any:
     """Four packed pairs of halves, or zeros: for each of the mask's bits that is set, the next word in memory.
 
-    Arguments as for `shared_gather_octet`.
+    With fewer ``n_bytes`` what a bit stands for is shorter, in the lowest bits of its register. Arguments as for
+    `shared_gather_octet`.
     """
     tests, loads = "", ""
     for register in range(4):
         tests += f"and.b32 bit, $4, one; setp.ne.u32 p{register}, bit, 0; " + "shl.b32 one, one, 1; " * (register < 3)
         there = f"@p{register} "
-        loads += f"mov.b32 r{register}, 0; {there}ld.shared.u32 r{register}, [place]; "
-        loads += f"{there}add.u32 place, place, 4; " * (register < 3)
+        loads += f"mov.b32 r{register}, 0; {there}ld.shared.u{8 * n_bytes} r{register}, [place]; "
+        loads += f"{there}add.u32 place, place, {n_bytes}; " * (register < 3)
     declare = "{ .reg .pred p<4>; .reg .b32 r<4>, bit, place, one; mov.b32 place, $5; mov.b32 one, $6; "
     results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
     return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
@@ -229,6 +230,8 @@ shared_gather_octet = _gather_octet()
 shared_gather_bytes = _gather_octet(1)
 shared_gather_nibbles = _gather_nibbles()
 shared_gather_quad = _gather_quad()
+shared_gather_byte_pairs = _gather_quad(2)
+shared_gather_nibble_pairs = _gather_quad(1)
 # Quotient of two numbers from 0 on, in 32 bits; Numba's own division takes 64 and a function call.
 divide = _instruction("div.u32 $0, $1, $2;", "r", "rr", memory=False)
 # Sum of the products of the bytes of $1 and $2, added to $3.
@@ -246,6 +249,11 @@ high_half = _instruction(
 # A half of a register in both halves.
 low_twice = _instruction("prmt.b32 $0, $1, 0, 0x1010;", "r", "r", memory=False)
 high_twice = _instruction("prmt.b32 $0, $1, 0, 0x3232;", "r", "r", memory=False)
+# The two low bytes, or nibbles of the lowest byte, each in a half of its own.
+spread_bytes = _instruction("prmt.b32 $0, $1, 0, 0x4140;", "r", "r", memory=False)
+spread_nibbles = _instruction(
+    "{ .reg .b32 t; shl.b32 t, $1, 12; or.b32 t, t, $1; and.b32 $0, t, 0x000f000f; }", "r", "r", memory=False
+)
 
 
 def _scaled_integers(magic: int) -> Any:
@@ -263,8 +271,7 @@ scaled_int8 = _scaled_integers(0x6480)
 scaled_int4 = _scaled_integers(0x6408)
 # The same of E4M3 as numbers smaller by 2**8: seven bits go where fp16 has them, and the sign is carried one further.
 scaled_e4m3 = _instruction(
-    "{ .reg .b32 t, sign; shl.b32 t, $1, 7; and.b32 sign, t, 0x40004000; add.u32 t, t, sign; "
-    "mul.rn.f16x2 $0, t, $2; }",
+    "{ .reg .b32 t, sign; shl.b32 t, $1, 7; and.b32 sign, t, 0x40004000; add.u32 t, t, sign; mul.rn.f16x2 $0, t, $2; }",
     "r",
     "rr",
     memory=False,
