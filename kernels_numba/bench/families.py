@@ -21,6 +21,7 @@ from kernels_numba.bench.slabs import Matrix, repeat
 from kernels_numba.bench.timing import AbsentError, Library, Run
 from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_condensed, encode_csr, encode_two_four
 from kernels_numba.gpu.compile import compile_kernel
+from kernels_numba.gpu.decoders import FP16_ONLY
 from kernels_numba.gpu.launch import has_bulk_copies, with_aligned_rows
 from kernels_numba.gpu.variants import BULK, kernel_names
 
@@ -35,7 +36,8 @@ CHOICES: dict[str, Encoder] = {
     "two_four": partial(encode_two_four, index_bits=16),
     "csr": partial(encode_csr, index_bits=16),
 }
-PARTS = ("reduce",)  # kernels that are part of others' products
+# Not families: what is part of others' products; and kernels of codes, whose product is not that of the matrix measured.
+PARTS = ("reduce", *FP16_ONLY, *(name + BULK for name in FP16_ONLY))
 # Measured on dense weights: once a shape, not once a sparsity.
 DENSE_ONLY = ("cublas", "lscd-dense", *rivals.RIVALS)
 ROW_SPARSITY = {"two-four": 0.5}  # of rows of a family that makes its own zeros

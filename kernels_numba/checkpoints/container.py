@@ -129,8 +129,8 @@ def convert_checkpoint(
                 except ValueError as error:
                     raise ValueError(f"{info.path}: tensor {name!r}: {error}") from None
                 _add_weight(out, name, encoded)
-                error = code_error(values, info.dtype, encoded)
-                found[name] = Converted(info.nbytes, encoded.nbytes, encoded.nnz, rounding, error)
+                cost = code_error(values, info.dtype, encoded)
+                found[name] = Converted(info.nbytes, encoded.nbytes, encoded.nnz, rounding, cost)
             progress(name)
         _seal(out, weights, source.metadata)
     return found
