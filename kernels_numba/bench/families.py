@@ -36,19 +36,21 @@ CHOICES: dict[str, Encoder] = {
     "two_four": partial(encode_two_four, index_bits=16),
     "csr": partial(encode_csr, index_bits=16),
 }
-# Not families: what is part of others' products; and kernels of codes, whose product is not that of the matrix measured.
-PARTS = ("reduce", *FP16_ONLY, *(name + BULK for name in FP16_ONLY))
+PARTS = ("reduce",)  # kernels that are part of others' products
 # Measured on dense weights: once a shape, not once a sparsity.
 DENSE_ONLY = ("cublas", "lscd-dense", *rivals.RIVALS)
 ROW_SPARSITY = {"two-four": 0.5}  # of rows of a family that makes its own zeros
 
 
 def encoders() -> dict[str, Encoder]:
-    """Encoder of each of our kernels, by the kernel's name in tables, ``lscd-...``."""
+    """Encoder of each of our kernels, by the kernel's name in tables, ``lscd-...``.
+
+    None of codes: their products are not those of the matrix, with which all families are compared.
+    """
     made = {}
     for name in kernel_names():
-        if name not in PARTS:
-            stored = name.removesuffix(BULK)
+        stored = name.removesuffix(BULK)
+        if name not in PARTS and stored not in FP16_ONLY:
             made[f"lscd-{name.replace('_', '-')}"] = CHOICES.get(stored) or getattr(formats, f"encode_{stored}")
     return made
 
