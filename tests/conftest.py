@@ -17,6 +17,7 @@ SLOW = (
     "kernels_numba/formats/test_formats.py",
     "kernels_numba/gpu",
     "kernels_numba/ptx_emulator/test_mutations.py",
+    "kernels_numba/ptx_emulator/test_quantised_mutations.py",
     "kernels_numba/test_check.py",
     "kernels_numba/test_plan.py",
     "kernels_numba/test_spmm.py",
@@ -34,6 +35,7 @@ SAME_PROCESS = (
     (
         "kernels_numba/gpu",
         "kernels_numba/bench",
+        "kernels_numba/ptx_emulator/test_quantised_mutations.py",
         "kernels_numba/test_check.py",
         "kernels_numba/test_spmm.py",
         "lscd/test_kernels.py",

@@ -208,6 +208,8 @@ def choose_variant(weights: EncodedWeight, n: int, *, streamed: bool = False) ->
     """
     element = getattr(weights, "element", None)
     check(element in HALF_ELEMENTS, "element type of weights", element, "float16 or bfloat16 (the GPU kernels' types)")
+    coded = hasattr(weights, "value_type")
+    check(not coded or element is Element.FLOAT16, "element type of weights", element, "float16 for codes")
     allowed = "Bitmap or Condensed, whose records are streamed"
     check(not streamed or isinstance(weights, Records), "streamed", type(weights).__name__, allowed)
     variant = _variant_of_format(weights, variants.tile_n_for(n), streamed)
