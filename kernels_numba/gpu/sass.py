@@ -1,8 +1,8 @@
 """Reading machine code (SASS): which instructions, of which class, on which pipe, in which loop.
 
 What does a kernel really execute per tile? The disassembly is a flat list of instructions and labels; the main loop is
-the shortest backward branch around most of the Tensor-Core instructions, or of the global loads where there are none. Lines that
-no lane ever executes (``@!PT``, which the assembler puts before asynchronous copies) are left out.
+the shortest backward branch around most of the Tensor-Core instructions, or of the global loads where there are none.
+Lines that no lane ever executes (``@!PT``, which the assembler puts before asynchronous copies) are left out.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ _OPCODES = {
     "STS STSM SYNCS UBLKCP",
     Pipe.TENSOR: "HGMMA HMMA IGMMA IMMA QGMMA QMMA",
     Pipe.UNIFORM: "R2UR VOTEU",
-    Pipe.CONTROL: "ACQBULK BRA BRX BSSY BSYNC CALL CCTL CGAERRBAR DEPBAR ERRBAR EXIT FENCE JMP LDC LDCU LDGDEPBAR MEMBAR "
-    "NANOSLEEP NOP RET ULDC WARPSYNC YIELD",
+    Pipe.CONTROL: "ACQBULK BRA BRX BSSY BSYNC CALL CCTL CGAERRBAR DEPBAR ERRBAR EXIT FENCE JMP LDC LDCU LDGDEPBAR "
+    "MEMBAR NANOSLEEP NOP RET ULDC WARPSYNC YIELD",
 }
 _PIPES = {opcode: pipe for pipe, opcodes in _OPCODES.items() for opcode in opcodes.split()}
 

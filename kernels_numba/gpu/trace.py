@@ -6,17 +6,17 @@ and issues as a function of its work. Every quantity is linear in a few *units o
 
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
     bitmap      block, tile, value (stored, padding included); and the other kernels that decode records
-    ..._bulk    the same, and x_tile (of a block's slice of X), row (of strips, stored), piece (of a row, left and added)
+    ..._bulk    the same, x_tile (of a slice of X), row (of strips, stored), piece (of a row, left and added)
     dense       block, tile
     two_four    block, tile
     csr         block, nonzero (in all rows of the block)
     reduce      block, split
 
-A tile is 128 x 64 weights; of records, four strips. The trace holds the coefficients: ``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a
-residual of 0, where warps are used in full (multiples of 512 words a tile), but for two: instruction counts bend by
-less than a percent where branches are skipped, and the wavefronts of the scatter depend on where the non-zeros lie and
-have their own table. So have those of the bitmap's gather. What bulk copies write to shared memory are whole wavefronts
-for each record.
+A tile is 128 x 64 weights; of records, four strips. The trace holds the coefficients:
+``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a residual of 0, where warps are used in
+full (multiples of 512 words a tile), but for some: instruction counts bend by less than a percent where branches are
+skipped, bulk copies write whole wavefronts, offsets are read ahead of what there is, and the wavefronts of the scatter
+depend on where the non-zeros lie and have their own table. So have those of the bitmap's gather.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ ARRAYS = {
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
-ARRAYS |= {kernel + end: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS for end in ("", BULK)}
+ARRAYS |= {
+    kernel + end: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS for end in ("", BULK)
+}
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
@@ -200,7 +202,7 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
 
 
 def _streamed_samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
-    """As `_samples`, with a block for each slice of K, whose warps have equal stretches: whole rows, or parts of them."""
+    """As `_samples`, with a block for each slice of K, whose warps have equal stretches: rows or parts."""
     warps = WARPS[variant.tile_n]
     whole, halves = warps, warps // 2  # rows of strips
     one_slice = [(whole, 1, 0.0), (whole, 2, 0.1), (2 * whole, 3, 0.05), (halves, 2, 0.2), (halves, 4, 0.15)]
@@ -224,7 +226,7 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
 
 
 def _records(kernel: str, tiles: int, density: float, rows: int = STRIPS) -> Records:
-    """Weights of a kernel that decodes records, ``rows`` of strips; with bitmaps, of stored positions at ``density``."""
+    """Weights of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
     width = 2 if kernel.endswith("pairs") else 1
     if kernel.startswith("condensed"):
         return encode_condensed(_strips(rows, tiles, round(density * STRIP_SIZE), 1), width)
@@ -257,8 +259,8 @@ def _count(
     """Counts of the launch of one thread block, for each slice of K, with this variant."""
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
-    how = {"streamed": True, "arch": variant.oldest, "sm_count": slices} if variant.kernel.endswith(BULK) else {}
-    planned = make_plan(weights, n, split_k=slices, **how)
+    streamed = variant.kernel.endswith(BULK)
+    planned = make_plan(weights, n, split_k=slices, arch=variant.oldest, sm_count=slices, streamed=streamed)
     plan = replace(planned, variant=variant, residual=None)  # that is counted by itself
     workspace = np.zeros(plan.workspace_shape, np.float32) if plan.workspace_shape else None
     flags = np.zeros(plan.flags, np.uint32) if plan.flags else None

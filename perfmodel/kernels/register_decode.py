@@ -136,10 +136,15 @@ def counts(kernel: str) -> Counts:
 
 @dataclass(frozen=True)
 class Shares:
-    """How a launch deals the tiles: what the busiest SM gets, and what it costs that blocks share rows."""
+    """How a launch deals the tiles.
+
+    sm_tiles : what the busiest SM gets; sums_s : what it costs that blocks share rows; x_s : seconds of reading X
+    before the first product, where X stays.
+    """
 
     sm_tiles: Array
     sums_s: Array
+    x_s: Array | float = 0.0
 
 
 class RegisterDecode(KernelModel):
@@ -216,7 +221,7 @@ class RegisterDecode(KernelModel):
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
         compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency, sparse=self.sparse_cores)
         latency_s = call.launch_s() + p.block_cycles / machine.clock_hz
-        on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
+        on_chip_s = shares.x_s + overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
         time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + shares.sums_s
         terms = {
             Bound.MEMORY: memory_s,

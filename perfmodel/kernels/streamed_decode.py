@@ -116,8 +116,9 @@ class StreamedDecode(RegisterDecode):
     def shares(self, machine: Machine, shape: Shape, width: Array, call: Call) -> Shares:
         """A block on each SM, equal stretches for all warps of a slice.
 
-        All blocks read their slice of X at once. The blocks of the last slice add all pieces: as fast as the L2 takes
-        and gives them, as their SMs' ports let them in, or as a warp's round trips follow each other.
+        All blocks read their slice of X at once, while the first records come. The blocks of the last slice add all
+        pieces: as fast as the L2 takes and gives them, as their SMs' ports let them in, or as a warp's round trips
+        follow each other.
         """
         cut = self.slicing(machine, shape, width, call)
         launched = cut.blocks * cut.slices * cut.columns
@@ -128,7 +129,7 @@ class StreamedDecode(RegisterDecode):
         port_s = sum_bytes / (adding * L2_PORT_BYTES_PER_CYCLE * machine.clock_hz)
         in_turn_s = cut.pieces_per_warp * PIECE_CYCLES / machine.clock_hz
         ends_s = np.maximum(np.maximum(2 * sum_bytes / machine.l2_bytes_per_s, port_s), in_turn_s)
-        return Shares(sm_tiles, x_s + ends_s)
+        return Shares(sm_tiles, ends_s, x_s)
 
 
 class StreamedDecodePairs(StreamedDecode, RegisterDecodePairs):

@@ -85,7 +85,7 @@ def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
 
 
 def _multiply(
-    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: int, skip: int, *,
+    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: float, skip: int, *,
     pipes: dict[Resource, float], decodes: bool,
 ) -> list[Stage]:  # fmt: skip
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
@@ -224,14 +224,15 @@ class _Decoding:
     instructions: float
     capacity: int
 
-    def multiply(self, share: float, beside: float, skip: int) -> list[Stage]:
-        """Stages of a ``share`` of a tile; ``beside`` are the instructions of its warps in other stages."""
+    def multiply(self, part: float, beside: float, skip: int) -> list[Stage]:
+        """Stages of a ``part`` of a tile; ``beside`` are the instructions of its warps in other stages."""
         decode = (self.instructions - self.mma - beside) * self.with_tails
         # Other stages have their instructions of the pipes here too, so that the sum over the loop is the counted one.
         everything = self.instructions * self.with_tails / decode
-        pipes = {pipe: count * everything for pipe, count in _shares(self.built).items() if pipe != Resource.ISSUE}
+        pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(self.built).items()}
+        del pipes[Resource.ISSUE]
         return _multiply(
-            self.tile, self.macs * share, self.shared * share, decode, self.mma, skip, pipes=pipes, decodes=True
+            self.tile, self.macs * part, self.shared * part, decode, self.mma, skip, pipes=pipes, decodes=True
         )
 
 
@@ -324,7 +325,9 @@ def streamed_decoding(name: str, machine: Machine, product: Product, what_if: Wh
             Work(ACCESS_INSTRUCTIONS * x_bytes / (VECTOR_BYTES * WARP_SIZE)), latency_cycles=machine.l2_cycles,
             only="first",
         ),
-        Stage("record there", "barrier", after=(("load A", lag), ("load X", lag)), waits_for=Wait.BARRIER, skip_first=lag),
+        Stage(
+            "record there", "barrier", after=(("load A", lag), ("load X", lag)), waits_for=Wait.BARRIER, skip_first=lag
+        ),
         *d.multiply(strip, ACCESS_INSTRUCTIONS, lag),
         Stage(
             "load A", "load", load, Work(ACCESS_INSTRUCTIONS), after=(("offsets", 0),),
