@@ -279,7 +279,9 @@ def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Am
         values = np.array([counts.get(name, 0) for _, counts in samples], np.float64)
         solution = np.round(np.linalg.lstsq(design, values, rcond=None)[0], 6)
         error = float(np.abs(design @ solution - values).max() / max(values.max(), 1))
-        coefficients[name] = {unit: float(c) for unit, c in zip(units, solution, strict=True) if abs(c) > 1e-6}
+        least = np.maximum(1e-6, 1e-9 * values.max() / design.max(axis=0))  # below, rounding of the fit
+        kept = zip(units, solution, np.abs(solution) > least, strict=True)
+        coefficients[name] = {unit: float(c) for unit, c, counts in kept if counts}
         if error > 1e-5:
             residuals[name] = round(error, 4)
     return coefficients, residuals

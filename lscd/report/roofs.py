@@ -73,8 +73,8 @@ def how_far_from_the_roof(context: Context) -> Exhibit:
         evidence=(
             f"Nothing of ours was measured. {SHAPE[0]} x {SHAPE[1]}, N = {TOKENS}. The bound is the longest time that "
             "any one resource needs for the counted work at its datasheet rate, device memory at its pins; the share "
-            "says how much of the simulated time that is, launch included. Streamed kernels need bulk copies, of Hopper "
-            "and newer."
+            "says how much of the simulated time that is, launch included. Streamed kernels need bulk copies, which "
+            "Hopper and newer cards have."
         ),
         sources=("flash-llm-fig9", "spinfer-rerun-boxplot"),
         table=table,

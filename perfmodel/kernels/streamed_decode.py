@@ -59,11 +59,14 @@ class Slicing:
 
     @property
     def pieces(self) -> Array:
-        """Rows of every slice and one more for each cut inside a row; none for whole rows of one slice."""
-        warps = self.blocks * self.streams
-        cut = self.slices * (self.rows + np.where(self.strips_per_warp % self.slice_tiles == 0, 0.0, warps))
-        whole = (self.slices == 1) & (self.strips_per_warp % self.slice_tiles == 0)
-        return np.where(whole, 0.0, np.minimum(cut, self.rows * self.slice_tiles * self.slices))
+        """Rows of every slice and one more for each cut inside a row; of a single slice those of cut rows only.
+
+        Where rows and warps have a common divisor, cuts fall between rows that often.
+        """
+        rows, warps = (np.nan_to_num(x).astype(np.int64) for x in (self.rows, self.blocks * self.streams))
+        inside = warps - np.gcd(rows, warps)
+        of_slice = np.minimum(rows + inside, self.rows * self.slice_tiles)
+        return np.where(self.slices > 1, self.slices * of_slice, np.minimum(2.0 * inside, of_slice))
 
     @property
     def pieces_per_warp(self) -> Array:
