@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
     from perfmodel.worth import Worth
 
+STREAMED = "-bulk"  # ends the names of kernels whose records bulk copies bring
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
     "dense": "dense",
@@ -129,13 +130,16 @@ def _answer(choice: Choice, where: str) -> str:
 
 
 def measurable(matrix: MatrixChoice) -> list[MeasurableCandidate]:
-    """Predictions of the formats that have kernels here, as `kernels_numba.plan.plan` takes them: one product each."""
+    """Predictions of the formats that have kernels here, as `kernels_numba.plan.plan` takes them: one product each.
+
+    Not of streamed kernels, which no plan takes.
+    """
     from kernels_numba.plan import Candidate as Measurable
 
     return [
         Measurable(OUR_FORMATS[candidate.format], candidate.span.time_s / matrix.products)
         for candidate in matrix.candidates
-        if candidate.format in OUR_FORMATS
+        if candidate.format in OUR_FORMATS and not candidate.kernel.endswith(STREAMED)
     ]
 
 

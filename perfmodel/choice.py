@@ -373,7 +373,7 @@ class _Asked:
 def _candidates(
     model: KernelModel, asked: _Asked, shares: Sequence[Sequence[tuple[float, float]]]
 ) -> list[Candidate | None]:
-    """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens.
+    """Candidate of one kernel for each matrix; None where it takes no such N or zeros.
 
     Layers of different sparsity each take their own time, on the same kernel.
     """
@@ -383,7 +383,8 @@ def _candidates(
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
     own = np.asarray(model.own_sparsity(sparsity), dtype=np.float64)
-    p = predict(model.name, asked.gpu, m, k, n, own, launch=asked.launch)
+    runs = ~np.isnan(padded) & model.has_room(asked.gpu, n, own)
+    p = predict(model.name, asked.gpu, m, k, n, np.where(runs, own, model.own_sparsity(1.0)), launch=asked.launch)
     size = np.broadcast_to(model.format.bytes_of(m, k, own), m.shape) * asked.stored[place]
     tiles, splits = _tiling(model, Machine.of(asked.gpu), m, k, n)
     found: list[Candidate | None] = []
@@ -399,7 +400,7 @@ def _candidates(
             bool(np.any(p.extrapolated[mine])), p.measured, model.written,
         )  # fmt: skip
         # What is known to be a lower bound only is no candidate.
-        found.append(None if np.any(np.isnan(padded[mine]) | p.at_least[mine]) else candidate)
+        found.append(None if np.any(~runs[mine] | p.at_least[mine]) else candidate)
     return found
 
 

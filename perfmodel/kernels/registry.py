@@ -28,6 +28,12 @@ from perfmodel.kernels.register_decode import (
     RegisterDecodePairs,
 )
 from perfmodel.kernels.sparta import Sparta
+from perfmodel.kernels.streamed_decode import (
+    StreamedCondensed,
+    StreamedCondensedPairs,
+    StreamedDecode,
+    StreamedDecodePairs,
+)
 from perfmodel.kernels.tiled_csl import TiledCsl, TiledCslUnordered
 
 _MODELS: tuple[KernelModel, ...] = (
@@ -56,6 +62,10 @@ _MODELS: tuple[KernelModel, ...] = (
     RegisterDecodePairs(),
     CondensedDecode(),
     CondensedDecodePairs(),
+    StreamedDecode(),
+    StreamedDecodePairs(),
+    StreamedCondensed(),
+    StreamedCondensedPairs(),
     RegisterDecodeInt8(),
     RegisterDecodeInt4(),
 )

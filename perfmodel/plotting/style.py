@@ -20,6 +20,7 @@ INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#
 SALMON, SCARLET, FUCHSIA = "#FFB8A8", "#D4003C", "#FF4FD8"
 # Shades for kernels of few bits (blues to greens) and of patterns (violets and browns), light and dark in turn.
 NAVY, CYAN, TEAL, LIME, MINT, OLIVE = "#0B3C5D", "#7FE0F0", "#117777", "#A6D608", "#A8E6C0", "#666600"
+STEEL, BERRY, RED, ORCHID = "#2D4B96", "#69004B", "#FF001E", "#E12DD2"  # near those of the kernels they stand beside
 PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
 
 KERNEL_COLOURS = {
@@ -48,6 +49,10 @@ KERNEL_COLOURS = {
     "lscd-bitmap-pairs": WINE,
     "lscd-condensed": SCARLET,
     "lscd-condensed-pairs": FUCHSIA,
+    "lscd-bitmap-bulk": STEEL,
+    "lscd-bitmap-pairs-bulk": BERRY,
+    "lscd-condensed-bulk": RED,
+    "lscd-condensed-pairs-bulk": ORCHID,
     "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
 }
@@ -72,7 +77,7 @@ FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "2:4-int8": PEACH,
     "2:4-fp8": BROWN,
 }
-# Kernels that do the same to the weights, and so compete, never share one; Matplotlib has no 25 filled letters.
+# Kernels of different formats that do the same to the weights never share one; Matplotlib has no 25 filled letters.
 KERNEL_MARKERS = {
     "cublas": "s",
     "flash-llm": "o",
@@ -99,6 +104,10 @@ KERNEL_MARKERS = {
     "lscd-bitmap-pairs": "H",
     "lscd-condensed": "p",
     "lscd-condensed-pairs": "h",
+    "lscd-bitmap-bulk": "<",
+    "lscd-bitmap-pairs-bulk": "H",
+    "lscd-condensed-bulk": "p",
+    "lscd-condensed-pairs-bulk": "h",
     "lscd-bitmap-8": ">",
     "lscd-bitmap-4": "d",
 }

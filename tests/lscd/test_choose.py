@@ -26,8 +26,8 @@ def test_the_model_hands_over_what_has_a_kernel_here() -> None:
     """Time of one product, in our own names; the quantised kernels, which have no code here, are left out."""
     matrix = choose("opt-13b", "h100", batch=16, sparsity=0.8, unmeasured=True).free[0]
     candidates = {candidate.format: candidate.time_s for candidate in measurable(matrix)}
-    predicted = {OUR_FORMATS[model.format_name] for model in KERNELS.values() if model.format_name in OUR_FORMATS}
-    assert set(candidates) == predicted <= set(OUR_FORMATS.values()) == set(FORMATS["cuda"])
+    assert len(measurable(matrix)) == len(candidates)  # streamed kernels have no format of their own
+    assert set(candidates) == set(OUR_FORMATS.values()) == set(FORMATS["cuda"])
     flash = matrix.of("flash-llm")
     assert flash is not None
     assert candidates["tiled-csl"] == pytest.approx(flash.span.time_s / 40)

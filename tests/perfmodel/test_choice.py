@@ -130,8 +130,9 @@ def test_unmeasured_kernel_takes_part_only_when_asked() -> None:
     assert own.extrapolated
     assert any("Nobody has measured lscd-bitmap" in note for note in command.remarks(choice))
     named = choose("opt-13b", "h100", batch=16, sparsity=0.6, formats=["lscd-bitmap"])
-    assert [candidate for matrix in named.free for candidate in matrix.candidates] == [
-        matrix.of("lscd-bitmap") for matrix in choice.free
+    readers = ("lscd-bitmap", "lscd-bitmap-bulk")
+    assert [list(matrix.candidates) for matrix in named.free] == [
+        [matrix.of(kernel) for kernel in readers] for matrix in choice.free
     ]
 
 
