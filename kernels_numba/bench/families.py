@@ -21,7 +21,7 @@ from kernels_numba.bench.slabs import Matrix, repeat
 from kernels_numba.bench.timing import AbsentError, Library, Run
 from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_condensed, encode_csr, encode_two_four
 from kernels_numba.gpu.compile import compile_kernel
-from kernels_numba.gpu.decoders import FP16_ONLY
+from kernels_numba.gpu.decoders import OF_CODES
 from kernels_numba.gpu.launch import has_bulk_copies, with_aligned_rows
 from kernels_numba.gpu.variants import BULK, kernel_names
 
@@ -50,7 +50,7 @@ def encoders() -> dict[str, Encoder]:
     made = {}
     for name in kernel_names():
         stored = name.removesuffix(BULK)
-        if name not in PARTS and stored not in FP16_ONLY:
+        if name not in PARTS and stored not in OF_CODES:
             made[f"lscd-{name.replace('_', '-')}"] = CHOICES.get(stored) or getattr(formats, f"encode_{stored}")
     return made
 

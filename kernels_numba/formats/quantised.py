@@ -91,7 +91,7 @@ class QuantisedBitmap(EncodedWeight):
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k): value times scale, exact in float32, rounded once to float16."""
         codes = expand(self.shape, self.masks, unpack_codes(self.codes, self.value_bits), self.offsets)
-        return dequantise(codes, self.scales, ValueType(self.value_type))
+        return dequantise(codes, self.scales, value_type_of(self.value_type))
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
@@ -153,7 +153,8 @@ def quantise(
     grouped = padded.reshape(m, groups, SCALE_GROUP)
     scales = scales_of(np.abs(grouped).max(axis=2), value_type.largest)
     steps = np.maximum(scales.astype(np.float32), np.finfo(np.float32).tiny)[:, :, None]
-    return np.ascontiguousarray(codes_of(grouped / steps, value_type).reshape(m, -1)[:, :k]), scales
+    parts: NDArray[np.float32] = np.divide(grouped, steps, dtype=np.float32)
+    return np.ascontiguousarray(codes_of(parts, value_type).reshape(m, -1)[:, :k]), scales
 
 
 def dequantise(codes: NDArray[np.uint8], scales: NDArray[np.float16], value_type: ValueType) -> NDArray[np.float16]:

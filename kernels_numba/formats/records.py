@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from kernels_numba.formats.bitmap import MASK_DTYPES, Bitmap
 from kernels_numba.formats.encoded import INT32_MAX, Element, EncodedWeight, check
 from kernels_numba.formats.layout import LANES, STRIP_K, STRIP_M, UNIT_BYTES, record_grid
-from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, scales_by_strip, scales_of_strips
+from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, scales_by_strip, scales_of_strips, value_type_of
 
 UNIT = UNIT_BYTES // 2  # entries of two bytes
 
@@ -121,7 +121,7 @@ def pack_quantised(weights: QuantisedBitmap) -> QuantisedRecords:
     ValueError
         If they are too large for 32-bit offsets, or a scale is too large to be stored with its power of two.
     """
-    value_type = ValueType(weights.value_type)
+    value_type = value_type_of(weights.value_type)
     strips = weights.masks.shape[0]
     scales = scales_by_strip(weights.scales, weights.shape, value_type)[:strips]
     headers = np.concatenate((weights.masks.view(np.uint16), scales.view(np.uint16)), axis=1)

@@ -12,12 +12,12 @@ from kernels_numba.formats import Element
 from kernels_numba.formats.encoded import HALF_ELEMENTS
 from kernels_numba.gpu import variants
 from kernels_numba.gpu.compile import compile_kernel
-from kernels_numba.gpu.decoders import FP16_ONLY
+from kernels_numba.gpu.decoders import OF_CODES
 
 
 def takes_bfloat16(kernel: str) -> bool:
     """Whether a kernel has a form for bfloat16, as all have that decode no codes."""
-    return kernel.removesuffix(variants.BULK) not in FP16_ONLY
+    return kernel.removesuffix(variants.BULK) not in OF_CODES
 
 
 def test_a_dense_kernel_does_not_pass_as_the_sparse_one() -> None:

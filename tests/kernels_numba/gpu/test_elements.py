@@ -17,7 +17,7 @@ from kernels_numba.formats import Dense, Element, EncodedWeight, encode_bitmap, 
 from kernels_numba.formats.encoded import narrowed
 from kernels_numba.gpu import variants
 from kernels_numba.gpu.compile import Variant, compile_kernel, compile_ptx, runs_on
-from kernels_numba.gpu.decoders import FP16_ONLY
+from kernels_numba.gpu.decoders import OF_CODES
 from kernels_numba.gpu.elements import in_element
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.ptx_emulator import PtxError
@@ -26,7 +26,7 @@ from kernels_numba.spmm import spmm
 
 BFLOAT16 = Element.BFLOAT16
 ENCODERS = {
-    name: encode for family in FAMILIES.values() for name, encode in family.formats.items() if name not in FP16_ONLY
+    name: encode for family in FAMILIES.values() for name, encode in family.formats.items() if name not in OF_CODES
 }
 Encoder = Callable[..., EncodedWeight]
 
