@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -174,15 +173,9 @@ def remarks(choice: Choice) -> list[str]:
     if far:
         notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
     notes += _too_large(choice)
-    unsure: dict[str, Callable[[str], str]] = {
-        "not written": lambda names: f"{names}: no such kernel is written; the times come from counts alone.",
-        "not measured": lambda names: (
-            f"Nobody has measured {names} on a GPU: the interval is the range of what is assumed."
-        ),
-    }
-    for standing, sentence in unsure.items():
-        if kernels := sorted({candidate.kernel for candidate in fastest if candidate.standing == standing}):
-            notes.append(sentence(_listed(kernels)))
+    if unmeasured := sorted({candidate.kernel for candidate in fastest if not candidate.measured}):
+        names = _listed(unmeasured)
+        notes.append(f"Nobody has measured {names} on a GPU: the interval is the range of what is assumed.")
     return notes
 
 

@@ -25,7 +25,7 @@ from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, drops_more, rivals
+from perfmodel.kernels.rivals import NOT_MEASURED, drops_more, rivals
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import Matrix, all_matrices, check_split, head_matrices, mean_sparsity
 
@@ -86,8 +86,8 @@ class Candidate:
         What becomes of the weights: "lossless", "rounded", "pruned", or "pruned and rounded".
     sparsity : float
         Fraction of zeros it is asked for: of a pattern, the pattern's own.
-    extrapolated, measured, written : bool
-        Outside the evidence; evidence of this kernel exists at all; the kernel itself exists.
+    extrapolated, measured : bool
+        Outside the evidence; evidence of this kernel exists at all.
     """
 
     kernel: str
@@ -102,7 +102,6 @@ class Candidate:
     sparsity: float
     extrapolated: bool
     measured: bool
-    written: bool
 
     @property
     def lossless(self) -> bool:
@@ -111,9 +110,7 @@ class Candidate:
 
     @property
     def standing(self) -> str:
-        """What a reader must know first: "not written", "not measured", or else what becomes of the weights."""
-        if not self.written:
-            return NOT_WRITTEN
+        """What a reader must know first: "not measured", or else what becomes of the weights."""
         return self.change if self.measured else NOT_MEASURED
 
 
@@ -397,7 +394,7 @@ def _candidates(
         candidate = Candidate(
             model.name, model.format_name, int(n[main]), span, float(np.sum(share[mine] * size[mine])),
             str(p.bound[main]), tiles[main], splits[main], model.format.change, zeros,
-            bool(np.any(p.extrapolated[mine])), p.measured, model.written,
+            bool(np.any(p.extrapolated[mine])), p.measured,
         )  # fmt: skip
         # What is known to be a lower bound only is no candidate.
         found.append(None if np.any(~runs[mine] | p.at_least[mine]) else candidate)

@@ -35,16 +35,26 @@ from kernels_numba.formats import (
     Condensed,
     Csr,
     Dense,
+    QuantisedCondensed,
     TiledCsl,
+    ValueType,
     condensed_njit,
     encode_bitmap,
     encode_condensed,
     encode_csr,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
 from kernels_numba.formats.layout import STRIP_K, STRIP_M, STRIP_SIZE
-from kernels_numba.formats.records import header_entries, pack_bitmap
+from kernels_numba.formats.records import (
+    QuantisedRecords,
+    header_entries,
+    pack_bitmap,
+    pack_quantised,
+    quantised_header_entries,
+)
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
 from kernels_numba.gpu.bulk import WARPS
 from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel, runs_on
@@ -227,20 +237,34 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
 
 def _records(kernel: str, tiles: int, density: float, rows: int = STRIPS) -> Records:
     """Weights of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
-    width = 2 if kernel.endswith("pairs") else 1
+    width = 2 if kernel == "bitmap_pairs" else 1
+    strips = _strips(rows, tiles, round(density * STRIP_SIZE / width) * width, width)
+    value_type = next((t for t in ValueType if kernel.endswith(f"_{t}")), None)
     if kernel.startswith("condensed"):
-        return encode_condensed(_strips(rows, tiles, round(density * STRIP_SIZE), 1), width)
-    return pack_bitmap(encode_bitmap(_strips(rows, tiles, round(density * STRIP_SIZE / width) * width, width), width))
+        if value_type:
+            return encode_quantised_condensed(strips, value_type)
+        return encode_condensed(strips, 2 if kernel.endswith("pairs") else 1)
+    if value_type:
+        return pack_quantised(encode_quantised_bitmap(strips, value_type))
+    return pack_bitmap(encode_bitmap(strips, width))
 
 
 def _amounts(weights: Records, strips: int) -> Amounts:
     """Stored values, padding included, and tails of so many strips."""
-    if isinstance(weights, Condensed):
+    tails, codes_per_entry = 0, 1
+    if isinstance(weights, QuantisedRecords | QuantisedCondensed):
+        codes_per_entry = 16 // weights.value_type.bits
+    if isinstance(weights, QuantisedRecords):
+        header = quantised_header_entries()
+    elif isinstance(weights, QuantisedCondensed):
+        tails, header = int(weights.codes.tails.sum()), condensed_njit.header_entries(2) + STRIP_M
+    elif isinstance(weights, Condensed):
         tails, header = int(weights.tails.sum()), condensed_njit.header_entries(weights.width)
-        tail_header = condensed_njit.TAIL_HEADER_ENTRIES
-        stored = weights.records.size - strips * header - tails * tail_header
-        return {"value": stored, "tail": tails}
-    return {"value": weights.records.size - strips * header_entries(weights.width)}
+    else:
+        header = header_entries(weights.width)
+    stored = weights.records.size - strips * header - tails * condensed_njit.TAIL_HEADER_ENTRIES
+    amounts: Amounts = {"value": stored * codes_per_entry}
+    return amounts | {"tail": tails} if isinstance(weights, Condensed | QuantisedCondensed) else amounts
 
 
 def _strips(rows: int, tiles: int, values: int, width: int) -> NDArray[np.float16]:

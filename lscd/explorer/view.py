@@ -54,7 +54,7 @@ class View:
 
     @property
     def change(self) -> str:
-        """What becomes of the weights in the system, or "not measured", "not written"."""
+        """What becomes of the weights in the system, or "not measured"."""
         return change(load_system(self.system), self.state.sparsity)
 
     @cached_property

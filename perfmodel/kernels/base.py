@@ -142,7 +142,6 @@ class KernelModel(ABC):
     patterns: ClassVar[tuple[float, ...]] = ()  # the sparsities it takes, its usual one first; any if empty
     on_amd: ClassVar[bool] = False  # whether AMD's library has its like
     oldest: ClassVar[float] = 0.0  # compute capability of the first GPUs of NVIDIA that have its instructions
-    written: ClassVar[bool] = True  # False where no such kernel exists, so that it is predicted from counts alone
 
     @property
     def format(self) -> WeightFormat:

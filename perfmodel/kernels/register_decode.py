@@ -10,8 +10,7 @@ its times too.
 As many blocks as run at once share one list of tiles, so that no wave is half empty; sums that blocks share go through
 the L2, and no second kernel is launched.
 
-Nothing here has been measured: every prediction is an extrapolation. The kernels with 8-bit and 4-bit values are not
-even written: they are the counted one plus an assumed cost of turning codes into FP16.
+Nothing here has been measured: every prediction is an extrapolation.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from perfmodel.kernels.base import (
 )
 from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
 from perfmodel.kernels.pipes import busiest_cycles, loop_pipes
-from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
 
 STRIP_SIZE = STRIP_M * STRIP_K
 TILE_M, TILE_K = 128, 64
@@ -72,15 +71,6 @@ class RegisterDecodeParameters:
     )
     # cuBLAS's and Flash-LLM's fits lie in its upper half, the simulator's start of a block at its lower end.
     block_cycles: float = free(6.5e3, 3e3, 9e3, "SM cycles a block spends filling and draining its pipeline")
-
-
-@dataclass(frozen=True)
-class QuantisedParameters(RegisterDecodeParameters):
-    """As `RegisterDecodeParameters`, and what codes cost beyond FP16 values."""
-
-    dequantise_instructions: float = free(
-        3.0, 1.0, 6.0, "instructions a lane issues to turn a pair of codes into scaled FP16 values"
-    )
 
 
 @dataclass(frozen=True)
@@ -167,9 +157,9 @@ class RegisterDecode(KernelModel):
         """Share of positions that are stored."""
         return 1 - np.asarray(sparsity, dtype=np.float64) ** self.positions
 
-    def dequantise_cycles(self, p: Any) -> float:
-        """Issue cycles of a tile to turn codes into values; none are needed here."""
-        return 0.0
+    def streamed_bytes(self, m: Array, k: Array, sparsity: Array) -> Array:
+        """Bytes of all records, offsets included."""
+        return self.format.bytes_of(m, k, sparsity)
 
     def capacity_bytes(self, sparsity: ArrayLike) -> Array:
         """Bytes that a buffer must have for the longest record of a large matrix with random zeros."""
@@ -177,7 +167,7 @@ class RegisterDecode(KernelModel):
         share = np.interp(self.occupied(np.asarray(sparsity)), c.occupied, c.values) / (TILE_M * TILE_K)
         groups = STRIP_SIZE / self.positions
         fullest = self.positions * (groups * share + FULLEST_SIGMAS * np.sqrt(groups * share * (1 - share)))
-        needed = c.header_bytes / STRIPS + FP16_BYTES * np.minimum(fullest, STRIP_SIZE)
+        needed = c.header_bytes / STRIPS + self.value_bits / BITS_PER_BYTE * np.minimum(fullest, STRIP_SIZE)
         return np.asarray(np.ceil(needed / CAPACITY_UNIT) * CAPACITY_UNIT)
 
     def shares(self, machine: Machine, shape: Shape, width: Array, call: Call) -> Shares:
@@ -206,7 +196,7 @@ class RegisterDecode(KernelModel):
         at = np.searchsorted(WIDTHS, width)
         shares = self.shares(machine, shape, width, call)
 
-        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        weight_bytes = self.streamed_bytes(shape.m, shape.k, shape.sparsity)
         other_bytes = FP16_BYTES * n * shape.k + FP16_BYTES * shape.m * n
         dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes)
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
@@ -215,7 +205,7 @@ class RegisterDecode(KernelModel):
         cycles_to_s = shares.sm_tiles / machine.clock_hz
         values = np.interp(occupied, c.occupied, c.values)
         tails = 1 + c.tail_share[at] * np.interp(occupied, c.occupied, c.tails)
-        decode_s = (c.decode_cycles[at] * tails + self.dequantise_cycles(p)) / p.pipe_share * cycles_to_s
+        decode_s = c.decode_cycles[at] * tails / p.pipe_share * cycles_to_s
         gather = np.interp(occupied, c.occupied, c.wavefronts)
         copied = values * self.value_bits / BITS_PER_BYTE / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
@@ -270,33 +260,6 @@ class CondensedDecodePairs(CondensedDecode):
     format_name = "lscd-condensed-pairs"
     traced = "condensed_pairs"
     positions = 2
-
-
-class RegisterDecodeInt8(RegisterDecode):
-    """Bitmap weights with 8-bit codes, a scale per row and 128 columns; a kernel nobody has written.
-
-    Occupancy and the wavefronts of the gather are those of FP16 values, which narrower ones can only better.
-    """
-
-    name = "lscd-bitmap-8"
-    title = "LSCD INT8, not written"
-    written = False
-    format_name = "lscd-bitmap-8"
-    Parameters = QuantisedParameters
-    value_bits = 8
-
-    def dequantise_cycles(self, p: QuantisedParameters) -> float:
-        """Every position pays, zeros included, in pairs."""
-        return p.dequantise_instructions * TILE_M * TILE_K / 2 / WARP_SIZE / SCHEDULERS
-
-
-class RegisterDecodeInt4(RegisterDecodeInt8):
-    """As with 8-bit codes; picking a 4-bit code out of its byte is within the assumed range."""
-
-    name = "lscd-bitmap-4"
-    title = "LSCD INT4, not written"
-    format_name = "lscd-bitmap-4"
-    value_bits = 4
 
 
 def computed_columns(n: ArrayLike) -> Array:

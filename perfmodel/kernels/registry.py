@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perfmodel.catalog.names import unknown_name
 from perfmodel.kernels.base import KernelModel, Shape
+from perfmodel.kernels.coded_decode import BitmapInt4, BitmapInt8, CondensedInt4, CondensedInt8
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int4, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -23,8 +24,6 @@ from perfmodel.kernels.register_decode import (
     CondensedDecode,
     CondensedDecodePairs,
     RegisterDecode,
-    RegisterDecodeInt4,
-    RegisterDecodeInt8,
     RegisterDecodePairs,
 )
 from perfmodel.kernels.sparta import Sparta
@@ -66,8 +65,10 @@ _MODELS: tuple[KernelModel, ...] = (
     StreamedDecodePairs(),
     StreamedCondensed(),
     StreamedCondensedPairs(),
-    RegisterDecodeInt8(),
-    RegisterDecodeInt4(),
+    BitmapInt8(),
+    BitmapInt4(),
+    CondensedInt8(),
+    CondensedInt4(),
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name

@@ -26,7 +26,7 @@ from perfmodel.kernels.register_decode import counts as counts_of
 from perfmodel.kernels.registry import KERNELS
 from perfmodel.kernels.streamed_decode import StreamedDecode
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
-from perfmodel.pipeline.parameters import DECODERS
+from perfmodel.pipeline.parameters import CODED_DECODERS, DECODERS
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.stages import (
     ACCESS_INSTRUCTIONS,
@@ -47,7 +47,7 @@ from perfmodel.pipeline.stages import (
     store_stage,
     weights_from_memory,
 )
-from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
@@ -250,7 +250,8 @@ def _decoding(name: str, machine: Machine, product: Product) -> _Decoding:
     stored = values / max(TILE_POSITIONS * (1 - product.sparsity), 1.0)  # for each non-zero
     records = counts["shared_wavefronts.copy_records"]
     header = table.header_bytes + tails * counts["global_bytes.records.load"].get("tail", 0.0)
-    load = weights_from_memory(product, tile, header * covered(product, tile), FP16_BYTES * stored)
+    value_bytes = model.value_bits / BITS_PER_BYTE
+    load = weights_from_memory(product, tile, header * covered(product, tile), value_bytes * stored)
     load[Resource.SHARED] = Work(records["tile"], records["value"] * stored)
     strips = loop["tensor_core"] * WARPS / counts["mma"]["tile"]  # of a pass of the loop, which may be unrolled
     return _Decoding(
@@ -353,7 +354,7 @@ def streamed_decoding(name: str, machine: Machine, product: Product, what_if: Wh
 
 
 DECODING: dict[str, Builder] = {
-    **{f"numba-{kind}": partial(register_decoding, f"numba-{kind}") for kind in DECODERS},
+    **{f"numba-{kind}": partial(register_decoding, f"numba-{kind}") for kind in (*DECODERS, *CODED_DECODERS)},
     **{f"numba-{kind}-bulk": partial(streamed_decoding, f"numba-{kind}-bulk") for kind in DECODERS},
 }
 

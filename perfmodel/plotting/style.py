@@ -21,6 +21,7 @@ SALMON, SCARLET, FUCHSIA = "#FFB8A8", "#D4003C", "#FF4FD8"
 # Shades for kernels of few bits (blues to greens) and of patterns (violets and browns), light and dark in turn.
 NAVY, CYAN, TEAL, LIME, MINT, OLIVE = "#0B3C5D", "#7FE0F0", "#117777", "#A6D608", "#A8E6C0", "#666600"
 STEEL, BERRY, RED, ORCHID = "#2D4B96", "#69004B", "#FF001E", "#E12DD2"  # near those of the kernels they stand beside
+LEAF, MAUVE = "#0BB00A", "#9A5C86"
 PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
 
 KERNEL_COLOURS = {
@@ -55,6 +56,8 @@ KERNEL_COLOURS = {
     "lscd-condensed-pairs-bulk": ORCHID,
     "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
+    "lscd-condensed-pairs-8": LEAF,
+    "lscd-condensed-pairs-4": MAUVE,
 }
 FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "dense": BLACK,
@@ -110,6 +113,8 @@ KERNEL_MARKERS = {
     "lscd-condensed-pairs-bulk": "h",
     "lscd-bitmap-8": ">",
     "lscd-bitmap-4": "d",
+    "lscd-condensed-pairs-8": "H",
+    "lscd-condensed-pairs-4": "p",
 }
 
 

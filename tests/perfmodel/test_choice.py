@@ -176,7 +176,7 @@ def test_standing_is_what_a_reader_must_know_first(opt66: Choice) -> None:
     for kernel, words in (
         ("mxfp4", "not measured"),
         ("lscd-bitmap", "not measured"),
-        ("lscd-bitmap-4", "not written"),
+        ("lscd-bitmap-4", "not measured"),
         ("fp8", "rounded"),
     ):
         candidate = blackwell.of(kernel)
@@ -185,7 +185,6 @@ def test_standing_is_what_a_reader_must_know_first(opt66: Choice) -> None:
     known = replace(opt66.free[0].candidates[0], change="rounded")
     assert (known.standing, known.lossless) == ("rounded", False)
     assert replace(known, measured=False).standing == "not measured"
-    assert replace(known, measured=False, written=False).standing == "not written"
 
 
 def test_a_gpu_that_runs_nothing_asked_for_is_named() -> None:
