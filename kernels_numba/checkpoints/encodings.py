@@ -23,6 +23,7 @@ from kernels_numba.formats import (
     Element,
     EncodedWeight,
     QuantisedBitmap,
+    QuantisedCondensed,
     TiledCsl,
     TwoFour,
     ValueType,
@@ -30,13 +31,17 @@ from kernels_numba.formats import (
     encode_condensed,
     encode_csr,
     encode_quantised_bitmap,
+    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
 from kernels_numba.formats.bitmap import MASK_DTYPES
 from kernels_numba.formats.encoded import HALF_ELEMENTS, bits_of, check
 
-QUANTISED = {f"bitmap-{value_type}": value_type for value_type in ValueType}
+CODED_BITMAPS = {f"bitmap-{value_type}": value_type for value_type in ValueType}
+CODED_STRIPS = {f"condensed-pairs-{value_type}": value_type for value_type in ValueType}
+QUANTISED = {**CODED_BITMAPS, **CODED_STRIPS}
+Coded = QuantisedBitmap | QuantisedCondensed
 BUFFERS = {
     "tiled-csl": ("words", "tile_offsets"),
     "csr": ("row_ptr", "col_idx", "values"),
@@ -46,7 +51,8 @@ BUFFERS = {
     "condensed": ("records", "offsets"),
     "condensed-pairs": ("records", "offsets"),
     "dense": ("values",),
-    **dict.fromkeys(QUANTISED, ("masks", "codes", "offsets", "scales")),
+    **dict.fromkeys(CODED_BITMAPS, ("masks", "codes", "offsets", "scales")),
+    **dict.fromkeys(CODED_STRIPS, ("records", "offsets")),
 }
 ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "tiled-csl": encode_tiled_csl,
@@ -57,7 +63,8 @@ ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "dense": Dense,
     "condensed": partial(encode_condensed, width=1),
     "condensed-pairs": partial(encode_condensed, width=2),
-    **{name: partial(encode_quantised_bitmap, value_bits=value_type) for name, value_type in QUANTISED.items()},
+    **{name: partial(encode_quantised_bitmap, value_bits=value_type) for name, value_type in CODED_BITMAPS.items()},
+    **{name: partial(encode_quantised_condensed, value_type=value_type) for name, value_type in CODED_STRIPS.items()},
 }
 HALVES_ONLY = ("tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs")  # formats of 16-bit values
 BITMAP_MASKS = {"bitmap": np.dtype(MASK_DTYPES[1]), "bitmap-pairs": np.dtype(MASK_DTYPES[2])}
@@ -102,8 +109,10 @@ def rebuild(entry: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> EncodedW
     if entry["format"] == "two-four":
         part = {field.name: buffers.pop(f"residual_{field.name}") for field in fields(Csr) if field.name not in common}
         return TwoFour.from_buffers(**common, **buffers, residual=Csr.from_buffers(**common, **part))
-    if entry["format"] in QUANTISED:
-        value_type = QUANTISED[entry["format"]]
+    if entry["format"] in CODED_STRIPS:
+        return QuantisedCondensed.from_buffers(**common, **buffers, value_type=CODED_STRIPS[entry["format"]])
+    if entry["format"] in CODED_BITMAPS:
+        value_type = CODED_BITMAPS[entry["format"]]
         return QuantisedBitmap.from_buffers(**common, **buffers, value_bits=value_type.bits, value_type=value_type)
     if entry["format"] in BITMAP_MASKS:
         masks, wanted = buffers["masks"].dtype, BITMAP_MASKS[entry["format"]]
@@ -121,9 +130,10 @@ def holds_same(values: NDArray[Any], dtype: str, encoded: EncodedWeight) -> bool
         values, _ = as_float16(values, dtype)
     found = encoded.decode()
     same = _same_values(values, found, encoded.element)
-    if same or not isinstance(encoded, QuantisedBitmap) or not np.isfinite(values).all():
+    if same or not isinstance(encoded, Coded) or not np.isfinite(values).all():
         return same
-    rounded = encode_quantised_bitmap(values, str(encoded.value_type)).decode()
+    encode_again = encode_quantised_bitmap if isinstance(encoded, QuantisedBitmap) else encode_quantised_condensed
+    rounded = encode_again(values, str(encoded.value_type)).decode()
     return _same_values(rounded, found, encoded.element)
 
 
@@ -137,7 +147,7 @@ def _same_values(values: NDArray[Any], found: NDArray[Any], element: Element) ->
 
 def code_error(values: NDArray[Any], dtype: str, encoded: EncodedWeight) -> float:
     """Root mean square of what codes and scales changed, over that of the float16 weights; 0 for other formats."""
-    if not isinstance(encoded, QuantisedBitmap):
+    if not isinstance(encoded, Coded):
         return 0.0
     wide = as_float16(values, dtype)[0].astype(np.float64)
     size = np.linalg.norm(wide)

@@ -78,7 +78,6 @@ class QuantisedCondensed(EncodedWeight):
         check_vector(self.records, "records", np.uint16)
         check_vector(self.offsets, "offsets", np.int32, size=rows * columns + 2)
         check_pointers(self.offsets, "offsets", self.records.size / UNIT)
-        check((np.diff(self.offsets) >= 0).all(), "offsets", "falling", "never falling")
         self.codes.validate()
         given = self.records[self._scale_entries()]
         again = scales_by_strip(self.scales, self.shape, self.value_type).view(np.uint16)

@@ -150,7 +150,7 @@ def test_bytes_of_our_bitmaps_are_close_to_the_published_format() -> None:
     assert (np.abs(ratio - 1) < 0.02).all()
 
 
-@pytest.mark.parametrize(("name", "bits", "scales"), [("fp8", 8, 4 * 100), ("nvfp4", 4, 100 * 19 + 4)])
+@pytest.mark.parametrize(("name", "bits", "scales"), [("fp8", 8, 2 * 100 * 3), ("nvfp4", 4, 100 * 19 + 4)])
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 1.0])
 def test_bitmaps_of_other_values_differ_in_their_scales_only(name: str, bits: int, scales: int, density: float) -> None:
     """Masks, offsets and codes are those of the integer bitmaps, which an encoder writes."""
