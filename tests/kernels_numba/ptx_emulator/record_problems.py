@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kernels_numba.formats import ValueType, encode_bitmap, encode_condensed, encode_quantised_bitmap
+from kernels_numba.formats import (
+    ValueType,
+    encode_bitmap,
+    encode_condensed,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
+)
 from kernels_numba.ptx_emulator import PtxError, launch
 from tests.kernels_numba.problems import random_matrix
 
@@ -42,14 +48,20 @@ class Case(NamedTuple):
     plan: object
 
 
-def codes(value_type):
+def codes(value_type, encode=encode_quantised_bitmap):
     """Encoder of a matrix whose rows differ in size, so that no two scales are the same."""
 
-    def encode(a):
+    def encode_rows(a):
         sizes = np.linspace(0.5, 2, a.shape[0])[:, None].astype(np.float16)
-        return encode_quantised_bitmap(a * sizes, value_type)
+        return encode(a * sizes, value_type)
 
-    return encode
+    return encode_rows
+
+
+def condensed_codes(value_type):
+    """The same in condensed strips; with tails, so dense are they."""
+    encode = codes(value_type, encode_quantised_condensed)
+    return variants.records(f"condensed_pairs_{value_type}", 8), "sm_80", encode, *CODED, 2, 0
 
 
 @cache
@@ -66,6 +78,7 @@ def case(name):
             value_type: (variants.records(f"bitmap_{value_type}", 8), "sm_80", codes(value_type), *CODED, 2, 0)
             for value_type in ValueType
         },
+        **{f"condensed {value_type}": condensed_codes(value_type) for value_type in ValueType},
         "int8 streamed": (variants.streamed("bitmap_int8", 8), "sm_90", codes("int8"), *CODED, 1, 1),
     }[name]
     a, x = random_matrix(m, k, density), random_matrix(k, n, 1.0, 1)

@@ -72,6 +72,30 @@ DECODER_BUGS = {
     "streaming: absent code not cleared": ("int8 streamed", replace(r"mov\.b32 r0, 0;", "mov.b32 r0, 1;")),
 }  # fmt: skip
 
+SPREAD_BYTES = r"prmt\.b32 (%r\d+), (%r\d+), 0, 0x4140;"
+# Of condensed strips, whose tails are decoded as a bitmap is.
+CONDENSED_BUGS = {
+    "header without scales": ("condensed int8", replace(FIRST_CODE + "448;", r"\g<1>384;")),
+    "scales of condensed strips by lane": (
+        "condensed e4m3", replace(SCALE_PLACE.replace("256", "384"), r"\g<1>0;\g<3>-8;"),
+    ),
+    "two codes left side by side": ("condensed int8", replace(SPREAD_BYTES, r"mov.b32 \1, \2;")),
+    "codes of a register swapped": ("condensed int8", replace(SPREAD_BYTES, r"prmt.b32 \1, \2, 0, 0x4041;")),
+    "second code lost": ("condensed e5m2", replace(SPREAD_BYTES, r"prmt.b32 \1, \2, 0, 0x4440;")),
+    "codes in the upper bytes": ("condensed e4m3", replace(SPREAD_BYTES, r"prmt.b32 \1, \2, 0, 0x1404;")),
+    "nibbles spread by 8": ("condensed int4", replace(r"shl\.b32 t, (%r\d+), 12;", r"shl.b32 t, \1, 8;")),
+    "nibbles with their neighbours": ("condensed int4", replace("0x000f000f", "0x000f00ff")),
+    "step of 4 bytes between registers": (
+        "condensed int8", replace(r"add\.u32 place, place, 2;", "add.u32 place, place, 4;"),
+    ),
+    "step of 2 bytes between registers of nibbles": (
+        "condensed int4", replace(r"@p1 add\.u32 place, place, 1;", "@p1 add.u32 place, place, 2;", 0),
+    ),
+    "a byte loaded for two": ("condensed e4m3", replace(r"ld\.shared\.u16 r2", "ld.shared.u8 r2")),
+    "tail counted in bytes for nibbles": ("condensed int4", replace(FIRST_CODE + "160;", r"\g<1>80;")),
+    "absent register not cleared": ("condensed int8", replace(r"mov\.b32 r1, 0;", "mov.b32 r1, 257;")),
+}  # fmt: skip
+
 MASKS, SCALES, CODES = slice(0, 128), slice(128, 160), slice(160, None)  # entries of a record
 
 
@@ -113,10 +137,12 @@ ENCODER_BUGS = {
     ),
 }
 
-BUGS = DECODER_BUGS | {f"encoder: {name}": bug for name, bug in ENCODER_BUGS.items()}
+BUGS = DECODER_BUGS | CONDENSED_BUGS | {f"encoder: {name}": bug for name, bug in ENCODER_BUGS.items()}
 
 
-@pytest.mark.parametrize("name", [*ValueType, "int8 streamed"])
+@pytest.mark.parametrize(
+    "name", [*ValueType, *(f"condensed {value_type}" for value_type in ValueType), "int8 streamed"]
+)
 def test_the_kernels_themselves_are_right(name):
     assert relative_error(name) < TOLERANCE
 
@@ -132,6 +158,12 @@ def test_no_two_scales_of_a_strip_are_the_same(value_type):
 @pytest.mark.parametrize("name", DECODER_BUGS)
 def test_bug_of_a_decoder_is_caught(name):
     problem, mutate = DECODER_BUGS[name]
+    caught_in(problem, mutate, None)
+
+
+@pytest.mark.parametrize("name", CONDENSED_BUGS)
+def test_bug_of_a_condensed_decoder_is_caught(name):
+    problem, mutate = CONDENSED_BUGS[name]
     caught_in(problem, mutate, None)
 
 
