@@ -1,4 +1,4 @@
-"""The kernels of quantised bitmaps, by ring and by bulk copies, on the emulator: what they multiply is `decode()`."""
+"""The kernels of codes, in bitmaps and condensed strips, on the emulator: what they multiply is `decode()`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels_numba.check import machine_code_faults
-from kernels_numba.formats import Element, QuantisedBitmap, ValueType, encode_quantised_bitmap
+from kernels_numba.formats import (
+    Element,
+    QuantisedBitmap,
+    ValueType,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
+)
 from kernels_numba.formats.bitmap import pack
 from kernels_numba.formats.quantised import SCALE_GROUP, pack_codes, value_table
 from kernels_numba.gpu import variants
@@ -167,6 +173,8 @@ def test_what_is_refused() -> None:
     [
         ("bitmap_int8_n8", "sm_80"), ("bitmap_int4_n64", "sm_120"),
         ("bitmap_e4m3_bulk_n32", "sm_90"), ("bitmap_e5m2_bulk_n8", "sm_120"),
+        ("condensed_pairs_int8_n8", "sm_80"), ("condensed_pairs_int4_n8", "sm_120"),
+        ("condensed_pairs_e4m3_bulk_n8", "sm_90"), ("condensed_pairs_e5m2_bulk_n8", "sm_120"),
     ],
 )  # fmt: skip
 def test_machine_code_is_what_was_planned(name: str, arch: str) -> None:
@@ -180,3 +188,45 @@ def test_a_strip_takes_one_multiplication_a_register_and_no_conversion(value_typ
     loop = kernel.main_loop
     assert (loop["tensor_core"], loop["shared_load"], loop["scatter"], loop["convert"]) == (8, loads + 2, 0, 0)
     assert kernel.opcodes["HMUL2"] == 64 // 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value_type", TYPES)
+def test_every_code_of_condensed_strips(value_type: ValueType, way: str) -> None:
+    """Every code that an encoder gives once in a group and once in a tail, bit for bit."""
+    values = value_table(value_type)[codes_that_fit(value_type, 1)]
+    values = np.unique(values[np.abs(values) <= value_type.largest])
+    values = values[values != 0]
+    m, k = 64, 40
+    a = np.zeros((m, k), np.float16)
+    at = np.random.default_rng(0).permutation(m * k)[: values.size * 4]  # a few more in each row than groups take
+    a.reshape(-1)[at] = np.resize(values, at.size)
+    a[:, 0] = value_type.largest  # so that scales are 1
+    weights = encode_quantised_condensed(a, value_type)
+    np.testing.assert_array_equal(weights.decode(), a)
+    out, _ = emulate(weights, np.eye(k, dtype=np.float16), **WAYS[way])
+    np.testing.assert_array_equal(out, a)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("value_type", TYPES)
+@pytest.mark.parametrize(("density", "m", "k"), [(0.0, 33, 65), (0.1, 130, 300), (0.5, 31, 200), (1.0, 64, 130)])
+def test_every_density_of_condensed_strips(density: float, m: int, k: int, value_type: ValueType, way: str) -> None:
+    """Edges within strips, tiles and groups; without tails, with one and with two."""
+    encode = partial(encode_quantised_condensed, value_type=value_type)
+    results = check(encode, m, k, 8, density, out_dtype=np.float32, **WAYS[way])
+    assert results[0].kernel == f"condensed_pairs_{value_type}" + ("_bulk" if way == "bulk" else "") + "_n8"
+
+
+@pytest.mark.parametrize(("value_type", "way", "n"), [("int8", "ring", 72), ("int4", "bulk", 24)])
+def test_more_columns_of_condensed_strips(value_type: str, way: str, n: int) -> None:
+    check(
+        partial(encode_quantised_condensed, value_type=value_type), 40, 150, n, 0.5, out_dtype=np.float32, **WAYS[way]
+    )
+
+
+@pytest.mark.parametrize("value_type", ["int8", "int4"])
+def test_a_register_takes_one_load_and_one_multiplication(value_type: str) -> None:
+    """16 registers a lane beside mask, metadata, scales and, of bits for each slot, nothing."""
+    loop: dict[str, Any] = compile_kernel(variants.records(f"condensed_pairs_{value_type}", 8), "sm_80").main_loop
+    assert (loop["tensor_core"], loop["shared_load"], loop["convert"]) == (4, 16 + 3, 0)

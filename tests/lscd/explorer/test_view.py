@@ -147,7 +147,7 @@ def test_only_measured_kernels_compete() -> None:
     left_out = kernels[~kernels["competes"]]
     assert set(left_out["kernel"]) == {
         "flash-llm-noreorder", "cusparse", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed", "lscd-condensed-pairs",
-        "lscd-bitmap-8", "lscd-bitmap-4",
+        "lscd-bitmap-8", "lscd-bitmap-4", "lscd-condensed-pairs-8", "lscd-condensed-pairs-4",
     }  # fmt: skip
     assert list(kernels["rank"]) == list(range(1, len(kernels) + 1))
 
