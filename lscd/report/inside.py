@@ -127,13 +127,17 @@ def compared(
         ``kernel`` (simulated name), ``gpu, m, k, n, sparsity``; ``predicted_us, lo_us, hi_us``; ``simulated_us``; its
         ``ratio`` to the prediction; whether it is ``within`` the interval; ``bound`` and ``simulated_bound``.
     """
-    runs = [pair for pair in product(kernels, gpus) if KERNELS[PREDICTED_BY[pair[0]]].refusal(load_gpu(pair[1])) is None]
+    runs = [(kernel, gpu) for kernel, gpu in product(kernels, gpus) if _runs_on(kernel, gpu)]
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(_compare, product(runs, shapes, tokens, sparsities)))
     table = pd.DataFrame(rows)
     table["ratio"] = table["simulated_us"] / table["predicted_us"]
     table["within"] = table["simulated_us"].between(table["lo_us"], table["hi_us"])
     return table
+
+
+def _runs_on(kernel: str, gpu: str) -> bool:
+    return KERNELS[PREDICTED_BY[kernel]].refusal(load_gpu(gpu)) is None
 
 
 def _compare(case: tuple[tuple[str, str], tuple[int, int], int, float]) -> dict[str, Any]:

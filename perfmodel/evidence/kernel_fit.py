@@ -62,7 +62,8 @@ class FitRule:
         if not chosen.any():  # fits ask every rule about a few rows, thousands of times
             return chosen
         chosen &= (evidence["gpu"] == self.gpu).to_numpy()
-        chosen &= (evidence["status"].isin(FITTED_STATUS) & (~evidence["resident"] | self.own | self.resident)).to_numpy()
+        chosen &= evidence["status"].isin(FITTED_STATUS).to_numpy()
+        chosen &= (~evidence["resident"] | self.own | self.resident).to_numpy()
         if self.tokens is not None:
             chosen &= evidence["n"].isin(self.tokens).to_numpy()
         if self.kernels is not None:
