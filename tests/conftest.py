@@ -30,7 +30,7 @@ SLOW = (
     "test_docs.py",
     "test_notebooks.py",
 )
-# A process compiles a kernel once, and builds the report that its tests look at once. The longest first.
+# A process compiles a kernel once, builds the report once, and fits once to rows left out of a fit. The longest first.
 SAME_PROCESS = (
     (
         "kernels_numba/gpu",
@@ -47,7 +47,14 @@ SAME_PROCESS = (
         "kernels_numba/test_plan.py",
         "perfmodel/formats/test_formats.py",
     ),
-    ("lscd/report/test_build.py",),
+    (
+        "lscd/report",
+        "lscd/test_evidence.py",
+        "lscd/test_predict.py",
+        "perfmodel/evidence/test_kernel_fit.py",
+        "perfmodel/evidence/test_uncertainty.py",
+        "test_readme.py",
+    ),
 )
 
 

@@ -128,9 +128,10 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure."""
+    """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure; its layout is final then."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with house_style():
         figure.savefig(paths[0], metadata={"Software": None})
+        figure.set_layout_engine("none")  # laying out takes as long as drawing, and gives the same place within a pixel
         figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
     return paths
