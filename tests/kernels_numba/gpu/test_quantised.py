@@ -208,9 +208,14 @@ def test_every_code_of_condensed_strips(value_type: ValueType, way: str) -> None
     np.testing.assert_array_equal(out, a)
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("value_type", TYPES)
-@pytest.mark.parametrize(("density", "m", "k"), [(0.0, 33, 65), (0.1, 130, 300), (0.5, 31, 200), (1.0, 64, 130)])
+@pytest.mark.parametrize(
+    ("density", "m", "k", "way"),
+    [
+        (0.0, 33, 65, "ring"), (0.1, 130, 300, "ring"), (0.5, 31, 200, "ring"), (1.0, 64, 130, "ring"),
+        (0.5, 31, 200, "bulk"),
+    ],
+)  # fmt: skip
 def test_every_density_of_condensed_strips(density: float, m: int, k: int, value_type: ValueType, way: str) -> None:
     """Edges within strips, tiles and groups; without tails, with one and with two."""
     encode = partial(encode_quantised_condensed, value_type=value_type)
