@@ -25,9 +25,12 @@ from kernels_numba.formats import (
     Dense,
     Element,
     EncodedWeight,
+    ValueType,
     encode_bitmap,
     encode_condensed,
     encode_csr,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
@@ -74,6 +77,14 @@ _RECORDS: dict[str, tuple[Callable[..., EncodedWeight], str, str]] = {
     "bitmap_pairs": (partial(encode_bitmap, width=2), _DENSE, "LDS"),
     "condensed": (partial(encode_condensed, width=1), _SPARSE, "LDS.U16"),
     "condensed_pairs": (encode_condensed, _SPARSE, "LDS"),
+    **{
+        f"bitmap_{t}": (partial(encode_quantised_bitmap, value_bits=t), _DENSE, "LDS.U8" if t.bits == 8 else "SHF.R")
+        for t in ValueType
+    },
+    **{
+        f"condensed_pairs_{t}": (partial(encode_quantised_condensed, value_type=t), _SPARSE, f"LDS.U{2 * t.bits}")
+        for t in ValueType
+    },
 }
 FAMILIES = {
     "tiled_csl": Family(
@@ -206,7 +217,8 @@ def check_results(task: Task) -> Iterator[Outcome]:
     formats = FAMILIES[task.kernel].formats
     first = next(v for v in all_variants().values() if (v.kernel, v.tile_n) == (task.kernel, task.tile_n))
     archs = [arch for arch in task.archs if runs_on(first, arch)]
-    ways = itertools.product(range(task.problems), formats, HALF_ELEMENTS, archs)
+    elements = [e for e in HALF_ELEMENTS if any(v.kernel == task.kernel for v in all_variants(e).values())]
+    ways = itertools.product(range(task.problems), formats, elements, archs)
     for i, (_, name, element, arch) in enumerate(ways):
         density = DENSITIES[(i + TILE_N_CHOICES.index(task.tile_n)) % len(DENSITIES)]
         yield _random_product(task, name, element, arch, density, rng)

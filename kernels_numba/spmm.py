@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.formats import Bitmap, Condensed, Csr, Dense, Element, EncodedWeight, TiledCsl, TwoFour
+from kernels_numba.formats import (
+    Bitmap,
+    Condensed,
+    Csr,
+    Dense,
+    Element,
+    EncodedWeight,
+    QuantisedBitmap,
+    QuantisedCondensed,
+    TiledCsl,
+    TwoFour,
+)
 from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check, dtype_name, narrowed, output_element
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.gpu.launch import MAX_GRID_Y, activations_for, whole_number
@@ -92,7 +103,7 @@ def choose_backend(weights: EncodedWeight, x: Any) -> str:
         return "cuda"
     from kernels_numba.gpu import device
 
-    formats = TiledCsl | Bitmap | Condensed | Csr | TwoFour | Dense
+    formats = TiledCsl | Bitmap | QuantisedBitmap | Condensed | QuantisedCondensed | Csr | TwoFour | Dense
     fits = isinstance(weights, formats) and weights.element in HALF_ELEMENTS
     return "cuda" if fits and as_stored(x).dtype == weights.element.storage and device.is_supported() else "cpu"
 

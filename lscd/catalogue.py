@@ -135,12 +135,12 @@ def formats(
 def list_kernels() -> None:
     """List the modelled kernels, one a line, name first."""
     from perfmodel.kernels import KERNELS
-    from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, standing
+    from perfmodel.kernels.rivals import NOT_MEASURED, standing
 
     header = ("name", "format", "N", "weights", "multiplies", "measured", "kernel")
     rows = []
     for name, model in KERNELS.items():
-        measured = {NOT_MEASURED: "no", NOT_WRITTEN: NOT_WRITTEN}.get(standing(model), "yes")
+        measured = "no" if standing(model) == NOT_MEASURED else "yes"
         multiplies = f"{model.precision.value.upper()}{' 2:4' if model.sparse_cores else ''}"
         about = (model.supported_n, model.format.change, multiplies, measured, model.title)
         rows.append((name, model.format_name, *about))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from perfmodel.choice import Candidate, Choice, MatrixChoice, Span
     from perfmodel.worth import Worth
 
+STREAMED = "-bulk"  # ends the names of kernels whose records bulk copies bring
 # Format of a kernel model -> our own encoding of the same kind.
 OUR_FORMATS = {
     "dense": "dense",
@@ -129,13 +129,16 @@ def _answer(choice: Choice, where: str) -> str:
 
 
 def measurable(matrix: MatrixChoice) -> list[MeasurableCandidate]:
-    """Predictions of the formats that have kernels here, as `kernels_numba.plan.plan` takes them: one product each."""
+    """Predictions of the formats that have kernels here, as `kernels_numba.plan.plan` takes them: one product each.
+
+    Not of streamed kernels, which no plan takes.
+    """
     from kernels_numba.plan import Candidate as Measurable
 
     return [
         Measurable(OUR_FORMATS[candidate.format], candidate.span.time_s / matrix.products)
         for candidate in matrix.candidates
-        if candidate.format in OUR_FORMATS
+        if candidate.format in OUR_FORMATS and not candidate.kernel.endswith(STREAMED)
     ]
 
 
@@ -170,15 +173,9 @@ def remarks(choice: Choice) -> list[str]:
     if far:
         notes.append(f"{far} of {len(fastest)} chosen predictions lie outside the evidence their model was fitted on.")
     notes += _too_large(choice)
-    unsure: dict[str, Callable[[str], str]] = {
-        "not written": lambda names: f"{names}: no such kernel is written; the times come from counts alone.",
-        "not measured": lambda names: (
-            f"Nobody has measured {names} on a GPU: the interval is the range of what is assumed."
-        ),
-    }
-    for standing, sentence in unsure.items():
-        if kernels := sorted({candidate.kernel for candidate in fastest if candidate.standing == standing}):
-            notes.append(sentence(_listed(kernels)))
+    if unmeasured := sorted({candidate.kernel for candidate in fastest if not candidate.measured}):
+        names = _listed(unmeasured)
+        notes.append(f"Nobody has measured {names} on a GPU: the interval is the range of what is assumed.")
     return notes
 
 

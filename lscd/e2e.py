@@ -195,12 +195,12 @@ _KINDS: dict[str, Callable[[WhatIf], bool]] = {
 
 def _doubts(host: System, fate: str) -> list[str]:
     """What a reader must know of a system whose kernel nobody has timed, or that has none; nothing of the others."""
-    from perfmodel.kernels.rivals import UNPROVEN
+    from perfmodel.kernels.rivals import NOT_MEASURED
 
     if host.kernel is None:
         ideal = "its bytes at cuBLAS's rate, decoding hidden"
         return [f"No kernel of this format has been timed: {ideal}. A real one is slower."]
-    if fate in UNPROVEN:
+    if fate == NOT_MEASURED:
         return [f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them."]
     return []
 

@@ -114,10 +114,7 @@ def _read_own(path: Path) -> pd.DataFrame:
 
 
 # What `kernels_numba.bench.gpu` measures beside the kernels that have a model.
-WITHOUT_MODEL = (
-    "lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr", "lscd-condensed", "lscd-condensed-pairs",
-    "lscd-bitmap-bulk", "lscd-bitmap-pairs-bulk", "lscd-condensed-bulk", "lscd-condensed-pairs-bulk",
-)  # fmt: skip
+WITHOUT_MODEL = ("lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr")
 GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
 RUN_GROUPS = ("source", "model", "gpus", "system")
 

@@ -40,7 +40,7 @@ def invert(
     if n > MOST_TOKENS:
         raise InputError(f"--n is {n}, allowed with --speedup is at most {MOST_TOKENS}")
     record = load_gpu(gpu)
-    refused = left_out(record, n)
+    refused = left_out(record, n, sparsity)
     if kernel in refused:
         raise InputError(refused[kernel])
     models = [kernel_model(kernel)] if kernel is not None else [

@@ -138,12 +138,10 @@ def trace(
     """Count what the kernels do, and write it as JSON, one file a variant, for the performance model."""
     from rich.progress import track
 
-    from kernels_numba.gpu.trace import ARRAYS
     from kernels_numba.gpu.trace import trace as count
     from kernels_numba.gpu.variants import all_variants, find_variants
 
     chosen = [v for name in kernel for v in find_variants(name)] if kernel else list(all_variants().values())
-    chosen = [variant for variant in chosen if variant.kernel in ARRAYS]  # streamed kernels have no model to count for
     if not output.is_dir():
         raise InputError(f"--output {output} is no directory; make it, or run in the project's root")
     for variant in track(chosen, "counting"):

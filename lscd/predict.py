@@ -98,7 +98,7 @@ def _predict_one(
     if kernel is not None:
         found, refused = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))], {}
     else:
-        found, refused = list(predict_all(record, m, k, n, sparsity, **how)), left_out(record, n)
+        found, refused = list(predict_all(record, m, k, n, sparsity, **how)), left_out(record, n, sparsity)
     evidence = kernel_evidence(calibrated(BASELINE))
     joined = join_predictions(evidence[evidence["gpu"] == record.key])
     results = [

@@ -104,7 +104,8 @@ def convert(
         str,
         typer.Option(
             "--format",
-            help="tiled-csl, bitmap, bitmap-pairs, condensed, condensed-pairs, csr, two-four, dense.",
+            help="tiled-csl, bitmap, bitmap-pairs, condensed, condensed-pairs, csr, two-four, dense; as codes "
+            "bitmap-int8, bitmap-int4, bitmap-e4m3, bitmap-e5m2.",
         ),
     ] = "tiled-csl",
     dtype: Annotated[str, typer.Option(help="float16, or keep: float32 only in csr, two-four, dense.")] = "float16",
@@ -216,10 +217,14 @@ def _print_converted(out: Path, format_name: str, found: dict[str, Converted], a
         sum(getattr(x, key) for x in found.values()) for key in ("source_bytes", "encoded_bytes", "nnz")
     )
     changed, flushed = (sum(getattr(x.rounding, key) for x in found.values()) for key in ("changed", "flushed"))
+    error = max(x.code_error for x in found.values())
     if as_json:
         numbers = {"source_bytes": before, "encoded_bytes": after, "nnz": nnz, "changed": changed, "flushed": flushed}
+        numbers |= {"code_error": error}
         print(json.dumps({"output": str(out), "format": format_name, "matrices": len(found), **numbers}, indent=2))
         return
     print(f"Encoded {len(found)} matrices as {format_name}: {after:,} bytes instead of {before:,}. Wrote {out}.")
     if changed:
         print(f"Rounding to float16 changed {changed:,} of {nnz + flushed:,} non-zeros; {flushed:,} became zero.")
+    if error:
+        print(f"Codes and scales change the weights of a matrix by {error:.2%} at most (root mean square).")

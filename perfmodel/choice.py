@@ -25,7 +25,7 @@ from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
-from perfmodel.kernels.rivals import NOT_MEASURED, NOT_WRITTEN, drops_more, rivals
+from perfmodel.kernels.rivals import NOT_MEASURED, drops_more, rivals
 from perfmodel.prediction import predict
 from perfmodel.serving.transformer import Matrix, all_matrices, check_split, head_matrices, mean_sparsity
 
@@ -86,8 +86,8 @@ class Candidate:
         What becomes of the weights: "lossless", "rounded", "pruned", or "pruned and rounded".
     sparsity : float
         Fraction of zeros it is asked for: of a pattern, the pattern's own.
-    extrapolated, measured, written : bool
-        Outside the evidence; evidence of this kernel exists at all; the kernel itself exists.
+    extrapolated, measured : bool
+        Outside the evidence; evidence of this kernel exists at all.
     """
 
     kernel: str
@@ -102,7 +102,6 @@ class Candidate:
     sparsity: float
     extrapolated: bool
     measured: bool
-    written: bool
 
     @property
     def lossless(self) -> bool:
@@ -111,9 +110,7 @@ class Candidate:
 
     @property
     def standing(self) -> str:
-        """What a reader must know first: "not written", "not measured", or else what becomes of the weights."""
-        if not self.written:
-            return NOT_WRITTEN
+        """What a reader must know first: "not measured", or else what becomes of the weights."""
         return self.change if self.measured else NOT_MEASURED
 
 
@@ -373,7 +370,7 @@ class _Asked:
 def _candidates(
     model: KernelModel, asked: _Asked, shares: Sequence[Sequence[tuple[float, float]]]
 ) -> list[Candidate | None]:
-    """Candidate of one kernel for each matrix; None where it takes no N that holds the tokens.
+    """Candidate of one kernel for each matrix; None where it takes no such N or zeros.
 
     Layers of different sparsity each take their own time, on the same kernel.
     """
@@ -383,7 +380,8 @@ def _candidates(
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
     n = np.where(np.isnan(padded), 1.0, padded)  # computed and thrown away below
     own = np.asarray(model.own_sparsity(sparsity), dtype=np.float64)
-    p = predict(model.name, asked.gpu, m, k, n, own, launch=asked.launch)
+    runs = ~np.isnan(padded) & model.has_room(asked.gpu, n, own)
+    p = predict(model.name, asked.gpu, m, k, n, np.where(runs, own, model.own_sparsity(1.0)), launch=asked.launch)
     size = np.broadcast_to(model.format.bytes_of(m, k, own), m.shape) * asked.stored[place]
     tiles, splits = _tiling(model, Machine.of(asked.gpu), m, k, n)
     found: list[Candidate | None] = []
@@ -396,10 +394,10 @@ def _candidates(
         candidate = Candidate(
             model.name, model.format_name, int(n[main]), span, float(np.sum(share[mine] * size[mine])),
             str(p.bound[main]), tiles[main], splits[main], model.format.change, zeros,
-            bool(np.any(p.extrapolated[mine])), p.measured, model.written,
+            bool(np.any(p.extrapolated[mine])), p.measured,
         )  # fmt: skip
         # What is known to be a lower bound only is no candidate.
-        found.append(None if np.any(np.isnan(padded[mine]) | p.at_least[mine]) else candidate)
+        found.append(None if np.any(~runs[mine] | p.at_least[mine]) else candidate)
     return found
 
 

@@ -157,12 +157,32 @@ def check_product(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLik
     Raises
     ------
     ValueError
-        As `check_tokens` and `check_pattern`, or names the GPU and the precision it lacks.
+        As `check_tokens`, `check_pattern` and `check_room`, or names the GPU and what it lacks.
     """
     if (refusal := model.refusal(gpu)) is not None:
         raise ValueError(refusal)
     check_tokens(model, n)
     check_pattern(model, sparsity)
+    check_room(model, gpu, n, sparsity)
+
+
+def check_room(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> None:
+    """Refuse products whose blocks do not fit the shared memory of the GPU.
+
+    Raises
+    ------
+    ValueError
+        Names the kernel, the GPU, its shared memory, tokens and sparsity.
+    """
+    room = np.atleast_1d(model.has_room(gpu, n, sparsity))
+    if not room.all():
+        first = np.unravel_index(int(np.argmin(room)), room.shape)
+        tokens, zeros = (float(np.broadcast_to(np.atleast_1d(x), room.shape)[first]) for x in (n, sparsity))
+        raise ValueError(
+            f"{model.name} keeps more in shared memory at N = {tokens:g} and sparsity {zeros:g} than the "
+            f"{gpu.sm.shared_memory_per_block_bytes:,.0f} bytes a block of {gpu.name} may have: records are shorter at "
+            "higher sparsity"
+        )
 
 
 def predict(
@@ -284,13 +304,14 @@ def predict_all(
     """
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     for name, model in KERNELS.items():
-        padded = float(model.padded_n(n))
-        if not np.isnan(padded) and model.refusal(record) is None:
-            yield int(padded), predict(name, record, m, k, padded, model.own_sparsity(sparsity), **how)
+        padded, own = float(model.padded_n(n)), model.own_sparsity(sparsity)
+        runs = not np.isnan(padded) and model.refusal(record) is None
+        if runs and model.has_room(record, padded, own).all():
+            yield int(padded), predict(name, record, m, k, padded, own, **how)
 
 
-def left_out(gpu: str | Gpu, n: int) -> dict[str, str]:
-    """Why `predict_all` passes over a kernel, in a sentence, by its name: the GPU cannot run it, or it takes no such N.
+def left_out(gpu: str | Gpu, n: int, sparsity: ArrayLike = 0.0) -> dict[str, str]:
+    """Why `predict_all` passes over a kernel, in a sentence, by its name: no such GPU, N, or shared memory.
 
     Raises
     ------
@@ -304,6 +325,11 @@ def left_out(gpu: str | Gpu, n: int) -> dict[str, str]:
             found[name] = refusal
         elif np.isnan(model.padded_n(n)):
             found[name] = f"{name} takes N of {model.supported_n}, got {n:g}"
+        else:
+            try:
+                check_room(model, record, model.padded_n(n), model.own_sparsity(sparsity))
+            except ValueError as error:
+                found[name] = str(error)
     return found
 
 

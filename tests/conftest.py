@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +18,7 @@ SLOW = (
     "kernels_numba/formats/test_formats.py",
     "kernels_numba/gpu",
     "kernels_numba/ptx_emulator/test_mutations.py",
+    "kernels_numba/ptx_emulator/test_quantised_mutations.py",
     "kernels_numba/test_check.py",
     "kernels_numba/test_plan.py",
     "kernels_numba/test_spmm.py",
@@ -29,15 +31,19 @@ SLOW = (
     "test_docs.py",
     "test_notebooks.py",
 )
-# A process compiles a kernel once, and builds the report that its tests look at once. The longest first.
+# A process reads a kernel's PTX once, builds the report once, and fits once to rows left out of a fit. Longest first.
 SAME_PROCESS = (
+    ("kernels_numba/gpu", "kernels_numba/test_check.py", "kernels_numba/test_spmm.py"),
+    ("kernels_numba/bench", "lscd/test_kernels.py"),
     (
-        "kernels_numba/gpu",
-        "kernels_numba/bench",
-        "kernels_numba/test_check.py",
-        "kernels_numba/test_spmm.py",
-        "lscd/test_kernels.py",
+        "lscd/report",
+        "lscd/test_evidence.py",
+        "lscd/test_predict.py",
+        "perfmodel/evidence/test_kernel_fit.py",
+        "perfmodel/evidence/test_uncertainty.py",
+        "test_readme.py",
     ),
+    ("kernels_numba/ptx_emulator/test_record_mutations.py", "kernels_numba/ptx_emulator/test_quantised_mutations.py"),
     (
         "kernels_numba/cpu",
         "kernels_numba/formats",
@@ -45,7 +51,6 @@ SAME_PROCESS = (
         "kernels_numba/test_plan.py",
         "perfmodel/formats/test_formats.py",
     ),
-    ("lscd/report/test_build.py",),
 )
 
 
@@ -94,7 +99,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cubins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Machine code is compiled anew, and leaves nothing in the user's cache."""
+    """Kernels are compiled anew, once for all processes of this run, and leave nothing in the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LSCD_CUBINS", str(tmp_path_factory.mktemp("cubins")))
+        patch.setenv("LSCD_CUBINS", str(shared / "cubins"))
         yield

@@ -174,7 +174,7 @@ def test_only_the_catalogue_reads_data() -> None:
 
 
 # Topics of the emulator's tests that go across its files.
-ACROSS = {"checks", "counters", "emulator", "evidence", "mutations", "record_mutations", "warp"}
+ACROSS = {"checks", "counters", "emulator", "evidence", "mutations", "quantised_mutations", "record_mutations", "warp"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -8,6 +8,7 @@ from lscd.cli import app
 from lscd.report.exhibit import Context
 from lscd.report.readme import README, TABLES, rewritten
 from tests.kernels_numba.ptx_emulator.test_mutations import BUGS
+from tests.kernels_numba.ptx_emulator.test_quantised_mutations import BUGS as QUANTISED_BUGS
 from tests.kernels_numba.ptx_emulator.test_record_mutations import BUGS as RECORD_BUGS
 
 TEXT = README.read_text(encoding="utf-8")
@@ -23,7 +24,8 @@ def test_first_commands_are_the_two_that_matter() -> None:
 
 
 def test_planted_bugs_are_counted() -> None:
-    assert f"{len(BUGS) + len(RECORD_BUGS)} planted bugs are all caught, {len(RECORD_BUGS)} of them" in TEXT
+    of_records = len(RECORD_BUGS) + len(QUANTISED_BUGS)
+    assert f"{len(BUGS) + of_records} planted bugs are all caught, {of_records} of them" in TEXT
 
 
 def test_named_commands_exist() -> None:

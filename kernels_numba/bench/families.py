@@ -21,6 +21,7 @@ from kernels_numba.bench.slabs import Matrix, repeat
 from kernels_numba.bench.timing import AbsentError, Library, Run
 from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_condensed, encode_csr, encode_two_four
 from kernels_numba.gpu.compile import compile_kernel
+from kernels_numba.gpu.decoders import OF_CODES
 from kernels_numba.gpu.launch import has_bulk_copies, with_aligned_rows
 from kernels_numba.gpu.variants import BULK, kernel_names
 
@@ -42,11 +43,14 @@ ROW_SPARSITY = {"two-four": 0.5}  # of rows of a family that makes its own zeros
 
 
 def encoders() -> dict[str, Encoder]:
-    """Encoder of each of our kernels, by the kernel's name in tables, ``lscd-...``."""
+    """Encoder of each of our kernels, by the kernel's name in tables, ``lscd-...``.
+
+    None of codes: their products are not those of the matrix, with which all families are compared.
+    """
     made = {}
     for name in kernel_names():
-        if name not in PARTS:
-            stored = name.removesuffix(BULK)
+        stored = name.removesuffix(BULK)
+        if name not in PARTS and stored not in OF_CODES:
             made[f"lscd-{name.replace('_', '-')}"] = CHOICES.get(stored) or getattr(formats, f"encode_{stored}")
     return made
 

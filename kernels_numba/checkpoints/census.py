@@ -131,7 +131,7 @@ class Census:
 
     @property
     def rounded_bytes(self) -> dict[str, int]:
-        """Exact bytes of our bitmap with its values rounded to 8 and 4 bits, scales included."""
+        """Exact bytes of our bitmap with codes of 8 and 4 bits for values, whatever they stand for, scales included."""
         m, k = self.shape
         scales = 2 * m * _ceil_div(k, SCALE_GROUP)
         return {f"lscd-bitmap-{bits}": self._strip_bytes(bits) + scales for bits in (8, 4)}

@@ -15,8 +15,9 @@ tensors ``w.words`` and ``w.tile_offsets``: the buffers of its encoding, in its 
 ``lscd_header_sha256``
     SHA-256 of the header itself: canonical JSON of all the above and of every tensor's dtype, shape and offsets.
 
-A weight comes back bit for bit, except that -0.0 comes back as +0.0. Reading checks the header's digest first, then
-each tensor's, then the encoding itself (``validate``), so no decoder ever sees a corrupt buffer.
+A weight comes back bit for bit, except that -0.0 comes back as +0.0, and that the formats named after a type of values
+(``bitmap-int8``, ``bitmap-e4m3`` ...) round each weight to a code times a scale. Reading checks the header's digest
+first, then each tensor's, then the encoding itself (``validate``), so no decoder ever sees a corrupt buffer.
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,64 +33,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.checkpoint import check_target
-from kernels_numba.checkpoints.float_values import DTYPE_NAMES, ELEMENTS, Rounding, as_float16
+from kernels_numba.checkpoints.encodings import BUFFERS, code_error, encode, holds_same, rebuild
+from kernels_numba.checkpoints.float_values import DTYPE_NAMES, ELEMENTS, Rounding
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo, open_checkpoint, parse_json
 from kernels_numba.checkpoints.safetensors_writer import PADDING, TensorWriter, aligned_order, header_room, written
-from kernels_numba.formats import (
-    Bitmap,
-    Condensed,
-    Csr,
-    Dense,
-    Element,
-    EncodedWeight,
-    TiledCsl,
-    TwoFour,
-    encode_bitmap,
-    encode_condensed,
-    encode_csr,
-    encode_tiled_csl,
-    encode_two_four,
-)
-from kernels_numba.formats.bitmap import MASK_DTYPES
-from kernels_numba.formats.encoded import HALF_ELEMENTS, bits_of, check
+from kernels_numba.formats import Element, EncodedWeight
+from kernels_numba.formats.encoded import check
 
 FORMAT, VERSION = "lscd-weights", "1"
 MAX_ELEMENTS = 1 << 36  # of one weight: 128 GiB decoded; a corrupt shape must not make a reader allocate more
-BUFFERS = {
-    "tiled-csl": ("words", "tile_offsets"),
-    "csr": ("row_ptr", "col_idx", "values"),
-    "two-four": ("values", "metadata", "residual_row_ptr", "residual_col_idx", "residual_values"),
-    "bitmap": ("masks", "values", "offsets"),
-    "bitmap-pairs": ("masks", "values", "offsets"),
-    "condensed": ("records", "offsets"),
-    "condensed-pairs": ("records", "offsets"),
-    "dense": ("values",),
-}
-ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
-    "tiled-csl": encode_tiled_csl,
-    "csr": encode_csr,
-    "two-four": encode_two_four,
-    "bitmap": encode_bitmap,
-    "bitmap-pairs": partial(encode_bitmap, width=2),
-    "dense": Dense,
-    "condensed": partial(encode_condensed, width=1),
-    "condensed-pairs": partial(encode_condensed, width=2),
-}
-HALVES_ONLY = ("tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs")  # formats of 16-bit values
-BITMAP_MASKS = {"bitmap": np.dtype(MASK_DTYPES[1]), "bitmap-pairs": np.dtype(MASK_DTYPES[2])}
-CONDENSED_WIDTHS = {"condensed": 1, "condensed-pairs": 2}
-_DTYPES = {np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16"}
+_DTYPES = {
+    np.dtype("<u8"): "U64", np.dtype("<u4"): "U32", np.dtype("<i4"): "I32", np.dtype("<u2"): "U16",
+    np.dtype("<u1"): "U8", np.dtype("<f2"): "F16",
+}  # fmt: skip
 _DIGEST = "lscd_header_sha256"
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Outcome for one weight: bytes before and after, non-zeros kept, and what rounding to float16 changed."""
+    """Outcome for one weight: bytes before and after, non-zeros kept, and what rounding to float16 changed.
+
+    code_error : what codes and scales changed, as `encodings.code_error`.
+    """
 
     source_bytes: int
     encoded_bytes: int
     nnz: int
     rounding: Rounding
+    code_error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +82,7 @@ class EncodedCheckpoint:
         entry = self.weights[name]
         buffers = {buffer: self.tensor(f"{name}.{buffer}") for buffer in BUFFERS[entry["format"]]}
         try:
-            return _decode_fields(entry, buffers)
+            return rebuild(entry, buffers)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.checkpoint.path}: weight {name!r}: {error}") from None
 
@@ -129,31 +99,6 @@ class EncodedCheckpoint:
     def _check(self, name: str, digest: str) -> None:
         if digest != self.digests[name]:
             raise ValueError(f"{self.checkpoint.path}: tensor {name!r} is corrupt: its checksum differs")
-
-
-def encode(values: NDArray[Any], dtype: str, format_name: str, *, keep_dtype: bool) -> tuple[EncodedWeight, Rounding]:
-    """Encode a matrix of safetensors type ``dtype``.
-
-    Parameters
-    ----------
-    keep_dtype : store the values as they are; otherwise as float16. ``tiled-csl``, bitmaps and condensed strips take
-        no F32.
-
-    Raises
-    ------
-    ValueError
-        If the format is unknown or cannot hold the type, or a finite value overflows float16; says how many do.
-    """
-    check(format_name in BUFFERS, "format", format_name, ", ".join(BUFFERS))
-    rounding, element = Rounding(), ELEMENTS[dtype]
-    if not keep_dtype:
-        values, rounding = as_float16(values, dtype)
-        element = Element.FLOAT16
-        remedy = "magnitudes up to 65504; keep the dtype (--dtype keep) or exclude the tensor"
-        check(not rounding.overflowed, "float16", f"overflows at {rounding.overflowed} values", remedy)
-    fits = element in HALF_ELEMENTS or format_name not in HALVES_ONLY
-    check(fits, "dtype", dtype, f"F16 or BF16, or conversion to float16, for {format_name}")
-    return ENCODERS[format_name](values, element=element), rounding
 
 
 def convert_checkpoint(
@@ -179,11 +124,13 @@ def convert_checkpoint(
                 out.add(name, info.dtype, info.shape, source.chunks(name))
             else:
                 try:
-                    encoded, rounding = encode(source.read(name), info.dtype, format_name, keep_dtype=keep_dtype)
+                    values = source.read(name)
+                    encoded, rounding = encode(values, info.dtype, format_name, keep_dtype=keep_dtype)
                 except ValueError as error:
                     raise ValueError(f"{info.path}: tensor {name!r}: {error}") from None
                 _add_weight(out, name, encoded)
-                found[name] = Converted(info.nbytes, encoded.nbytes, encoded.nnz, rounding)
+                cost = code_error(values, info.dtype, encoded)
+                found[name] = Converted(info.nbytes, encoded.nbytes, encoded.nnz, rounding, cost)
             progress(name)
         _seal(out, weights, source.metadata)
     return found
@@ -215,7 +162,8 @@ def verify(
 ) -> int:
     """Compare every tensor of a container with the checkpoint it was made from, bit for bit.
 
-    Values are compared as the container holds them (after rounding to float16 if it does), and -0.0 equals +0.0.
+    Values are compared as the container holds them (after rounding to float16, or to codes and scales, if it does), and
+    -0.0 equals +0.0.
 
     Returns
     -------
@@ -231,7 +179,7 @@ def verify(
     for name, info in source.tensors.items():
         check(name in present, str(container.checkpoint.path), f"lacks tensor {name!r}", "every tensor of the source")
         if name in container.weights:
-            same = _same_weight(source.read(name), info.dtype, container.weight(name))
+            same = holds_same(source.read(name), info.dtype, container.weight(name))
         else:
             container.check_plain(name)
             same = _digest(source, name) == container.digests[name]
@@ -291,35 +239,6 @@ def _add_weight(out: TensorWriter, name: str, encoded: EncodedWeight) -> None:
         values = buffer.endswith("values")
         dtype = DTYPE_NAMES[encoded.element] if values else _DTYPES[array.dtype]
         out.add(f"{name}.{buffer}", dtype, array.shape, [array])
-
-
-def _decode_fields(entry: dict[str, Any], buffers: dict[str, NDArray[Any]]) -> EncodedWeight:
-    """Build and validate the encoding of one weight."""
-    shape, element = (entry["shape"][0], entry["shape"][1]), Element(entry["element"])
-    common = {"shape": shape, "element": element}
-    if entry["format"] == "dense":
-        dense = Dense(buffers["values"], element)
-        check(dense.shape == shape, "shape", dense.shape, str(shape))
-        return dense
-    if entry["format"] == "two-four":
-        part = {field.name: buffers.pop(f"residual_{field.name}") for field in fields(Csr) if field.name not in common}
-        return TwoFour.from_buffers(**common, **buffers, residual=Csr.from_buffers(**common, **part))
-    if entry["format"] in BITMAP_MASKS:
-        masks, wanted = buffers["masks"].dtype, BITMAP_MASKS[entry["format"]]
-        check(masks == wanted, "masks", masks, str(wanted))
-        return Bitmap.from_buffers(**common, **buffers)
-    if entry["format"] in CONDENSED_WIDTHS:
-        return Condensed.from_buffers(**common, **buffers, width=CONDENSED_WIDTHS[entry["format"]])
-    kinds: dict[str, type[EncodedWeight]] = {"tiled-csl": TiledCsl, "csr": Csr}
-    return kinds[entry["format"]].from_buffers(**common, **buffers)
-
-
-def _same_weight(values: NDArray[Any], dtype: str, encoded: EncodedWeight) -> bool:
-    if encoded.element is Element.FLOAT16:
-        values, _ = as_float16(values, dtype)
-    expected, found = bits_of(values), bits_of(encoded.decode())
-    zero = (expected | found) & encoded.element.magnitude == 0
-    return expected.shape == found.shape and bool((zero | (expected == found)).all())
 
 
 def _digest(checkpoint: Checkpoint, name: str) -> str:

@@ -36,8 +36,8 @@ def spmm(
 
     Parameters
     ----------
-    weights : TiledCsl, PanelCsr (the fastest here), Csr or Dense; TwoFour, Bitmap and Condensed are decoded to a dense
-        copy first.
+    weights : TiledCsl, PanelCsr (the fastest here), Csr or Dense; all others are decoded to a dense copy first,
+        QuantisedBitmap to values times scales rounded to float16, as on the GPU.
     x : (k, n), float16, float32, or uint16 bit patterns with ``element=Element.BFLOAT16``; finite wherever a weight
         is zero: a dense product turns 0 * inf into NaN, a sparse one skips it.
     path : "auto" (see ``choose_path``), "decode" or "sparse".

@@ -11,17 +11,19 @@ no check. NumPy has no bfloat16: such matrices are uint16 bit patterns with ``el
 One file a format, its compiled loops beside it in ``*_njit``; they are imported when an encoder first runs.
 """
 
-from kernels_numba.formats.bitmap import Bitmap, QuantisedBitmap, encode_bitmap, encode_quantised_bitmap
+from kernels_numba.formats.bitmap import Bitmap, encode_bitmap
 from kernels_numba.formats.condensed import Condensed, encode_condensed
 from kernels_numba.formats.csr import Csr, encode_csr
 from kernels_numba.formats.dense import Dense
 from kernels_numba.formats.encoded import Element, EncodedWeight
 from kernels_numba.formats.layout import TILE_K, TILE_M
+from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, encode_quantised_bitmap
+from kernels_numba.formats.quantised_condensed import QuantisedCondensed, encode_quantised_condensed
 from kernels_numba.formats.tiled_csl import TiledCsl, encode_tiled_csl
 from kernels_numba.formats.two_four import TwoFour, encode_two_four
 
 __all__ = [
     "TILE_K", "TILE_M", "Bitmap", "Condensed", "Csr", "Dense", "Element", "EncodedWeight", "QuantisedBitmap",
-    "TiledCsl", "TwoFour", "encode_bitmap", "encode_condensed", "encode_csr", "encode_quantised_bitmap",
-    "encode_tiled_csl", "encode_two_four",
+    "QuantisedCondensed", "TiledCsl", "TwoFour", "ValueType", "encode_bitmap", "encode_condensed", "encode_csr",
+    "encode_quantised_bitmap", "encode_quantised_condensed", "encode_tiled_csl", "encode_two_four",
 ]  # fmt: skip

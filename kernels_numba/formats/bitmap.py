@@ -7,7 +7,7 @@ lane has 64 bits per strip, one byte a chunk, and the values follow in the order
 a time lies together, within few banks of shared memory.
 
 Bytes: ``260 * strips + 2 * nnz_padded``, or 0.127 per position and 2 per non-zero; strips are padded to 16 bytes.
-With 8-bit or 4-bit values (`QuantisedBitmap`) a non-zero takes 1 or half a byte, and each row has scales.
+With 8-bit or 4-bit values (`quantised`) a non-zero takes 1 or half a byte, and each row has scales.
 
 Or a bit stands for a *pair*, one operand register: two neighbouring columns of a row, both stored if either is not
 zero. That takes half the masks, more values, and half the work of decoding, which pays where decoding is the bound.
@@ -41,8 +41,6 @@ from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, S
 SLOTS = 8
 MASK_DTYPES = {1: np.uint64, 2: np.uint32}  # a lane's bits of a strip, by the positions that a bit stands for
 Masks = NDArray[np.uint64] | NDArray[np.uint32]
-VALUE_BITS = (4, 8)
-SCALE_GROUP = 128  # columns of a row that share a scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,55 +100,6 @@ class Bitmap(EncodedWeight):
         return self
 
 
-@dataclass(frozen=True, eq=False)
-class QuantisedBitmap(EncodedWeight):
-    """Bitmap with 8-bit or 4-bit integers: a kept weight is ``code * scale`` of its row and group of 128 columns.
-
-    Rounding is to nearest with codes -127 ... 127 (or -7 ... 7) and the scale ``max |a| / 127`` (or 7) as float16, so
-    that a kept weight errs by half a scale plus the scale's own rounding. A kept weight may get code 0.
-
-    masks, offsets : as in `Bitmap`.
-    codes : (bytes,) uint8; two's complement, for 4 bits two per byte, the first in the low half.
-    scales : (m, ceil(k / 128)) float16.
-    value_bits : 4 or 8.
-    """
-
-    shape: tuple[int, int]
-    masks: Masks
-    codes: NDArray[np.uint8]
-    offsets: NDArray[np.int32]
-    scales: NDArray[np.float16]
-    value_bits: int
-    element: Element = Element.FLOAT16
-
-    @property
-    def nnz(self) -> int:
-        """Stored positions; padding not counted."""
-        return int(np.bitwise_count(self.masks).sum())
-
-    def decode(self) -> NDArray[np.float16]:
-        """Dense matrix (m, k): code times scale, rounded to float16; at most the largest one (scales are rounded)."""
-        codes = unpack_codes(self.codes, self.value_bits)
-        integers = expand(self.shape, self.masks, codes.view(np.uint8), self.offsets).view(np.int8)
-        scales = np.repeat(self.scales, SCALE_GROUP, axis=1)[:, : self.shape[1]]
-        largest = np.finfo(np.float16).max
-        return np.clip(integers * scales.astype(np.float32), -largest, largest).astype(np.float16)
-
-    def validate(self) -> Self:
-        """Return self, or raise ValueError naming what is corrupt."""
-        m, k = check_shape(self.shape)
-        check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
-        check(self.value_bits in VALUE_BITS, "value_bits", self.value_bits, "4 or 8")
-        check_vector(self.codes, "codes", np.uint8)
-        n_codes = self.codes.size * 8 // self.value_bits
-        check_strips(self.shape, self.masks, self.offsets, n_codes, self.value_bits)
-        shape = (m, -(-k // SCALE_GROUP))
-        given, allowed = f"{self.scales.dtype} {self.scales.shape}", f"float16 {shape}"
-        check(given == allowed and self.scales.flags.c_contiguous, "scales", given, f"row-major {allowed}")
-        check(np.isfinite(self.scales).all(), "scales", "infinity or NaN", "finite numbers")
-        return self
-
-
 def _width(masks: Masks) -> int:
     """Positions that a bit of ``masks`` stands for."""
     return 2 if masks.dtype == np.uint32 else 1
@@ -180,44 +129,6 @@ def encode_bitmap(a: NDArray[Any], width: int = 1, *, element: Element | None = 
     bits = bits_of(as_matrix(a, element))
     masks, values, offsets = pack(bits, bits, 16, width)
     return Bitmap(bits.shape, masks, values.view(element.storage), offsets, element)
-
-
-def encode_quantised_bitmap(a: NDArray[np.float16], value_bits: int) -> QuantisedBitmap:
-    """Bitmap encoding with integers of 8 or 4 bits for the non-zeros of a finite float16 matrix (m, k).
-
-    Raises
-    ------
-    ValueError
-        If ``a`` is no float16 matrix or holds infinity or NaN, or ``value_bits`` is neither 4 nor 8.
-    """
-    matrix = as_matrix(a, Element.FLOAT16)
-    check(value_bits in VALUE_BITS, "value_bits", value_bits, "4 or 8")
-    check(np.isfinite(matrix).all(), "a", "infinity or NaN", "finite numbers")
-    m, k = matrix.shape
-    groups = -(-k // SCALE_GROUP)
-    padded = np.pad(matrix, ((0, 0), (0, groups * SCALE_GROUP - k))).astype(np.float32)
-    grouped = padded.reshape(m, groups, SCALE_GROUP)
-    largest = 2 ** (value_bits - 1) - 1
-    scales = (np.abs(grouped).max(axis=2) / largest).astype(np.float16)
-    # A scale that rounds to zero would lose the group; the smallest float16 above zero keeps its largest weights.
-    scales[(scales == 0) & grouped.any(axis=2)] = np.finfo(np.float16).smallest_subnormal
-    steps = np.maximum(scales.astype(np.float32), np.finfo(np.float32).tiny)[:, :, None]
-    codes = np.clip(np.rint(grouped / steps), -largest, largest).astype(np.int8).reshape(m, -1)[:, :k]
-    masks, packed, offsets = pack(np.ascontiguousarray(codes).view(np.uint8), bits_of(matrix), value_bits)
-    return QuantisedBitmap(matrix.shape, masks, pack_codes(packed, value_bits), offsets, scales, value_bits)
-
-
-def pack_codes(codes: NDArray[np.uint8], value_bits: int) -> NDArray[np.uint8]:
-    """Bytes that hold one code each (8 bits) or two (4 bits)."""
-    return codes if value_bits == 8 else (codes[::2] & np.uint8(15)) | (codes[1::2] << np.uint8(4))
-
-
-def unpack_codes(packed: NDArray[np.uint8], value_bits: int) -> NDArray[np.int8]:
-    """Signed codes, one per element."""
-    if value_bits == 8:
-        return packed.view(np.int8)
-    halves = np.stack((packed << np.uint8(4), packed), axis=-1).reshape(-1)
-    return halves.view(np.int8) >> np.int8(4)
 
 
 def by_lane(rows: NDArray[Any], width: int = 1) -> NDArray[Any]:

@@ -40,8 +40,8 @@ from kernels_numba.formats.encoded import (
     check_shape,
     check_vector,
 )
-from kernels_numba.formats.layout import MAGNITUDE_16, STRIP_K
-from kernels_numba.formats.records import UNIT, record_grid
+from kernels_numba.formats.layout import MAGNITUDE_16, STRIP_K, record_grid
+from kernels_numba.formats.records import UNIT
 
 WIDTHS = (1, 2)
 MOVES = 700  # of each search for an order; at 70 % sparsity 98 of 100 strips of 32 rows then fit

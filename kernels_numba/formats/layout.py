@@ -14,3 +14,8 @@ STRIP_SIZE = STRIP_M * STRIP_K
 LANES, CHUNKS, REGISTERS = 32, 8, 4  # of a strip: lanes, 16 x 16 operands, registers an operand takes from a lane
 MAGNITUDE_16 = np.uint16(0x7FFF)  # all bits of a 16-bit float but the sign
 UNIT_BYTES = 16  # what one asynchronous copy moves: records and the values of a strip begin at multiples of it
+
+
+def record_grid(shape: tuple[int, int]) -> tuple[int, int]:
+    """Number of strips along m and k that cover a matrix with whole tiles of 128 rows."""
+    return -(-shape[0] // TILE_M) * (TILE_M // STRIP_M), -(-shape[1] // STRIP_K)

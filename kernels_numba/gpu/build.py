@@ -10,6 +10,7 @@ import argparse
 import itertools
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -82,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         failed += bool(fault)
         sys.stdout.write(f"{number}/{len(chosen)} {name} {fault or 'compiled'}\n")
         sys.stdout.flush()
+    shutil.rmtree(options.output / cubins.PTX, ignore_errors=True)
     cubins.write_manifest(options.output, archs, list(chosen))
     sys.stdout.write(f"wrote {len(archs)} x {len(chosen) - failed} kernels to {options.output}\n")
     return 1 if failed else 0

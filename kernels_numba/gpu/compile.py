@@ -187,19 +187,30 @@ def _garbage_stays() -> Iterator[None]:
 @cache
 def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     """PTX of a variant and the name of its entry point."""
+    cc = ARCHITECTURES[check_arch(arch)].compute_capability
+    kept = cubins.load_ptx(variant.identity, arch) if _is_ours(variant) else None
+    if kept is not None:
+        return kept
     if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
         raise ValueError(
             f"compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install; "
             f"{cubins.cubin_directory()} has no machine code of {variant.name} for {arch} from these sources"
         )
     toolchain.find_libraries()
-    cc = ARCHITECTURES[check_arch(arch)].compute_capability
     with _garbage_stays():
         ptx = in_element(_numba_ptx(replace(variant, element=Element.FLOAT16), cc), variant.element)
     entry = re.search(r"\.visible \.entry ([\w$]+)", ptx)
     assert entry is not None
     # Numba names the entry after module, closure and types: longer than some tools accept, and different each version.
-    return ptx.replace(entry.group(1), variant.name), variant.name
+    ptx = ptx.replace(entry.group(1), variant.name)
+    if _is_ours(variant):
+        cubins.store_ptx(variant.identity, arch, ptx, variant.name)
+    return ptx, variant.name
+
+
+def _is_ours(variant: Variant) -> bool:
+    """Whether the kept code's name says all that decides it: of others' sources it knows nothing."""
+    return variant.make.__module__.startswith(f"{__package__}.")
 
 
 def _numba_ptx(variant: Variant, cc: tuple[int, int]) -> str:
@@ -251,12 +262,11 @@ def compile_kernel(variant: Variant, arch: str) -> CompiledKernel:
     ValueError
         If ``arch`` is unknown; the message has the nearest names.
     """
-    ours = variant.make.__module__.startswith(f"{__package__}.")  # of others' sources the cache knows nothing
-    kept = cubins.load(variant.identity, check_arch(arch)) if ours else None
+    kept = cubins.load(variant.identity, check_arch(arch)) if _is_ours(variant) else None
     if kept is None:
         ptx, entry = compile_ptx(variant, arch)
         kept = cubins.Cubin(entry, *assemble(ptx, arch))
-        if ours:
+        if _is_ours(variant):
             cubins.store(variant.identity, arch, kept)
     return CompiledKernel(variant, arch, kept.entry, kept.code, kept.log)
 

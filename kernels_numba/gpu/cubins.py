@@ -1,8 +1,9 @@
-"""Machine code kept on disk, by what it was made from.
+"""Machine code and PTX kept on disk, by what they were made from.
 
-Compiling all variants takes a minute, and needs compilers that a machine with a GPU need not have. So machine code is
-kept in ``$LSCD_CUBINS``, else in ``cubins`` of the user's cache, under a hash of everything that decides it: the
-sources of the rooms `gpu` and `formats`, the variant, the architecture, and the compilers' versions.
+Compiling all variants takes minutes, and needs compilers that a machine with a GPU need not have. So machine code, and
+the PTX that the emulator runs, is kept in ``$LSCD_CUBINS``, else in ``cubins`` of the user's cache, under a hash of
+everything that decides it: the sources of the rooms `gpu` and `formats`, the variant, the architecture, and the
+compilers' versions.
 
 A folder with a manifest (`gpu.build` writes it) was made to be carried: its compilers' versions are those that the
 manifest names, whatever is installed here, and nothing is added to it. A cache may vanish at any time: what cannot be
@@ -26,6 +27,7 @@ from kernels_numba.gpu import toolchain
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+PTX = "ptx"  # folder of a directory; what is carried has none
 ROOMS = ("gpu", "formats")  # whose sources decide what a kernel is
 KEY_DIGITS = 20
 
@@ -102,14 +104,42 @@ def store(identity: Sequence[object], arch: str, cubin: Cubin) -> None:
         return
     path = directory / f"{key(identity, arch, toolchain.versions())}.json"
     told = {"entry": cubin.entry, "log": cubin.log, "sha256": hashlib.sha256(cubin.code).hexdigest()}
+    _write({path.with_suffix(".cubin"): cubin.code, path: json.dumps(told).encode()})
+
+
+def load_ptx(identity: Sequence[object], arch: str) -> tuple[str, str] | None:
+    """Kept PTX of a variant and its entry point, None if there is none."""
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for target, content in ((path.with_suffix(".cubin"), cubin.code), (path, json.dumps(told).encode())):
+        told = json.loads(_ptx_path(identity, arch).read_text(encoding="utf-8"))
+        return str(told["ptx"]), str(told["entry"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("PTX not read, compiled again: %s", error)
+        return None
+
+
+def store_ptx(identity: Sequence[object], arch: str, ptx: str, entry: str) -> None:
+    """Keep PTX, unless the directory is a carried one or cannot be written."""
+    if not is_carried(cubin_directory()):
+        _write({_ptx_path(identity, arch): json.dumps({"entry": entry, "ptx": ptx}).encode()})
+
+
+def _ptx_path(identity: Sequence[object], arch: str) -> Path:
+    directory = cubin_directory()
+    return directory / PTX / f"{key(identity, arch, _compilers(directory))}.json"
+
+
+def _write(contents: dict[Path, bytes]) -> None:
+    """Write files whole or not at all, in order; a cache that cannot be written stays as it is."""
+    try:
+        for target, content in contents.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(f".{target.name}.{os.getpid()}")
             partial.write_bytes(content)
             partial.replace(target)
     except OSError as error:
-        logger.warning("cubin not kept: %s", error)
+        logger.warning("%s not kept: %s", target.name, error)
 
 
 def write_manifest(directory: Path, archs: Sequence[str], variants: Sequence[str]) -> None:

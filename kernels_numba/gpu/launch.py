@@ -22,12 +22,14 @@ from kernels_numba.formats import (
     Dense,
     Element,
     EncodedWeight,
+    QuantisedBitmap,
+    QuantisedCondensed,
     TiledCsl,
     TwoFour,
 )
 from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check
 from kernels_numba.formats.layout import STRIP_M, WARP_SIZE
-from kernels_numba.formats.records import BitmapRecords, most_bytes, pack_bitmap
+from kernels_numba.formats.records import BitmapRecords, QuantisedRecords, most_bytes, pack_bitmap, pack_quantised
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
 from kernels_numba.gpu import bulk, csr, reduce, ring, variants
 from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
@@ -46,7 +48,7 @@ WEIGHT_BUFFERS = {
     "dense": ("values",),
     "two_four": ("tiles",),
 }
-Records = BitmapRecords | Condensed
+Records = BitmapRecords | QuantisedRecords | Condensed | QuantisedCondensed
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,12 @@ def whole_number(value: Any, name: str, most: int) -> int:
 def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:
     """Weights as their kernel can copy them in chunks of 16 bytes, and the same object if they already are.
 
-    Dense weights get k padded to a multiple of 8, `TwoFour` is packed in tiles, `Bitmap` in records; all are copies.
+    Dense weights get k padded to a multiple of 8, `TwoFour` is packed in tiles, bitmaps in records; all are copies.
     """
     if isinstance(weights, Bitmap):
         return pack_bitmap(weights)
+    if isinstance(weights, QuantisedBitmap):
+        return pack_quantised(weights)
     if isinstance(weights, TwoFour):
         return pack(weights)
     if not isinstance(weights, Dense) or weights.values.shape[1] % COLUMN_UNIT == 0:
@@ -204,6 +208,8 @@ def choose_variant(weights: EncodedWeight, n: int, *, streamed: bool = False) ->
     """
     element = getattr(weights, "element", None)
     check(element in HALF_ELEMENTS, "element type of weights", element, "float16 or bfloat16 (the GPU kernels' types)")
+    coded = hasattr(weights, "value_type")
+    check(not coded or element is Element.FLOAT16, "element type of weights", element, "float16 for codes")
     allowed = "Bitmap or Condensed, whose records are streamed"
     check(not streamed or isinstance(weights, Records), "streamed", type(weights).__name__, allowed)
     variant = _variant_of_format(weights, variants.tile_n_for(n), streamed)
@@ -217,14 +223,23 @@ def _variant_of_format(weights: EncodedWeight, tile_n: int, streamed: bool) -> V
     if isinstance(weights, Csr):
         return variants.csr(tile_n, 8 * weights.col_idx.itemsize)
     if isinstance(weights, Records):
-        family = "bitmap" if isinstance(weights, BitmapRecords) else "condensed"
         make = variants.streamed if streamed else variants.records
-        return make(family + ("_pairs" if weights.width == 2 else ""), tile_n)
+        return make(decoder_of(weights), tile_n)
     if isinstance(weights, TwoFourTiles):
         return variants.two_four(tile_n)
     allowed = "TiledCsl, Bitmap, Condensed, Csr, TwoFour or Dense"
     check(isinstance(weights, Dense), "format of weights", type(weights).__name__, allowed)
     return variants.dense(tile_n)
+
+
+def decoder_of(weights: Records) -> str:
+    """Name of the decoder that reads these records."""
+    if isinstance(weights, QuantisedRecords):
+        return f"bitmap_{weights.value_type}"
+    if isinstance(weights, QuantisedCondensed):
+        return f"condensed_pairs_{weights.value_type}"
+    family = "bitmap" if isinstance(weights, BitmapRecords) else "condensed"
+    return family + ("_pairs" if weights.width == 2 else "")
 
 
 def make_plan(

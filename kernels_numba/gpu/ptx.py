@@ -161,42 +161,77 @@ shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
 shared_load_v4 = _instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 
 
-def _gather_octet() -> Any:
+def _slot_tests() -> str:
+    """Predicates p0 ... p7 of the eight bits of mask $4 from bit ``one`` on."""
+    tests = ""
+    for slot in range(8):
+        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{slot}, bit, 0; " + "shl.b32 one, one, 1; " * (slot < 7)
+    return tests
+
+
+def _gather_octet(n_bytes: int = 2) -> Any:
     """Eight packed halves, or zeros, as 4 registers: for each of the mask's bits that is set, the next value in memory.
+
+    With ``n_bytes`` 1 values are bytes, each in the lower half of its 16 bits.
 
     Arguments: mask, address of the first value, and a mask of one bit, the first slot's; the others are above it.
     """
-    tests, loads = "", ""
-    for slot in range(8):
-        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{slot}, bit, 0; " + "shl.b32 one, one, 1; " * (slot < 7)
+    tests, loads = _slot_tests(), ""
+    load, step = f"ld.shared.u{8 * n_bytes}", f"add.u32 place, place, {n_bytes}; "
     for pair in range(4):
         low, high = f"@p{2 * pair} ", f"@p{2 * pair + 1} "
-        loads += f"mov.b32 r{pair}, 0; {low}ld.shared.u16 r{pair}, [place]; {low}add.u32 place, place, 2; "
-        loads += f"{high}ld.shared.u16 high, [place]; {high}mad.lo.u32 r{pair}, high, 65536, r{pair}; "
-        loads += f"{high}add.u32 place, place, 2; " * (pair < 3)
+        loads += f"mov.b32 r{pair}, 0; {low}{load} r{pair}, [place]; {low}{step}"
+        loads += f"{high}{load} high, [place]; {high}mad.lo.u32 r{pair}, high, 65536, r{pair}; "
+        loads += f"{high}{step}" * (pair < 3)
     declare = "{ .reg .pred p<8>; .reg .b32 r<4>, bit, place, one, high; mov.b32 place, $5; mov.b32 one, $6; "
     results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
     return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
 
 
-def _gather_quad() -> Any:
+def _gather_nibbles() -> Any:
+    """As `shared_gather_octet` for values of 4 bits, each in the lowest of its 16: at most two words, taken apart.
+
+    Arguments: mask, number of the first nibble and of that behind the last, counted from address 0, and the first bit.
+    """
+    tests = _slot_tests()
+    window = "setp.ne.u32 any, $5, $6; shr.u32 low, $5, 1; and.b32 low, low, 0xfffffffc; sub.u32 high, $6, 1; "
+    window += "shr.u32 high, high, 1; and.b32 high, high, 0xfffffffc; shl.b32 start, $5, 2; "
+    window += "@any ld.shared.u32 low, [low]; @any ld.shared.u32 high, [high]; "
+    window += "@any shf.r.wrap.b32 next, low, high, start; "
+    parts = ""
+    for pair in range(4):
+        low, high = f"@p{2 * pair} ", f"@p{2 * pair + 1} "
+        parts += f"mov.b32 r{pair}, 0; {low}and.b32 r{pair}, next, 15; {low}shr.u32 next, next, 4; "
+        parts += f"{high}and.b32 high, next, 15; {high}mad.lo.u32 r{pair}, high, 65536, r{pair}; "
+        parts += f"{high}shr.u32 next, next, 4; " * (pair < 3)
+    declare = "{ .reg .pred p<8>, any; .reg .b32 r<4>, bit, one, low, high, start, next; mov.b32 one, $7; "
+    results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
+    return _instruction(declare + tests + window + parts + results + " }", "rrrr", "rrrr")
+
+
+def _gather_quad(n_bytes: int = 4) -> Any:
     """Four packed pairs of halves, or zeros: for each of the mask's bits that is set, the next word in memory.
 
-    Arguments as for `shared_gather_octet`.
+    With fewer ``n_bytes`` what a bit stands for is shorter, in the lowest bits of its register. Arguments as for
+    `shared_gather_octet`.
     """
     tests, loads = "", ""
     for register in range(4):
         tests += f"and.b32 bit, $4, one; setp.ne.u32 p{register}, bit, 0; " + "shl.b32 one, one, 1; " * (register < 3)
         there = f"@p{register} "
-        loads += f"mov.b32 r{register}, 0; {there}ld.shared.u32 r{register}, [place]; "
-        loads += f"{there}add.u32 place, place, 4; " * (register < 3)
+        loads += f"mov.b32 r{register}, 0; {there}ld.shared.u{8 * n_bytes} r{register}, [place]; "
+        loads += f"{there}add.u32 place, place, {n_bytes}; " * (register < 3)
     declare = "{ .reg .pred p<4>; .reg .b32 r<4>, bit, place, one; mov.b32 place, $5; mov.b32 one, $6; "
     results = " ".join(f"mov.b32 ${i}, r{i};" for i in range(4))
     return _instruction(declare + tests + loads + results + " }", "rrrr", "rrr")
 
 
 shared_gather_octet = _gather_octet()
+shared_gather_bytes = _gather_octet(1)
+shared_gather_nibbles = _gather_nibbles()
 shared_gather_quad = _gather_quad()
+shared_gather_byte_pairs = _gather_quad(2)
+shared_gather_nibble_pairs = _gather_quad(1)
 # Quotient of two numbers from 0 on, in 32 bits; Numba's own division takes 64 and a function call.
 divide = _instruction("div.u32 $0, $1, $2;", "r", "rr", memory=False)
 # Sum of the products of the bytes of $1 and $2, added to $3.
@@ -210,6 +245,39 @@ low_half = _instruction(
 high_half = _instruction(
     "{ .reg .b16 low, high; mov.b32 {low, high}, $1; cvt.f32.f16 $0, high; }", "f", "r", memory=False
 )
+
+# A half of a register in both halves.
+low_twice = _instruction("prmt.b32 $0, $1, 0, 0x1010;", "r", "r", memory=False)
+high_twice = _instruction("prmt.b32 $0, $1, 0, 0x3232;", "r", "r", memory=False)
+# The two low bytes, or nibbles of the lowest byte, each in a half of its own.
+spread_bytes = _instruction("prmt.b32 $0, $1, 0, 0x4140;", "r", "r", memory=False)
+spread_nibbles = _instruction(
+    "{ .reg .b32 t; shl.b32 t, $1, 12; or.b32 t, t, $1; and.b32 $0, t, 0x000f000f; }", "r", "r", memory=False
+)
+
+
+def _scaled_integers(magic: int) -> Any:
+    """Two codes in two's complement, one in the low bits of each half, as fp16 times a pair of scales.
+
+    ``magic`` is 1024 plus a code's sign bit as fp16, whose last mantissa bits count ones: the code's sign bit flipped
+    and put there, magic is subtracted exactly.
+    """
+    bits = f"0x{magic:04x}{magic:04x}"
+    text = f"{{ .reg .b32 t, magic; mov.b32 magic, {bits}; xor.b32 t, $1, magic; sub.rn.f16x2 t, t, magic; "
+    return _instruction(text + "mul.rn.f16x2 $0, t, $2; }", "r", "rr", memory=False)
+
+
+scaled_int8 = _scaled_integers(0x6480)
+scaled_int4 = _scaled_integers(0x6408)
+# The same of E4M3 as numbers smaller by 2**8: seven bits go where fp16 has them, and the sign is carried one further.
+scaled_e4m3 = _instruction(
+    "{ .reg .b32 t, sign; shl.b32 t, $1, 7; and.b32 sign, t, 0x40004000; add.u32 t, t, sign; mul.rn.f16x2 $0, t, $2; }",
+    "r",
+    "rr",
+    memory=False,
+)
+# And of E5M2, the upper byte of fp16.
+scaled_e5m2 = _instruction("{ .reg .b32 t; shl.b32 t, $1, 8; mul.rn.f16x2 $0, t, $2; }", "r", "rr", memory=False)
 
 # Sum over lanes: the value of the lane whose number differs in the given bits.
 shuffle_xor = _instruction("shfl.sync.bfly.b32 $0, $1, $2, 31, 0xffffffff;", "f", "fr")

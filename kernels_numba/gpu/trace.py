@@ -6,15 +6,17 @@ and issues as a function of its work. Every quantity is linear in a few *units o
 
     tiled_csl   block, tile, word (held in registers), overflow_word (beyond them)
     bitmap      block, tile, value (stored, padding included); and the other kernels that decode records
+    ..._bulk    the same, x_tile (of a slice of X), row (of strips, stored), piece (of a row, left and added)
     dense       block, tile
     two_four    block, tile
     csr         block, nonzero (in all rows of the block)
     reduce      block, split
 
-and the trace holds the coefficients: ``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a
-residual of 0, where warps are used in full (multiples of 512 words a tile), but for two: instruction counts bend by
-less than a percent where branches are skipped, and the wavefronts of the scatter depend on where the non-zeros lie and
-have their own table. So have those of the bitmap's gather.
+A tile is 128 x 64 weights; of records, four strips. The trace holds the coefficients:
+``quantity = sum(coefficient[unit] * amount of unit)``. They are exact, with a residual of 0, where warps are used in
+full (multiples of 512 words a tile), but for some: instruction counts bend by less than a percent where branches are
+skipped, bulk copies write whole wavefronts, offsets are read ahead of what there is, and the wavefronts of the scatter
+depend on where the non-zeros lie and have their own table. So have those of the bitmap's gather.
 """
 
 from __future__ import annotations
@@ -33,24 +35,35 @@ from kernels_numba.formats import (
     Condensed,
     Csr,
     Dense,
+    QuantisedCondensed,
     TiledCsl,
+    ValueType,
     condensed_njit,
     encode_bitmap,
     encode_condensed,
     encode_csr,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
 from kernels_numba.formats.layout import STRIP_K, STRIP_M, STRIP_SIZE
-from kernels_numba.formats.records import header_entries, pack_bitmap
+from kernels_numba.formats.records import (
+    QuantisedRecords,
+    header_entries,
+    pack_bitmap,
+    pack_quantised,
+    quantised_header_entries,
+)
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
-from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel
+from kernels_numba.gpu.bulk import WARPS
+from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel, runs_on
 from kernels_numba.gpu.csr import ROWS_PER_BLOCK
 from kernels_numba.gpu.decoders import DECODERS
 from kernels_numba.gpu.emulate import run_on_emulator
-from kernels_numba.gpu.launch import DEFAULT_ARCH, Launch, Records, launches, make_plan
+from kernels_numba.gpu.launch import Launch, Records, launches, make_plan
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
-from kernels_numba.gpu.variants import WORDS_PER_HELD_VECTOR
+from kernels_numba.gpu.variants import BULK, WORDS_PER_HELD_VECTOR
 
 SCHEMA = 2
 ARRAYS = {
@@ -60,7 +73,9 @@ ARRAYS = {
     "csr": ("row_ptr", "col_idx", "values", "x", "out"),
     "reduce": ("partials", "out"),
 }
-ARRAYS |= {kernel: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS}
+ARRAYS |= {
+    kernel + end: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS for end in ("", BULK)
+}
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
@@ -80,7 +95,7 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
         "tile": {"m": TILE_M, "n": variant.tile_n, "k": TILE_K} if variant.tile_n and name != "csr" else None,
         "threads": variant.threads,
         "shared_bytes": variant.shared_bytes,
-        "architectures": {arch: _machine_code(variant, arch) for arch in archs},
+        "architectures": {arch: _machine_code(variant, arch) for arch in archs if runs_on(variant, arch)},
         "per_block": coefficients,
         "residuals": residuals,
         "versions": {package: _version(package) for package in PACKAGES},
@@ -88,7 +103,7 @@ def trace(variant: Variant, archs: Iterable[str] = tuple(ARCHITECTURES)) -> dict
     if name == "tiled_csl":
         result["held_words_per_tile"] = int(variant.parameters[1]) * WORDS_PER_HELD_VECTOR
         result["scatter"] = [_scatter(variant, density) for density in SCATTER_DENSITIES]
-    if name in DECODERS:
+    if name.removesuffix(BULK) in DECODERS:
         result["gather"] = [_gather(variant, density) for density in GATHER_DENSITIES]
     return result
 
@@ -148,7 +163,7 @@ def quantities(counters: Any, arrays: tuple[str, ...]) -> Amounts:
 
 def _stage(text: str, kind: str, array: str) -> str:
     """Stage of the pipeline that a shared-memory instruction belongs to."""
-    if kind == "cp.async":
+    if kind.startswith("cp.async"):
         return f"copy_{array}"
     if kind == "ldmatrix":
         return "read_x" if ".trans" in text else "read_a"
@@ -170,7 +185,9 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
     elif name in DECODERS:
         for tiles, density in ((2, 0.0), (2, 0.1), (3, 0.2), (5, 0.05), (4, 0.15), (3, 1.0)):
             weights = _records(name, tiles, density)
-            yield {"block": 1, "tile": tiles} | _amounts(weights, tiles), _count(variant, weights, x_columns)
+            yield {"block": 1, "tile": tiles} | _amounts(weights, tiles * STRIPS), _count(variant, weights, x_columns)
+    elif name.endswith(BULK):
+        yield from _streamed_samples(variant)
     elif name == "dense":
         for tiles in (2, 3, 5):
             yield {"block": 1, "tile": tiles}, _count(variant, Dense(_tiles(tiles, 4096)), x_columns)
@@ -190,8 +207,23 @@ def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
         for splits in (4, 8, 16):
             partials = np.ones((splits, outputs), np.float32)
             arguments = (partials, np.zeros(outputs, np.float16), outputs, splits, 0)
-            counters = run_on_emulator(Launch(variant, (1, 1, 1), arguments, 0), DEFAULT_ARCH).counters
+            counters = run_on_emulator(Launch(variant, (1, 1, 1), arguments, 0), variant.oldest).counters
             yield {"block": 1, "split": splits}, quantities(counters, ARRAYS[name])
+
+
+def _streamed_samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
+    """As `_samples`, with a block for each slice of K, whose warps have equal stretches: rows or parts."""
+    warps = WARPS[variant.tile_n]
+    whole, halves = warps, warps // 2  # rows of strips
+    one_slice = [(whole, 1, 0.0), (whole, 2, 0.1), (2 * whole, 3, 0.05), (halves, 2, 0.2), (halves, 4, 0.15)]
+    one_slice += [(halves, 2, 1.0), (whole, 1, 0.9), (halves, 6, 0.02)]
+    two_slices = [(whole, 4, 0.05), (2 * whole, 2, 0.1), (whole, 2, 1.0), (whole, 6, 0.2)]
+    cases = [(*case, 1) for case in one_slice] + [(*case, 2) for case in two_slices]
+    for rows, tiles, density, slices in cases:
+        weights = _records(variant.kernel.removesuffix(BULK), tiles, density, rows)
+        units = {"block": slices, "x_tile": tiles, "tile": rows * tiles / STRIPS, "row": rows}
+        units["piece"] = slices * max(rows, warps) if slices > 1 or rows < warps else 0
+        yield units | _amounts(weights, rows * tiles), _count(variant, weights, variant.tile_n, slices)
 
 
 def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
@@ -203,44 +235,62 @@ def _tiles(tiles: int, words: int, seed: int = 0) -> NDArray[np.float16]:
     return np.ascontiguousarray(a.reshape(tiles, TILE_M, TILE_K).transpose(1, 0, 2).reshape(TILE_M, tiles * TILE_K))
 
 
-def _records(kernel: str, tiles: int, density: float) -> Records:
-    """One row of tiles of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
-    width = 2 if kernel.endswith("pairs") else 1
+def _records(kernel: str, tiles: int, density: float, rows: int = STRIPS) -> Records:
+    """Weights of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
+    width = 2 if kernel == "bitmap_pairs" else 1
+    strips = _strips(rows, tiles, round(density * STRIP_SIZE / width) * width, width)
+    value_type = next((t for t in ValueType if kernel.endswith(f"_{t}")), None)
     if kernel.startswith("condensed"):
-        return encode_condensed(_strips(tiles, round(density * STRIP_SIZE), 1), width)
-    return pack_bitmap(encode_bitmap(_strips(tiles, round(density * STRIP_SIZE / width) * width, width), width))
+        if value_type:
+            return encode_quantised_condensed(strips, value_type)
+        return encode_condensed(strips, 2 if kernel.endswith("pairs") else 1)
+    if value_type:
+        return pack_quantised(encode_quantised_bitmap(strips, value_type))
+    return pack_bitmap(encode_bitmap(strips, width))
 
 
-def _amounts(weights: Records, tiles: int) -> Amounts:
-    """Stored values, padding included, and tails of one row of tiles."""
-    if isinstance(weights, Condensed):
+def _amounts(weights: Records, strips: int) -> Amounts:
+    """Stored values, padding included, and tails of so many strips."""
+    tails, codes_per_entry = 0, 1
+    if isinstance(weights, QuantisedRecords | QuantisedCondensed):
+        codes_per_entry = 16 // weights.value_type.bits
+    if isinstance(weights, QuantisedRecords):
+        header = quantised_header_entries()
+    elif isinstance(weights, QuantisedCondensed):
+        tails, header = int(weights.codes.tails.sum()), condensed_njit.header_entries(2) + STRIP_M
+    elif isinstance(weights, Condensed):
         tails, header = int(weights.tails.sum()), condensed_njit.header_entries(weights.width)
-        tail_header = condensed_njit.TAIL_HEADER_ENTRIES
-        stored = weights.records.size - tiles * STRIPS * header - tails * tail_header
-        return {"value": stored, "tail": tails}
-    return {"value": weights.records.size - tiles * STRIPS * header_entries(weights.width)}
+    else:
+        header = header_entries(weights.width)
+    stored = weights.records.size - strips * header - tails * condensed_njit.TAIL_HEADER_ENTRIES
+    amounts: Amounts = {"value": stored * codes_per_entry}
+    return amounts | {"tail": tails} if isinstance(weights, Condensed | QuantisedCondensed) else amounts
 
 
-def _strips(tiles: int, values: int, width: int) -> NDArray[np.float16]:
-    """One row of tiles whose strips of 32 x 64 have ``values`` ones each, at random places, by ``width`` columns."""
+def _strips(rows: int, tiles: int, values: int, width: int) -> NDArray[np.float16]:
+    """Rows of strips of 32 x 64 that have ``values`` ones each, at random places, by ``width`` columns."""
     rng = np.random.default_rng(0)
-    strips = np.zeros((STRIPS, tiles, STRIP_SIZE), np.float16)
+    strips = np.zeros((rows, tiles, STRIP_SIZE), np.float16)
     for strip in strips.reshape(-1, STRIP_SIZE // width, width):
         strip[rng.choice(len(strip), values // width, replace=False)] = 1
-    rows = strips.reshape(-1, tiles, STRIP_M, STRIP_K).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(rows.reshape(TILE_M, tiles * TILE_K))
+    by_row = strips.reshape(-1, tiles, STRIP_M, STRIP_K).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(by_row.reshape(rows * STRIP_M, tiles * TILE_K))
 
 
-def _count(variant: Variant, weights: TiledCsl | Records | Dense | TwoFourTiles | Csr, n: int) -> Amounts:
-    """Counts of the launch of one thread block with this variant."""
+def _count(
+    variant: Variant, weights: TiledCsl | Records | Dense | TwoFourTiles | Csr, n: int, slices: int = 1
+) -> Amounts:
+    """Counts of the launch of one thread block, for each slice of K, with this variant."""
     m, k = weights.shape
     x, out = np.ones((k, n), np.float16), np.zeros((m, n), np.float16)
-    plan = replace(make_plan(weights, n, split_k=1), variant=variant, residual=None)  # that is counted by itself
+    streamed = variant.kernel.endswith(BULK)
+    planned = make_plan(weights, n, split_k=slices, arch=variant.oldest, sm_count=slices, streamed=streamed)
+    plan = replace(planned, variant=variant, residual=None)  # that is counted by itself
     workspace = np.zeros(plan.workspace_shape, np.float32) if plan.workspace_shape else None
     flags = np.zeros(plan.flags, np.uint32) if plan.flags else None
     buffers = {name: buffer if buffer.size else np.zeros(4, buffer.dtype) for name, buffer in weights.buffers.items()}
     (launch,) = launches(plan, buffers, x, out, workspace, flags, as_fp32=False)
-    return quantities(run_on_emulator(launch, DEFAULT_ARCH).counters, ARRAYS[variant.kernel])
+    return quantities(run_on_emulator(launch, variant.oldest).counters, ARRAYS[variant.kernel])
 
 
 def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Amounts]:
@@ -253,7 +303,9 @@ def _fit(samples: list[tuple[Amounts, Amounts]]) -> tuple[dict[str, Amounts], Am
         values = np.array([counts.get(name, 0) for _, counts in samples], np.float64)
         solution = np.round(np.linalg.lstsq(design, values, rcond=None)[0], 6)
         error = float(np.abs(design @ solution - values).max() / max(values.max(), 1))
-        coefficients[name] = {unit: float(c) for unit, c in zip(units, solution, strict=True) if abs(c) > 1e-6}
+        least = np.maximum(1e-6, 1e-9 * values.max() / design.max(axis=0))  # below, rounding of the fit
+        kept = zip(units, solution, np.abs(solution) > least, strict=True)
+        coefficients[name] = {unit: float(c) for unit, c, counts in kept if counts}
         if error > 1e-5:
             residuals[name] = round(error, 4)
     return coefficients, residuals
@@ -282,11 +334,11 @@ def _gather(variant: Variant, density: float) -> Amounts:
     With bitmaps that is the density of stored positions, whatever their width.
     """
     tiles = 2
-    weights = _records(variant.kernel, tiles, density)
+    weights = _records(variant.kernel.removesuffix(BULK), tiles, density)
     counts = _count(variant, weights, variant.tile_n)
     return {
         "density": density,
-        **{f"{unit}s": amount / tiles for unit, amount in _amounts(weights, tiles).items()},
+        **{f"{unit}s": amount / tiles for unit, amount in _amounts(weights, tiles * STRIPS).items()},
         "ideal_wavefronts": counts.get("shared_ideal_wavefronts.gather", 0.0) / tiles,
         "wavefronts": counts.get("shared_wavefronts.gather", 0.0) / tiles,
     }

@@ -19,7 +19,7 @@ from kernels_numba.gpu import ring as gpu_ring
 from kernels_numba.gpu import sparta as gpu_sparta
 from kernels_numba.gpu import tiled_csl as gpu_tiled_csl
 from kernels_numba.gpu.compile import Variant
-from kernels_numba.gpu.decoders import DECODERS
+from kernels_numba.gpu.decoders import DECODERS, OF_CODES
 from kernels_numba.gpu.elements import SUFFIX
 from kernels_numba.gpu.stages import THREADS, TILE_N_CHOICES, WARP_SIZE
 
@@ -30,6 +30,7 @@ RING_BLOCKS = {
     "bitmap_pairs": {8: 6, 16: 5, 32: 4, 64: 2},
     "condensed": {8: 5, 16: 4, 32: 3, 64: 2},
     "condensed_pairs": {8: 5, 16: 4, 32: 3, 64: 2},
+    **{name: {8: 4, 16: 4, 32: 3, 64: 2} for name in OF_CODES},
 }
 BULK = "_bulk"  # ends the names of the kernels that bulk copies feed
 # Words held per thread in vectors of 4: 4 vectors hold a tile of up to 25 % density, 8 one of up to 50 %.
@@ -108,9 +109,10 @@ def reduce() -> Variant:
 
 @cache
 def all_variants(element: Element = Element.FLOAT16) -> dict[str, Variant]:
-    """Every variant of an element type, by name."""
+    """Every variant of an element type, by name; those with quantised values know fp16 only."""
+    decoders = [name for name in DECODERS if element is Element.FLOAT16 or name not in OF_CODES]
     tiled = [tiled_csl(n, vectors) for n in TILE_N_CHOICES for vectors in VECTOR_CHOICES]
-    tiled += [make(kernel, n) for make in (records, streamed) for kernel in DECODERS for n in TILE_N_CHOICES]
+    tiled += [make(kernel, n) for make in (records, streamed) for kernel in decoders for n in TILE_N_CHOICES]
     others = [dense(n) for n in TILE_N_CHOICES] + [two_four(n) for n in TILE_N_CHOICES]
     others += [csr(n, bits) for n in TILE_N_CHOICES for bits in (16, 32)]
     every = [replace(variant, element=element) for variant in (*tiled, *others, reduce())]

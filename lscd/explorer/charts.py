@@ -28,10 +28,8 @@ MIME = "application/vnd.vegalite.v5+json"
 MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PURPLE, "reserve": GREY}
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
 # What becomes of the weights: a colour and a shape each, so that neither stands alone.
-STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, BLUE, VERMILION, PURPLE, GREY, GREY), strict=True))
-STANDING_SHAPES = dict(
-    zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"), strict=True)
-)
+STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, BLUE, VERMILION, PURPLE, GREY), strict=True))
+STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross"), strict=True))
 KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}

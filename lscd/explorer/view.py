@@ -15,7 +15,7 @@ from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence.feasibility import feasible_sparsity
-from perfmodel.kernels import KERNELS, VARIANTS
+from perfmodel.kernels import KERNELS, VARIANTS, KernelModel
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
@@ -54,7 +54,7 @@ class View:
 
     @property
     def change(self) -> str:
-        """What becomes of the weights in the system, or "not measured", "not written"."""
+        """What becomes of the weights in the system, or "not measured"."""
         return change(load_system(self.system), self.state.sparsity)
 
     @cached_property
@@ -110,7 +110,9 @@ class View:
         """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
         gpu, shown = load_gpu(self.state.gpu), set(self.kernels["kernel"])
         left = [model for name, model in KERNELS.items() if name not in shown]
-        return {model.name: model.refusal(gpu) or f"takes N of {model.supported_n}" for model in left}
+        any_n, full = KernelModel.supported_n, "records this long leave no room in shared memory"
+        words = {m.name: full if m.supported_n == any_n else f"takes N of {m.supported_n}" for m in left}
+        return {model.name: model.refusal(gpu) or words[model.name] for model in left}
 
     @cached_property
     def roof(self) -> pd.DataFrame:

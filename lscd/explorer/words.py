@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.kernels import KERNELS
-from perfmodel.kernels.rivals import UNPROVEN, WHOLE, Verdict
+from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, Verdict
 from perfmodel.serving.planning import intervals_overlap
 from perfmodel.serving.systems import HOST, load_system
 from perfmodel.units import GIGA, MILLI
@@ -128,7 +128,7 @@ def _warnings(view: View) -> list[str]:
     found = [] if view.run.memory.fits else ["if it did fit"]
     if load_system(view.system).kernel is None:
         found.append("not measured: no kernel of this format has been timed, and a real one is slower")
-    elif view.change in UNPROVEN:
+    elif view.change == NOT_MEASURED:
         found.append(f"{view.change}: from counts alone")
     return [*found, "extrapolated"] if view.run.extrapolated else found
 
@@ -153,7 +153,7 @@ def _crossover(view: View) -> Fact:
     if view.crossover is None:
         return Fact("crossover", title, "–", f"{kernel} has no modelled kernel that depends on sparsity")
     note = f"sparsity, for a layer on one GPU at batch {view.state.batch}"
-    if view.change in UNPROVEN:
+    if view.change == NOT_MEASURED:
         note += f"; {view.change}"
     if math.isnan(view.crossover):
         return Fact("crossover", title, "never", f"{note}: cuBLAS is faster throughout", good=False)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from lscd.report.exhibit import Context, Exhibit, gpu_title, percent
-from perfmodel.catalog import load_kernel_times
+from perfmodel.catalog import load_gpu, load_kernel_times
 from perfmodel.evidence.pipes_fit import held_out_errors
-from perfmodel.pipeline import load_parameters, simulate
+from perfmodel.kernels import kernel_model
+from perfmodel.pipeline import PREDICTED_BY, load_parameters, simulate
 from perfmodel.plotting import beyond as draw
 from perfmodel.prediction import predict
 
@@ -74,6 +75,7 @@ def simulated_speedups(
     return grouped.agg(speedup=lambda x: np.exp(np.log(x).mean()), slowest="min").reset_index()
 
 
+@lru_cache(maxsize=1024)  # of some 150 cases; the report shows a third of those that docs/bitmap.md holds
 def _speedups_of(levels: tuple[float, ...], case: tuple[str, int, int, int]) -> pd.DataFrame:
     gpu, m, k, n = case
     dense_s = simulate("cublas", gpu, m, k, n, seed=None).time_s
@@ -82,6 +84,18 @@ def _speedups_of(levels: tuple[float, ...], case: tuple[str, int, int, int]) -> 
         for kernel, s in product(KERNELS, levels)
     ]
     return pd.DataFrame(rows, columns=["gpu", "kernel", "sparsity", "speedup"])
+
+
+def streamed_gains(kernel: str, gpu: str, shape: tuple[int, int], n: int, sparsities: Iterable[float]) -> list[float]:
+    """Simulated time of a kernel over that of the one that streams its format; NaN where that has no room."""
+    found, model = [], kernel_model(PREDICTED_BY[f"{kernel}-bulk"])
+    for s in sparsities:
+        if not model.has_room(load_gpu(gpu), n, s):
+            found.append(np.nan)
+            continue
+        ring, streamed = (simulate(name, gpu, *shape, n, s, seed=None) for name in (kernel, f"{kernel}-bulk"))
+        found.append(ring.time_s / streamed.time_s)
+    return found
 
 
 def own_kernels(context: Context) -> Exhibit:

@@ -58,13 +58,17 @@ class FitRule:
 
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
-        chosen = (evidence["source"] == self.source) & (evidence["gpu"] == self.gpu)
-        chosen &= evidence["status"].isin(FITTED_STATUS) & (~evidence["resident"] | self.own | self.resident)
+        chosen = (evidence["source"] == self.source).to_numpy(copy=True)
+        if not chosen.any():  # fits ask every rule about a few rows, thousands of times
+            return chosen
+        chosen &= (evidence["gpu"] == self.gpu).to_numpy()
+        chosen &= evidence["status"].isin(FITTED_STATUS).to_numpy()
+        chosen &= (~evidence["resident"] | self.own | self.resident).to_numpy()
         if self.tokens is not None:
-            chosen &= evidence["n"].isin(self.tokens)
+            chosen &= evidence["n"].isin(self.tokens).to_numpy()
         if self.kernels is not None:
-            chosen &= evidence["kernel"].isin(self.kernels)
-        return chosen.to_numpy()
+            chosen &= evidence["kernel"].isin(self.kernels).to_numpy()
+        return chosen
 
     def describe(self) -> str:
         """Plain words for the stored calibration."""

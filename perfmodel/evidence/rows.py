@@ -68,6 +68,24 @@ def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(resident=resident)
 
 
+class Rows:
+    """Evidence that is equal, and hashes alike, where rows and GPUs are: what is fitted to it can be cached."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        from pandas.util import hash_pandas_object
+
+        self.table = table
+        of_rows = hash_pandas_object(table[[*KERNEL_TIME_COLUMNS, "resident"]]).to_numpy()
+        of_gpus = [np.asarray(number, dtype=np.float64) for number in vars(machines(table)).values()]
+        self._digest = b"".join(part.tobytes() for part in (of_rows, *of_gpus))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rows) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+
 def shapes_of(rows: pd.DataFrame) -> Shape:
     """The product of each row."""
     return Shape.of(*(rows[column].to_numpy(dtype=np.float64) for column in ("m", "k", "n", "sparsity")))

@@ -113,17 +113,14 @@ def _weight(rows: pd.DataFrame, name: str) -> Array:
 
 def _spread(judged: pd.DataFrame, without: str = "") -> dict[str, float]:
     known = ~judged["fitted"] & (judged["model"] != TEST_MODEL) & ~judged["source"].isin(APART)
-    rows = judged[known & judged["model"].map(_is_large)]
+    large = [model for model in judged["model"].unique() if load_model(model).parameters >= LEAST_PARAMETERS]
+    rows = judged[known & judged["model"].isin(large)]
     found: dict[str, float] = {}
     for name in ORDER:
         own = rows[rows["kind"] == name]
         others = own[own["group"] != without]
         found[name] = float(f"{_needed(others if len(others) else own, found, name):.4g}")
     return found
-
-
-def _is_large(model: str) -> bool:
-    return load_model(model).parameters >= LEAST_PARAMETERS
 
 
 def _needed(rows: pd.DataFrame, found: dict[str, float], name: str) -> float:

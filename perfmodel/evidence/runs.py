@@ -176,7 +176,7 @@ def engine_of(system: str) -> str:
 
 def of_today(systems: pd.Series) -> pd.Series:
     """Which of these names are systems of `ENGINES`, whatever their weights: attention and host are an engine's own."""
-    return systems.str.partition("+")[0].isin(list(ENGINES))
+    return systems.isin([name for name in systems.unique() if name.partition("+")[0] in ENGINES])
 
 
 def published_parts() -> pd.DataFrame:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,8 +32,8 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
-from perfmodel.evidence.rows import calls, machines, shapes_of
-from perfmodel.kernels import BOUNDED, Machine, kernel_model
+from perfmodel.evidence.rows import Rows, calls, machines, shapes_of
+from perfmodel.kernels import BOUNDED, KERNELS, Machine, kernel_model
 from perfmodel.kernels.fits import MANY_TOKENS, interval, kernel_parameters
 
 if TYPE_CHECKING:
@@ -221,13 +222,20 @@ def left_out_errors(name: str, evidence: pd.DataFrame, fit: FittedKernel) -> tup
 
     A kernel fitted to quartiles has their own error only, taken for a normal one.
     """
-    chosen = (evidence["kernel"] == name).to_numpy()
-    rows = evidence[_fitted_wherever_held(evidence) & chosen]
+    rows = evidence[evidence["kernel"] == name]
+    rows = rows[_fitted_wherever_held(rows)]
     rows = rows[~kernel_model(name).at_least(shapes_of(rows))]
     if rows.empty:
         error = np.full(FEWEST, fit.mean_absolute_error * NORMAL_Q90_OVER_MEAN)
         no, nowhere = np.zeros(FEWEST, dtype=bool), np.full(FEWEST, "", dtype=object)
         return Residuals(error, 0 * error, no, no, nowhere), Residuals(2 * error, 0 * error, no, no, nowhere)
+    return _left_out_in_turn(name, Rows(rows))
+
+
+@lru_cache(maxsize=2 * len(KERNELS))  # every table and page of errors asks for the same fits, some hundreds of them
+def _left_out_in_turn(name: str, fitted: Rows) -> tuple[Residuals, Residuals]:
+    """`left_out_errors` of a kernel with rows of its own."""
+    rows = fitted.table
     shapes = rows[["m", "k"]].apply(tuple, axis=1).astype("category").cat.codes.to_numpy()
     folds = np.random.default_rng(0).permutation(shapes.max() + 1)[shapes] % SHAPE_FOLDS
     inside = _cross_errors(name, rows, folds)

@@ -1,7 +1,7 @@
 """How many bytes does our bitmap take, where zeros fall at random?
 
 A bit a position and a value a non-zero, in strips whose values are padded to one asynchronous copy
-(`kernels_numba/formats/bitmap.py`). FP8 and NVFP4 values have no encoder yet.
+(`kernels_numba/formats/bitmap.py`, `quantised.py`). NVFP4 values have no encoder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 
 from perfmodel.formats.base import Array, BytesOf, WeightFormat
 from perfmodel.formats.padding import stored_in_tiles
-from perfmodel.formats.scales import NVFP4, PER_GROUP, PER_ROW, Scales
+from perfmodel.formats.scales import NVFP4, PER_GROUP, Scales
 from perfmodel.units import BITS_PER_BYTE
 
 STRIP_M, STRIP_K, STRIP_UNIT_BYTES = 32, 64, 16  # lane-ordered bitmap: strips are padded to one asynchronous copy
@@ -41,13 +41,14 @@ def _row(name: str, title: str, bytes_of: BytesOf, source: str, lossless: bool =
 
 
 _OURS = "kernels_numba/formats/bitmap.py"
+_CODED = "kernels_numba/formats/quantised.py"
 _PLANNED = f"strips and masks of {_OURS}"
 
 BITMAPS = (
     _row("lscd-bitmap", "bitmap, lane order (ours)", _strips(16), _OURS),
     _row("lscd-bitmap-pairs", "bitmap of pairs (ours)", _pairs, _OURS),
-    _row("lscd-bitmap-8", "bitmap, 8-bit values (ours)", _strips(8, PER_GROUP), _OURS, False),
-    _row("lscd-bitmap-4", "bitmap, 4-bit values (ours)", _strips(4, PER_GROUP), _OURS, False),
-    _row("lscd-bitmap-fp8", "bitmap, FP8 values (ours)", _strips(8, PER_ROW), f"{_PLANNED}, values of fp8-row", False),
+    _row("lscd-bitmap-8", "bitmap, 8-bit values (ours)", _strips(8, PER_GROUP), _CODED, False),
+    _row("lscd-bitmap-4", "bitmap, 4-bit values (ours)", _strips(4, PER_GROUP), _CODED, False),
+    _row("lscd-bitmap-fp8", "bitmap, FP8 values (ours)", _strips(8, PER_GROUP), _CODED, False),
     _row("lscd-bitmap-nvfp4", "bitmap, NVFP4 values (ours)", _strips(4, NVFP4), f"{_PLANNED}, values of nvfp4", False),
 )

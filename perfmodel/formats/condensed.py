@@ -13,15 +13,17 @@ from functools import cache
 
 import numpy as np
 
-from perfmodel.formats.base import Array, WeightFormat
+from perfmodel.formats.base import Array, BytesOf, WeightFormat
 from perfmodel.formats.padding import stored_in_tiles
+from perfmodel.formats.scales import FP16_BITS
+from perfmodel.units import BITS_PER_BYTE
 
 TABLE = "measured/condensed_orders.csv"  # made by `python -m lscd.study.orders`
 STRIP_M, STRIP_K, TILE_M, UNIT_BYTES = 32, 64, 128, 16
 WEIGHTS, REGISTERS = STRIP_M * STRIP_K, STRIP_M * STRIP_K // 4  # of a strip
 SLOT_HEADER, REGISTER_HEADER, TAIL_HEADER = 448, 384, 80
-# Bytes lost on average to a multiple of 16 where 2 or 4 bytes are stored at a time.
-PADDING_OF_2, PADDING_OF_4 = (UNIT_BYTES - 2) / 2, (UNIT_BYTES - 4) / 2
+SCALES = 2 * STRIP_M  # bytes of a strip's scales
+PADDING_OF_2 = (UNIT_BYTES - 2) / 2  # bytes lost on average to a multiple of 16 where 2 are stored at a time
 
 
 @cache
@@ -60,12 +62,22 @@ def _slots(m: Array, k: Array, s: Array) -> Array:
     return _headers(m, k, SLOT_HEADER) + values + _tails(m, k, s)
 
 
-def _registers(m: Array, k: Array, s: Array) -> Array:
-    """A bit for each register, 4 bytes if either slot holds a weight; tails keep 2 bytes a weight."""
-    full = m * k / WEIGHTS
-    stored = 4 * REGISTERS * registers_in_use(s) + PADDING_OF_4 * (s < 1)
-    left = 2 * WEIGHTS * (1 - s) * _weights_in_tails(s)
-    return _headers(m, k, REGISTER_HEADER) + full * (stored + left) + _tails(m, k, s)
+def _registers(value_bits: int) -> BytesOf:
+    """A bit for each register, two values if either slot holds a weight; tails keep one a weight.
+
+    With fewer than 16 bits a strip has 32 scales of 2 bytes; no code is taken to be zero.
+    """
+    value_bytes = value_bits / BITS_PER_BYTE
+    header = REGISTER_HEADER + (SCALES if value_bits < FP16_BITS else 0)
+    padding, tail_padding = ((UNIT_BYTES - size) / 2 for size in (2 * value_bytes, value_bytes))
+
+    def bytes_of(m: Array, k: Array, s: Array) -> Array:
+        full = m * k / WEIGHTS
+        stored = 2 * value_bytes * REGISTERS * registers_in_use(s) + padding * (s < 1)
+        left = value_bytes * WEIGHTS * (1 - s) * _weights_in_tails(s)
+        return _headers(m, k, header) + full * (stored + left) + _tails(m, k, s, tail_padding)
+
+    return bytes_of
 
 
 def _headers(m: Array, k: Array, header: int) -> Array:
@@ -74,13 +86,16 @@ def _headers(m: Array, k: Array, header: int) -> Array:
     return header * strips + 4 * (strips + 2)
 
 
-def _tails(m: Array, k: Array, s: Array) -> Array:
+def _tails(m: Array, k: Array, s: Array, padding: float = PADDING_OF_2) -> Array:
     """Numbers, masks and padding of tails; their weights are counted apart."""
-    return m * k / WEIGHTS * tails_per_strip(s) * (TAIL_HEADER + PADDING_OF_2)
+    return m * k / WEIGHTS * tails_per_strip(s) * (TAIL_HEADER + padding)
 
 
 _SOURCE = f"kernels_numba/formats/condensed.py; tails and registers in use: data/{TABLE}"
+_CODED = _SOURCE.replace("condensed.py", "quantised_condensed.py", 1)
 CONDENSED = (
     WeightFormat("lscd-condensed", "condensed 2:4 strips (ours)", _slots, True, True, _SOURCE),
-    WeightFormat("lscd-condensed-pairs", "condensed, a bit a register (ours)", _registers, True, True, _SOURCE),
+    WeightFormat("lscd-condensed-pairs", "condensed, a bit a register (ours)", _registers(16), True, True, _SOURCE),
+    WeightFormat("lscd-condensed-pairs-8", "condensed, 8-bit values (ours)", _registers(8), True, False, _CODED),
+    WeightFormat("lscd-condensed-pairs-4", "condensed, 4-bit values (ours)", _registers(4), True, False, _CODED),
 )

@@ -141,7 +141,7 @@ class KernelModel(ABC):
     sparse_cores: ClassVar[bool] = False  # whether they are the Sparse Tensor Cores
     patterns: ClassVar[tuple[float, ...]] = ()  # the sparsities it takes, its usual one first; any if empty
     on_amd: ClassVar[bool] = False  # whether AMD's library has its like
-    written: ClassVar[bool] = True  # False where no such kernel exists, so that it is predicted from counts alone
+    oldest: ClassVar[float] = 0.0  # compute capability of the first GPUs of NVIDIA that have its instructions
 
     @property
     def format(self) -> WeightFormat:
@@ -163,8 +163,15 @@ class KernelModel(ABC):
         """Why the kernel does not run on ``gpu``, in a sentence; None where it does."""
         if gpu.architecture.amd and not self.on_amd:
             return f"{gpu.name} is AMD's: only dense and 2:4 products are modelled there, not kernel {self.name!r}"
+        if not gpu.architecture.amd and float(gpu.compute_capability) < self.oldest:
+            has = f"{gpu.name} has compute capability {gpu.compute_capability}"
+            return f"{has}; kernel {self.name!r} needs {self.oldest} or newer"
         missing = missing_cores(gpu, self.precision, sparse=self.sparse_cores)
         return missing and f"{missing}, which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
+
+    def has_room(self, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> NDArray[np.bool_]:
+        """True where the shared memory of ``gpu`` holds what a block needs; everywhere for kernels that make do."""
+        return np.ones(np.broadcast_shapes(np.shape(n), np.shape(sparsity)), dtype=np.bool_)
 
     def takes_sparsity(self, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where the kernel can multiply weights of this sparsity: a pattern has its own and no other."""

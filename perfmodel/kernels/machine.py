@@ -24,6 +24,7 @@ LOW_RATES = tuple(
     for sparse in (False, True)
     if (precision, sparse) not in ((Precision.FP16, False), (Precision.FP4, True))
 )
+L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), section on the L2 cache: 5120 B/clk in all
 RESERVED_SHARED_BYTES = 1024  # of a block's shared memory; the driver keeps them, from Ampere on
 
 

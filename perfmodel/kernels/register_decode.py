@@ -10,8 +10,7 @@ its times too.
 As many blocks as run at once share one list of tiles, so that no wave is half empty; sums that blocks share go through
 the L2, and no second kernel is launched.
 
-Nothing here has been measured: every prediction is an extrapolation. The kernels with 8-bit and 4-bit values are not
-even written: they are the counted one plus an assumed cost of turning codes into FP16.
+Nothing here has been measured: every prediction is an extrapolation.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from perfmodel.kernels.base import (
 )
 from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
 from perfmodel.kernels.pipes import busiest_cycles, loop_pipes
-from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
 
 STRIP_SIZE = STRIP_M * STRIP_K
 TILE_M, TILE_K = 128, 64
@@ -49,6 +48,7 @@ WIDTHS = (8, 16, 32, 64)  # tile_n of the variants
 STAGES, CAPACITY_UNIT = 3, 128  # of the ring; bytes that a buffer of records is a multiple of
 FULLEST_SIGMAS = 4.5  # the fullest of some 100,000 strips
 WARPS, SCHEDULERS = 4, 4  # of a block, and of an SM, each of which issues one warp instruction a cycle
+STRIPS = TILE_M // STRIP_M  # of a tile, each the work of one warp
 COUNTED_ARCHITECTURE = "sm_90"  # whose machine code is the longest, by up to 4 %
 SHARPNESS = 4  # p = 16: copies run two tiles ahead and never stop, and warps of several blocks fill each other's waits
 
@@ -71,15 +71,6 @@ class RegisterDecodeParameters:
     )
     # cuBLAS's and Flash-LLM's fits lie in its upper half, the simulator's start of a block at its lower end.
     block_cycles: float = free(6.5e3, 3e3, 9e3, "SM cycles a block spends filling and draining its pipeline")
-
-
-@dataclass(frozen=True)
-class QuantisedParameters(RegisterDecodeParameters):
-    """As `RegisterDecodeParameters`, and what codes cost beyond FP16 values."""
-
-    dequantise_instructions: float = free(
-        3.0, 1.0, 6.0, "instructions a lane issues to turn a pair of codes into scaled FP16 values"
-    )
 
 
 @dataclass(frozen=True)
@@ -111,8 +102,7 @@ def counts(kernel: str) -> Counts:
 
     def figures(trace: dict[str, Any]) -> tuple[float, float, float, float]:
         code, per_block = trace["architectures"][COUNTED_ARCHITECTURE], trace["per_block"]
-        warps = trace["threads"] / WARP_SIZE
-        decode = busiest_cycles(loop_pipes(code)) * warps / SCHEDULERS
+        decode = busiest_cycles(loop_pipes(code)) * STRIPS / SCHEDULERS
         instructions = per_block["instructions"]
         stages = [q for name, q in per_block.items() if name.startswith("shared_wavefronts.")]
         gathered = per_block["shared_wavefronts.gather"].get("tile", 0.0)
@@ -132,6 +122,19 @@ def counts(kernel: str) -> Counts:
     ]
     header = traces[0]["per_block"]["global_bytes.records.load"]["tile"]
     return Counts(decode, tail, shared, registers, header, *columns)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How a launch deals the tiles.
+
+    sm_tiles : what the busiest SM gets; sums_s : what it costs that blocks share rows; x_s : seconds of reading X
+    before the first product, where X stays.
+    """
+
+    sm_tiles: Array
+    sums_s: Array
+    x_s: Array | float = 0.0
 
 
 class RegisterDecode(KernelModel):
@@ -154,18 +157,33 @@ class RegisterDecode(KernelModel):
         """Share of positions that are stored."""
         return 1 - np.asarray(sparsity, dtype=np.float64) ** self.positions
 
-    def dequantise_cycles(self, p: Any) -> float:
-        """Issue cycles of a tile to turn codes into values; none are needed here."""
-        return 0.0
+    def streamed_bytes(self, m: Array, k: Array, sparsity: Array) -> Array:
+        """Bytes of all records, offsets included."""
+        return self.format.bytes_of(m, k, sparsity)
 
     def capacity_bytes(self, sparsity: ArrayLike) -> Array:
         """Bytes that a buffer must have for the longest record of a large matrix with random zeros."""
-        c, strips = counts(self.traced), TILE_M // STRIP_M
+        c = counts(self.traced)
         share = np.interp(self.occupied(np.asarray(sparsity)), c.occupied, c.values) / (TILE_M * TILE_K)
         groups = STRIP_SIZE / self.positions
         fullest = self.positions * (groups * share + FULLEST_SIGMAS * np.sqrt(groups * share * (1 - share)))
-        needed = c.header_bytes / strips + FP16_BYTES * np.minimum(fullest, STRIP_SIZE)
+        needed = c.header_bytes / STRIPS + self.value_bits / BITS_PER_BYTE * np.minimum(fullest, STRIP_SIZE)
         return np.asarray(np.ceil(needed / CAPACITY_UNIT) * CAPACITY_UNIT)
+
+    def shares(self, machine: Machine, shape: Shape, width: Array, call: Call) -> Shares:
+        """As many blocks as run at once share one list of tiles; every block but one in a row leaves another a sum."""
+        c, columns = counts(self.traced), computed_columns(shape.n) / width
+        rows, k_tiles = ceil_div(shape.m, TILE_M), ceil_div(shape.k, TILE_K)
+        buffers = STAGES * (FP16_BYTES * TILE_K * width + WARPS * self.capacity_bytes(shape.sparsity))
+        by_shared = machine.shared_bytes_per_sm // (buffers + RESERVED_SHARED_BYTES)
+        registers = c.registers[np.searchsorted(WIDTHS, width)]
+        resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // registers), 1)
+        at_once = np.maximum(machine.sm_count * resident // columns, 1) / rows
+        blocks = np.minimum(rows * call.ways(at_once, k_tiles), rows * k_tiles) * columns
+        per_block = ceil_div(rows * k_tiles * columns, blocks)
+        shared_rows = np.where(per_block % k_tiles == 0, 0.0, blocks)
+        sums_s = 2 * FP32_BYTES * TILE_M * width * shared_rows / machine.l2_bytes_per_s
+        return Shares(per_block * blocks * imbalance(blocks, machine.sm_count) / machine.sm_count, sums_s)
 
     def time(self, machine: Machine, shape: Shape, p: RegisterDecodeParameters, call: Call = FIRST_CALL) -> KernelTime:
         """Seconds of the product, in one launch.
@@ -174,37 +192,27 @@ class RegisterDecode(KernelModel):
         """
         n = computed_columns(shape.n)
         width = np.minimum(n, WIDTHS[-1])
-        columns = n / width
         c, occupied = counts(self.traced), self.occupied(shape.sparsity)
         at = np.searchsorted(WIDTHS, width)
-        rows, k_tiles = ceil_div(shape.m, TILE_M), ceil_div(shape.k, TILE_K)
-        buffers = STAGES * (FP16_BYTES * TILE_K * width + WARPS * self.capacity_bytes(shape.sparsity))
-        by_shared = machine.shared_bytes_per_sm // (buffers + RESERVED_SHARED_BYTES)
-        resident = np.maximum(np.minimum(by_shared, machine.registers_per_sm // c.registers[at]), 1)
-        at_once = np.maximum(machine.sm_count * resident // columns, 1) / rows
-        blocks = np.minimum(rows * call.ways(at_once, k_tiles), rows * k_tiles) * columns
-        per_block = ceil_div(rows * k_tiles * columns, blocks)
+        shares = self.shares(machine, shape, width, call)
 
-        weight_bytes = self.format.bytes_of(shape.m, shape.k, shape.sparsity)
+        weight_bytes = self.streamed_bytes(shape.m, shape.k, shape.sparsity)
         other_bytes = FP16_BYTES * n * shape.k + FP16_BYTES * shape.m * n
-        # Every block but one in a row leaves a sum to another, which reads it from the L2.
-        shared_rows = np.where(per_block % k_tiles == 0, 0.0, blocks)
-        sums_s = 2 * FP32_BYTES * TILE_M * width * shared_rows / machine.l2_bytes_per_s
         dram_bytes = call.dram_bytes(machine, weight_bytes, other_bytes)
         # Blocks that differ in columns only start together: L2 serves the weights to all but the first.
-        l2_s = weight_bytes * columns / machine.l2_bytes_per_s
+        l2_s = weight_bytes * (n / width) / machine.l2_bytes_per_s
         memory_s = np.maximum(call.memory_s(machine, weight_bytes, other_bytes) / p.bandwidth_efficiency, l2_s)
-        cycles_to_s = per_block * blocks * imbalance(blocks, machine.sm_count) / machine.sm_cycles_per_s
+        cycles_to_s = shares.sm_tiles / machine.clock_hz
         values = np.interp(occupied, c.occupied, c.values)
         tails = 1 + c.tail_share[at] * np.interp(occupied, c.occupied, c.tails)
-        decode_s = (c.decode_cycles[at] * tails + self.dequantise_cycles(p)) / p.pipe_share * cycles_to_s
+        decode_s = c.decode_cycles[at] * tails / p.pipe_share * cycles_to_s
         gather = np.interp(occupied, c.occupied, c.wavefronts)
         copied = values * self.value_bits / BITS_PER_BYTE / machine.shared_bytes_per_clock
         shared_s = (c.shared_cycles[at] + gather + copied) / p.pipe_efficiency * cycles_to_s
         compute_s = machine.tensor_s(2 * shape.weights * n, p.pipe_efficiency, sparse=self.sparse_cores)
         latency_s = call.launch_s() + p.block_cycles / machine.clock_hz
-        on_chip_s = overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
-        time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + sums_s
+        on_chip_s = shares.x_s + overlap(overlap(decode_s, shared_s, SHARPNESS), compute_s, SHARPNESS)
+        time_s = latency_s + overlap(memory_s, on_chip_s, SHARPNESS) + shares.sums_s
         terms = {
             Bound.MEMORY: memory_s,
             Bound.SHARED_MEMORY: shared_s,
@@ -252,33 +260,6 @@ class CondensedDecodePairs(CondensedDecode):
     format_name = "lscd-condensed-pairs"
     traced = "condensed_pairs"
     positions = 2
-
-
-class RegisterDecodeInt8(RegisterDecode):
-    """Bitmap weights with 8-bit codes, a scale per row and 128 columns; a kernel nobody has written.
-
-    Occupancy and the wavefronts of the gather are those of FP16 values, which narrower ones can only better.
-    """
-
-    name = "lscd-bitmap-8"
-    title = "LSCD INT8, not written"
-    written = False
-    format_name = "lscd-bitmap-8"
-    Parameters = QuantisedParameters
-    value_bits = 8
-
-    def dequantise_cycles(self, p: QuantisedParameters) -> float:
-        """Every position pays, zeros included, in pairs."""
-        return p.dequantise_instructions * TILE_M * TILE_K / 2 / WARP_SIZE / SCHEDULERS
-
-
-class RegisterDecodeInt4(RegisterDecodeInt8):
-    """As with 8-bit codes; picking a 4-bit code out of its byte is within the assumed range."""
-
-    name = "lscd-bitmap-4"
-    title = "LSCD INT4, not written"
-    format_name = "lscd-bitmap-4"
-    value_bits = 4
 
 
 def computed_columns(n: ArrayLike) -> Array:

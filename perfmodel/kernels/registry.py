@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perfmodel.catalog.names import unknown_name
 from perfmodel.kernels.base import KernelModel, Shape
+from perfmodel.kernels.coded_decode import BitmapInt4, BitmapInt8, CondensedInt4, CondensedInt8
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int4, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -23,11 +24,15 @@ from perfmodel.kernels.register_decode import (
     CondensedDecode,
     CondensedDecodePairs,
     RegisterDecode,
-    RegisterDecodeInt4,
-    RegisterDecodeInt8,
     RegisterDecodePairs,
 )
 from perfmodel.kernels.sparta import Sparta
+from perfmodel.kernels.streamed_decode import (
+    StreamedCondensed,
+    StreamedCondensedPairs,
+    StreamedDecode,
+    StreamedDecodePairs,
+)
 from perfmodel.kernels.tiled_csl import TiledCsl, TiledCslUnordered
 
 _MODELS: tuple[KernelModel, ...] = (
@@ -56,8 +61,14 @@ _MODELS: tuple[KernelModel, ...] = (
     RegisterDecodePairs(),
     CondensedDecode(),
     CondensedDecodePairs(),
-    RegisterDecodeInt8(),
-    RegisterDecodeInt4(),
+    StreamedDecode(),
+    StreamedDecodePairs(),
+    StreamedCondensed(),
+    StreamedCondensedPairs(),
+    BitmapInt8(),
+    BitmapInt4(),
+    CondensedInt8(),
+    CondensedInt4(),
 )
 KERNELS = {model.name: model for model in _MODELS}
 BASELINE = Dense.name

@@ -15,10 +15,9 @@ from perfmodel.kernels.base import KernelModel
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.kernels.registry import KERNELS, VARIANTS
 
-NOT_WRITTEN, NOT_MEASURED = "not written", "not measured"
-UNPROVEN = (NOT_MEASURED, NOT_WRITTEN)
+NOT_MEASURED = "not measured"
 WHOLE = ("lossless", "rounded")  # all weights are kept
-STANDINGS = (*WHOLE, "pruned", "pruned and rounded", *UNPROVEN)
+STANDINGS = (*WHOLE, "pruned", "pruned and rounded", NOT_MEASURED)
 EQUAL = 1e-9  # sparsities no further apart are one
 
 
@@ -38,9 +37,7 @@ def verdict_of(ours: tuple[float, float] | None, theirs: tuple[float, float] | N
 
 
 def standing(model: KernelModel) -> str:
-    """What a reader must know first, of `STANDINGS`: "not written", "not measured", or what becomes of the weights."""
-    if not model.written:
-        return NOT_WRITTEN
+    """What a reader must know first, of `STANDINGS`: "not measured", or what becomes of the weights."""
     return NOT_MEASURED if model.name in unmeasured_kernels() else model.format.change
 
 

@@ -149,7 +149,7 @@ def deal(grid: Grid, program: Program, parts: int, counts: TileCounts) -> Load:
         row, ranges = place // grid.column_blocks, np.array([grid.k_range(int(s)) for s in split])
     return Load(
         queue_start=np.cumsum([0, *map(len, ids)]),
-        offset=blocks.astype(np.float64) * BLOCK_INTERVAL_CYCLES,
+        offset=(blocks // program.streams).astype(np.float64) * BLOCK_INTERVAL_CYCLES,
         weight=np.array([weight for _, weight in chosen]),
         nonzeros=counts.of_blocks(row, ranges, grid.tiles_per_block),
         tiles=ranges[:, 1] - ranges[:, 0],

@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.limits import power_flops_per_s, streamed_share
-from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
+from perfmodel.kernels.machine import L2_PORT_BYTES_PER_CYCLE, RESERVED_SHARED_BYTES
 from perfmodel.kernels.pipes import PIPE_CYCLES
 from perfmodel.pipeline.parameters import PipelineParameters
 from perfmodel.pipeline.program import Resource
 
 Array = NDArray[np.float64]
 
-L2_PORT_BYTES_PER_CYCLE = 64.0  # L2 to SM, NVIDIA A100 whitepaper (2020), section on the L2 cache: 5120 B/clk in all
 WAVEFRONT_BYTES = 128
 LDMATRIX_CYCLES = 33.0  # ldmatrix.x4 on an A100; Sun et al., "Dissecting Tensor Cores via Microbenchmarks", TPDS 2023
 MMA_CYCLES = 33.0  # mma.m16n8k16 on an A100, same source

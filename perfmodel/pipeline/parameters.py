@@ -10,15 +10,15 @@ from perfmodel.kernels.base import free
 
 PIPELINE_FILE = "calibration/pipeline.json"
 PIPES = "pipes"  # the entry whose share of the pipes holds for every kernel
+DECODERS = ("bitmap", "bitmap-pairs", "condensed", "condensed-pairs")  # our kernels that decode records
+CODED_DECODERS = ("bitmap-8", "bitmap-4", "condensed-pairs-8", "condensed-pairs-4")  # and of codes
 # What a kernel without a fit of its own takes over: the same on-chip stages were fitted there.
 BORROWED = {
     "flash-llm-noreorder": "flash-llm",
     "bitmap": "flash-llm",
     "numba-tiled-csl": "flash-llm",
-    "numba-bitmap": "flash-llm",
-    "numba-bitmap-pairs": "flash-llm",
-    "numba-condensed": "flash-llm",
-    "numba-condensed-pairs": "flash-llm",
+    **{f"numba-{kind}{end}": "flash-llm" for kind in DECODERS for end in ("", "-bulk")},
+    **{f"numba-{kind}": "flash-llm" for kind in CODED_DECODERS},
     "numba-dense": "cublas",
 }
 

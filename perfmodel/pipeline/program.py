@@ -149,6 +149,9 @@ class Program:
         Tiles a block holds; it runs ``tiles + buffers - 1`` steps.
     shared_bytes, registers_per_thread, threads : int
         Needs of one block, which limit how many are resident on an SM.
+    streams, launched : int
+        A block's warps may never wait for each other: then each of its ``streams`` warps is a block to grid, stages and
+        ``threads``, ``shared_bytes`` are those of all, and so many real blocks are ``launched`` for a tile of columns.
     stages : tuple of Stage
         One step. A block ends when every stage of its last step has.
     reduces_in_kernel : bool
@@ -177,6 +180,8 @@ class Program:
     source: str
     reduces_in_kernel: bool = False
     shares_list: bool = False
+    streams: int = 1
+    launched: int = 0
     max_split_k: int = 10
     split_rule: Callable[[int, int, int], int] | None = None
     partial_bytes: int = 2

@@ -25,10 +25,7 @@ from perfmodel.pipeline.program import PIPES, RESOURCE_WAIT, Program, Resource, 
 from perfmodel.pipeline.programs import PUBLISHED
 from perfmodel.pipeline.stages import Builder, Product, WhatIf, covered
 from perfmodel.pipeline.traced import (
-    numba_bitmap,
-    numba_bitmap_pairs,
-    numba_condensed,
-    numba_condensed_pairs,
+    DECODING,
     numba_dense,
     numba_tiled_csl,
 )
@@ -38,19 +35,13 @@ Array = NDArray[np.float64]
 PROGRAMS: dict[str, Builder] = {
     **PUBLISHED,
     "numba-tiled-csl": numba_tiled_csl,
-    "numba-bitmap": numba_bitmap,
-    "numba-bitmap-pairs": numba_bitmap_pairs,
-    "numba-condensed": numba_condensed,
-    "numba-condensed-pairs": numba_condensed_pairs,
+    **DECODING,
     "numba-dense": numba_dense,
 }
 # Closed form that predicts what a program simulates; the others have none, and nobody has timed them.
 PREDICTED_BY = {
     **{name: name for name in PUBLISHED},
-    "numba-bitmap": "lscd-bitmap",
-    "numba-bitmap-pairs": "lscd-bitmap-pairs",
-    "numba-condensed": "lscd-condensed",
-    "numba-condensed-pairs": "lscd-condensed-pairs",
+    **{name: name.replace("numba", "lscd") for name in DECODING},
 }
 SHOWN_RESOURCES = tuple(resource for resource in Resource if resource is not Resource.PORT)
 COUNTED_PIPES = (Resource.ALU, Resource.FMA, Resource.XU)  # shown where a program says who executes its instructions
@@ -233,11 +224,19 @@ def checked_product(m: int, k: int, n: int, sparsity: float) -> Product:
 def make_grid(program: Program, machine: Machine, product: Product, split_k: int | None) -> Grid:
     """Blocks of ``product`` and how many an SM holds."""
     tile = program.tile
-    resident = machine.resident_blocks(program.shared_bytes, program.registers_per_thread, program.threads)
+    resident = program.streams * machine.resident_blocks(
+        program.shared_bytes, program.registers_per_thread, program.threads * program.streams
+    )
     row_blocks, columns = math.ceil(product.m / tile.rows), math.ceil(product.n / tile.columns)
     k_tiles = math.ceil(product.k / tile.depth)
     if split_k is not None and not 1 <= split_k <= k_tiles:
         raise ValueError(f"split_k is {split_k}, allowed is 1 to {k_tiles} (tiles along K)")
+    if program.launched:
+        if split_k is not None:
+            raise ValueError(f"split_k is {split_k}, but {program.name} cuts K as its shared memory asks: leave it out")
+        list_blocks = min(program.launched * program.streams, row_blocks * k_tiles)
+        in_use = min(machine.sm_count, program.launched * columns)
+        return Grid(row_blocks, columns, math.ceil(list_blocks / row_blocks), k_tiles, resident, in_use, list_blocks)
     if program.shares_list:
         places = machine.sm_count * resident // columns
         list_blocks = max(1, min(places if split_k is None else row_blocks * split_k, row_blocks * k_tiles))

@@ -8,26 +8,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from perfmodel import catalog
+from perfmodel.formats import STRIP_M
+from perfmodel.kernels import Machine as KernelMachine
+from perfmodel.kernels import Shape
 from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.kernels.launcher import launcher_split_k
 from perfmodel.kernels.pipes import loop_pipes
 from perfmodel.kernels.register_decode import RegisterDecode
 from perfmodel.kernels.register_decode import counts as counts_of
 from perfmodel.kernels.registry import KERNELS
+from perfmodel.kernels.streamed_decode import StreamedDecode
 from perfmodel.pipeline.machine import LDMATRIX_CYCLES, MMA_CYCLES, Machine
+from perfmodel.pipeline.parameters import CODED_DECODERS, DECODERS
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
 from perfmodel.pipeline.stages import (
     ACCESS_INSTRUCTIONS,
     MMA_K,
     THREADS,
+    VECTOR_BYTES,
     WARPS,
     WORD_BYTES,
+    Builder,
     Product,
     WhatIf,
     barrier,
@@ -39,7 +47,7 @@ from perfmodel.pipeline.stages import (
     store_stage,
     weights_from_memory,
 )
-from perfmodel.units import FP16_BYTES, FP32_BYTES, WARP_SIZE
+from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES, WARP_SIZE
 
 TILE_N_CHOICES = (8, 16, 32, 64)
 RING_STAGES = 3  # buffers of the kernels that decode in registers
@@ -77,7 +85,7 @@ def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
 
 
 def _multiply(
-    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: int, skip: int, *,
+    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: float, skip: int, *,
     pipes: dict[Resource, float], decodes: bool,
 ) -> list[Stage]:  # fmt: skip
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
@@ -200,29 +208,36 @@ def numba_dense(machine: Machine, product: Product, what_if: WhatIf) -> Program:
     )  # fmt: skip
 
 
-def numba_bitmap(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Our bitmap kernel: a ring of records that cp.async fills, decoded by each warp in registers."""
-    return register_decoding("numba-bitmap", machine, product, what_if)
+@dataclass(frozen=True)
+class _Decoding:
+    """What rings and streams of records have in common, of one tile; see `_decoding`."""
+
+    model: RegisterDecode
+    trace: dict[str, Any]
+    built: dict[str, Any]
+    tile: Tile
+    load: dict[Resource, Work]
+    shared: float
+    macs: float
+    mma: float
+    with_tails: float
+    instructions: float
+    capacity: int
+
+    def multiply(self, part: float, beside: float, skip: int) -> list[Stage]:
+        """Stages of a ``part`` of a tile; ``beside`` are the instructions of its warps in other stages."""
+        decode = (self.instructions - self.mma - beside) * self.with_tails
+        # Other stages have their instructions of the pipes here too, so that the sum over the loop is the counted one.
+        everything = self.instructions * self.with_tails / decode
+        pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(self.built).items()}
+        del pipes[Resource.ISSUE]
+        return _multiply(
+            self.tile, self.macs * part, self.shared * part, decode, self.mma, skip, pipes=pipes, decodes=True
+        )
 
 
-def numba_bitmap_pairs(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Our bitmap kernel with a bit per pair of columns: half the decoding, more bytes."""
-    return register_decoding("numba-bitmap-pairs", machine, product, what_if)
-
-
-def numba_condensed(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Our condensed kernel: two of every four columns, on the Sparse Tensor Cores, with a bit per slot."""
-    return register_decoding("numba-condensed", machine, product, what_if)
-
-
-def numba_condensed_pairs(machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """Our condensed kernel with a bit per register of two slots."""
-    return register_decoding("numba-condensed-pairs", machine, product, what_if)
-
-
-def register_decoding(name: str, machine: Machine, product: Product, what_if: WhatIf) -> Program:
-    """A kernel that decodes records in registers, as the traces count it for a closed form of the same name."""
-    what_if.check_for(name)
+def _decoding(name: str, machine: Machine, product: Product) -> _Decoding:
+    """The counts of a kernel that decodes records, as the closed form of the same name has them."""
     model = KERNELS[name.replace("numba", "lscd")]
     assert isinstance(model, RegisterDecode)
     trace, table = load_trace(model.traced, product.n), counts_of(model.traced)
@@ -233,40 +248,115 @@ def register_decoding(name: str, machine: Machine, product: Product, what_if: Wh
         float(np.interp(occupied, table.occupied, column)) for column in (table.values, table.wavefronts, table.tails)
     )
     stored = values / max(TILE_POSITIONS * (1 - product.sparsity), 1.0)  # for each non-zero
-    lag, records = RING_STAGES - 1, counts["shared_wavefronts.copy_records"]
-    copies = ACCESS_INSTRUCTIONS * loop["async_copy"]
+    records = counts["shared_wavefronts.copy_records"]
     header = table.header_bytes + tails * counts["global_bytes.records.load"].get("tail", 0.0)
-    load = weights_from_memory(product, tile, header * covered(product, tile), FP16_BYTES * stored)
+    value_bytes = model.value_bits / BITS_PER_BYTE
+    load = weights_from_memory(product, tile, header * covered(product, tile), value_bytes * stored)
     load[Resource.SHARED] = Work(records["tile"], records["value"] * stored)
-    copy, ready = copy_stage(machine, product, tile, lag), barrier(machine, "ready", ("load A", lag), ("copy B", lag))
-    read = _per_tile(counts, "shared_wavefronts.read_")
-    others = loop["tensor_core"] + copies + copy.instructions.constant + ready.instructions.constant
-    with_tails = 1 + float(table.tail_share[TILE_N_CHOICES.index(tile.columns)]) * tails
-    decode = (sum(loop.values()) - others) * with_tails
-    # Copies have their instructions of the pipes here too, so that the sum over the loop is the counted one.
-    everything = sum(loop.values()) * with_tails / decode
-    pipes: dict[Resource, float] = {pipe: share * everything for pipe, share in _shares(built).items()}
-    del pipes[Resource.ISSUE]
-    macs = counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.sparse_cores else 1.0)
-    capacity = int(model.capacity_bytes(np.asarray(product.sparsity)))
-    shared_bytes = RING_STAGES * (FP16_BYTES * tile.depth * tile.columns + WARPS * capacity)
+    strips = loop["tensor_core"] * WARPS / counts["mma"]["tile"]  # of a pass of the loop, which may be unrolled
+    return _Decoding(
+        model, trace, built, tile, load,
+        shared=_per_tile(counts, "shared_wavefronts.read_") + gather,
+        macs=counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.sparse_cores else 1.0),
+        mma=loop["tensor_core"] / strips,
+        with_tails=1 + float(table.tail_share[TILE_N_CHOICES.index(tile.columns)]) * tails,
+        instructions=sum(loop.values()) / strips,
+        capacity=int(model.capacity_bytes(np.asarray(product.sparsity))),
+    )  # fmt: skip
+
+
+def register_decoding(name: str, machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """A kernel that decodes records in registers behind a ring of copies that its 4 warps share."""
+    what_if.check_for(name)
+    d, lag = _decoding(name, machine, product), RING_STAGES - 1
+    copies = ACCESS_INSTRUCTIONS * d.built["main_loop_instructions"]["async_copy"]
+    copy, ready = copy_stage(machine, product, d.tile, lag), barrier(machine, "ready", ("load A", lag), ("copy B", lag))
+    beside = copies + copy.instructions.constant + ready.instructions.constant
+    shared_bytes = RING_STAGES * (FP16_BYTES * d.tile.depth * d.tile.columns + WARPS * d.capacity)
     stages = (
         start_stage(machine),
         offsets_stage(machine),
         ready,
         Stage(
-            "load A", "load", load, Work(copies), after=(("offsets", 0),), latency_cycles=machine.dram_cycles,
+            "load A", "load", d.load, Work(copies), after=(("offsets", 0),), latency_cycles=machine.dram_cycles,
             skip_last=lag,
         ),
         copy,
-        *_multiply(tile, macs, read + gather, decode, loop["tensor_core"], lag, pipes=pipes, decodes=True),
-        _store_shares(machine, product, tile, shared_bytes, built["registers"]),
+        *d.multiply(1.0, beside, lag),
+        _store_shares(machine, product, d.tile, shared_bytes, d.built["registers"]),
     )  # fmt: skip
     return Program(
-        name=name, tile=tile, buffers=RING_STAGES, shared_bytes=shared_bytes,
-        registers_per_thread=built["registers"], threads=trace["threads"], stages=stages, pad_nonzeros=8,
-        reduces_in_kernel=True, shares_list=True, source=f"data/traces/{trace['variant']}.json",
+        name=name, tile=d.tile, buffers=RING_STAGES, shared_bytes=shared_bytes,
+        registers_per_thread=d.built["registers"], threads=d.trace["threads"], stages=stages, pad_nonzeros=8,
+        reduces_in_kernel=True, shares_list=True, source=f"data/traces/{d.trace['variant']}.json",
     )  # fmt: skip
+
+
+def streamed_decoding(name: str, machine: Machine, product: Product, what_if: WhatIf) -> Program:
+    """A kernel whose warps each stream strips of their own by bulk copies, behind no barrier of the block.
+
+    Every warp is a block of one warp to the engine, 32 rows high. A copy is asked for when its buffer has been read,
+    which makes it one step later than a ring's. The slices of K are taken to be equally long.
+    """
+    what_if.check_for(name)
+    d, lag = _decoding(name, machine, product), RING_STAGES
+    assert isinstance(d.model, StreamedDecode)
+    shape = Shape.of(product.m, product.k, product.n, product.sparsity)
+    cut = d.model.slicing(KernelMachine.of(machine.gpu), shape, np.asarray(float(d.tile.columns)))
+    if np.isnan(cut.slices):
+        raise ValueError(
+            f"sparsity is {product.sparsity:g}, but at N = {product.n} records of {name} must be shorter: "
+            f"{machine.gpu.key} allows a block {machine.shared_bytes_per_block:.0f} bytes of shared memory"
+        )
+    streams, slices, launched = int(cut.streams), float(cut.slices), int(cut.blocks * cut.slices)
+    tile = Tile(STRIP_M, d.tile.columns, d.tile.depth)
+    strip = 1 / (d.tile.rows / STRIP_M)
+    load = {r: Work(work.constant * strip, work.per_nonzero) for r, work in d.load.items()}
+    x_bytes = float(cut.slice_tiles) * FP16_BYTES * tile.depth * tile.columns / streams
+    piece_bytes, warps = FP32_BYTES * tile.rows * tile.columns, launched * streams
+    pieces, adds = float(cut.pieces), float(cut.pieces_per_warp)
+    per_block = d.trace["per_block"]["instructions"]
+    ends = per_block["row"] * float(cut.rows) * slices / warps + per_block["piece"] * pieces / warps
+    output = FP16_BYTES * product.m * product.n / (warps * float(cut.columns))
+    stages = (
+        start_stage(machine),
+        offsets_stage(machine),
+        Stage(
+            "load X", "load", {Resource.L2: Work(x_bytes), Resource.PORT: Work(x_bytes)},
+            Work(ACCESS_INSTRUCTIONS * x_bytes / (VECTOR_BYTES * WARP_SIZE)), latency_cycles=machine.l2_cycles,
+            only="first",
+        ),
+        Stage(
+            "record there", "barrier", after=(("load A", lag), ("load X", lag)), waits_for=Wait.BARRIER, skip_first=lag
+        ),
+        *d.multiply(strip, ACCESS_INSTRUCTIONS, lag),
+        Stage(
+            "load A", "load", load, Work(ACCESS_INSTRUCTIONS), after=(("offsets", 0),),
+            latency_cycles=machine.dram_cycles, skip_last=lag,
+        ),
+        Stage(
+            "add pieces", "store",
+            {
+                Resource.DRAM: Work(output), Resource.PORT: Work(piece_bytes * adds),
+                Resource.L2: Work(2 * piece_bytes * pieces / warps + output),
+            },
+            Work(ends), cycles=2 * machine.l2_cycles * adds, only="last", waits_for=Wait.REDUCTION,
+            after=((f"mma {tile.depth // MMA_K - 1}", 0),),
+        ),
+    )  # fmt: skip
+    return Program(
+        name=name, tile=tile, buffers=RING_STAGES + 1,
+        shared_bytes=int(d.model.shared_bytes(cut, np.asarray(tile.columns), product.sparsity)),
+        registers_per_thread=d.built["registers"], threads=WARP_SIZE, stages=stages, pad_nonzeros=2,
+        reduces_in_kernel=True, shares_list=True, streams=streams, launched=launched,
+        source=f"data/traces/{d.trace['variant']}.json",
+    )  # fmt: skip
+
+
+DECODING: dict[str, Builder] = {
+    **{f"numba-{kind}": partial(register_decoding, f"numba-{kind}") for kind in (*DECODERS, *CODED_DECODERS)},
+    **{f"numba-{kind}-bulk": partial(streamed_decoding, f"numba-{kind}-bulk") for kind in DECODERS},
+}
 
 
 def _store_shares(machine: Machine, product: Product, tile: Tile, shared_bytes: int, registers: int) -> Stage:

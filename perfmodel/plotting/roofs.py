@@ -20,14 +20,18 @@ COLOURS = {
 def roofs(table: pd.DataFrame, kernels: Mapping[str, str], gpus: Mapping[str, str]) -> Figure:
     """Microseconds simulated and, below, the share of them that the bound is; colours name the bound.
 
-    ``table``: ``gpu, kernel, sparsity, roof, simulated_us, reached``; ``kernels`` and ``gpus`` give order and titles.
+    ``table``: ``gpu, kernel, sparsity, roof, simulated_us, reached``, without what cannot run; ``kernels`` and ``gpus``
+    give order and titles.
     """
     sparsities = sorted(table["sparsity"].unique())
-    figure, panels = plt.subplots(2, 2, figsize=(COLUMN_WIDTH, 6.2), sharex=True, sharey=True)
+    figure, panels = plt.subplots(2, 2, figsize=(COLUMN_WIDTH, 7.4), sharex=True, sharey=True)
     for axes, (gpu, title) in zip(panels.ravel(), gpus.items(), strict=True):
         rows = table[table["gpu"] == gpu].set_index(["kernel", "sparsity"])
         for y, kernel in enumerate(kernels):
             for x, sparsity in enumerate(sparsities):
+                if (kernel, sparsity) not in rows.index:
+                    axes.text(x + 0.5, y + 0.5, "-", ha="center", va="center", fontsize=7.5)
+                    continue
                 row = rows.loc[(kernel, sparsity)]
                 axes.add_patch(Rectangle((x, y), 1, 1, facecolor=COLOURS[row["roof"]], edgecolor="w", lw=1.5))
                 axes.text(x + 0.5, y + 0.36, f"{row['simulated_us']:.0f}", ha="center", va="center", fontsize=7.5)

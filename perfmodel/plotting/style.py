@@ -20,6 +20,8 @@ INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#
 SALMON, SCARLET, FUCHSIA = "#FFB8A8", "#D4003C", "#FF4FD8"
 # Shades for kernels of few bits (blues to greens) and of patterns (violets and browns), light and dark in turn.
 NAVY, CYAN, TEAL, LIME, MINT, OLIVE = "#0B3C5D", "#7FE0F0", "#117777", "#A6D608", "#A8E6C0", "#666600"
+STEEL, BERRY, RED, ORCHID = "#2D4B96", "#69004B", "#FF001E", "#E12DD2"  # near those of the kernels they stand beside
+LEAF, MAUVE = "#0BB00A", "#9A5C86"
 PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
 
 KERNEL_COLOURS = {
@@ -48,8 +50,14 @@ KERNEL_COLOURS = {
     "lscd-bitmap-pairs": WINE,
     "lscd-condensed": SCARLET,
     "lscd-condensed-pairs": FUCHSIA,
+    "lscd-bitmap-bulk": STEEL,
+    "lscd-bitmap-pairs-bulk": BERRY,
+    "lscd-condensed-bulk": RED,
+    "lscd-condensed-pairs-bulk": ORCHID,
     "lscd-bitmap-8": ROYAL,
     "lscd-bitmap-4": RUST,
+    "lscd-condensed-pairs-8": LEAF,
+    "lscd-condensed-pairs-4": MAUVE,
 }
 FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "dense": BLACK,
@@ -72,7 +80,7 @@ FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "2:4-int8": PEACH,
     "2:4-fp8": BROWN,
 }
-# Kernels that do the same to the weights, and so compete, never share one; Matplotlib has no 25 filled letters.
+# Kernels of different formats that do the same to the weights never share one; Matplotlib has no 25 filled letters.
 KERNEL_MARKERS = {
     "cublas": "s",
     "flash-llm": "o",
@@ -99,8 +107,14 @@ KERNEL_MARKERS = {
     "lscd-bitmap-pairs": "H",
     "lscd-condensed": "p",
     "lscd-condensed-pairs": "h",
+    "lscd-bitmap-bulk": "<",
+    "lscd-bitmap-pairs-bulk": "H",
+    "lscd-condensed-bulk": "p",
+    "lscd-condensed-pairs-bulk": "h",
     "lscd-bitmap-8": ">",
     "lscd-bitmap-4": "d",
+    "lscd-condensed-pairs-8": "H",
+    "lscd-condensed-pairs-4": "p",
 }
 
 
@@ -114,9 +128,10 @@ def house_style() -> Iterator[None]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure."""
+    """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure; its layout is final then."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with house_style():
         figure.savefig(paths[0], metadata={"Software": None})
+        figure.set_layout_engine("none")  # laying out takes as long as drawing, and gives the same place within a pixel
         figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
     return paths

@@ -62,7 +62,7 @@ def of_formats(systems: Sequence[str], formats: Sequence[str]) -> tuple[str, ...
 
 
 def change(system: System, sparsity: float, model: LanguageModel | None = None) -> str:
-    """What becomes of the weights at ``sparsity``, or "not written", "not measured" (`perfmodel.kernels.rivals`).
+    """What becomes of the weights at ``sparsity``, or "not measured" (`perfmodel.kernels.rivals`).
 
     Nothing does where the system would keep matrices of this sparsity dense, unless the checkpoint of ``model`` has
     rounded them before. A format without a kernel counts as not measured.

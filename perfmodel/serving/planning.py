@@ -21,7 +21,7 @@ from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels import BASELINE, KERNELS
-from perfmodel.kernels.rivals import UNPROVEN, WHOLE, Verdict, verdict_of
+from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, Verdict, verdict_of
 from perfmodel.serving.contenders import change, of_formats, rival_systems
 from perfmodel.serving.group import make_group, resolve
 from perfmodel.serving.memory import largest_batch
@@ -60,8 +60,7 @@ class Option:
     extrapolated : bool
         True outside the evidence of the fit.
     change : str
-        What becomes of the weights: "lossless", "rounded", "pruned", "pruned and rounded"; or "not measured", "not
-        written".
+        What becomes of the weights: "lossless", "rounded", "pruned", "pruned and rounded"; or "not measured".
     sparsity : float
         Fraction of zeros that it makes use of: that asked for, the pattern's, or 0 where all weights are kept.
     """
@@ -119,7 +118,7 @@ class Plan:
     @property
     def measured(self) -> tuple[Option, ...]:
         """Options whose kernel somebody has measured: what may be recommended."""
-        return tuple(option for option in self.options if option.change not in UNPROVEN)
+        return tuple(option for option in self.options if option.change != NOT_MEASURED)
 
     @property
     def sparse(self) -> Option | None:

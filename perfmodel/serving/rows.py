@@ -41,7 +41,7 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
         run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval, ``change`` what becomes of the
-        weights or "not measured", "not written" (`change`). Where the run does not fit there is no time (NaN).
+        weights or "not measured" (`change`). Where the run does not fit there is no time (NaN).
 
     Raises
     ------

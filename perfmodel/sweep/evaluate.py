@@ -141,8 +141,11 @@ def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
 
 def _possible_product(block: Block) -> Mask:
     model, x = KERNELS[block.names["kernel"]], block.numbers
-    runs = model.refusal(load_gpu(block.names["gpu"])) is None
-    return np.asarray(runs & ~np.isnan(model.padded_n(x["n"])) & model.takes_sparsity(x["sparsity"]))
+    gpu, padded = load_gpu(block.names["gpu"]), model.padded_n(x["n"])
+    takes = ~np.isnan(padded) & model.takes_sparsity(x["sparsity"])
+    if model.refusal(gpu) is not None:
+        return np.zeros_like(takes)
+    return np.asarray(takes & model.has_room(gpu, np.where(takes, padded, 1.0), x["sparsity"]))
 
 
 def _possible_run(block: Block) -> Mask:
@@ -177,7 +180,10 @@ def _impossible_product(block: Block, possible: Mask) -> str:
         return refusal
     if (refusal := _other_sparsity(model, block)) is not None:
         return refusal
-    return f"{model.name} takes N of {model.supported_n}, got {_first(block, possible, ('n',))}"
+    known = ~np.isnan(model.padded_n(block.numbers["n"]))
+    if known.all():
+        return f"{model.name} has no room in shared memory, first at {_first(block, possible, ('n', 'sparsity'))}"
+    return f"{model.name} takes N of {model.supported_n}, got {_first(block, known, ('n',))}"
 
 
 def _impossible_run(block: Block, possible: Mask) -> str:

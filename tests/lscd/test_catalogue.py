@@ -64,7 +64,7 @@ def test_kernels_say_what_they_multiply_and_who_has_measured_them() -> None:
         ("nvfp4", ["nvfp4", "any N", "rounded", "FP4", "yes", "NVFP4"]),
         ("mxfp4", ["mxfp4", "any N", "rounded", "FP4", "no", "MXFP4, unmeasured"]),
         ("two-four-int8", ["2:4-int8", "any N", "pruned and rounded", "INT8 2:4", "yes", "2:4 INT8"]),
-        ("lscd-bitmap-8", ["lscd-bitmap-8", "any N", "pruned and rounded", "FP16", "not written"]),
+        ("lscd-bitmap-8", ["lscd-bitmap-8", "any N", "pruned and rounded", "FP16", "no"]),
         ("macko", ["macko", "1", "pruned", "FP16", "yes", "MACKO"]),
     ):
         assert found[name][1 : len(words) + 1] == words

@@ -26,8 +26,8 @@ def test_the_model_hands_over_what_has_a_kernel_here() -> None:
     """Time of one product, in our own names; the quantised kernels, which have no code here, are left out."""
     matrix = choose("opt-13b", "h100", batch=16, sparsity=0.8, unmeasured=True).free[0]
     candidates = {candidate.format: candidate.time_s for candidate in measurable(matrix)}
-    predicted = {OUR_FORMATS[model.format_name] for model in KERNELS.values() if model.format_name in OUR_FORMATS}
-    assert set(candidates) == predicted <= set(OUR_FORMATS.values()) == set(FORMATS["cuda"])
+    assert len(measurable(matrix)) == len(candidates)  # streamed kernels have no format of their own
+    assert set(candidates) == set(OUR_FORMATS.values()) == set(FORMATS["cuda"])
     flash = matrix.of("flash-llm")
     assert flash is not None
     assert candidates["tiled-csl"] == pytest.approx(flash.span.time_s / 40)
@@ -115,13 +115,13 @@ def test_a_batch_that_is_none_is_refused(batch: str) -> None:
 
 
 def test_remarks_tell_apart_what_becomes_of_the_weights() -> None:
-    """Rounded, pruned to a pattern, both, and kernels that nobody has measured or written."""
+    """Rounded, pruned to a pattern, both, and kernels that nobody has measured."""
     for options, words in (
         (["--formats", "int4"], "int4 rounds the weights."),
         (["--formats", "2:4"], "two-four drops 50.0% of the weights, as its pattern does."),
         (["--formats", "2:4-fp8"], "two-four-fp8 prunes and rounds the weights."),
         (["--formats", "lscd-bitmap"], "Nobody has measured lscd-bitmap on a GPU"),
-        (["--formats", "lscd-bitmap-8"], "lscd-bitmap-8: no such kernel is written; the times come from counts alone."),
+        (["--formats", "lscd-bitmap-8"], "Nobody has measured lscd-bitmap-8 on a GPU"),
     ):
         notes = answered("--batch", "16", *options)["remarks"]
         assert [note for note in notes if note.startswith(words)], (options, notes)

@@ -155,7 +155,7 @@ def test_engines_launch_as_they_do_in_both_forms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("system", "words"),
-    [("vllm+mxfp4", "Kernel mxfp4: not measured."), ("vllm+lscd-bitmap-8", "Kernel lscd-bitmap-8: not written.")],
+    [("vllm+mxfp4", "Kernel mxfp4: not measured."), ("vllm+lscd-bitmap-8", "Kernel lscd-bitmap-8: not measured.")],
 )
 def test_whole_runs_say_what_nobody_measured(system: str, words: str) -> None:
     asked = ["e2e", "--model", "llama-3.1-8b", "--gpu", "b200", "--batch", "8", "--system", system]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from lscd.cli import app
 from perfmodel import predict
@@ -13,17 +13,21 @@ from perfmodel.evidence.runs import joined_runs
 from tests.lscd.commands import RUNNER, run
 
 
-def test_validate_prints_the_errors_of_whole_models():
-    shown = CliRunner().invoke(app, ["validate"]).output
-    lines = [line for line in shown.splitlines() if line.startswith("lmdeploy-a100 ")]
+@cache
+def validated() -> str:
+    """What `lscd validate` prints."""
+    return RUNNER.invoke(app, ["validate"]).output
+
+
+def test_validate_prints_the_errors_of_whole_models() -> None:
+    lines = [line for line in validated().splitlines() if line.startswith("lmdeploy-a100 ")]
     assert len(lines) == joined_runs().query("source == 'lmdeploy-a100'")["model"].nunique() == 3
     assert all("held out" in line for line in lines)
 
 
 def test_validate_sums_up_first() -> None:
     """A line for every kernel with held-out rows and every source of runs, then the right winners, then tables."""
-    shown = RUNNER.invoke(app, ["validate"]).output
-    summary, table = shown.split("Error of the predicted time", 1)
+    summary, table = validated().split("Error of the predicted time", 1)
     summary = " ".join(summary.split())
     for name in (
         "cublas",

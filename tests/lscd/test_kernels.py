@@ -45,6 +45,7 @@ def test_the_models_take_the_table_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp
     assert "lscd-bench-gpu" in result.output.replace("\n", "")
     measured = set(families.names())
     assert measured <= {*KERNELS, *WITHOUT_MODEL}
+    assert not set(KERNELS) & set(WITHOUT_MODEL)
 
 
 def _check(*arguments: str) -> Any:

@@ -288,7 +288,8 @@ def test_the_sparsity_is_the_patterns_where_a_kernel_has_one() -> None:
 def test_the_table_says_what_becomes_of_the_weights_and_who_is_missing() -> None:
     text = RUNNER.invoke(app, [*LARGE, "--gpu", "a100-80gb"]).output
     left = "Left out: N of 1 only: macko; no FP8 Tensor Cores: fp8, fp8-block; no FP4 Tensor Cores: nvfp4, mxfp4"
-    assert f"{left}; no 2:4 FP8 Tensor Cores: two-four-fp8." in text
+    streamed = "lscd-bitmap-bulk, lscd-bitmap-pairs-bulk, lscd-condensed-bulk, lscd-condensed-pairs-bulk"
+    assert f"{left}; no 2:4 FP8 Tensor Cores: two-four-fp8; compute capability below 9.0: {streamed}." in text
     lines = {line.split()[0]: line for line in text.splitlines()}
     found = asked("a100-80gb")
     for row in found["kernels"]:
@@ -297,7 +298,8 @@ def test_the_table_says_what_becomes_of_the_weights_and_who_is_missing() -> None
         assert f" {words}" in lines[row["kernel"]]
         assert row["change"] == KERNELS[row["kernel"]].format.change
     assert found["refused"] == left_out("a100-80gb", 16)
-    assert set(found["refused"]) == {"macko", "fp8", "fp8-block", "nvfp4", "mxfp4", "two-four-fp8"}
+    lacking = {"macko", "fp8", "fp8-block", "nvfp4", "mxfp4", "two-four-fp8"}
+    assert set(found["refused"]) == lacking | set(streamed.split(", "))
     amd = RUNNER.invoke(app, [*LARGE, "--gpu", "mi300x"])
     assert "not modelled on AMD's GPUs: flash-llm, " in amd.output
     assert asked("a100-80gb", "--kernel", "int8")["refused"] == {}

@@ -153,6 +153,12 @@ def test_convert_verifies_and_decodes(pruned: Path, capsys: pytest.CaptureFixtur
         for matrix in SHAPES:
             np.testing.assert_array_equal(back.read(matrix), original.read(matrix).astype(np.float16))
         assert back.read("embed.weight").dtype == np.float32
+    code, text, _ = run(capsys, "convert", pruned, encoded, "--format", "bitmap-e4m3", "--verify")
+    assert code == 0
+    assert re.search(r"Codes and scales change the weights of a matrix by 2\.\d\d% at most", text)
+    assert "Verified: all 5 tensors" in text
+    code, text, _ = run(capsys, "convert", "--decode", encoded, decoded, "--verify")
+    assert "all checksums agree" in text
     code, text, _ = run(capsys, "convert", pruned, encoded, "--format", "csr", "--dtype", "keep", "--json")
     assert json.loads(text)["changed"] == 0
 

@@ -130,8 +130,9 @@ def test_unmeasured_kernel_takes_part_only_when_asked() -> None:
     assert own.extrapolated
     assert any("Nobody has measured lscd-bitmap" in note for note in command.remarks(choice))
     named = choose("opt-13b", "h100", batch=16, sparsity=0.6, formats=["lscd-bitmap"])
-    assert [candidate for matrix in named.free for candidate in matrix.candidates] == [
-        matrix.of("lscd-bitmap") for matrix in choice.free
+    readers = ("lscd-bitmap", "lscd-bitmap-bulk")
+    assert [list(matrix.candidates) for matrix in named.free] == [
+        [matrix.of(kernel) for kernel in readers] for matrix in choice.free
     ]
 
 
@@ -175,7 +176,7 @@ def test_standing_is_what_a_reader_must_know_first(opt66: Choice) -> None:
     for kernel, words in (
         ("mxfp4", "not measured"),
         ("lscd-bitmap", "not measured"),
-        ("lscd-bitmap-4", "not written"),
+        ("lscd-bitmap-4", "not measured"),
         ("fp8", "rounded"),
     ):
         candidate = blackwell.of(kernel)
@@ -184,7 +185,6 @@ def test_standing_is_what_a_reader_must_know_first(opt66: Choice) -> None:
     known = replace(opt66.free[0].candidates[0], change="rounded")
     assert (known.standing, known.lossless) == ("rounded", False)
     assert replace(known, measured=False).standing == "not measured"
-    assert replace(known, measured=False, written=False).standing == "not written"
 
 
 def test_a_gpu_that_runs_nothing_asked_for_is_named() -> None:

@@ -58,7 +58,9 @@ def test_a_run_from_end_to_end(one_gpu: Emulated, tmp_path: Path, capsys: pytest
     assert sorted(path.name for path in (tmp_path / "h200").iterdir()) == ["kernels_lscd.csv", "kernels_lscd.json"]
 
 
-def test_some_families_and_then_the_others(one_gpu: Emulated, tmp_path: Path) -> None:
+def test_some_families_and_then_the_others(one_gpu: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = ("cublas", "cusparse", "lscd-dense", "lscd-csr")
+    monkeypatch.setattr(families, "names", lambda: every)
     only = ["--bench", "--output", str(tmp_path), "--only", "cublas", "--only", "lscd-csr"]
     assert bench_gpu.main(only) == 0
     rows, _ = table(tmp_path)
@@ -67,7 +69,7 @@ def test_some_families_and_then_the_others(one_gpu: Emulated, tmp_path: Path) ->
     assert bench_gpu.main(resume) == 0
     more, story = table(tmp_path)
     assert more[: len(rows)] == rows
-    assert {row["kernel"] for row in more} == {"cublas", "cusparse", *OURS}
+    assert {row["kernel"] for row in more} == set(every)
     assert len(more) == len({(row["kernel"], row["m"], row["sparsity"], row["cache"]) for row in more})
     assert story["left_out"] == []
     assert bench_gpu.main([*resume, "--seed", "1"]) == 2
@@ -83,11 +85,13 @@ def test_one_kernel_that_is_wrong_or_fails_has_no_rows_and_costs_no_others(
             Emulated.run(one_gpu, launch)
 
     monkeypatch.setattr(one_gpu, "run", run)
-    assert bench_gpu.main(["--bench", "--output", str(tmp_path)]) == 1
-    rows, story = table(tmp_path)
     # The 2:4 kernel, too, needs the CSR kernel for what does not fit its pattern.
-    lost = {name for name in OURS if name.startswith("lscd-bitmap")} | {"lscd-csr", "lscd-two-four"}
-    assert {row["kernel"] for row in rows} == {"cublas", "cusparse", *OURS} - lost
+    lost = {"lscd-bitmap", "lscd-bitmap-pairs", "lscd-csr", "lscd-two-four"}
+    kept = {"cublas", "cusparse", "lscd-dense", "lscd-tiled-csl"}
+    only = [word for name in families.names() if name in lost | kept for word in ("--only", name)]
+    assert bench_gpu.main(["--bench", "--output", str(tmp_path), *only]) == 1
+    rows, story = table(tmp_path)
+    assert {row["kernel"] for row in rows} == kept
     assert any("lscd-csr (128, 64, 0.8), N = 8" in text and "wrong" in text for text in story["failures"])
     assert any(text.endswith("RuntimeError: CUDA driver: out of resources") for text in story["failures"])
     assert "FAILED lscd-bitmap" in capsys.readouterr().out

@@ -10,6 +10,7 @@ import pytest
 from kernels_numba.bench import families
 from kernels_numba.bench.product import MAX_COPIES, Gpu, copies_beyond_l2
 from kernels_numba.bench.session import WARM_PRODUCTS
+from kernels_numba.bench.slabs import make_matrix
 from kernels_numba.bench.timing import Run, Timing
 from tests.kernels_numba.bench.emulated import GPU, Emulated, matrix, session
 
@@ -82,7 +83,9 @@ def test_a_product_that_is_right_only_once_is_found_out(monkeypatch: pytest.Monk
 def test_every_family_computes_its_own_product() -> None:
     """Ours and the vendor's; with slabs that repeat, and one changed weight that shows."""
     for family in ("cublas", "cusparse", *families.encoders()):
-        library, given = Emulated(), matrix(256, 128, 0.0 if family in families.DENSE_ONLY else 0.8)
+        sparsity = 0.0 if family in families.DENSE_ONLY else 0.8
+        library, given = Emulated(), make_matrix(256, 64, sparsity, 8, seed=4, most_rows=128)
+        assert given.times == 2
         products = families.prepare(family, library, GPU, given)
         assert session(library).measure(products(8))[0].kernel == family
         row, column = np.argwhere(given.slab)[0]

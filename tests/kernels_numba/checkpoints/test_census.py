@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from kernels_numba.checkpoints.census import MACKO_MAX_GAP, take_census
 from kernels_numba.formats import (
+    ValueType,
     encode_bitmap,
     encode_condensed,
     encode_csr,
@@ -56,8 +57,9 @@ def test_bytes_equal_those_of_the_encoders(shape: tuple[int, int], density: floa
     assert found["lscd-bitmap-pairs"] == encode_bitmap(a, width=2).nbytes
     assert found["lscd-condensed"] == encode_condensed(a, width=1).nbytes
     assert found["lscd-condensed-pairs"] == encode_condensed(a, width=2).nbytes
-    for bits in (4, 8):
-        assert census.rounded_bytes[f"lscd-bitmap-{bits}"] == encode_quantised_bitmap(a, bits).nbytes
+    for value_type in ValueType:
+        found_bytes = census.rounded_bytes[f"lscd-bitmap-{value_type.bits}"]
+        assert found_bytes == encode_quantised_bitmap(a, value_type).nbytes
     two_four = encode_two_four(a)
     assert found["sparta"] == two_four.nbytes
     assert census.spilled == two_four.residual.nnz

@@ -11,23 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kernels_numba.checkpoints import container
-from kernels_numba.checkpoints.container import (
-    BUFFERS,
-    HALVES_ONLY,
-    convert_checkpoint,
-    decode_checkpoint,
-    open_encoded,
-    verify,
-)
+from kernels_numba.checkpoints.container import convert_checkpoint, decode_checkpoint, open_encoded, verify
+from kernels_numba.checkpoints.encodings import BUFFERS, ENCODERS, HALVES_ONLY, QUANTISED
 from kernels_numba.checkpoints.float_values import Rounding
 from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
-from kernels_numba.formats import Dense, Element
+from kernels_numba.formats import Dense, Element, QuantisedBitmap, QuantisedCondensed
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import spmm
 from tests.kernels_numba.checkpoints.files import save, write_raw
-from tests.kernels_numba.problems import random_bits, without_minus_zero
+from tests.kernels_numba.problems import random_bits, random_matrix, without_minus_zero
 
 SHAPES = {"up": (130, 70), "down": (65, 131), "dot": (1, 1)}
+EXACT = [name for name in BUFFERS if name not in QUANTISED]
 
 
 @pytest.fixture
@@ -71,7 +66,7 @@ def read_everything(path: Path) -> dict[str, bytes]:
     return weights | {name: found.tensor(name).tobytes() for name in found.plain}
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_round_trip_is_exact(model: Path, format_name: str) -> None:
     source, path = open_checkpoint(model), convert(model, format_name)
     found = open_encoded(path)
@@ -87,7 +82,7 @@ def test_round_trip_is_exact(model: Path, format_name: str) -> None:
     assert verify(decoded, found) == 5
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_sizes_are_those_of_the_encodings(model: Path, format_name: str) -> None:
     source, target = open_checkpoint(model), model.with_name("out.safetensors")
     found = convert_checkpoint(source, target, format_name, list(SHAPES))
@@ -112,7 +107,7 @@ def test_other_dtypes_are_kept_exactly(tmp_path: Path, dtype: str, format_name: 
     verify(source, opened)
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_bfloat16_is_kept_exactly_in_every_format(tmp_path: Path, format_name: str) -> None:
     """Any bit pattern comes back, and a product is one of bfloat16; float32 fits where a value has room for it."""
     values = random_bits((70, 41), 0.4)
@@ -137,7 +132,7 @@ def test_formats_of_16_bit_values_do_not_keep_float32(tmp_path: Path, format_nam
         convert_checkpoint(source, tmp_path / "z.safetensors", format_name, ["w"], keep_dtype=True)
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_bfloat16_beyond_the_range_of_float16_is_never_lost_in_silence(tmp_path: Path, format_name: str) -> None:
     """65536 is refused where float16 is asked for, 2**-30 is counted as flushed, and both are kept with the dtype."""
     values = np.array([[0x4780, 0x3F80], [0x3080, 0]], np.uint16)  # 65536, 1, 2**-30, 0
@@ -198,7 +193,7 @@ def test_what_cannot_be_converted(model: Path) -> None:
         convert_checkpoint(open_checkpoint(clash), model.with_name("z.safetensors"), "tiled-csl", ["w"])
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_every_byte_of_the_data_is_guarded(model: Path, format_name: str) -> None:
     path = convert(model, format_name)
     raw, intact = path.read_bytes(), read_everything(path)
@@ -229,7 +224,7 @@ def test_any_edit_of_the_file_is_refused_or_harmless(model: Path, data) -> None:
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(list(BUFFERS)), st.data())
+@given(st.sampled_from(EXACT), st.data())
 def test_corrupt_encodings_under_valid_checksums_never_reach_a_decoder(model: Path, format_name: str, data) -> None:
     """What passes is a valid encoding of some matrix of the stated shape: decoding cannot go astray."""
     path = model.with_name(f"{format_name}.safetensors")
@@ -312,7 +307,7 @@ def test_checksums_are_needed_for_every_tensor(model: Path) -> None:
         open_encoded(broken)
 
 
-@pytest.mark.parametrize("format_name", BUFFERS)
+@pytest.mark.parametrize("format_name", EXACT)
 def test_a_stored_weight_multiplies(tmp_path: Path, format_name: str) -> None:
     rng = np.random.default_rng(4)
     values = np.where(rng.random((130, 70)) < 0.4, rng.standard_normal((130, 70)), 0).astype(np.float16)
@@ -321,3 +316,73 @@ def test_a_stored_weight_multiplies(tmp_path: Path, format_name: str) -> None:
     x = rng.standard_normal((70, 8)).astype(np.float16)
     weights = open_encoded(tmp_path / "y.safetensors").weight("w")
     check_product(spmm(weights, x, backend="cpu", out_dtype=np.float32), Dense(values), x)
+
+
+@pytest.mark.parametrize("format_name", QUANTISED)
+def test_rounded_values_come_back_as_their_encoder_rounds_them(tmp_path: Path, format_name: str) -> None:
+    """With the type of their values and every buffer; what was decoded is verified too, and a changed weight found."""
+    values = random_matrix(70, 300, 0.3)
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": "F16"}))
+    found = convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"])["w"]
+    opened = open_encoded(tmp_path / "y.safetensors")
+    weight, encoded = opened.weight("w"), ENCODERS[format_name](values)
+    assert isinstance(weight, QuantisedBitmap | QuantisedCondensed)
+    assert weight.value_type is QUANTISED[format_name]
+    for name, buffer in encoded.buffers.items():
+        np.testing.assert_array_equal(weight.buffers[name], buffer)
+    assert (found.encoded_bytes, found.nnz) == (encoded.nbytes, encoded.nnz)
+    change = encoded.decode().astype(np.float64) - values
+    assert found.code_error == pytest.approx(np.sqrt(np.sum(change**2) / np.sum(values.astype(np.float64) ** 2)))
+    assert found.code_error > 0
+    verify(source, opened)
+    decode_checkpoint(opened, tmp_path / "z.safetensors")
+    decoded = open_checkpoint(tmp_path / "z.safetensors")
+    np.testing.assert_array_equal(decoded.read("w"), encoded.decode())
+    verify(decoded, opened)
+    values[values != 0] *= np.float16(1.5)
+    other = open_checkpoint(save(tmp_path / "other.safetensors", {"w": values}, {"w": "F16"}))
+    with pytest.raises(ValueError, match="tensor 'w' differs"):
+        verify(other, opened)
+
+
+@pytest.mark.parametrize("format_name", QUANTISED)
+def test_corrupt_codes_and_scales_under_valid_checksums_are_refused_or_finite(tmp_path: Path, format_name: str) -> None:
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": random_matrix(40, 140, 0.2)}, {"w": "F16"}))
+    convert_checkpoint(source, tmp_path / "y.safetensors", format_name, ["w"])
+    rng, refused = np.random.default_rng(0), 0
+    for _ in range(60):
+
+        def change(metadata, entries, blob) -> None:
+            blob[int(rng.integers(len(blob)))] = int(rng.integers(256))
+
+        try:
+            decoded = open_encoded(reseal(tmp_path / "y.safetensors", change)).weight("w").decode()
+        except ValueError as error:
+            refused += "weight 'w'" in str(error)
+        else:
+            assert decoded.shape == (40, 140)
+            assert np.isfinite(decoded).all()
+    assert refused
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "message"),
+    [
+        (np.ones((2, 2), np.uint16), "BF16", "dtype: BF16; allowed: F16, or conversion to float16, for bitmap-e4m3"),
+        (np.ones((2, 2), np.float32), "F32", "dtype: F32; allowed: F16, or conversion to float16, for bitmap-e4m3"),
+        (np.array([[1, np.nan]], np.float16), "F16", "a: infinity or NaN; allowed: finite numbers"),
+    ],
+)
+def test_what_codes_cannot_hold_is_refused(tmp_path: Path, values: np.ndarray, dtype: str, message: str) -> None:
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"w": values}, {"w": dtype}))
+    with pytest.raises(ValueError, match=f"x.safetensors: tensor 'w': {message}"):
+        convert_checkpoint(source, tmp_path / "y.safetensors", "bitmap-e4m3", ["w"], keep_dtype=True)
+
+
+def test_a_file_that_names_another_type_of_values_is_refused(tmp_path: Path) -> None:
+    """As far as the buffers can tell: half as many codes a byte, or 16 bits that have no codes."""
+    source = open_checkpoint(save(tmp_path / "x.safetensors", {"up": random_matrix(40, 140, 0.2)}, {"up": "F16"}))
+    convert_checkpoint(source, tmp_path / "y.safetensors", "bitmap-int8", ["up"])
+    for changes, message in (({"format": "bitmap-int4"}, "offsets"), ({"element": "bfloat16"}, "element: bfloat16")):
+        with pytest.raises(ValueError, match=message):
+            open_encoded(reseal(tmp_path / "y.safetensors", edit("up", **changes))).weight("up")

@@ -12,9 +12,11 @@ from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import (
     Dense,
     Element,
+    ValueType,
     encode_bitmap,
     encode_condensed,
     encode_csr,
+    encode_quantised_bitmap,
     encode_tiled_csl,
     encode_two_four,
 )
@@ -84,6 +86,15 @@ def test_half_precision_and_strided_activations():
     x = random_matrix(16, 300, 1).T
     assert_product(cpu.spmm(encode_panel_csr(a), x), a, x)
     assert_product(cpu.spmm(encode_tiled_csl(a), x), a, x)
+
+
+@pytest.mark.parametrize("value_type", ValueType)
+def test_codes_multiply_as_what_they_decode_to(value_type):
+    """K ends in the second group of columns that share a scale; a unit matrix gives the decoded weights back."""
+    encoded = encode_quantised_bitmap(random_matrix(131, 200, 0.4), value_type)
+    x = random_matrix(200, 9, 1, seed=1)
+    assert_product(cpu.spmm(encoded, x), encoded.decode(), x)
+    np.testing.assert_array_equal(cpu.spmm(encoded, np.eye(200, dtype=np.float32)), encoded.decode())
 
 
 def test_infinite_and_nan_weights_reach_the_output():

@@ -137,7 +137,7 @@ def with_last_bit(masks: np.ndarray) -> np.ndarray:
         (bitmap, "offsets", lambda w: changed(w.offsets, 1, w.offsets[2] + 1), "offsets: falls after entry"),
         (bitmap, "element", lambda w: "float32", "element: float32"),
         (quantised, "value_bits", lambda w: 5, "value_bits: 5; allowed: 4 or 8"),
-        (quantised, "value_bits", lambda w: 8, "offsets"),
+        (quantised, "value_bits", lambda w: 8, "value_bits: 8; allowed: 4 for int4"),
         (quantised, "codes", lambda w: w.codes[:-16], r"offsets\[-1\]"),
         (quantised, "scales", lambda w: w.scales[:, :0], "scales: float16"),
         (quantised, "scales", lambda w: w.scales * np.float16("inf"), "scales: infinity"),

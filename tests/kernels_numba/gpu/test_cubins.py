@@ -28,7 +28,18 @@ def test_kept_code_is_what_was_compiled_and_needs_no_compiler(directory: Path, m
     again = compiled(REDUCE, "sm_90")
     assert (again.cubin, again.log, again.entry) == (first.cubin, first.log, first.entry)
     assert (again.registers, again.blocks_per_sm) == (first.registers, first.blocks_per_sm)
-    assert len(list(directory.iterdir())) == 2
+    assert sum(path.is_file() for path in directory.iterdir()) == 2
+
+
+def test_kept_ptx_is_what_was_compiled_and_needs_no_compiler(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = compile_ptx.__wrapped__  # without the memory of this process
+    first = lowered(REDUCE, "sm_90")
+    monkeypatch.setattr(compile, "_numba_ptx", None)
+    assert lowered(REDUCE, "sm_90") == first
+    (path,) = (directory / cubins.PTX).iterdir()
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(TypeError):
+        lowered(REDUCE, "sm_90")
 
 
 @pytest.mark.parametrize("field", ["threads", "shared_bytes", "blocks_per_sm", "parameters", "choice"])
@@ -118,6 +129,7 @@ def test_everything_is_built_in_processes_of_its_own(tmp_path: Path, capsys: pyt
     arguments = ["--output", str(out), "--only", "reduce", "--only", "bitmap_bulk_n8", "--jobs", "2"]
     assert build.main([*arguments, "--arch", "sm_80", "--arch", "sm_90"]) == 0
     assert capsys.readouterr().out.endswith(f"wrote 2 x 2 kernels to {out}\n")
+    assert not (out / cubins.PTX).exists()
     assert len(list(out.glob("*.cubin"))) == 2 * 2 + 2  # of two element types; bulk copies only where there are any
     for arch in ("sm_80", "sm_90"):
         assert cubins.load(REDUCE.identity, arch) is not None

@@ -8,6 +8,9 @@ The problems are the smallest in which nothing is idle:
 * pieces: 1,400 x 130 weights, 8 columns: 132 strips for 32 warps in two blocks; rows that a warp has whole and rows of
   two warps, the warps of the second block wait for one of the first; rings go round once.
 * slices: 480 x 600 weights, 16 columns: two slices of 75 strips for 16 warps each, rows of two warps in either.
+* int8, int4, e4m3, e5m2: 72 x 200 bitmaps of such codes, 8 columns, on the ring: 12 strips for 2 blocks; rows, K and
+  the second group of scales end inside a strip.
+* int8 streamed: the same by bulk copies, for 16 warps of one block.
 """
 
 import re
@@ -17,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kernels_numba.formats import encode_bitmap, encode_condensed
+from kernels_numba.formats import (
+    ValueType,
+    encode_bitmap,
+    encode_condensed,
+    encode_quantised_bitmap,
+    encode_quantised_condensed,
+)
 from kernels_numba.ptx_emulator import PtxError, launch
 from tests.kernels_numba.problems import random_matrix
 
@@ -25,6 +34,7 @@ variants = pytest.importorskip("kernels_numba.gpu.variants", reason="needs numba
 
 TOLERANCE, MAX_STEPS = 1e-6, 12_000
 ROWS, DEPTH, CAPACITY = 6, 7, 9  # positions of parameters of both kernels
+CODED = 72, 200, 8, 0.4  # m, k, n and density of the problems with codes for values
 
 
 class Case(NamedTuple):
@@ -38,24 +48,45 @@ class Case(NamedTuple):
     plan: object
 
 
+def codes(value_type, encode=encode_quantised_bitmap):
+    """Encoder of a matrix whose rows differ in size, so that no two scales are the same."""
+
+    def encode_rows(a):
+        sizes = np.linspace(0.5, 2, a.shape[0])[:, None].astype(np.float16)
+        return encode(a * sizes, value_type)
+
+    return encode_rows
+
+
+def condensed_codes(value_type):
+    """The same in condensed strips; with tails, so dense are they."""
+    encode = codes(value_type, encode_quantised_condensed)
+    return variants.records(f"condensed_pairs_{value_type}", 8), "sm_80", encode, *CODED, 2, 0
+
+
 @cache
 def case(name):
-    from kernels_numba.formats.records import most_bytes, pack_bitmap
-    from kernels_numba.gpu.launch import CAPACITY_UNIT, Plan, ceil_div
+    from kernels_numba.formats.records import most_bytes
+    from kernels_numba.gpu.launch import CAPACITY_UNIT, Plan, ceil_div, with_aligned_rows
 
     make, arch, encode, m, k, n, density, blocks, slices = {
         "rows": (variants.records("condensed_pairs", 32), "sm_80", encode_condensed, 200, 400, 24, 0.4, 1, 0),
         "ring": (variants.records("condensed_pairs", 32), "sm_80", encode_condensed, 200, 400, 24, 0.4, 4, 0),
         "pieces": (variants.streamed("condensed_pairs", 8), "sm_90", encode_condensed, 1400, 130, 8, 0.2, 2, 1),
         "slices": (variants.streamed("bitmap", 16), "sm_90", encode_bitmap, 480, 600, 16, 0.2, 1, 2),
+        **{
+            value_type: (variants.records(f"bitmap_{value_type}", 8), "sm_80", codes(value_type), *CODED, 2, 0)
+            for value_type in ValueType
+        },
+        **{f"condensed {value_type}": condensed_codes(value_type) for value_type in ValueType},
+        "int8 streamed": (variants.streamed("bitmap_int8", 8), "sm_90", codes("int8"), *CODED, 1, 1),
     }[name]
     a, x = random_matrix(m, k, density), random_matrix(k, n, 1.0, 1)
-    weights = encode(a)
-    weights = pack_bitmap(weights) if encode is encode_bitmap else weights
+    weights = with_aligned_rows(encode(a))
     capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
     k_tiles = ceil_div(ceil_div(k, 64), max(1, slices))
     plan = Plan(make, m, k, n, max(1, slices), k_tiles, blocks=blocks, capacity=capacity, slices=slices)
-    return Case(make, arch, weights, x, a.astype(np.float64) @ x.astype(np.float64), plan)
+    return Case(make, arch, weights, x, weights.decode().astype(np.float64) @ x.astype(np.float64), plan)
 
 
 @cache

@@ -60,7 +60,7 @@ def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
             "not measured: no kernel of this format has been timed, and a real one is",
         ),
         ("fastertransformer+lscd-bitmap", "not measured: from counts alone"),
-        ("fastertransformer+lscd-bitmap-8", "not written: from counts alone"),
+        ("fastertransformer+lscd-bitmap-8", "not measured: from counts alone"),
     ],
 )
 def test_what_nobody_measured_is_marked_where_it_is_shown(system: str, words_: str) -> None:

@@ -21,7 +21,7 @@ def grid(kernel: str) -> pd.DataFrame:
     return compared((kernel,), GPUS, SHAPES, TOKENS, sparsities)
 
 
-@pytest.mark.parametrize("kernel", ["numba-bitmap", "numba-bitmap-pairs", "numba-condensed", "numba-condensed-pairs"])
+@pytest.mark.parametrize("kernel", [kernel for kernel in PREDICTED_BY if kernel.startswith("numba")])
 def test_kernels_never_run_have_one_number(kernel: str) -> None:
     """The assumed ranges hold the simulated time in 95 % of cases, and their middle is not biased against it."""
     table = grid(kernel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,8 @@ import pytest
 from perfmodel import predict
 from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_table
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
+from perfmodel.evidence import rows as rows_module
+from perfmodel.evidence.rows import Rows, machines, with_residency
 from perfmodel.kernels import KERNELS
 
 DATA = Path(__file__).resolve().parents[3] / "data"
@@ -280,3 +283,15 @@ def test_boxplot_quantiles_are_ordered() -> None:
     assert (quantiles.diff(axis=1).iloc[:, 1:] > 0).all(axis=None)
     median = table.query("n == 8 and kernel == 'flash-llm-noreorder'").speedup_median
     assert median.round(2).to_list() == [0.69, 0.78, 0.98, 1.27]
+
+
+def test_rows_are_equal_where_evidence_and_gpus_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = with_residency(load_kernel_times("published/kernel_a100.csv"))
+    first = Rows(table)
+    assert first == Rows(table.assign(error=0.1))
+    assert hash(first) == hash(Rows(table.copy()))
+    for changed in (table.assign(time_us=table["time_us"] * 2), table.assign(source="x"), table.iloc[1:]):
+        assert Rows(changed) != first
+    slower = replace(machines(table), clock_hz=machines(table).clock_hz / 2)
+    monkeypatch.setattr(rows_module, "machines", lambda rows: slower)
+    assert Rows(table) != first

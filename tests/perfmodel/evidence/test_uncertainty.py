@@ -10,11 +10,20 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.catalog import load_gpu
+from perfmodel.catalog import load_gpu, load_kernel_times
 from perfmodel.evidence.kernel_fit import BOXPLOT_GPU, BOXPLOT_SOURCE, boxplot_baseline
-from perfmodel.evidence.rows import kernel_evidence
+from perfmodel.evidence.rows import kernel_evidence, with_residency
 from perfmodel.evidence.speedups import boxplot_shapes, boxplots
-from perfmodel.evidence.uncertainty import AT_HOME, SMALLEST, Residuals, at_home, coverage, quantile, with_spread
+from perfmodel.evidence.uncertainty import (
+    AT_HOME,
+    SMALLEST,
+    Residuals,
+    at_home,
+    coverage,
+    left_out_errors,
+    quantile,
+    with_spread,
+)
 from perfmodel.kernels import KERNELS, Call, Machine, Shape
 from perfmodel.kernels.fits import MANY_TOKENS, SPREADS, calibrated, kernel_fits
 
@@ -95,3 +104,11 @@ def test_quantile_is_the_conformal_one() -> None:
     errors = np.arange(1, 100) / 100  # 99 values: the 90th of 99
     assert quantile(errors) == pytest.approx(0.9, abs=0.01)
     assert quantile(-errors) == quantile(errors)
+
+
+def test_rows_left_out_are_fitted_once_a_table() -> None:
+    table, fit = with_residency(load_kernel_times("published/kernel_a100.csv")), kernel_fits()["sputnik"]
+    once, again = (left_out_errors("sputnik", table, fit) for _ in range(2))
+    assert once is again
+    slower = table.assign(time_us=table["time_us"].where(table["n"] == 8, table["time_us"] * 2))
+    assert np.abs(left_out_errors("sputnik", slower, fit)[0].error - once[0].error).max() > 1e-3

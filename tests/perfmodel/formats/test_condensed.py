@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels_numba.formats import encode_condensed
+from kernels_numba.formats import encode_condensed, encode_quantised_condensed
 from perfmodel.formats import FORMATS
 from perfmodel.formats.condensed import registers_in_use, tails_per_strip
 from tests.kernels_numba.problems import random_matrix
@@ -20,6 +20,15 @@ def test_bytes_are_those_of_the_encoder(width: int, density: float) -> None:
     a = random_matrix(1024, 1024, density, seed=5)
     found = float(FORMATS[NAMES[width]].bytes(*a.shape, 1 - density))
     assert encode_condensed(a, width).nbytes == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("density", [0.03, 0.22, 0.33, 0.7, 0.85])
+def test_bytes_of_codes_are_those_of_the_encoder(bits: int, density: float) -> None:
+    """Weights of magnitude 1, none of which gets code 0."""
+    a = np.sign(random_matrix(1024, 1024, density, seed=5))
+    found = float(FORMATS[f"lscd-condensed-pairs-{bits}"].bytes(*a.shape, 1 - density))
+    assert encode_quantised_condensed(a, bits).nbytes == pytest.approx(found, rel=0.01)
 
 
 @pytest.mark.parametrize("width", NAMES)

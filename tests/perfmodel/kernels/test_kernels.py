@@ -10,7 +10,7 @@ from perfmodel.catalog import gpu_names, load_gpu
 from perfmodel.kernels import KERNELS, Call, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
 from tests.perfmodel.cases import CASE
-from tests.perfmodel.kernels.running import EVERYTHING, REFUSED, RUNNING, at_sparsity, tokens
+from tests.perfmodel.kernels.running import CRAMPED, EVERYTHING, REFUSED, RUNNING, at_sparsity, tokens
 
 GRID = np.linspace(0, 1, 41)
 
@@ -20,7 +20,8 @@ MANY_TOKENS = [pair for pair in RUNNING if pair[1] != "macko"]
 
 def test_pairs_that_run_and_pairs_refused_are_all_there_are() -> None:
     """What tests over `RUNNING` leave out is refused by `predict`, with the reason the model gives."""
-    assert len(RUNNING) + len(REFUSED) == len(gpu_names()) * len(KERNELS)
+    assert len(RUNNING) + len(REFUSED) + len(CRAMPED) == len(gpu_names()) * len(KERNELS)
+    assert {gpu for gpu, _ in CRAMPED} == {"gb10", "rtx-5080", "rtx-5090", "rtx-pro-6000"}
     for gpu, kernel in REFUSED:
         with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
             predict(kernel, gpu, 4096, 4096, tokens(kernel), at_sparsity(kernel))

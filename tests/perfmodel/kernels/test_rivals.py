@@ -34,7 +34,7 @@ def test_a_verdict_needs_intervals_apart(ours, theirs, verdict):
         ("two-four", "pruned"),
         ("two-four-int8", "pruned and rounded"),
         ("mxfp4", "not measured"),
-        ("lscd-bitmap-4", "not written"),
+        ("lscd-bitmap-4", "not measured"),
     ],
 )
 def test_what_a_reader_must_know_first(kernel, words):

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from kernels_numba.formats import encode_bitmap, encode_condensed
+from kernels_numba.gpu.bulk import WARPS as WARPS_OF_STREAMED
 from kernels_numba.gpu.launch import choose_split_k, make_plan, with_aligned_rows
 from perfmodel import catalog
 from perfmodel.kernels.pipes import loop_pipes
@@ -87,6 +88,34 @@ def test_condensed_wins_where_decoding_is_the_bound() -> None:
                 for kind in ("bitmap", "condensed")
             }
             assert (times["condensed"] < times["bitmap"]) == ahead, (gpu, sparsity)
+
+
+def test_streamed_warps_are_those_of_the_launch() -> None:
+    """Each a block of one warp to the engine, as many on an SM as a real block has, whole blocks only."""
+    for n, sparsity, gpu in ((16, 0.8, "h100"), (64, 0.8, "b200")):
+        result = simulate("numba-condensed-pairs-bulk", gpu, *SHAPE, n, sparsity, seed=None)
+        program, grid = result.program, result.grid
+        assert grid.resident == program.streams == WARPS_OF_STREAMED[n]
+        assert grid.blocks == program.launched * program.streams == grid.sm_count * program.streams
+        assert grid.stretches(np.array([grid.blocks - 1]))[0, 1] == grid.row_blocks * grid.k_tiles
+        assert program.shared_bytes <= result.machine.shared_bytes_per_block
+    with pytest.raises(ValueError, match="split_k is 2, but numba-bitmap-bulk cuts K"):
+        simulate("numba-bitmap-bulk", "h100", *SHAPE, 8, 0.8, split_k=2)
+    with pytest.raises(ValueError, match=r"sparsity is 0.5, but at N = 16 records of numba-bitmap-bulk"):
+        simulate("numba-bitmap-bulk", "rtx-5090", *SHAPE, 16, 0.5)
+
+
+@pytest.mark.parametrize(("kernel", "gpu"), [("numba-condensed-pairs-bulk", "h100"), ("numba-bitmap-bulk", "b200")])
+def test_a_streamed_strip_has_a_quarter_of_the_counted_work_of_a_tile(kernel: str, gpu: str) -> None:
+    """Also where the assembler has unrolled the loop."""
+    program = simulate(kernel, gpu, *SHAPE, 16, 0.8, seed=None).program
+    trace = catalog.load_trace(Path(program.source).stem)
+    code = trace["architectures"]["sm_90" if gpu == "h100" else "sm_100"]
+    strips = code["main_loop_instructions"]["tensor_core"] * 4 / trace["per_block"]["mma"]["tile"]
+    assert strips == (1 if gpu == "h100" else 2)
+    a_strip = (program.demand(101, 0) - program.demand(1, 0)) / 100
+    for name, count in loop_pipes(code).items():
+        assert_allclose(a_strip[Resource[name.upper()]] * strips, count, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize(("kernel", "sparsity"), [("numba-bitmap", 0.8), ("numba-bitmap-pairs", 0.9)])

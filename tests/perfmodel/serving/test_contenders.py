@@ -6,7 +6,7 @@ import pytest
 
 from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BOUNDED, KERNELS
-from perfmodel.kernels.rivals import STANDINGS, UNPROVEN, WHOLE, rivals
+from perfmodel.kernels.rivals import NOT_MEASURED, STANDINGS, WHOLE, rivals
 from perfmodel.serving.contenders import change, hosted_systems, of_formats, rival_systems
 from perfmodel.serving.systems import ENGINES, HOST, SYSTEMS, load_system
 
@@ -77,13 +77,13 @@ def test_sparsity_decides_which_patterns_and_sparse_kernels_take_part() -> None:
 def test_what_becomes_of_the_weights() -> None:
     expected = {
         "vllm": "lossless", "vllm+fp8": "rounded", "vllm+int4": "rounded", "vllm+bitmap": "pruned",
-        "vllm+two-four-fp8": "pruned and rounded", "vllm+lscd-bitmap-8": "not written", "vllm+mxfp4": "not measured",
+        "vllm+two-four-fp8": "pruned and rounded", "vllm+lscd-bitmap-8": "not measured", "vllm+mxfp4": "not measured",
     }  # fmt: skip
     assert {name: change(load_system(name), 0.7) for name in expected} == expected
     assert change(load_system("flash-llm"), 0.4) == "lossless"  # it keeps such matrices dense
     assert change(load_system("flash-llm"), 0.5) == "pruned"
     names = rival_systems("h100", 0.7, "vllm")
-    assert {change(load_system(name), 0.7) for name in names} <= set(STANDINGS) - set(UNPROVEN)
+    assert {change(load_system(name), 0.7) for name in names} <= set(STANDINGS) - {NOT_MEASURED}
 
 
 def test_formats_choose_among_systems_and_dense_stays() -> None:
