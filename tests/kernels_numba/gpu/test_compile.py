@@ -16,17 +16,17 @@ from kernels_numba.gpu.compile import ARCHITECTURES, check_arch, compile_kernel,
 NARROW_ONLY = ("csr", "bitmap", "condensed_pairs_")
 MIDDLE = ("n16", "n32")  # of the ring's kernels and of dense and 2:4 weights
 EVERYWHERE = ["tiled_csl_n64_v8", "dense_n64"]
+LEFT_OUT = [
+    name
+    for name in variants.all_variants()
+    if "_bulk" in name or name.endswith(MIDDLE) or (name.startswith(NARROW_ONLY) and "n8" not in name)
+]
 CASES = [
     (name, arch)
     for name in variants.all_variants()
     for arch in ARCHITECTURES
     if name in EVERYWHERE
-    or (
-        arch == "sm_80"
-        and "_bulk" not in name
-        and not name.endswith(MIDDLE)
-        and not (name.startswith(NARROW_ONLY) and "n8" not in name)
-    )
+    or (arch == "sm_80" and name not in LEFT_OUT)
     or (arch == "sm_90" and name.startswith("tiled_csl"))
 ]
 
