@@ -37,6 +37,7 @@ from kernels_numba.formats import (
 from kernels_numba.formats.encoded import HALF_ELEMENTS, narrowed
 from kernels_numba.gpu.compile import CompiledKernel, Variant, compile_kernel, runs_on
 from kernels_numba.gpu.emulate import emulate
+from kernels_numba.gpu.launch import Records, capacity_of, tiles_of_x, with_aligned_rows
 from kernels_numba.gpu.stages import TILE_N_CHOICES
 from kernels_numba.gpu.variants import all_variants
 from kernels_numba.reference import check_product
@@ -224,6 +225,13 @@ def check_results(task: Task) -> Iterator[Outcome]:
         yield _random_product(task, name, element, arch, density, rng)
 
 
+def _has_room(weights: EncodedWeight, tile_n: int, arch: str) -> bool:
+    """Whether shared memory holds records as long as these and a tile of X."""
+    records = with_aligned_rows(weights)
+    assert isinstance(records, Records)
+    return tiles_of_x(tile_n, capacity_of(records), arch) >= 1
+
+
 def _random_product(
     task: Task, name: str, element: Element, arch: str, density: float, rng: np.random.Generator
 ) -> Outcome:
@@ -236,6 +244,10 @@ def _random_product(
     a = rng.standard_normal((m, k)) * scale
     a[rng.random((m, k)) >= density] = 0
     weights = family.formats[name](narrowed(a, element), element=element)
+    while family.streamed and not _has_room(weights, task.tile_n, arch):
+        density /= 2
+        a[rng.random((m, k)) < 0.5] = 0
+        weights = family.formats[name](narrowed(a, element), element=element)
     x = narrowed(rng.standard_normal((k, n)), element)
     split_k = None if isinstance(weights, Csr) or rng.random() < 0.5 else int(rng.integers(1, 5))
     out = (element, Element.FLOAT32)[int(rng.integers(2))]

@@ -276,8 +276,7 @@ def make_plan(
         return Plan(variant, m, k, n_padded, 1, k_tiles)
     check(m <= MAX_GRID_Y * TILE_M, "m", m, f"at most {MAX_GRID_Y * TILE_M}")
     if isinstance(weights, Records):
-        capacity = ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
-        whole = Plan(variant, m, k, n_padded, 1, k_tiles, capacity=capacity)
+        whole = Plan(variant, m, k, n_padded, 1, k_tiles, capacity=capacity_of(weights))
         return _streamed(whole, split_k, arch, sm_count) if streamed else _of_tiles(whole, split_k, arch, sm_count)
     if split_k is None:
         slots = sm_count * compile_kernel(variant, arch).blocks_per_sm
@@ -293,6 +292,17 @@ def make_plan(
 def has_bulk_copies(arch: str) -> bool:
     """Whether an architecture can stream records by bulk copies: Hopper and newer."""
     return ARCHITECTURES[arch].compute_capability >= (9, 0)
+
+
+def capacity_of(weights: Records) -> int:
+    """Bytes of a buffer for the longest record."""
+    return ceil_div(most_bytes(weights.offsets), CAPACITY_UNIT) * CAPACITY_UNIT
+
+
+def tiles_of_x(tile_n: int, capacity: int, arch: str) -> int:
+    """Tiles of X that shared memory holds beside a block's rings of ``capacity`` bytes a record; below 1 if none."""
+    room = ARCHITECTURES[arch].shared_bytes_per_block - bulk.shared_bytes(tile_n, capacity, 0)
+    return room // activation_tile_bytes(tile_n)
 
 
 def _of_tiles(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan:
@@ -311,10 +321,9 @@ def _streamed(plan: Plan, split_k: int | None, arch: str, sm_count: int) -> Plan
 
     ``split_k`` asks for at least so many slices.
     """
-    sm, tile_n, k_tiles = ARCHITECTURES[arch], plan.variant.tile_n, plan.k_tiles_per_split
+    tile_n, k_tiles = plan.variant.tile_n, plan.k_tiles_per_split
     check(has_bulk_copies(arch), "arch", arch, "sm_90 or newer, for bulk copies")
-    room = sm.shared_bytes_per_block - bulk.shared_bytes(tile_n, plan.capacity, 0)
-    fitting = room // activation_tile_bytes(tile_n)
+    fitting = tiles_of_x(tile_n, plan.capacity, arch)
     check(fitting >= 1, "longest record", plan.capacity, "fewer bytes: its rings leave no room for X; streamed=False")
     per_slice = min(fitting, ceil_div(k_tiles, split_k or 1))
     per_slice = ceil_div(k_tiles, ceil_div(k_tiles, per_slice))

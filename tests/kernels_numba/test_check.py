@@ -59,6 +59,13 @@ def test_random_problems_cover_formats_and_elements(kernel: str) -> None:
     assert found == [(name, element, arch) for name in FAMILIES[kernel].formats for element in elements]
 
 
+def test_streamed_problems_have_room_where_shared_memory_is_short() -> None:
+    """99 KiB on sm_120 hold no rings of dense strips: such problems get sparser until they fit."""
+    outcomes = list(check.check_results(check.Task("bitmap_bulk", 8, ("sm_120",), 0, 7)))
+    assert len(outcomes) == 7 * len(HALF_ELEMENTS)
+    assert all(outcome.passed for outcome in outcomes), outcomes
+
+
 def test_a_wrong_product_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
     def off_by_one(*arguments, **options):
         out, results = check_emulate(*arguments, **options)
