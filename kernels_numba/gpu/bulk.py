@@ -192,7 +192,7 @@ def make_bulk_kernel(tile_n: int, decoder: str) -> Any:
                 barrier = int32(barrier + 8)
                 if stage == ring_end:
                     stage, barrier, parity = ring, barriers, int32(parity ^ 1)
-                strip = int32(strip + 1)
+                strip = int32(ptx.add_no_unroll(strip, 1))
             if starts_row and cuda.gridDim.z == 1 and stop == int32(row * slice_tiles + slice_tiles):
                 store_tile(out, accumulators, int32(row * STRIP_M), first_column, m, n, lane, tile_n, as_fp32)
             else:
