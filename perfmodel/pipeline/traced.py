@@ -253,14 +253,13 @@ def _decoding(name: str, machine: Machine, product: Product) -> _Decoding:
     value_bytes = model.value_bits / BITS_PER_BYTE
     load = weights_from_memory(product, tile, header * covered(product, tile), value_bytes * stored)
     load[Resource.SHARED] = Work(records["tile"], records["value"] * stored)
-    strips = loop["tensor_core"] * WARPS / counts["mma"]["tile"]  # of a pass of the loop, which may be unrolled
     return _Decoding(
         model, trace, built, tile, load,
         shared=_per_tile(counts, "shared_wavefronts.read_") + gather,
         macs=counts["mma_flops"]["tile"] / 2 * (TWO_OF_FOUR if model.sparse_cores else 1.0),
-        mma=loop["tensor_core"] / strips,
+        mma=loop["tensor_core"],
         with_tails=1 + float(table.tail_share[TILE_N_CHOICES.index(tile.columns)]) * tails,
-        instructions=sum(loop.values()) / strips,
+        instructions=sum(loop.values()),
         capacity=int(model.capacity_bytes(np.asarray(product.sparsity))),
     )  # fmt: skip
 

@@ -107,15 +107,15 @@ def test_streamed_warps_are_those_of_the_launch() -> None:
 
 @pytest.mark.parametrize(("kernel", "gpu"), [("numba-condensed-pairs-bulk", "h100"), ("numba-bitmap-bulk", "b200")])
 def test_a_streamed_strip_has_a_quarter_of_the_counted_work_of_a_tile(kernel: str, gpu: str) -> None:
-    """Also where the assembler has unrolled the loop."""
+    """A pass of the loop is a strip on every architecture: the assembler may not unroll it."""
     program = simulate(kernel, gpu, *SHAPE, 16, 0.8, seed=None).program
     trace = catalog.load_trace(Path(program.source).stem)
     code = trace["architectures"]["sm_90" if gpu == "h100" else "sm_100"]
     strips = code["main_loop_instructions"]["tensor_core"] * 4 / trace["per_block"]["mma"]["tile"]
-    assert strips == (1 if gpu == "h100" else 2)
+    assert strips == 1
     a_strip = (program.demand(101, 0) - program.demand(1, 0)) / 100
     for name, count in loop_pipes(code).items():
-        assert_allclose(a_strip[Resource[name.upper()]] * strips, count, rtol=1e-9, err_msg=name)
+        assert_allclose(a_strip[Resource[name.upper()]], count, rtol=1e-9, err_msg=name)
 
 
 @pytest.mark.parametrize(("kernel", "sparsity"), [("numba-bitmap", 0.8), ("numba-bitmap-pairs", 0.9)])
