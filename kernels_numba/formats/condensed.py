@@ -36,12 +36,10 @@ from kernels_numba.formats.encoded import (
     as_matrix,
     bits_of,
     check,
-    check_pointers,
     check_shape,
-    check_vector,
 )
 from kernels_numba.formats.layout import MAGNITUDE_16, STRIP_K, record_grid
-from kernels_numba.formats.records import UNIT
+from kernels_numba.formats.records import UNIT, check_records
 
 WIDTHS = (1, 2)
 MOVES = 700  # of each search for an order; at 70 % sparsity 98 of 100 strips of 32 rows then fit
@@ -98,11 +96,7 @@ class Condensed(EncodedWeight):
         m, k = check_shape(self.shape)
         check(self.element in (Element.FLOAT16, Element.BFLOAT16), "element", self.element, "float16 or bfloat16")
         check(self.width in WIDTHS, "width", self.width, "1 or 2")
-        rows, columns = record_grid(self.shape)
-        check_vector(self.records, "records", np.uint16)
-        check_vector(self.offsets, "offsets", np.int32, size=rows * columns + 2)
-        check_pointers(self.offsets, "offsets", self.records.size / UNIT)
-        check(self.offsets[-1] == self.offsets[-2], "extra strip", "not empty", "an empty last strip")
+        check_records(self.records, self.offsets, self.shape)
         strip, fault = first_fault(self.records, self.offsets, self.width, m, k)
         check(fault == 0, f"record of strip {strip}", FAULTS[fault], "what an encoder writes")
         return self

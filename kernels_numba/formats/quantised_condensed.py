@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats.condensed import Condensed, encode_condensed
-from kernels_numba.formats.encoded import Element, EncodedWeight, check, check_pointers, check_shape, check_vector
-from kernels_numba.formats.layout import STRIP_M, UNIT_BYTES, record_grid
+from kernels_numba.formats.encoded import Element, EncodedWeight, check, check_shape
+from kernels_numba.formats.layout import STRIP_M, UNIT_BYTES
 from kernels_numba.formats.quantised import (
     ValueType,
     dequantise,
@@ -27,7 +27,7 @@ from kernels_numba.formats.quantised import (
     scales_of_strips,
     value_type_of,
 )
-from kernels_numba.formats.records import UNIT
+from kernels_numba.formats.records import UNIT, check_records
 
 SCALES_AT = 192  # entry of two bytes of a record where its scales begin
 
@@ -67,26 +67,29 @@ class QuantisedCondensed(EncodedWeight):
 
     def decode(self) -> NDArray[np.float16]:
         """Dense matrix (m, k): value times scale, rounded once to float16."""
-        return dequantise(self.codes.decode().view(np.uint16).astype(np.uint8), self.scales, self.value_type)
+        return _dequantised(self.codes, self.scales, self.value_type)
 
     def validate(self) -> Self:
         """Return self, or raise ValueError naming what is corrupt."""
         check_shape(self.shape)
         check(self.element == Element.FLOAT16, "element", self.element, Element.FLOAT16)
         check(self.value_type in tuple(ValueType), "value_type", self.value_type, ", ".join(ValueType))
-        rows, columns = record_grid(self.shape)
-        check_vector(self.records, "records", np.uint16)
-        check_vector(self.offsets, "offsets", np.int32, size=rows * columns + 2)
-        check_pointers(self.offsets, "offsets", self.records.size / UNIT)
-        self.codes.validate()
+        check_records(self.records, self.offsets, self.shape)
+        codes, scales = self.codes.validate(), self.scales
         given = self.records[self._scale_entries()]
-        again = scales_by_strip(self.scales, self.shape, self.value_type).view(np.uint16)
+        again = scales_by_strip(scales, self.shape, self.value_type).view(np.uint16)
         check(
             np.array_equal(given, again), "scales", "two for a row and group of columns", "the same in all its strips"
         )
-        check(np.isfinite(self.scales).all(), "scales", "infinity or NaN", "finite numbers")
-        check(np.isfinite(self.decode()).all(), "codes", "infinity, NaN, or beyond float16 times its scale", "finite")
+        check(np.isfinite(scales).all(), "scales", "infinity or NaN", "finite numbers")
+        decoded = _dequantised(codes, scales, self.value_type)
+        check(np.isfinite(decoded).all(), "codes", "infinity, NaN, or beyond float16 times its scale", "finite")
         return self
+
+
+def _dequantised(codes: Condensed, scales: NDArray[np.float16], value_type: ValueType) -> NDArray[np.float16]:
+    """Weights (m, k) of condensed codes, each in the low byte of its 16-bit pattern."""
+    return dequantise(codes.decode().view(np.uint16).astype(np.uint8), scales, value_type)
 
 
 def encode_quantised_condensed(

@@ -11,13 +11,13 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from kernels_numba.formats.condensed_njit import columns_entry, header_entries, mask_entry
+from kernels_numba.formats.condensed_njit import TAIL_HEADER_ENTRIES, columns_entry, header_entries, mask_entry
 from kernels_numba.formats.condensed_order_njit import ones
 from kernels_numba.formats.layout import LANES, STRIP_M, UNIT_BYTES
 from kernels_numba.jit import inlined, parallel, serial
 
 WIDTH = 2  # of the masks
-HEADER_BYTES, TAIL_HEADER_BYTES = 384, 80
+TAIL_HEADER_BYTES = 2 * TAIL_HEADER_ENTRIES
 SCALE_BYTES = 2 * STRIP_M
 Bytes = NDArray[np.uint8]
 
@@ -63,15 +63,15 @@ def carry_strip(source: Bytes, from_bits: int, target: Bytes, to_bits: int) -> A
     With an empty ``target`` nothing is copied. Only lengths are checked.
     """
     copies = target.size > 0
-    at, to = header_bytes(from_bits), header_bytes(to_bits)
+    header, at, to = header_bytes(16), header_bytes(from_bits), header_bytes(to_bits)
     if source.size < at:
         return -1, -1
-    entries = source[:HEADER_BYTES].view(np.uint16)
+    entries = source[:header].view(np.uint16)
     stored = 0
     for lane in range(LANES):
         stored += WIDTH * ones(np.uint64(entries[mask_entry(lane, WIDTH)]))
     if copies:
-        target[:HEADER_BYTES] = source[:HEADER_BYTES]
+        target[:header] = source[:header]
     for tail in range(1 + (np.int64(entries[columns_entry(0, WIDTH)]) >> 14)):
         if tail:
             first = at

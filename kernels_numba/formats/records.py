@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.formats.bitmap import MASK_DTYPES, Bitmap
-from kernels_numba.formats.encoded import INT32_MAX, Element, EncodedWeight, check
+from kernels_numba.formats.encoded import INT32_MAX, Element, EncodedWeight, check, check_pointers, check_vector
 from kernels_numba.formats.layout import LANES, STRIP_K, STRIP_M, UNIT_BYTES, record_grid
 from kernels_numba.formats.quantised import QuantisedBitmap, ValueType, scales_by_strip, scales_of_strips, value_type_of
 
@@ -25,6 +25,15 @@ UNIT = UNIT_BYTES // 2  # entries of two bytes
 def most_bytes(offsets: NDArray[np.int32]) -> int:
     """Bytes of the longest record: what a kernel must have room for."""
     return int(np.diff(offsets).max()) * UNIT_BYTES
+
+
+def check_records(records: Any, offsets: Any, shape: tuple[int, int]) -> None:
+    """Refuse records and offsets that are no vectors of their types, or whose offsets do not cut them for ``shape``."""
+    rows, columns = record_grid(shape)
+    check_vector(records, "records", np.uint16)
+    check_vector(offsets, "offsets", np.int32, size=rows * columns + 2)
+    check_pointers(offsets, "offsets", records.size / UNIT)
+    check(offsets[-1] == offsets[-2], "extra strip", "not empty", "an empty last strip")
 
 
 @dataclass(frozen=True, eq=False)

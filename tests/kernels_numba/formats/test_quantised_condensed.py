@@ -76,7 +76,10 @@ def test_corrupt_records_are_refused() -> None:
     masks[0] ^= 0xFFFF
     ends = sound.offsets.copy()
     ends[1] = ends[2] + 1
+    extra = sound.offsets.copy()
+    extra[-2] -= 1
     for damaged, message in (
+        (replace(sound, offsets=extra), "extra strip: not empty"),
         (replace(sound, records=scales), "scales: two for a row"),
         (replace(sound, records=nan), "codes: infinity, NaN"),
         (replace(sound, records=masks), "record of strip 0: a length that its masks do not explain"),
