@@ -26,16 +26,13 @@ from kernels_numba.formats import (
     Element,
     EncodedWeight,
     ValueType,
-    encode_bitmap,
-    encode_condensed,
     encode_csr,
-    encode_quantised_bitmap,
-    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
 from kernels_numba.formats.encoded import HALF_ELEMENTS, narrowed
 from kernels_numba.gpu.compile import CompiledKernel, Variant, compile_kernel, runs_on
+from kernels_numba.gpu.decoders import ENCODERS
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.gpu.launch import Records, capacity_of, tiles_of_x, with_aligned_rows
 from kernels_numba.gpu.stages import TILE_N_CHOICES
@@ -72,20 +69,14 @@ class Family:
 _COPIED = ("LDSM.16.MT88", "LDGSTS.E.BYPASS.128")
 _STREAMED = ("UBLKCP", "SYNCS.PHASECHK", "ELECT", "LDSM.16.MT88", "SHFL.UP")  # bulk copies and their barriers
 _DENSE, _SPARSE = "HMMA.16816.F32", "HMMA.SP.16832.F32"
-# Kernels that decode records: the weights of each, its product, and how it loads what it gathers.
-_RECORDS: dict[str, tuple[Callable[..., EncodedWeight], str, str]] = {
-    "bitmap": (encode_bitmap, _DENSE, "LDS.U16"),
-    "bitmap_pairs": (partial(encode_bitmap, width=2), _DENSE, "LDS"),
-    "condensed": (partial(encode_condensed, width=1), _SPARSE, "LDS.U16"),
-    "condensed_pairs": (encode_condensed, _SPARSE, "LDS"),
-    **{
-        f"bitmap_{t}": (partial(encode_quantised_bitmap, value_bits=t), _DENSE, "LDS.U8" if t.bits == 8 else "SHF.R")
-        for t in ValueType
-    },
-    **{
-        f"condensed_pairs_{t}": (partial(encode_quantised_condensed, value_type=t), _SPARSE, f"LDS.U{2 * t.bits}")
-        for t in ValueType
-    },
+# Kernels that decode records: the product of each, and how it loads what it gathers.
+_RECORDS = {
+    "bitmap": (_DENSE, "LDS.U16"),
+    "bitmap_pairs": (_DENSE, "LDS"),
+    "condensed": (_SPARSE, "LDS.U16"),
+    "condensed_pairs": (_SPARSE, "LDS"),
+    **{f"bitmap_{t}": (_DENSE, "LDS.U8" if t.bits == 8 else "SHF.R") for t in ValueType},
+    **{f"condensed_pairs_{t}": (_SPARSE, f"LDS.U{2 * t.bits}") for t in ValueType},
 }
 FAMILIES = {
     "tiled_csl": Family(
@@ -94,12 +85,12 @@ FAMILIES = {
         (*SPILLS, "RET"),
     ),
     **{
-        name: Family({name: encode}, (product, gather, *_COPIED, "SHFL.UP"), (*SPILLS, "STS"))
-        for name, (encode, product, gather) in _RECORDS.items()
+        name: Family({name: ENCODERS[name]}, (product, gather, *_COPIED, "SHFL.UP"), (*SPILLS, "STS"))
+        for name, (product, gather) in _RECORDS.items()
     },
     **{
-        f"{name}_bulk": Family({name: encode}, (product, gather, *_STREAMED), SPILLS, streamed=True)
-        for name, (encode, product, gather) in _RECORDS.items()
+        f"{name}_bulk": Family({name: ENCODERS[name]}, (product, gather, *_STREAMED), SPILLS, streamed=True)
+        for name, (product, gather) in _RECORDS.items()
     },
     "dense": Family({"dense": Dense}, ("HMMA.16816.F32", "LDSM.16.M88.4", *_COPIED), (*SPILLS, "RET")),
     # Few rows: the emulated residual, and CSR itself, run a block for every four.

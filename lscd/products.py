@@ -109,11 +109,8 @@ def say_left_out(gpu: Gpu, refused: dict[str, str]) -> None:
 
 def _reason(model: KernelModel, gpu: Gpu) -> str:
     """Why a kernel is left out, in a few words."""
-    from perfmodel.kernels import KernelModel
-
     if model.refusal(gpu) is None:
-        any_n = model.supported_n == KernelModel.supported_n
-        return "no room in shared memory at this sparsity" if any_n else f"N of {model.supported_n} only"
+        return "no room in shared memory at this sparsity" if model.any_n else f"N of {model.supported_n} only"
     if gpu.architecture.amd and not model.on_amd:
         return "not modelled on AMD's GPUs"
     if float(gpu.compute_capability) < model.oldest:

@@ -104,8 +104,8 @@ def convert(
         str,
         typer.Option(
             "--format",
-            help="tiled-csl, bitmap, bitmap-pairs, condensed, condensed-pairs, csr, two-four, dense; as codes "
-            "bitmap-int8, bitmap-int4, bitmap-e4m3, bitmap-e5m2.",
+            help="tiled-csl, bitmap, bitmap-pairs, condensed, condensed-pairs, csr, two-four, dense; as codes, "
+            "bitmap- or condensed-pairs- with int8, int4, e4m3 or e5m2.",
         ),
     ] = "tiled-csl",
     dtype: Annotated[str, typer.Option(help="float16, or keep: float32 only in csr, two-four, dense.")] = "float16",

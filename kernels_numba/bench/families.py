@@ -13,26 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba import formats
 from kernels_numba.bench import rivals
 from kernels_numba.bench.product import Gpu, Product, copies_beyond_l2, upload
 from kernels_numba.bench.session import Trial
 from kernels_numba.bench.slabs import Matrix, repeat
 from kernels_numba.bench.timing import AbsentError, Library, Run
-from kernels_numba.formats import Dense, EncodedWeight, encode_bitmap, encode_condensed, encode_csr, encode_two_four
+from kernels_numba.formats import Dense, EncodedWeight, encode_csr, encode_tiled_csl, encode_two_four
 from kernels_numba.gpu.compile import compile_kernel
-from kernels_numba.gpu.decoders import OF_CODES
+from kernels_numba.gpu.decoders import ENCODERS, OF_CODES
 from kernels_numba.gpu.launch import has_bulk_copies, with_aligned_rows
 from kernels_numba.gpu.variants import BULK, kernel_names
 
 Encoder = Callable[[NDArray[np.float16]], EncodedWeight]
 Products = Callable[[int], list[Trial]]  # of n columns: alternatives, of which the fastest counts
-# Formats with a choice to make; of the others, kernel X takes what ``encode_X`` makes.
-CHOICES: dict[str, Encoder] = {
+OTHERS: dict[str, Encoder] = {  # of the kernels that decode no records
+    "tiled_csl": encode_tiled_csl,
     "dense": Dense,
-    "bitmap_pairs": partial(encode_bitmap, width=2),
-    "condensed": partial(encode_condensed, width=1),
-    "condensed_pairs": encode_condensed,
     "two_four": partial(encode_two_four, index_bits=16),
     "csr": partial(encode_csr, index_bits=16),
 }
@@ -51,7 +47,7 @@ def encoders() -> dict[str, Encoder]:
     for name in kernel_names():
         stored = name.removesuffix(BULK)
         if name not in PARTS and stored not in OF_CODES:
-            made[f"lscd-{name.replace('_', '-')}"] = CHOICES.get(stored) or getattr(formats, f"encode_{stored}")
+            made[f"lscd-{name.replace('_', '-')}"] = (ENCODERS | OTHERS)[stored]
     return made
 
 

@@ -16,11 +16,11 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kernels_numba.gpu import toolchain
 
@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 PTX = "ptx"  # folder of a directory; what is carried has none
 ROOMS = ("gpu", "formats")  # whose sources decide what a kernel is
 KEY_DIGITS = 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,55 +84,59 @@ def load(identity: Sequence[object], arch: str) -> Cubin | None:
     ----------
     identity : what tells the variant from all others, its name first.
     """
-    directory = cubin_directory()
-    path = directory / f"{key(identity, arch, _compilers(directory))}.json"
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        code = path.with_suffix(".cubin").read_bytes()
+    path = _path(identity, arch)
+
+    def read() -> Cubin | None:
+        told, code = json.loads(path.read_text(encoding="utf-8")), path.with_suffix(".cubin").read_bytes()
         whole = hashlib.sha256(code).hexdigest() == told["sha256"]
         return Cubin(told["entry"], code, told["log"]) if whole else None
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("cubin not read, compiled again: %s", error)
-        return None
+
+    return _kept("cubin", read)
 
 
 def store(identity: Sequence[object], arch: str, cubin: Cubin) -> None:
     """Keep machine code, unless the directory is a carried one or cannot be written."""
-    directory = cubin_directory()
-    if is_carried(directory):
-        return
-    path = directory / f"{key(identity, arch, toolchain.versions())}.json"
+    path = _path(identity, arch)
     told = {"entry": cubin.entry, "log": cubin.log, "sha256": hashlib.sha256(cubin.code).hexdigest()}
     _write({path.with_suffix(".cubin"): cubin.code, path: json.dumps(told).encode()})
 
 
 def load_ptx(identity: Sequence[object], arch: str) -> tuple[str, str] | None:
     """Kept PTX of a variant and its entry point, None if there is none."""
-    try:
-        told = json.loads(_ptx_path(identity, arch).read_text(encoding="utf-8"))
+
+    def read() -> tuple[str, str]:
+        told = json.loads(_path(identity, arch, PTX).read_text(encoding="utf-8"))
         return str(told["ptx"]), str(told["entry"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("PTX not read, compiled again: %s", error)
-        return None
+
+    return _kept("PTX", read)
 
 
 def store_ptx(identity: Sequence[object], arch: str, ptx: str, entry: str) -> None:
     """Keep PTX, unless the directory is a carried one or cannot be written."""
-    if not is_carried(cubin_directory()):
-        _write({_ptx_path(identity, arch): json.dumps({"entry": entry, "ptx": ptx}).encode()})
+    _write({_path(identity, arch, PTX): json.dumps({"entry": entry, "ptx": ptx}).encode()})
 
 
-def _ptx_path(identity: Sequence[object], arch: str) -> Path:
+def _path(identity: Sequence[object], arch: str, folder: str = "") -> Path:
+    """File that tells of a variant, in a folder of the directory."""
     directory = cubin_directory()
-    return directory / PTX / f"{key(identity, arch, _compilers(directory))}.json"
+    return directory / folder / f"{key(identity, arch, _compilers(directory))}.json"
+
+
+def _kept(what: str, read: Callable[[], T | None]) -> T | None:
+    """What ``read`` finds, None where there is nothing or it is broken."""
+    try:
+        return read()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.warning("%s not read, compiled again: %s", what, error)
+        return None
 
 
 def _write(contents: dict[Path, bytes]) -> None:
-    """Write files whole or not at all, in order; a cache that cannot be written stays as it is."""
+    """Write files whole or not at all, in order; what is carried or cannot be written stays as it is."""
+    if is_carried(cubin_directory()):
+        return
     try:
         for target, content in contents.items():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,8 @@ WEIGHT_BUFFERS = {
     "dense": ("values",),
     "two_four": ("tiles",),
 }
-Records = BitmapRecords | QuantisedRecords | Condensed | QuantisedCondensed
+CodedRecords = QuantisedRecords | QuantisedCondensed
+Records = BitmapRecords | Condensed | CodedRecords
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def choose_variant(weights: EncodedWeight, n: int, *, streamed: bool = False) ->
     """
     element = getattr(weights, "element", None)
     check(element in HALF_ELEMENTS, "element type of weights", element, "float16 or bfloat16 (the GPU kernels' types)")
-    coded = hasattr(weights, "value_type")
+    coded = isinstance(weights, CodedRecords)
     check(not coded or element is Element.FLOAT16, "element type of weights", element, "float16 for codes")
     allowed = "Bitmap or Condensed, whose records are streamed"
     check(not streamed or isinstance(weights, Records), "streamed", type(weights).__name__, allowed)

@@ -161,11 +161,11 @@ shared_load_v2 = _instruction("ld.shared.v2.u32 {$0,$1}, [$2];", "rr", "r")
 shared_load_v4 = _instruction("ld.shared.v4.u32 {$0,$1,$2,$3}, [$4];", "rrrr", "r")
 
 
-def _slot_tests() -> str:
-    """Predicates p0 ... p7 of the eight bits of mask $4 from bit ``one`` on."""
+def _bit_tests(bits: int) -> str:
+    """Predicates p0, p1 ... of so many bits of mask $4 from bit ``one`` on."""
     tests = ""
-    for slot in range(8):
-        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{slot}, bit, 0; " + "shl.b32 one, one, 1; " * (slot < 7)
+    for i in range(bits):
+        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{i}, bit, 0; " + "shl.b32 one, one, 1; " * (i < bits - 1)
     return tests
 
 
@@ -176,7 +176,7 @@ def _gather_octet(n_bytes: int = 2) -> Any:
 
     Arguments: mask, address of the first value, and a mask of one bit, the first slot's; the others are above it.
     """
-    tests, loads = _slot_tests(), ""
+    tests, loads = _bit_tests(8), ""
     load, step = f"ld.shared.u{8 * n_bytes}", f"add.u32 place, place, {n_bytes}; "
     for pair in range(4):
         low, high = f"@p{2 * pair} ", f"@p{2 * pair + 1} "
@@ -193,7 +193,7 @@ def _gather_nibbles() -> Any:
 
     Arguments: mask, number of the first nibble and of that behind the last, counted from address 0, and the first bit.
     """
-    tests = _slot_tests()
+    tests = _bit_tests(8)
     window = "setp.ne.u32 any, $5, $6; shr.u32 low, $5, 1; and.b32 low, low, 0xfffffffc; sub.u32 high, $6, 1; "
     window += "shr.u32 high, high, 1; and.b32 high, high, 0xfffffffc; shl.b32 start, $5, 2; "
     window += "@any ld.shared.u32 low, [low]; @any ld.shared.u32 high, [high]; "
@@ -215,9 +215,8 @@ def _gather_quad(n_bytes: int = 4) -> Any:
     With fewer ``n_bytes`` what a bit stands for is shorter, in the lowest bits of its register. Arguments as for
     `shared_gather_octet`.
     """
-    tests, loads = "", ""
+    tests, loads = _bit_tests(4), ""
     for register in range(4):
-        tests += f"and.b32 bit, $4, one; setp.ne.u32 p{register}, bit, 0; " + "shl.b32 one, one, 1; " * (register < 3)
         there = f"@p{register} "
         loads += f"mov.b32 r{register}, 0; {there}ld.shared.u{8 * n_bytes} r{register}, [place]; "
         loads += f"{there}add.u32 place, place, {n_bytes}; " * (register < 3)

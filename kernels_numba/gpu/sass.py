@@ -1,8 +1,8 @@
 """Reading machine code (SASS): which instructions, of which class, on which pipe, in which loop.
 
 What does a kernel really execute per tile? The disassembly is a flat list of instructions and labels; the main loop is
-the shortest backward branch around most of the Tensor-Core instructions, or of the global loads where there are none.
-Lines that no lane ever executes (``@!PT``, which the assembler puts before asynchronous copies) are left out.
+the backward branch around most Tensor-Core instructions, or around most global loads where there are none. Lines that
+no lane ever executes (``@!PT``, which the assembler puts before asynchronous copies) are left out.
 """
 
 from __future__ import annotations
@@ -157,11 +157,10 @@ def loops(instructions: list[Instruction]) -> list[list[Instruction]]:
 
 
 def main_loop(instructions: list[Instruction]) -> list[Instruction]:
-    """Body of the shortest loop with more than half the Tensor-Core instructions of any, else with most global loads.
+    """Body of the loop with most Tensor-Core instructions, else most global loads; the shortest of those.
 
-    An outer loop may hold further copies of its inner one's body, which the assembler has peeled off. Loops inside the
-    one found are left out: those of the kernels here are for what does not fit (words beyond the registers, records
-    beyond the usual length, columns beyond 2:4) and run rarely.
+    Loops inside it are left out: those of the kernels here are for what does not fit (words beyond the registers,
+    records beyond the usual length, columns beyond 2:4) and run rarely.
 
     Raises
     ------
@@ -171,13 +170,13 @@ def main_loop(instructions: list[Instruction]) -> list[Instruction]:
     bodies = loops(instructions)
     if not bodies:
         raise ValueError("main loop of machine code without a backward branch; allowed: code with a loop")
-    products = [sum(x.kind == "tensor_core" for x in body) for body in bodies]
-    if most := max(products):
-        chosen = [body for body, count in zip(bodies, products, strict=True) if 2 * count > most]
-    else:
-        loads = [sum(x.kind == "global_load" for x in body) for body in bodies]
-        chosen = [body for body, count in zip(bodies, loads, strict=True) if count == max(loads)]
-    body = min(chosen, key=len)
+
+    def weight(body: list[Instruction]) -> tuple[int, int, int]:
+        kinds = [instruction.kind for instruction in body]
+        products = kinds.count("tensor_core")
+        return products, 0 if products else kinds.count("global_load"), -len(body)
+
+    body = max(bodies, key=weight)
     within = {id(instruction) for instruction in body}
     inner = [other for other in bodies if len(other) < len(body) and {id(other[0]), id(other[-1])} <= within]
     rare = {id(instruction) for other in inner for instruction in other}

@@ -37,13 +37,8 @@ from kernels_numba.formats import (
     Dense,
     QuantisedCondensed,
     TiledCsl,
-    ValueType,
     condensed_njit,
-    encode_bitmap,
-    encode_condensed,
     encode_csr,
-    encode_quantised_bitmap,
-    encode_quantised_condensed,
     encode_tiled_csl,
     encode_two_four,
 )
@@ -51,17 +46,15 @@ from kernels_numba.formats.layout import STRIP_K, STRIP_M, STRIP_SIZE
 from kernels_numba.formats.records import (
     QuantisedRecords,
     header_entries,
-    pack_bitmap,
-    pack_quantised,
     quantised_header_entries,
 )
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
 from kernels_numba.gpu.bulk import WARPS
 from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel, runs_on
 from kernels_numba.gpu.csr import ROWS_PER_BLOCK
-from kernels_numba.gpu.decoders import DECODERS
+from kernels_numba.gpu.decoders import DECODERS, ENCODERS
 from kernels_numba.gpu.emulate import run_on_emulator
-from kernels_numba.gpu.launch import Launch, Records, launches, make_plan
+from kernels_numba.gpu.launch import CodedRecords, Launch, Records, launches, make_plan, with_aligned_rows
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
 from kernels_numba.gpu.variants import BULK, WORDS_PER_HELD_VECTOR
 
@@ -239,20 +232,15 @@ def _records(kernel: str, tiles: int, density: float, rows: int = STRIPS) -> Rec
     """Weights of a kernel that decodes records; with bitmaps, ``density`` is that of stored positions."""
     width = 2 if kernel == "bitmap_pairs" else 1
     strips = _strips(rows, tiles, round(density * STRIP_SIZE / width) * width, width)
-    value_type = next((t for t in ValueType if kernel.endswith(f"_{t}")), None)
-    if kernel.startswith("condensed"):
-        if value_type:
-            return encode_quantised_condensed(strips, value_type)
-        return encode_condensed(strips, 2 if kernel.endswith("pairs") else 1)
-    if value_type:
-        return pack_quantised(encode_quantised_bitmap(strips, value_type))
-    return pack_bitmap(encode_bitmap(strips, width))
+    records = with_aligned_rows(ENCODERS[kernel](strips))
+    assert isinstance(records, Records)
+    return records
 
 
 def _amounts(weights: Records, strips: int) -> Amounts:
     """Stored values, padding included, and tails of so many strips."""
     tails, codes_per_entry = 0, 1
-    if isinstance(weights, QuantisedRecords | QuantisedCondensed):
+    if isinstance(weights, CodedRecords):
         codes_per_entry = 16 // weights.value_type.bits
     if isinstance(weights, QuantisedRecords):
         header = quantised_header_entries()

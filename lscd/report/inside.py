@@ -13,8 +13,7 @@ import pandas as pd
 from lscd.report.exhibit import Chapter, Context, Exhibit, percent
 from lscd.report.kernels import GPU, SWEEP_SHAPE
 from perfmodel.catalog import load_gpu
-from perfmodel.kernels import KERNELS
-from perfmodel.pipeline import PREDICTED_BY, Simulation, WhatIf, simulate
+from perfmodel.pipeline import PREDICTED_BY, Simulation, WhatIf, runs_on, simulate
 from perfmodel.pipeline.timeline import busy_table, stall_table, timeline
 from perfmodel.pipeline.words import MEANINGS, RATES, WAITS
 from perfmodel.plotting import pipeline as draw
@@ -127,17 +126,13 @@ def compared(
         ``kernel`` (simulated name), ``gpu, m, k, n, sparsity``; ``predicted_us, lo_us, hi_us``; ``simulated_us``; its
         ``ratio`` to the prediction; whether it is ``within`` the interval; ``bound`` and ``simulated_bound``.
     """
-    runs = [(kernel, gpu) for kernel, gpu in product(kernels, gpus) if _runs_on(kernel, gpu)]
+    runs = [(kernel, gpu) for kernel, gpu in product(kernels, gpus) if runs_on(kernel, gpu)]
     with ThreadPoolExecutor() as pool:
         rows = list(pool.map(_compare, product(runs, shapes, tokens, sparsities)))
     table = pd.DataFrame(rows)
     table["ratio"] = table["simulated_us"] / table["predicted_us"]
     table["within"] = table["simulated_us"].between(table["lo_us"], table["hi_us"])
     return table
-
-
-def _runs_on(kernel: str, gpu: str) -> bool:
-    return KERNELS[PREDICTED_BY[kernel]].refusal(load_gpu(gpu)) is None
 
 
 def _compare(case: tuple[tuple[str, str], tuple[int, int], int, float]) -> dict[str, Any]:

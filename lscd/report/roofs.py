@@ -7,9 +7,7 @@ from itertools import product
 import pandas as pd
 
 from lscd.report.exhibit import Context, Exhibit, gpu_title, percent
-from perfmodel.catalog import load_gpu
-from perfmodel.kernels import kernel_model
-from perfmodel.pipeline import PREDICTED_BY, simulate
+from perfmodel.pipeline import runs_on, simulate
 from perfmodel.pipeline.bounds import bounds
 from perfmodel.plotting import roofs as draw
 
@@ -40,8 +38,7 @@ def roof_table() -> pd.DataFrame:
     """
     rows = []
     for gpu, kernel, s in product(GPUS, KERNELS, SPARSITIES):
-        model = PREDICTED_BY.get(kernel)
-        if model and kernel_model(model).refusal(load_gpu(gpu)):
+        if not runs_on(kernel, gpu):
             continue
         found = bounds(kernel, gpu, *SHAPE, TOKENS, s)
         time_s = simulate(kernel, gpu, *SHAPE, TOKENS, s, seed=None).time_s

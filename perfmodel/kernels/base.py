@@ -155,6 +155,11 @@ class KernelModel(ABC):
     supported_n = "any N"
 
     @property
+    def any_n(self) -> bool:
+        """Whether it takes every N: what a GPU with its cores leaves out then has no room in shared memory."""
+        return self.supported_n == KernelModel.supported_n
+
+    @property
     def one_token(self) -> bool:
         """Whether it takes no N but 1: no prompt, no batch."""
         return bool(np.isnan(self.padded_n(2.0)))

@@ -8,11 +8,11 @@ than INT8 and have no model of their own.
 from __future__ import annotations
 
 from perfmodel.formats import STRIP_K
-from perfmodel.kernels.base import Array, ceil_div
+from perfmodel.formats.scales import FP16_BITS, PER_GROUP, Scales, group
+from perfmodel.kernels.base import Array
 from perfmodel.kernels.register_decode import CondensedDecodePairs, RegisterDecode
-from perfmodel.units import FP16_BYTES
 
-SCALE_GROUP = 128  # columns that share a scale
+PER_STRIP = Scales(group(STRIP_K), FP16_BITS)
 
 
 class BitmapInt8(RegisterDecode):
@@ -26,8 +26,7 @@ class BitmapInt8(RegisterDecode):
 
     def streamed_bytes(self, m: Array, k: Array, sparsity: Array) -> Array:
         """A record carries the scales of its 64 columns, so that each scale comes twice."""
-        again = FP16_BYTES * m * (ceil_div(k, STRIP_K) - ceil_div(k, SCALE_GROUP))
-        return super().streamed_bytes(m, k, sparsity) + again
+        return super().streamed_bytes(m, k, sparsity) + PER_STRIP.bytes(m, k) - PER_GROUP.bytes(m, k)
 
 
 class BitmapInt4(BitmapInt8):

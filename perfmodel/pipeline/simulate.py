@@ -150,6 +150,11 @@ class Simulation:
         return self.program.stages[self.table.stage[self.events.part[event]]].waits_for
 
 
+def runs_on(kernel: str, gpu: str) -> bool:
+    """Whether a GPU has what a simulated kernel needs, as its closed form says; True where it has none."""
+    return kernel not in PREDICTED_BY or KERNELS[PREDICTED_BY[kernel]].refusal(load_gpu(gpu)) is None
+
+
 def simulate(
     kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float = 0.0, *, split_k: int | None = None,
     what_if: WhatIf | None = None, nnz_per_tile: ArrayLike | None = None, seed: int | None = 0,

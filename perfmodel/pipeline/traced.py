@@ -85,7 +85,7 @@ def _launcher_rule(tile: Tile) -> Callable[[int, int, int], int]:
 
 
 def _multiply(
-    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: float, skip: int, *,
+    tile: Tile, macs: float, wavefronts: float, instructions: float, mma: int, skip: int, *,
     pipes: dict[Resource, float], decodes: bool,
 ) -> list[Stage]:  # fmt: skip
     """Operands and products of a tile, step by step; these kernels read the operands of a step just before it.
@@ -219,7 +219,7 @@ class _Decoding:
     load: dict[Resource, Work]
     shared: float
     macs: float
-    mma: float
+    mma: int
     with_tails: float
     instructions: float
     capacity: int
