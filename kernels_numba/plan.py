@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from kernels_numba.bench.measure import Measure, device_identity, timer
 from kernels_numba.bench.tuning import Entry, TuningCache
+from kernels_numba.cpu.bitmap import CpuBitmap, encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import PanelCsr, encode_panel_csr
 from kernels_numba.formats import (
     Bitmap,
@@ -54,14 +55,15 @@ ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "two-four": encode_two_four,
     "csr": encode_csr,
     "panel-csr": encode_panel_csr,
+    "cpu-bitmap": encode_cpu_bitmap,
 }
 NAMES: dict[type[EncodedWeight], str] = {
     Dense: "dense", TiledCsl: "tiled-csl", Bitmap: "bitmap", Condensed: "condensed", TwoFour: "two-four", Csr: "csr",
-    PanelCsr: "panel-csr",
+    PanelCsr: "panel-csr", CpuBitmap: "cpu-bitmap",
 }  # fmt: skip
 FORMATS = {
     "cuda": ("dense", "tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs", "two-four", "csr"),
-    "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr"),
+    "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr", "cpu-bitmap"),
 }
 MEASURED = 4  # candidates that are tried, best predicted first
 MOST_CONDENSED = 0.32  # density up to which most random strips fit 2:4 (docs/condensed.md)
@@ -230,6 +232,7 @@ def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
         "two-four": 1.125 * size + 6 * spilled + 4 * (rows + 1),
         "csr": 6.0 * nnz + 4 * (rows + 1),
         "panel-csr": 3.0 * nnz,
+        "cpu-bitmap": 2.0 * nnz + size / 8,
     }
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.cpu import lanes, tiles
+from kernels_numba.cpu.bitmap import CpuBitmap
 from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
-from kernels_numba.formats import Csr, Element, EncodedWeight, TiledCsl
-from kernels_numba.formats.encoded import bits_of, check, widened
+from kernels_numba.formats import Csr, Dense, Element, EncodedWeight, TiledCsl
+from kernels_numba.formats.encoded import HALF_ELEMENTS, bits_of, check, widened
 
 STRIP_WIDTHS = (8, 16, 32)
 ROW_GROUP = 4  # rows the dense product computes together
+TOKEN_GROUP = 4  # tokens that a chunk of weights meets while it is in registers
 SPARSE_BELOW_DENSITY = 0.25
 
 
@@ -56,6 +59,10 @@ def spmm(
     wide = _as_float32(x, weights.shape[1], element)
     chosen = choose_path(weights) if path == "auto" else path
     check(chosen in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
+    if isinstance(weights, CpuBitmap) and _on_tiles(weights, x):
+        return _multiply_tiles(weights, x)
+    if _in_chunks(weights):
+        return _multiply_chunks(weights, wide)
     m, n = weights.shape[0], wide.shape[1]
     strips = _strips(n)
     stride = sum(strips)
@@ -90,6 +97,63 @@ def choose_path(weights: EncodedWeight) -> Path:
         elements = weights.padded_shape[0] * weights.padded_shape[1]
         return Path.SPARSE if weights.words.size < SPARSE_BELOW_DENSITY * elements else Path.DECODE
     return _paths(weights)[0]
+
+
+def _in_chunks(weights: EncodedWeight) -> bool:
+    """Whether SIMD runs along k, in chunks of 4 x 32 weights: of a bitmap, or of 16-bit rows cut without a rest."""
+    if isinstance(weights, Dense):
+        whole = weights.shape[0] % lanes.ROWS == 0 and weights.shape[1] % lanes.COLUMNS == 0
+        return whole and weights.element in HALF_ELEMENTS and weights.values.flags.c_contiguous
+    return isinstance(weights, CpuBitmap)
+
+
+def _on_tiles(weights: CpuBitmap, x: NDArray[Any]) -> bool:
+    """Whether the matrix unit multiplies: weights and activations of bfloat16, more than meet a chunk in registers."""
+    halves = weights.element is Element.BFLOAT16 and x.dtype == np.uint16
+    return halves and x.shape[1] > TOKEN_GROUP and tiles.has_tiles()
+
+
+def _multiply_chunks(weights: Any, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Product of weights that are read chunk by chunk; x (k, n)."""
+    from kernels_numba.cpu import bitmap_njit
+
+    (m, k), n, bfloat16 = weights.shape, x.shape[1], weights.element is Element.BFLOAT16
+    tokens = min(n, TOKEN_GROUP) if n != 3 else TOKEN_GROUP
+    groups, chunks, blocks = -(-n // tokens), -(-k // lanes.COLUMNS), -(-m // bitmap_njit.BLOCK_ROWS)
+    packed = np.zeros(chunks * groups * tokens * lanes.COLUMNS, np.float32)
+    bitmap_njit.pack(x, np.array(lanes.column_order(bfloat16)), groups * tokens, packed)
+    out = np.zeros((blocks * bitmap_njit.GROUPS, groups, lanes.ROWS, tokens), np.float32)
+    values, expansion = bits_of(weights.values), int(lanes.best_expansion())
+    if isinstance(weights, Dense):
+        rows = bitmap_njit.dense_rows_kernel(tokens, bfloat16)
+        rows(values.reshape(-1), m, chunks, groups, packed, out.reshape(-1))
+    elif groups == 1:
+        kernel = bitmap_njit.bitmap_kernel(tokens, bfloat16, expansion)
+        kernel(weights.masks, values, weights.offsets, chunks, packed, out.reshape(-1))
+    else:
+        kernel = bitmap_njit.batched_bitmap_kernel(tokens, bfloat16, expansion)
+        kernel(weights.masks, values, weights.offsets, chunks, groups, packed, out.reshape(-1))
+    return out.transpose(0, 2, 1, 3).reshape(-1, groups * tokens)[:m, :n]
+
+
+def _multiply_tiles(weights: CpuBitmap, x: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Product of a bitmap of bfloat16 on the matrix unit, as many tokens at a time as its sums have room for."""
+    from kernels_numba.cpu import bitmap_njit
+
+    (m, _), n = weights.shape, x.shape[1]
+    most, talls = tiles.MOST_SUMS * tiles.TILE, (weights.offsets.size - 1) * bitmap_njit.BLOCK_ROWS // tiles.TILE
+    operands = weights.masks, bits_of(weights.values), weights.offsets, weights.chunks, tiles.configuration()
+    out = np.empty((m, n), np.float32)
+    for first in range(0, n, most):
+        part = x[:, first : first + most]
+        sums = -(-part.shape[1] // tiles.TILE)
+        packed = np.zeros(weights.chunks * sums * tiles.TILE_VALUES, np.uint16)
+        bitmap_njit.pack_pairs(part, sums, packed)
+        found = np.zeros((talls, tiles.SETS, sums, tiles.TILE, tiles.TILE), np.float32)
+        bitmap_njit.tiles_kernel(sums)(*operands, packed, found.reshape(-1))
+        tokens = found.sum(axis=1).transpose(0, 2, 1, 3).reshape(-1, sums * tiles.TILE)
+        out[:, first : first + most] = tokens[:m, : part.shape[1]]
+    return out
 
 
 def _paths(weights: EncodedWeight) -> tuple[Path, ...]:

@@ -4,7 +4,7 @@ A kernel holds its running sums in ``Vector`` variables; LLVM maps them to regis
 processor has. The compiler's own vectoriser cannot do this: it must assume that the output overlaps the weights,
 and so stores and reloads every sum. The widths used are 8, 16 and 32 (``WIDTHS``).
 
-With ``NUMBA_BOUNDSCHECK=1`` every access is checked, as in ordinary compiled code.
+With ``NUMBABOUNDSCHECK=1`` every access is checked, as in ordinary compiled code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numba.extending import intrinsic as _intrinsic
 from kernels_numba.jit import inlined
 
 WIDTHS = (8, 16, 32)
-_BOUNDSCHECK = bool(getattr(config, "BOUNDSCHECK"))  # noqa: B009
+BOUNDSCHECK = bool(getattr(config, "BOUNDSCHECK"))  # noqa: B009
 intrinsic: Any = _intrinsic  # typed as a plain function, it would demand the typing context too
 
 
@@ -39,7 +39,8 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(ir.FloatType(), fe_type.width))
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Pointer to ``array[index]``, for code generators."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index], inbounds=True)
 
@@ -56,9 +57,9 @@ def _zeros(typingctx: Any, width: Any) -> Any:
 @intrinsic
 def _load(typingctx: Any, array: Any, index: Any, like: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, array, arguments[0], arguments[1])
+        place = address(context, builder, array, arguments[0], arguments[1])
         lanes = context.get_value_type(like).as_pointer()
-        return builder.load(builder.bitcast(address, lanes), align=4)
+        return builder.load(builder.bitcast(place, lanes), align=4)
 
     return like(array, types.intp, like), generate
 
@@ -66,9 +67,9 @@ def _load(typingctx: Any, array: Any, index: Any, like: Any) -> Any:
 @intrinsic
 def _store(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        address = _address(context, builder, array, arguments[0], arguments[1])
+        place = address(context, builder, array, arguments[0], arguments[1])
         lanes = context.get_value_type(vector).as_pointer()
-        builder.store(arguments[2], builder.bitcast(address, lanes), align=4)
+        builder.store(arguments[2], builder.bitcast(place, lanes), align=4)
 
     return types.void(array, types.intp, vector), generate
 
@@ -76,7 +77,7 @@ def _store(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
 @intrinsic
 def _peek(typingctx: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(_address(context, builder, array, arguments[0], arguments[1]))
+        return builder.load(address(context, builder, array, arguments[0], arguments[1]))
 
     return array.dtype(array, types.intp), generate
 
@@ -124,7 +125,7 @@ def zeros(width: Any) -> Any:
 @inlined
 def load(array: Any, index: Any, like: Any) -> Any:
     """Vector of ``array[index : index + width]``, as wide as ``like``; ``array`` is flat float32."""
-    if _BOUNDSCHECK and (index < 0 or index + _lanes(like) > array.size):
+    if BOUNDSCHECK and (index < 0 or index + _lanes(like) > array.size):
         raise IndexError("vector load outside the array")
     return _load(array, index, like)
 
@@ -132,7 +133,7 @@ def load(array: Any, index: Any, like: Any) -> Any:
 @inlined
 def store(array: Any, index: Any, vector: Any) -> None:
     """Write ``vector`` to ``array[index : index + width]``."""
-    if _BOUNDSCHECK and (index < 0 or index + _lanes(vector) > array.size):
+    if BOUNDSCHECK and (index < 0 or index + _lanes(vector) > array.size):
         raise IndexError("vector store outside the array")
     _store(array, index, vector)
 
@@ -140,7 +141,7 @@ def store(array: Any, index: Any, vector: Any) -> None:
 @inlined
 def peek(array: Any, index: Any) -> Any:
     """Element ``array[index]`` without Python's meaning of negative indices."""
-    if _BOUNDSCHECK and (index < 0 or index >= array.size):
+    if BOUNDSCHECK and (index < 0 or index >= array.size):
         raise IndexError("element outside the array")
     return _peek(array, index)
 

@@ -194,7 +194,7 @@ def check_vector(array: Any, name: str, *dtypes: Any, size: int | None = None) -
     check(ok, name, kind, f"contiguous {wanted}, 1-D" + ("" if size is None else f", {size} entries"))
 
 
-def check_pointers(pointers: NDArray[np.int32], name: str, end: float) -> None:
+def check_pointers(pointers: NDArray[Any], name: str, end: float) -> None:
     """Refuse pointers that do not run from 0 to ``end`` without falling."""
     check(pointers[0] == 0, f"{name}[0]", int(pointers[0]), "0")
     check(pointers[-1] == end, f"{name}[-1]", int(pointers[-1]), f"{end:g}, the size of what it points into")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels_numba.cpu import kernels as cpu
+from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import (
     Dense,
@@ -24,13 +25,14 @@ from tests.kernels_numba.problems import random_matrix
 
 SHAPES = [(1, 1), (127, 63), (128, 64), (129, 65), (131, 257), (3, 600)]
 DENSITIES = [0, 1e-3, 0.1, 0.3, 0.5, 0.51, 0.9, 1]
-TOKENS = [1, 8, 9, 17, 32, 41]
+TOKENS = [1, 2, 3, 8, 9, 17, 32, 41]
 CASES = {
     "tiled decode": (encode_tiled_csl, "decode"),
     "tiled sparse": (encode_tiled_csl, "sparse"),
     "csr": (encode_csr, "auto"),
     "csr 16": (lambda a: encode_csr(a, index_bits=16), "sparse"),
     "panel csr": (encode_panel_csr, "auto"),
+    "cpu bitmap": (encode_cpu_bitmap, "auto"),
     "two four": (encode_two_four, "auto"),
     "bitmap": (encode_bitmap, "auto"),
     "condensed": (lambda a: encode_condensed(a, 1), "auto"),
@@ -144,13 +146,15 @@ def test_bad_input_is_named(weights, x, path, message):
 BOUNDS_SCRIPT = """
 import numpy as np
 from kernels_numba.cpu import kernels as cpu, kernels_njit
+from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import encode_tiled_csl
 rng = np.random.default_rng(0)
 a = rng.standard_normal((131, 65)).astype(np.float16)
 a[rng.random(a.shape) < 0.6] = 0
 x = rng.standard_normal((65, 7)).astype(np.float32)
-for weights, path in ((encode_tiled_csl(a), "decode"), (encode_tiled_csl(a), "sparse"), (encode_panel_csr(a), "auto")):
+encoded = [(encode(a), "auto") for encode in (encode_panel_csr, encode_cpu_bitmap)]
+for weights, path in ((encode_tiled_csl(a), "decode"), (encode_tiled_csl(a), "sparse"), *encoded):
     weights.validate()
     assert (weights.decode() == a).all()
     np.testing.assert_allclose(cpu.spmm(weights, x, path=path), a.astype(float) @ x, atol=1e-4)

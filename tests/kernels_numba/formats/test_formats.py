@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr, encode_panel_csr
 from kernels_numba.formats import (
     Csr,
@@ -32,8 +33,14 @@ ENCODERS = {
     "csr 16": lambda a: encode_csr(a, index_bits=16),
     "two four": encode_two_four,
     "panel csr": encode_panel_csr,
+    "cpu bitmap": encode_cpu_bitmap,
 }
-HALVES_ONLY = {"tiled": encode_tiled_csl, "bitmap": encode_bitmap, "pairs": partial(encode_bitmap, width=2)}
+HALVES_ONLY = {
+    "tiled": encode_tiled_csl,
+    "bitmap": encode_bitmap,
+    "pairs": partial(encode_bitmap, width=2),
+    "cpu bitmap": encode_cpu_bitmap,
+}
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -101,6 +108,7 @@ def test_bytes_equal_the_closed_forms(density):
     assert encode_csr(a).nbytes == 6 * nnz + 4 * (m + 1)
     assert encode_csr(a, index_bits=16).nbytes == 4 * nnz + 4 * (m + 1)
     assert encode_panel_csr(a).nbytes == 3 * nnz + 4 * (3 * 2 * BLOCK_ROWS + 1)
+    assert encode_cpu_bitmap(a).nbytes == 304 * 320 // 8 + 2 * (nnz + 32) + 8 * (10 + 1)
     two_four = encode_two_four(a)
     assert two_four.nbytes == 1.125 * m * k + two_four.residual.nbytes
     assert Dense(a).nbytes == 2 * m * k
