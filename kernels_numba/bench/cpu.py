@@ -1,12 +1,13 @@
 """How fast are the CPU kernels beside NumPy, SciPy and PyTorch on the same machine, in the same minutes?
 
-``python -m kernels_numba.bench.cpu`` encodes random weights in our fastest CPU format, checks every contestant
-against float64, and times them in turn, round after round, so that a busy neighbour disturbs all alike. A pause
-before each lets the threads of the one before stop spinning (measured: without it each lost up to half of a small
-machine to its predecessor); an unmeasured run after the pause warms the caches. Weights are
-float16 for us and float32 for the peers, whose kernels know no float16 on a CPU; x is float32 for all. A ratio above
-1 means that we are faster than the best peer. Then it times the encoder of condensed strips, which searches for orders
-of their columns, against the goal of 20 million weights a second on all threads together.
+``python -m kernels_numba.bench.cpu`` encodes random weights, checks every contestant against float64, and times them in
+turn, round after round, so that a busy neighbour disturbs all alike. A pause before each lets the threads of the one
+before stop spinning (measured: without it each lost up to half of a small machine to its predecessor); an unmeasured
+run after the pause warms the caches. Contestants have the names of the kernel models. Those of float32 activations
+multiply float16 (ours) or float32 weights (the peers, whose kernels know no float16 on a CPU); those named bf16 have
+weights and activations of bfloat16. A ratio above 1 means that the faster of our bitmaps is faster than the best peer
+of all; beside it the rate at which that bitmap reads its weights. Then it times the encoder of condensed strips, which
+searches for orders of their columns, against the goal of 20 million weights a second on all threads together.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,20 +27,25 @@ import scipy
 from numpy.typing import NDArray
 
 from kernels_numba.cpu import kernels as cpu
+from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
-from kernels_numba.formats import encode_condensed
+from kernels_numba.formats import Dense, Element, EncodedWeight, encode_condensed
+from kernels_numba.formats.encoded import narrowed
 from kernels_numba.formats.layout import STRIP_M
 
 SIZES = ((7168, 7168), (14336, 14336))
-TOKENS = (8, 16, 32)
-SPARSITIES = (0.7, 0.8, 0.9)
-OURS = "ours"
+TOKENS = (1, 4, 8, 16)
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
+OURS = ("cpu-bitmap", "cpu-bitmap-bf16")
+FLOAT_ERROR, BRAIN_ERROR = 1e-5, 2.0**-7  # of the sum of magnitudes
 ENCODED, ENCODED_SPARSITIES = (2048, 2048), (0.5, 0.65, 0.7, 0.75, 0.8, 0.9)
 ENCODER_GOAL = 20e6  # weights a second
 CHECKED_ROWS = 64
+CELL = 18
 PAUSE_S = 0.05  # OpenBLAS threads spin for about 2**26 cycles after a call
 
-Product = Callable[[NDArray[np.float32]], Any]
+Product = Callable[[], Any]
+Activations = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,35 +76,76 @@ def random_weights(m: int, k: int, sparsity: float, rng: np.random.Generator) ->
     return a
 
 
-def contestants(a: NDArray[np.float16]) -> dict[str, Product]:
-    """Each contestant's product as a function of x; PyTorch only where it is installed."""
-    ours = encode_panel_csr(a)
+@dataclass(frozen=True)
+class Contestant:
+    """Encoded weights: how to get ready to multiply activations (k, n) float32, and the bytes that are read of them."""
+
+    ready: Callable[[Activations], Product]
+    nbytes: int
+
+
+def contestants(a: NDArray[np.float16]) -> dict[str, Contestant]:
+    """Each contestant by name; PyTorch only where it is installed."""
+    brain = narrowed(a.astype(np.float32), Element.BFLOAT16)
     wide = a.astype(np.float32)
     sparse = scipy.sparse.csr_matrix(wide)
-    found: dict[str, Product] = {
-        OURS: lambda x: cpu.spmm(ours, x),
-        "numpy dense": lambda x: wide @ x,
-        "scipy csr": lambda x: sparse @ x,
+    csr_bytes = sparse.data.nbytes + sparse.indices.nbytes + sparse.indptr.nbytes
+    found = {
+        "cpu-bitmap": _ours(encode_cpu_bitmap(a)),
+        "cpu-bitmap-bf16": _ours(encode_cpu_bitmap(brain, element=Element.BFLOAT16)),
+        "cpu-panel-csr": _ours(encode_panel_csr(a)),
+        "cpu-dense16": _ours(Dense(a)),
+        "numpy-fp32": Contestant(lambda x: lambda: wide @ x, wide.nbytes),
+        "scipy-csr": Contestant(lambda x: lambda: sparse @ x, csr_bytes),
     }
+    return found if _torch() is None else found | _torch_contestants(wide, sparse, csr_bytes)
+
+
+def _ours(weights: EncodedWeight) -> Contestant:
+    """One of our kernels; weights of bfloat16 meet activations of bfloat16."""
+
+    def ready(x: Activations) -> Product:
+        if weights.element is not Element.BFLOAT16:
+            return lambda: cpu.spmm(weights, x)
+        bits = narrowed(x, Element.BFLOAT16)
+        return lambda: cpu.spmm(weights, bits, element=Element.BFLOAT16)
+
+    return Contestant(ready, weights.nbytes)
+
+
+def _torch_contestants(wide: Activations, sparse: Any, csr_bytes: int) -> dict[str, Contestant]:
+    """PyTorch's linear layer in both precisions, with activations (n, k) as it wants them, and its CSR."""
     torch = _torch()
-    if torch is not None:
-        starts, columns, values = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
-        with warnings.catch_warnings():  # PyTorch calls its CSR a beta, once a process
-            warnings.simplefilter("ignore", UserWarning)
-            torch_csr = torch.sparse_csr_tensor(starts, columns, values, size=wide.shape, check_invariants=False)
-        found["torch csr"] = lambda x: (torch_csr @ torch.from_numpy(x)).numpy()
-    return found
+    full = torch.from_numpy(wide)
+    starts, columns, values = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
+    with warnings.catch_warnings():  # PyTorch calls its CSR a beta, once a process
+        warnings.simplefilter("ignore", UserWarning)
+        csr = torch.sparse_csr_tensor(starts, columns, values, size=wide.shape, check_invariants=False)
+
+    def linear(weights: Any) -> Contestant:
+        def ready(x: Activations) -> Product:
+            rows = torch.from_numpy(np.ascontiguousarray(x.T)).to(weights.dtype)
+            return lambda: torch.nn.functional.linear(rows, weights)
+
+        return Contestant(ready, weights.numel() * weights.element_size())
+
+    def csr_ready(x: Activations) -> Product:
+        tokens = torch.from_numpy(x)
+        return lambda: csr @ tokens
+
+    half = linear(full.bfloat16())
+    return {"torch-fp32": linear(full), "torch-bf16": half, "torch-csr": Contestant(csr_ready, csr_bytes)}
 
 
-def measure(runs: dict[str, Product], x: NDArray[np.float32], rounds: int) -> dict[str, Timing]:
+def measure(runs: dict[str, Product], rounds: int) -> dict[str, Timing]:
     """Time all contestants in turn, ``rounds`` times; each measured run follows a pause and an unmeasured one."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             time.sleep(PAUSE_S)
-            run(x)
+            run()
             start_s = time.perf_counter()
-            run(x)
+            run()
             samples[name].append(time.perf_counter() - start_s)
     return {name: Timing(np.array(times)) for name, times in samples.items()}
 
@@ -107,28 +154,60 @@ def check(runs: dict[str, Product], a: NDArray[np.float16], x: NDArray[np.float3
     """Compare the first rows of every contestant's product with float64; raises ValueError if one is wrong."""
     rows = a[:CHECKED_ROWS].astype(np.float64)
     expected = rows @ x.astype(np.float64)
-    allowed = 1e-5 * (np.abs(rows) @ np.abs(x.astype(np.float64)) + 1)
+    size = np.abs(rows) @ np.abs(x.astype(np.float64)) + 1
     for name, run in runs.items():
-        error = np.abs(run(x)[:CHECKED_ROWS] - expected)
+        allowed = (BRAIN_ERROR if name.endswith("bf16") else FLOAT_ERROR) * size
+        error = np.abs(_product_of(name, run)[:CHECKED_ROWS] - expected)
         if not (error <= allowed).all():
             raise ValueError(f"{name}: error {error.max():.3g}; allowed: {allowed.max():.3g}")
 
 
-def compare(m: int, k: int, sparsity: float, *, rounds: int) -> Iterator[tuple[int, dict[str, Timing]]]:
-    """Check and time all contestants on one random weight; yields n and the timings, one n after the other."""
+def _product_of(name: str, run: Product) -> NDArray[Any]:
+    """What a contestant computes, as an array (m, n)."""
+    product = run()
+    if not name.startswith("torch"):
+        return np.asarray(product)
+    return np.asarray(product.float().numpy() if name == "torch-csr" else product.float().numpy().T)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Timings of one product by contestant, and the bytes of weights that each reads."""
+
+    n: int
+    timings: dict[str, Timing]
+    nbytes: dict[str, int]
+
+    @property
+    def best(self) -> str:
+        """The faster of our bitmaps."""
+        return min(OURS, key=lambda name: self.timings[name].median_s)
+
+    @property
+    def ratio(self) -> float:
+        """Median time of the fastest peer over that of `best`."""
+        peers = min(timing.median_s for name, timing in self.timings.items() if not name.startswith("cpu-"))
+        return peers / self.timings[self.best].median_s
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Rate at which `best` reads its weights."""
+        return self.nbytes[self.best] / self.timings[self.best].median_s
+
+
+def compare(
+    m: int, k: int, sparsity: float, *, rounds: int, tokens: Sequence[int] = (), kernels: Sequence[str] = ()
+) -> Iterator[Compared]:
+    """Check and time contestants, all of them by default, on one random weight; yields one n after the other."""
     rng = np.random.default_rng((m, k, round(100 * sparsity)))
     a = random_weights(m, k, sparsity, rng)
-    runs = contestants(a)
-    for n in TOKENS:
+    taking_part = {name: one for name, one in contestants(a).items() if not kernels or name in kernels}
+    nbytes = {name: one.nbytes for name, one in taking_part.items()}
+    for n in tokens or TOKENS:
         x = rng.standard_normal((k, n), dtype=np.float32)
+        runs = {name: one.ready(x) for name, one in taking_part.items()}
         check(runs, a, x)
-        yield n, measure(runs, x, rounds)
-
-
-def ratio_to_best_peer(timings: dict[str, Timing]) -> float:
-    """Median time of the fastest peer over ours."""
-    best = min(timing.median_s for name, timing in timings.items() if name != OURS)
-    return best / timings[OURS].median_s
+        yield Compared(n, measure(runs, rounds), nbytes)
 
 
 def time_encoder(sparsity: float, *, rounds: int, shape: tuple[int, int] = ENCODED) -> tuple[Timing, Timing]:
@@ -154,10 +233,11 @@ def encoder_row(sparsity: float, clock: Timing, processor: Timing, weights: int 
     return f"{sparsity:>5.0%} {' '.join(cells)} {rates[0] / ENCODER_GOAL:7.2f} {rates[1] / ENCODER_GOAL:7.2f}"
 
 
-def row(m: int, k: int, n: int, sparsity: float, timings: dict[str, Timing]) -> str:
-    """One line of the table: milliseconds with spread per contestant, and the ratio."""
-    cells = " ".join(f"{timing.median_s * 1e3:8.2f} ±{timing.spread:4.0%}" for timing in timings.values())
-    return f"{m:>6} x {k:<6} {n:>3} {sparsity:>5.0%} {cells} {ratio_to_best_peer(timings):7.2f}"
+def row(m: int, k: int, sparsity: float, found: Compared) -> str:
+    """One line of the table: milliseconds with spread per contestant, the ratio, and GB/s."""
+    cells = " ".join(f"{t.median_s * 1e3:{CELL - 6}.2f} ±{t.spread:4.0%}" for t in found.timings.values())
+    tail = f"{found.ratio:7.2f} {found.bytes_per_s / 1e9:6.1f} {found.best}"
+    return f"{m:>6} x {k:<6} {found.n:>3} {sparsity:>5.0%} {cells} {tail}"
 
 
 def summary(ratios: list[float]) -> str:
@@ -189,16 +269,16 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")  # PyTorch, once per process
     sizes, rounds = (SIZES[:1], 5) if options.quick else (SIZES, options.rounds)
     write = sys.stdout.write
-    write("PyTorch not installed: its CSR is missing from the comparison\n" if _torch() is None else "")
+    write("PyTorch not installed: it is missing from the comparison\n" if _torch() is None else "")
     ratios: list[float] = []
     for m, k in sizes:
         for sparsity in SPARSITIES:
-            for n, timings in compare(m, k, sparsity, rounds=rounds):
+            for found in compare(m, k, sparsity, rounds=rounds):
                 if not ratios:
-                    names = " ".join(f"{name + ' ms':>14}" for name in timings)
-                    write(f"{'shape':>15} {'n':>3} {'zeros':>5} {names}   ratio\n")
-                ratios.append(ratio_to_best_peer(timings))
-                write(row(m, k, n, sparsity, timings) + "\n")
+                    names = " ".join(f"{name + ' ms':>{CELL}}" for name in found.timings)
+                    write(f"{'shape':>15} {'n':>3} {'zeros':>5} {names}   ratio   GB/s of the faster bitmap\n")
+                ratios.append(found.ratio)
+                write(row(m, k, sparsity, found) + "\n")
                 sys.stdout.flush()
     write(summary(ratios) + "\n")
     write("encoding condensed strips, million weights/s by clock and by processor; both over the goal of 20\n")

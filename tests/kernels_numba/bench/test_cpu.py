@@ -12,9 +12,12 @@ def test_bench_table_and_summary(monkeypatch, capsys):
 
     def compare(m, k, sparsity, *, rounds):
         peer_s = 1e-3 if sparsity == 0.9 else 3e-3
-        times_s = {"ours": [2e-3, 2e-3, 9e-3], "numpy dense": [9e-3] * 3, "scipy csr": [peer_s] * 3}
-        yield 8, {name: bench_cpu.Timing(np.array(samples)) for name, samples in times_s.items()}
+        times_s = {"cpu-bitmap": [2e-3, 2e-3, 9e-3], "cpu-bitmap-bf16": [4e-3] * 3, "cpu-dense16": [1e-3] * 3}
+        times_s |= {"numpy-fp32": [9e-3] * 3, "scipy-csr": [peer_s] * 3}
+        timings = {name: bench_cpu.Timing(np.array(samples)) for name, samples in times_s.items()}
+        yield bench_cpu.Compared(8, timings, dict.fromkeys(timings, 4_000_000))
 
+    monkeypatch.setattr(bench_cpu, "SPARSITIES", (0.7, 0.8, 0.9))
     monkeypatch.setattr(bench_cpu, "compare", compare)
     monkeypatch.setattr(bench_cpu, "_torch", lambda: None)
     times = bench_cpu.Timing(np.array([0.5, 0.5])), bench_cpu.Timing(np.array([0.25, 0.25]))
@@ -22,8 +25,10 @@ def test_bench_table_and_summary(monkeypatch, capsys):
     assert bench_cpu.main(["--quick"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("PyTorch not installed")
-    assert "scipy csr ms" in lines[1]
-    assert [float(line.split()[-1]) for line in lines[2:5]] == [1.5, 1.5, 0.5]
+    assert "scipy-csr ms" in lines[1]
+    assert [line.split()[-3:] for line in lines[2:5]] == [
+        [ratio, "2.0", "cpu-bitmap"] for ratio in ("1.50", "1.50", "0.50")
+    ]
     assert lines[5] == "3 cases: geometric mean 1.04x the best peer, worst 0.50x"
     # 4,194,304 weights in half a second are 8.4 million a second, 0.42 of the goal.
     assert lines[7].split() == ["50%", "8.4", "±", "0%", "16.8", "±", "0%", "0.42", "0.84"]
@@ -33,10 +38,13 @@ def test_bench_table_and_summary(monkeypatch, capsys):
 def test_bench_compares_on_checked_products(monkeypatch):
     monkeypatch.setattr(bench_cpu, "TOKENS", (8,))
     monkeypatch.setattr(bench_cpu, "PAUSE_S", 0.0)
-    ((n, timings),) = bench_cpu.compare(256, 384, 0.8, rounds=3)
-    assert n == 8
-    assert {"ours", "numpy dense", "scipy csr"} <= set(timings)
-    assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in timings.values())
+    (found,) = bench_cpu.compare(256, 384, 0.8, rounds=3)
+    assert found.n == 8
+    assert {*bench_cpu.OURS, "cpu-dense16", "numpy-fp32", "scipy-csr"} <= set(found.timings)
+    assert all(timing.samples.shape == (3,) and timing.median_s > 0 for timing in found.timings.values())
+    assert found.nbytes["cpu-bitmap"] < found.nbytes["cpu-dense16"] == 2 * 256 * 384
+    (one,) = bench_cpu.compare(256, 384, 0.8, rounds=1, kernels=("scipy-csr",))
+    assert set(one.timings) == {"scipy-csr"}
 
 
 def test_encoder_is_timed():
@@ -48,8 +56,8 @@ def test_encoder_is_timed():
 
 def test_bench_refuses_a_wrong_contestant():
     a, x = random_matrix(70, 64, 0.5), np.ones((64, 8), np.float32)
-    runs = bench_cpu.contestants(a)
+    runs = {name: one.ready(x) for name, one in bench_cpu.contestants(a).items()}
     bench_cpu.check(runs, a, x)
-    runs["wrong"] = lambda x: a.astype(np.float32) @ x + 1
+    runs["wrong"] = lambda: a.astype(np.float32) @ x + 1
     with pytest.raises(ValueError, match="wrong: error 1"):
         bench_cpu.check(runs, a, x)
