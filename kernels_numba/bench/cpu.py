@@ -101,6 +101,11 @@ def contestants(a: NDArray[np.float16]) -> dict[str, Contestant]:
     return found if _torch() is None else found | _torch_contestants(wide, sparse, csr_bytes)
 
 
+def kernel_names() -> tuple[str, ...]:
+    """Names of all contestants that can be had here."""
+    return tuple(contestants(np.ones((4, 32), np.float16)))
+
+
 def _ours(weights: EncodedWeight) -> Contestant:
     """One of our kernels; weights of bfloat16 meet activations of bfloat16."""
 

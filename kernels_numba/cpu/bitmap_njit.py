@@ -1,9 +1,8 @@
 """Compiled loops behind `bitmap`: encoding, decoding, and products with SIMD along K.
 
 Letters: a *chunk* is 4 rows x 32 columns (`lanes`), a *panel* 16 chunks wide, a *block* 32 rows. Blocks run in
-parallel; a block meets x one panel at a time, so that the panel of x stays in the first-level cache. ``out`` is
-(blocks * 8 groups of rows, groups of tokens, 4, tokens) float32, flat: what a group of rows makes with a group of
-tokens lies together.
+parallel; a block meets x one panel at a time, so that the panel of x stays in the first-level cache. A block adds up
+(groups of rows, groups of tokens, 4, tokens) in a buffer of its own and writes its rows of ``out`` (m, n) once.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from numba import prange
 
 from kernels_numba.cpu import lanes, tiles
-from kernels_numba.cpu.lanes import COLUMNS, HALVES, LANES, ROWS
+from kernels_numba.cpu.lanes import COLUMNS, ROWS
 from kernels_numba.cpu.tiles import TILE, TILE_VALUES
 from kernels_numba.jit import parallel, serial
 
@@ -25,7 +24,6 @@ PADDED_ROWS = 16
 PANEL_CHUNKS = 16  # x of 16 tokens takes 32 KB a panel
 CHUNK = ROWS * COLUMNS
 GROUPS = BLOCK_ROWS // ROWS
-KEPT = HALVES * ROWS * LANES
 
 
 @serial
@@ -99,6 +97,18 @@ def pack(x: Any, order: Any, tokens: int, out: Any) -> None:
                     out[(chunk * tokens + token) * COLUMNS + lane] = x[column, token]
 
 
+@serial
+def write_rows(sums: Any, first_row: int, tokens: int, out: Any) -> None:
+    """Write the sums of a block, by group of 4 rows and group of ``tokens`` tokens, to its rows of ``out``."""
+    m, n = out.shape
+    token_groups = -(-n // tokens)
+    for row in range(first_row, min(m, first_row + BLOCK_ROWS)):
+        group, inside = (row - first_row) // ROWS, (row - first_row) % ROWS
+        for token in range(n):
+            place = ((group * token_groups + token // tokens) * ROWS + inside) * tokens + token % tokens
+            out[row, token] = sums[place]
+
+
 @cache
 def bitmap_kernel(tokens: int, bfloat16: bool, expansion: int) -> Callable[..., None]:
     """Compile the product of a bitmap for up to ``tokens`` tokens at once: 1, 2 or 4."""
@@ -108,17 +118,18 @@ def bitmap_kernel(tokens: int, bfloat16: bool, expansion: int) -> Callable[..., 
     def multiply_bitmap(masks: Any, values: Any, offsets: Any, chunks: int, x: Any, out: Any) -> None:
         """Write A @ x for all blocks."""
         for block in prange(offsets.size - 1):
+            sums = np.zeros(GROUPS * totals, np.float32)
             at, mask_at = offsets[block], block * BLOCK_ROWS * chunks
             groups = min(GROUPS, (masks.size - mask_at) // (ROWS * chunks))
             for panel in range(0, chunks, PANEL_CHUNKS):
-                wide = min(PANEL_CHUNKS, chunks - panel)
                 for group in range(groups):
-                    sums = lanes.zeros(totals)
-                    for chunk in range(panel, panel + wide):
+                    mine = lanes.zeros(totals)
+                    for chunk in range(panel, min(panel + PANEL_CHUNKS, chunks)):
                         at, weights = lanes.unpack(masks, values, mask_at, at, half, expansion)
-                        sums = lanes.multiply(weights, x, chunk * tokens * COLUMNS, sums)
+                        mine = lanes.multiply(weights, x, chunk * tokens * COLUMNS, mine)
                         mask_at += ROWS
-                    lanes.add_sums(sums, out, (block * GROUPS + group) * totals)
+                    lanes.add_sums(mine, sums, group * totals)
+            write_rows(sums, block * BLOCK_ROWS, tokens, out)
 
     return multiply_bitmap
 
@@ -129,10 +140,12 @@ def batched_bitmap_kernel(tokens: int, bfloat16: bool, expansion: int) -> Callab
     totals, half = ROWS * tokens, int(bfloat16)
 
     @parallel
-    def multiply_batch(masks: Any, values: Any, offsets: Any, chunks: int, token_groups: int, x: Any, out: Any) -> None:
-        """Write A @ x for all blocks; x holds ``token_groups * tokens`` tokens."""
+    def multiply_batch(masks: Any, values: Any, offsets: Any, chunks: int, x: Any, out: Any) -> None:
+        """Write A @ x for all blocks."""
+        token_groups = -(-out.shape[1] // tokens)
         for block in prange(offsets.size - 1):
-            unpacked = np.empty(PANEL_CHUNKS * KEPT, np.float32)
+            sums = np.zeros(GROUPS * token_groups * totals, np.float32)
+            unpacked = np.empty(PANEL_CHUNKS * CHUNK, np.float32)
             at, mask_at = offsets[block], block * BLOCK_ROWS * chunks
             groups = min(GROUPS, (masks.size - mask_at) // (ROWS * chunks))
             for panel in range(0, chunks, PANEL_CHUNKS):
@@ -140,15 +153,15 @@ def batched_bitmap_kernel(tokens: int, bfloat16: bool, expansion: int) -> Callab
                 for group in range(groups):
                     for chunk in range(wide):
                         at, weights = lanes.unpack(masks, values, mask_at, at, half, expansion)
-                        lanes.keep(weights, unpacked, chunk * KEPT)
+                        lanes.keep(weights, unpacked, chunk * CHUNK)
                         mask_at += ROWS
-                    place = (block * GROUPS + group) * token_groups * totals
                     for part in range(token_groups):
-                        sums = lanes.zeros(totals)
+                        mine = lanes.zeros(totals)
                         for chunk in range(wide):
                             first = ((panel + chunk) * token_groups + part) * tokens * COLUMNS
-                            sums = lanes.multiply(lanes.kept(unpacked, chunk * KEPT), x, first, sums)
-                        lanes.add_sums(sums, out, place + part * totals)
+                            mine = lanes.multiply(lanes.kept(unpacked, chunk * CHUNK), x, first, mine)
+                        lanes.add_sums(mine, sums, (group * token_groups + part) * totals)
+            write_rows(sums, block * BLOCK_ROWS, tokens, out)
 
     return multiply_batch
 
@@ -159,21 +172,23 @@ def dense_rows_kernel(tokens: int, bfloat16: bool) -> Callable[..., None]:
     totals, half = ROWS * tokens, int(bfloat16)
 
     @parallel
-    def multiply_rows(values: Any, m: int, chunks: int, token_groups: int, x: Any, out: Any) -> None:
+    def multiply_rows(values: Any, chunks: int, x: Any, out: Any) -> None:
         """Write A @ x; ``values`` (m * 32 chunks,) flat, m a multiple of 4."""
-        k = chunks * COLUMNS
+        k, m = chunks * COLUMNS, out.shape[0]
+        token_groups = -(-out.shape[1] // tokens)
         for block in prange(-(-m // BLOCK_ROWS)):
+            sums = np.zeros(GROUPS * token_groups * totals, np.float32)
             for panel in range(0, chunks, PANEL_CHUNKS):
-                wide = min(PANEL_CHUNKS, chunks - panel)
                 for group in range(min(GROUPS, (m - block * BLOCK_ROWS) // ROWS)):
                     row = block * BLOCK_ROWS + group * ROWS
                     for part in range(token_groups):
-                        sums = lanes.zeros(totals)
-                        for chunk in range(panel, panel + wide):
+                        mine = lanes.zeros(totals)
+                        for chunk in range(panel, min(panel + PANEL_CHUNKS, chunks)):
                             weights = lanes.dense_chunk(values, row * k + chunk * COLUMNS, k, half)
                             first = (chunk * token_groups + part) * tokens * COLUMNS
-                            sums = lanes.multiply(weights, x, first, sums)
-                        lanes.add_sums(sums, out, ((block * GROUPS + group) * token_groups + part) * totals)
+                            mine = lanes.multiply(weights, x, first, mine)
+                        lanes.add_sums(mine, sums, (group * token_groups + part) * totals)
+            write_rows(sums, block * BLOCK_ROWS, tokens, out)
 
     return multiply_rows
 
@@ -190,17 +205,28 @@ def pack_pairs(x: Any, sums: int, out: Any) -> None:
                 out[2 * place + odd] = x[column, token]
 
 
+@serial
+def write_tiles(found: Any, count: int, first_row: int, out: Any) -> None:
+    """Write two sets of ``count`` tiles of sums, added, to 16 rows of ``out``."""
+    m, n = out.shape
+    for row in range(first_row, min(m, first_row + TILE)):
+        for token in range(n):
+            place = (token // TILE * TILE + row - first_row) * TILE + token % TILE
+            out[row, token] = found[place] + found[count * TILE * TILE + place]
+
+
 @cache
-def tiles_kernel(sums: int) -> Callable[..., None]:
-    """Compile the product of a bitmap of bfloat16 on the matrix unit, for ``sums`` tiles of tokens."""
-    stored = tiles.SETS * sums * TILE * TILE
+def tiles_kernel(count: int) -> Callable[..., None]:
+    """Compile the product of a bitmap of bfloat16 on the matrix unit, for ``count`` tiles of 16 tokens."""
+    stored = tiles.SETS * count * TILE * TILE
 
     @parallel
     def multiply_tiles(masks: Any, values: Any, offsets: Any, chunks: int, config: Any, x: Any, out: Any) -> None:
-        """Add A @ x for all blocks to ``out`` (16 rows at a time, 2, sums, 16, 16), flat."""
+        """Write A @ x for all blocks."""
         for block in prange(offsets.size - 1):
             tiles.configure(config)
             weights = np.empty(PANEL_CHUNKS * TILE_VALUES, np.uint16)
+            sums = np.zeros(BLOCK_ROWS // TILE * stored, np.float32)
             at, mask_at = offsets[block], block * BLOCK_ROWS * chunks
             talls = min(BLOCK_ROWS // TILE, (masks.size - mask_at) // (TILE * chunks))
             for panel in range(0, chunks, PANEL_CHUNKS):
@@ -210,16 +236,17 @@ def tiles_kernel(sums: int) -> Callable[..., None]:
                         for chunk in range(wide):
                             at = tiles.unpack(masks, values, mask_at, at, weights, chunk * TILE_VALUES + group * CHUNK)
                             mask_at += ROWS
-                    place = (block * (BLOCK_ROWS // TILE) + tall) * stored
-                    tiles.load_sums(sums, out, place)
+                    tiles.load_sums(count, sums, tall * stored)
                     for chunk in range(0, wide - 1, 2):
-                        first = (panel + chunk) * sums * TILE_VALUES
-                        tiles.multiply(sums, 0, weights, chunk * TILE_VALUES, x, first)
-                        tiles.multiply(sums, 1, weights, (chunk + 1) * TILE_VALUES, x, first + sums * TILE_VALUES)
+                        first = (panel + chunk) * count * TILE_VALUES
+                        tiles.multiply(count, 0, weights, chunk * TILE_VALUES, x, first)
+                        tiles.multiply(count, 1, weights, (chunk + 1) * TILE_VALUES, x, first + count * TILE_VALUES)
                     if wide % 2:
                         last = wide - 1
-                        tiles.multiply(sums, 0, weights, last * TILE_VALUES, x, (panel + last) * sums * TILE_VALUES)
-                    tiles.store_sums(sums, out, place)
+                        tiles.multiply(count, 0, weights, last * TILE_VALUES, x, (panel + last) * count * TILE_VALUES)
+                    tiles.store_sums(count, sums, tall * stored)
             tiles.release()
+            for tall in range(talls):
+                write_tiles(sums[tall * stored :], count, block * BLOCK_ROWS + tall * TILE, out)
 
     return multiply_tiles

@@ -119,41 +119,34 @@ def _multiply_chunks(weights: Any, x: NDArray[np.float32]) -> NDArray[np.float32
 
     (m, k), n, bfloat16 = weights.shape, x.shape[1], weights.element is Element.BFLOAT16
     tokens = min(n, TOKEN_GROUP) if n != 3 else TOKEN_GROUP
-    groups, chunks, blocks = -(-n // tokens), -(-k // lanes.COLUMNS), -(-m // bitmap_njit.BLOCK_ROWS)
-    packed = np.zeros(chunks * groups * tokens * lanes.COLUMNS, np.float32)
-    bitmap_njit.pack(x, np.array(lanes.column_order(bfloat16)), groups * tokens, packed)
-    out = np.zeros((blocks * bitmap_njit.GROUPS, groups, lanes.ROWS, tokens), np.float32)
+    padded, chunks = -(-n // tokens) * tokens, -(-k // lanes.COLUMNS)
+    packed = np.zeros(chunks * padded * lanes.COLUMNS, np.float32)
+    bitmap_njit.pack(x, np.array(lanes.column_order(bfloat16)), padded, packed)
+    out = np.empty((m, n), np.float32)
     values, expansion = bits_of(weights.values), int(lanes.best_expansion())
     if isinstance(weights, Dense):
-        rows = bitmap_njit.dense_rows_kernel(tokens, bfloat16)
-        rows(values.reshape(-1), m, chunks, groups, packed, out.reshape(-1))
-    elif groups == 1:
-        kernel = bitmap_njit.bitmap_kernel(tokens, bfloat16, expansion)
-        kernel(weights.masks, values, weights.offsets, chunks, packed, out.reshape(-1))
+        bitmap_njit.dense_rows_kernel(tokens, bfloat16)(values.reshape(-1), chunks, packed, out)
     else:
-        kernel = bitmap_njit.batched_bitmap_kernel(tokens, bfloat16, expansion)
-        kernel(weights.masks, values, weights.offsets, chunks, groups, packed, out.reshape(-1))
-    return out.transpose(0, 2, 1, 3).reshape(-1, groups * tokens)[:m, :n]
+        make = bitmap_njit.bitmap_kernel if n == tokens else bitmap_njit.batched_bitmap_kernel
+        make(tokens, bfloat16, expansion)(weights.masks, values, weights.offsets, chunks, packed, out)
+    return out
 
 
 def _multiply_tiles(weights: CpuBitmap, x: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Product of a bitmap of bfloat16 on the matrix unit, as many tokens at a time as its sums have room for."""
     from kernels_numba.cpu import bitmap_njit
 
-    (m, _), n = weights.shape, x.shape[1]
-    most, talls = tiles.MOST_SUMS * tiles.TILE, (weights.offsets.size - 1) * bitmap_njit.BLOCK_ROWS // tiles.TILE
+    (m, _), n, most = weights.shape, x.shape[1], tiles.MOST_SUMS * tiles.TILE
     operands = weights.masks, bits_of(weights.values), weights.offsets, weights.chunks, tiles.configuration()
-    out = np.empty((m, n), np.float32)
+    parts = []
     for first in range(0, n, most):
         part = x[:, first : first + most]
-        sums = -(-part.shape[1] // tiles.TILE)
-        packed = np.zeros(weights.chunks * sums * tiles.TILE_VALUES, np.uint16)
-        bitmap_njit.pack_pairs(part, sums, packed)
-        found = np.zeros((talls, tiles.SETS, sums, tiles.TILE, tiles.TILE), np.float32)
-        bitmap_njit.tiles_kernel(sums)(*operands, packed, found.reshape(-1))
-        tokens = found.sum(axis=1).transpose(0, 2, 1, 3).reshape(-1, sums * tiles.TILE)
-        out[:, first : first + most] = tokens[:m, : part.shape[1]]
-    return out
+        count = -(-part.shape[1] // tiles.TILE)
+        packed = np.zeros(weights.chunks * count * tiles.TILE_VALUES, np.uint16)
+        bitmap_njit.pack_pairs(part, count, packed)
+        parts.append(np.empty((m, part.shape[1]), np.float32))
+        bitmap_njit.tiles_kernel(count)(*operands, packed, parts[-1])
+    return parts[0] if len(parts) == 1 else np.hstack(parts)
 
 
 def _paths(weights: EncodedWeight) -> tuple[Path, ...]:
