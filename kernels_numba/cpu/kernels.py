@@ -120,8 +120,11 @@ def _multiply_chunks(weights: Any, x: NDArray[np.float32]) -> NDArray[np.float32
     (m, k), n, bfloat16 = weights.shape, x.shape[1], weights.element is Element.BFLOAT16
     tokens = min(n, TOKEN_GROUP) if n != 3 else TOKEN_GROUP
     padded, chunks = -(-n // tokens) * tokens, -(-k // lanes.COLUMNS)
-    packed = np.zeros(chunks * padded * lanes.COLUMNS, np.float32)
-    bitmap_njit.pack(x, np.array(lanes.column_order(bfloat16)), padded, packed)
+    if padded == 1 and not bfloat16 and k % lanes.COLUMNS == 0:
+        packed = np.ascontiguousarray(x).reshape(-1)
+    else:
+        packed = np.zeros(chunks * padded * lanes.COLUMNS, np.float32)
+        bitmap_njit.pack(x, lanes.column_order(bfloat16), padded, packed)
     out = np.empty((m, n), np.float32)
     values, expansion = bits_of(weights.values), int(lanes.best_expansion())
     if isinstance(weights, Dense):

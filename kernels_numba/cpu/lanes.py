@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
+from numpy.typing import NDArray
 
 from kernels_numba.cpu.simd import BOUNDSCHECK, Vector, address, intrinsic
 from kernels_numba.jit import inlined
@@ -44,6 +47,7 @@ class Expansion(IntEnum):
     VBMI2 = 2
 
 
+@cache  # asking the processor takes 0.1 ms
 def best_expansion() -> Expansion:
     """The fastest of this processor."""
     features = binding.get_host_cpu_features()
@@ -52,12 +56,13 @@ def best_expansion() -> Expansion:
     return Expansion.AVX2 if features.get("avx2") and features.get("f16c") else Expansion.PORTABLE
 
 
-def column_order(bfloat16: bool) -> list[int]:
+@cache
+def column_order(bfloat16: bool) -> NDArray[np.int64]:
     """Column of each lane of a row of a chunk, the first 16 lanes and then the others.
 
     Pairs of bfloat16 widen in place: one shift makes floats of all even columns, one mask of all odd ones.
     """
-    return [*range(0, COLUMNS, 2), *range(1, COLUMNS, 2)] if bfloat16 else list(range(COLUMNS))
+    return np.array([*range(0, COLUMNS, 2), *range(1, COLUMNS, 2)] if bfloat16 else range(COLUMNS))
 
 
 def _literal(argument: Any) -> int | None:
@@ -165,7 +170,7 @@ def _expand_avx2(builder: Any, load: Callable[[Any, Any], Any], at: Any, mask: A
     )
     if not bfloat16:
         return left, right
-    order = column_order(bfloat16)
+    order = column_order(bfloat16).tolist()
     first, second = (builder.shuffle_vector(left, right, _constant(_I32, order[i : i + LANES])) for i in (0, LANES))
     return first, second
 

@@ -46,6 +46,7 @@ def has_tiles() -> bool:
     return bool(known) and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
 
 
+@cache
 def configuration() -> np.ndarray[Any, Any]:
     """What `configure` reads: all eight registers have 16 rows of 64 bytes."""
     found = np.zeros(64, np.uint8)
