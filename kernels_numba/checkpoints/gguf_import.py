@@ -1,0 +1,82 @@
+"""A GGUF file as a Hugging Face folder: model.safetensors, config.json, tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels_numba.checkpoints.float_values import as_float16
+from kernels_numba.checkpoints.gguf_reader import GgufModel
+from kernels_numba.checkpoints.safetensors_writer import header_room, written
+from kernels_numba.checkpoints.tokenizer import gguf_tokenizer, special_tokens
+from kernels_numba.formats.encoded import check
+
+DTYPES = {"float16": "F16", "float32": "F32"}
+
+
+def import_gguf(
+    model: GgufModel,
+    folder: str | Path,
+    dtype: str = "float16",
+    progress: Callable[[str], None] = lambda name: None,
+) -> int:
+    """Bytes of the weights written to ``folder``, which appears only when it is complete.
+
+    Parameters
+    ----------
+    dtype : "float16", values rounded to nearest, or "float32".
+
+    Raises
+    ------
+    ValueError
+        If the folder holds something, the dtype is unknown, a value overflows or the tokenizer cannot be built.
+    """
+    folder = Path(folder)
+    check(dtype in DTYPES, "dtype", repr(dtype), ", ".join(DTYPES))
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    check(free, str(folder), "exists and is not empty", "a new folder")
+    check(
+        folder.resolve().parent.is_dir(), str(folder), f"no such directory {folder.resolve().parent}", "an existing one"
+    )
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.resolve().parent))
+    try:
+        gguf_tokenizer(model).save(str(partial / "tokenizer.json"))
+        chat = model.fields.get("tokenizer.chat_template")
+        described = special_tokens(model) | ({"chat_template": chat} if chat else {})
+        _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **described})
+        _write_json(partial / "config.json", model.config | {"dtype": dtype})
+        size = _write_weights(model, partial / "model.safetensors", dtype, progress)
+        partial.chmod(0o755)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return size
+
+
+def _write_weights(model: GgufModel, target: Path, dtype: str, progress: Callable[[str], None]) -> int:
+    shapes = model.shapes
+    with written(target, header_room((name, len(shape)) for name, shape in shapes.items())) as out:
+        out.metadata = {"format": "pt"}
+        for name, shape in shapes.items():
+            out.add(name, DTYPES[dtype], shape, [_as(model.read(name), dtype, f"{model.path}: tensor {name!r}")])
+            progress(name)
+    return sum(stop - start for start, stop in (entry["data_offsets"] for entry in out.entries.values()))
+
+
+def _as(values: NDArray[np.float32], dtype: str, where: str) -> NDArray[Any]:
+    if dtype == "float32":
+        return values
+    narrow, rounding = as_float16(values, "F32")
+    check(not rounding.overflowed, where, f"{rounding.overflowed} values overflow float16", "--dtype float32")
+    return narrow
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,187 @@
+"""The decoder: tokens in, scores of the next token out, every matrix product on weights of whatever format.
+
+Activations are (features, sequences, tokens) float32, so that a product sees them as X (k, n) with n = sequences x
+tokens, as everywhere here: C[m, n] = A[m, k] @ X[k, n].
+
+References
+----------
+Touvron et al., "LLaMA", 2023. Zhang et al., "OPT: Open Pre-trained Transformer Language Models", 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from kernels_numba.decoder.attention import attend, rotate, rotation
+from kernels_numba.decoder.cache import KvCache
+from kernels_numba.decoder.config import (
+    ATTENTION,
+    FEED_FORWARD,
+    HEAD,
+    NORMS,
+    OPT_OFFSET,
+    DecoderConfig,
+    Family,
+    bias_of,
+)
+from kernels_numba.formats import EncodedWeight
+from kernels_numba.formats.encoded import check
+from kernels_numba.spmm import spmm
+
+Float = NDArray[np.float32]
+Weight = EncodedWeight | Float
+Observer = Callable[[str, Float], None]
+
+
+class Decoder:
+    """A language model of one of the families of `DecoderConfig`.
+
+    Parameters
+    ----------
+    weights : float32 arrays or encoded weights by Hugging Face name; an entry may be replaced between calls. The
+        embedding, biases and norms are arrays. A tied head is the embedding unless there is a ``lm_head.weight``.
+    backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's.
+    """
+
+    def __init__(self, config: DecoderConfig, weights: dict[str, Weight], *, backend: str = "cpu") -> None:
+        self.config, self.weights, self.backend = config, weights, backend
+        self._cos, self._sin = rotation(config)
+
+    @property
+    def head(self) -> str:
+        """Name of the weight that gives the scores."""
+        return HEAD if HEAD in self.weights else self.config.embedding
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that one decoding step reads: every layer and the head."""
+        layers = [name for name in self.weights if ".layers." in name]
+        return sum(self.weights[name].nbytes for name in [*layers, self.head])
+
+    def embed(self, tokens: NDArray[np.integer[Any]], start: int = 0) -> Float:
+        """Hidden states (hidden, B, T) of tokens (B, T), the first at position ``start``.
+
+        Raises
+        ------
+        ValueError
+            If a token is outside the vocabulary, or a position beyond the model's.
+        """
+        stop, config = start + tokens.shape[1], self.config
+        check(tokens.size > 0, "tokens", tokens.shape, "(B, T), at least one")
+        check(
+            tokens.min() >= 0 and tokens.max() < config.vocabulary,
+            "token",
+            _range(tokens),
+            f"0 to {config.vocabulary - 1}",
+        )
+        check(stop <= config.positions, "tokens of a sequence", stop, f"at most {config.positions}")
+        hidden = self._array(config.embedding)[tokens]
+        if config.family is Family.OPT:
+            rows = slice(start + OPT_OFFSET, stop + OPT_OFFSET)
+            hidden = hidden + self._array(f"{config.stem}embed_positions.weight")[rows]
+        return np.ascontiguousarray(np.moveaxis(hidden, -1, 0))
+
+    def layer(self, index: int, hidden: Float, cache: KvCache | None = None, observe: Observer | None = None) -> Float:
+        """Hidden states (hidden, B, T) after layer ``index``; each token attends to itself and those before it.
+
+        Parameters
+        ----------
+        cache : keys and values of the tokens before these; without one, these are the first of their sequences.
+        observe : called with the name of a weight and its input (k, B x T) before each product; weights that share
+            an input get the same array.
+        """
+        stem = self.config.layer(index)
+        attention, feed_forward = (f"{stem}{norm}" for norm in NORMS[self.config.family])
+        hidden = hidden + self._attention(index, self._norm(attention, hidden), cache, observe)
+        return hidden + self._feed_forward(stem, self._norm(feed_forward, hidden), observe)
+
+    def logits(self, hidden: Float) -> Float:
+        """Scores (vocabulary, B, T) of the next token after each of the hidden states (hidden, B, T)."""
+        last = self._norm(self.config.final_norm, hidden)
+        return self._products([self.head], last, None)[0]
+
+    def forward(
+        self,
+        tokens: NDArray[np.integer[Any]],
+        cache: KvCache | None = None,
+        observe: Observer | None = None,
+        *,
+        last_only: bool = False,
+    ) -> Float:
+        """Scores (B, T, vocabulary) of the token after each of tokens (B, T); of the last alone, (B, 1, vocabulary).
+
+        Errors as `embed` and `KvCache.extend`.
+        """
+        hidden = self.embed(tokens, cache.length if cache is not None else 0)
+        for index in range(self.config.layers):
+            hidden = self.layer(index, hidden, cache, observe)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        scores = self.logits(hidden[:, :, -1:] if last_only else hidden)
+        return np.moveaxis(scores, 0, -1)
+
+    def _attention(self, index: int, x: Float, cache: KvCache | None, observe: Observer | None) -> Float:
+        names = [f"{self.config.layer(index)}self_attn.{name}.weight" for name in ATTENTION[self.config.family]]
+        queries, keys, values = (_heads(part, self.config.head_dim) for part in self._products(names[:3], x, observe))
+        start = cache.length if cache is not None else 0
+        if self.config.family is Family.LLAMA:
+            at = slice(start, start + x.shape[2])
+            queries, keys = (rotate(part, self._cos[at], self._sin[at]) for part in (queries, keys))
+        if cache is not None:
+            keys, values = cache.extend(index, keys, values)
+        mixed = attend(queries, keys, values)  # (B, heads, T, head_dim)
+        return self._products(names[3:], mixed.transpose(1, 3, 0, 2).reshape(-1, *x.shape[1:]), observe)[0]
+
+    def _feed_forward(self, stem: str, x: Float, observe: Observer | None) -> Float:
+        *ins, out = (f"{stem}{name}.weight" for name in FEED_FORWARD[self.config.family])
+        parts = self._products(ins, x, observe)
+        inner = parts[0] * expit(parts[0]) * parts[1] if self.config.family is Family.LLAMA else np.maximum(parts[0], 0)
+        return self._products([out], inner, observe)[0]
+
+    def _norm(self, name: str, x: Float) -> Float:
+        """RMSNorm, or LayerNorm, over the features."""
+        if self.config.family is Family.OPT:
+            x = x - x.mean(axis=0)
+        scale = 1 / np.sqrt(np.mean(x * x, axis=0) + np.float32(self.config.norm_epsilon))
+        normed = x * scale * self._array(f"{name}.weight")[:, None, None]
+        bias = self.weights.get(f"{name}.bias")
+        return normed if bias is None else normed + self._array(f"{name}.bias")[:, None, None]
+
+    def _products(self, names: Sequence[str], x: Float, observe: Observer | None) -> list[Float]:
+        """Weights times x (k, B, T), biases added: (m, B, T) each."""
+        flat = np.ascontiguousarray(x).reshape(x.shape[0], -1)
+        found = []
+        for name in names:
+            if observe is not None:
+                observe(name, flat)
+            out = self._product(name, flat)
+            found.append(out.reshape(-1, *x.shape[1:]))
+        return found
+
+    def _product(self, name: str, x: Float) -> Float:
+        weight = self.weights[name]
+        if isinstance(weight, EncodedWeight):
+            out: Float = spmm(weight, x, backend=self.backend, out_dtype=np.float32)
+        else:
+            out = weight @ x
+        bias = bias_of(name)
+        return out + self._array(bias)[:, None] if bias in self.weights else out
+
+    def _array(self, name: str) -> Float:
+        found = self.weights[name]
+        check(isinstance(found, np.ndarray), f"weight {name}", type(found).__name__, "an array: it is not multiplied")
+        return found  # type: ignore[return-value]
+
+
+def _heads(x: Float, head_dim: int) -> Float:
+    """(heads x head_dim, B, T) as (B, heads, T, head_dim)."""
+    return x.reshape(-1, head_dim, *x.shape[1:]).transpose(2, 0, 3, 1)
+
+
+def _range(tokens: NDArray[np.integer[Any]]) -> str:
+    return f"{tokens.min()} to {tokens.max()}"
