@@ -15,6 +15,7 @@ from kernels_numba.checkpoints.encodings import ENCODERS
 from kernels_numba.checkpoints.float_values import as_float16, as_float32
 from kernels_numba.checkpoints.gguf_reader import model_path, open_gguf
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, open_checkpoint, parse_json
+from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.decoder.config import HEAD, DecoderConfig
 from kernels_numba.decoder.model import Decoder, Weight
@@ -22,7 +23,11 @@ from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check, widened
 
 # How a float16 matrix is encoded, by the name of the format: those of containers, and those of the CPU alone.
-FORMATS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {**ENCODERS, "panel-csr": encode_panel_csr}
+FORMATS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {
+    **ENCODERS,
+    "panel-csr": encode_panel_csr,
+    "cpu-bitmap": encode_cpu_bitmap,
+}
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,8 @@ def output_element(asked: Any, own: Element) -> Element:
 
     ``asked`` may be a dtype of NumPy, ml_dtypes or PyTorch, a name or an `Element`; ValueError for other types.
     """
+    if asked is np.float32:
+        return Element.FLOAT32
     half = own if own in HALF_ELEMENTS else Element.FLOAT16
     name = half if asked is None else dtype_name(asked)
     check(name in (half, Element.FLOAT32), "out_dtype", name, f"{half} or float32")
@@ -145,7 +147,8 @@ def as_matrix(a: NDArray[Any], element: Element) -> NDArray[Any]:
 
 def as_stored(a: Any) -> Any:
     """View of an ``ml_dtypes.bfloat16`` array as its bit patterns; anything else as it is."""
-    return a.view(np.uint16) if isinstance(a, np.ndarray) and a.dtype.name == Element.BFLOAT16 else a
+    foreign = isinstance(a, np.ndarray) and a.dtype.isbuiltin != 1  # names of NumPy's own types take long to tell
+    return a.view(np.uint16) if foreign and a.dtype.name == Element.BFLOAT16 else a
 
 
 def widened(values: NDArray[Any], element: Element) -> NDArray[np.float32]:
