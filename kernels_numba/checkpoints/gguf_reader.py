@@ -99,7 +99,7 @@ class GgufModel:
             values = quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
         except (NotImplementedError, ValueError) as error:
             raise ValueError(f"{self.path}: tensor {name!r} of type {tensor.tensor_type.name}: {error}") from None
-        values = np.asarray(values).reshape(self.shapes[name])  # an array of its own, not the file mapped
+        values = np.asarray(values).reshape(self.shapes[name])  # views of np.memmap are slow
         if ".q_proj." in name:
             return halves(values, self.config["num_attention_heads"])
         return halves(values, self.config["num_key_value_heads"]) if ".k_proj." in name else values
