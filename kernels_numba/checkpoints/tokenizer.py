@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,5 @@ def _prepend(tokenizer: Tokenizer, bos: int) -> None:
 
 
 def _require(file: Path) -> None:
-    try:
-        import tokenizers  # noqa: F401
-    except ImportError:
-        raise ValueError(f"{file}: text needs the package tokenizers: {INSTALL}") from None
+    if find_spec("tokenizers") is None:
+        raise ValueError(f"{file}: text needs the package tokenizers: {INSTALL}")
