@@ -8,8 +8,6 @@ from typing import Any
 import gguf
 import numpy as np
 
-from kernels_numba.checkpoints.gguf_reader import PARTS, TOP
-
 BYTES = [chr(code) for code in range(33, 127)]  # how byte-level BPE writes these bytes; a space is Ġ
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VOCABULARY = [*SPECIAL, *BYTES, "Ġ", "Ċ", "he", "ll", "hell", "hello", "Ġhello", "12"]
@@ -38,13 +36,15 @@ def write_gguf(
     _add_tokenizer(out)
     for key, value in fields.items():
         (out.add_bool if isinstance(value, bool) else out.add_string)(key.replace("__", "."), value)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     for name, values in weights.items():
         stored = values
         for part, heads in (("q_proj", config["num_attention_heads"]), ("k_proj", config["num_key_value_heads"])):
             if part in name:  # as LlamaModel.permute
                 stored = stored.reshape(heads, 2, -1, *stored.shape[1:]).swapaxes(1, 2).reshape(stored.shape)
         kind = gguf.GGMLQuantizationType.Q8_0 if quantised and values.ndim == 2 else gguf.GGMLQuantizationType.F32
-        out.add_tensor(_ggml(name), gguf.quants.quantize(np.ascontiguousarray(stored), kind), raw_dtype=kind)
+        theirs = names.get_name(name, (".weight", ".bias"))
+        out.add_tensor(theirs, gguf.quants.quantize(np.ascontiguousarray(stored), kind), raw_dtype=kind)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -60,13 +60,3 @@ def _add_tokenizer(out: gguf.GGUFWriter) -> None:
     out.add_token_merges(MERGES)
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)
-
-
-def _ggml(name: str) -> str:
-    """llama.cpp's name of a tensor."""
-    part, _, kind = name.rpartition(".")
-    top = {theirs: ours for ours, theirs in TOP.items()}
-    if part in top:
-        return f"{top[part]}.{kind}"
-    _, _, layer, rest = part.split(".", 3)
-    return f"blk.{layer}.{ {theirs: ours for ours, theirs in PARTS.items()}[rest] }.{kind}".replace(" ", "")
