@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels_numba.checkpoints.gguf_reader import INSTALL, GgufModel, model_path, open_gguf
+from kernels_numba.checkpoints.gguf_reader import INSTALL, SMOLLM2, GgufModel, model_path, open_gguf
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         If there is none, it cannot be read, or the package tokenizers is missing; names the file.
     """
     path = model_path(path)
+    check(path.exists(), str(path), "no such file or folder", f"a model's folder, a GGUF file, or {SMOLLM2}")
     if path.suffix == ".gguf":
         return gguf_tokenizer(open_gguf(path))
     file = (path if path.is_dir() else path.parent) / "tokenizer.json"

@@ -56,3 +56,5 @@ def test_other_kinds_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ValueError, match=r"no .*tokenizer.json; allowed: "):
         load_tokenizer(tmp_path)
+    with pytest.raises(ValueError, match=r"nowhere: no such file or folder; allowed: .* or smollm2"):
+        load_tokenizer(tmp_path / "nowhere")

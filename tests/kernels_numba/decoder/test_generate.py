@@ -63,6 +63,7 @@ def test_steps_are_timed(decoder: Decoder) -> None:
     [
         ({"prompt": []}, "tokens of the prompt: 0; allowed: 1 to 63"),
         ({"prompt": [1] * 64}, "tokens of the prompt: 64; allowed: 1 to 63"),
+        ({"prompt": [5, 61]}, "token of the prompt: 61; allowed: 0 to 60; is the tokenizer another model's"),
         ({"tokens": 0}, "tokens to generate: 0; allowed: 1 to 60"),
         ({"tokens": 61}, "tokens to generate: 61; allowed: 1 to 60"),
         ({"batch": 0}, "batch: 0; allowed: at least 1"),

@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels_numba.checkpoints.gguf_import import import_gguf
+from kernels_numba.checkpoints.gguf_reader import SMOLLM2, open_gguf
+from kernels_numba.checkpoints.tokenizer import load_tokenizer
 from kernels_numba.decoder.cache import KvCache
 from kernels_numba.decoder.config import HEAD
+from kernels_numba.decoder.generate import Request, generate
 from kernels_numba.decoder.load import load_decoder
 from kernels_numba.decoder.model import Decoder
 from kernels_numba.formats import EncodedWeight
@@ -40,6 +44,20 @@ def test_scores_are_those_of_transformers_here(folders: dict[str, Path], decoder
     pytest.importorskip("transformers")
     tokens = np.random.default_rng(1).integers(0, decoder.config.vocabulary, (3, decoder.config.positions))
     assert_close(decoder.forward(tokens), reference_scores(folders[kind], tokens), **ROUNDING)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_model_says_what_it_says_in_transformers(tmp_path: Path) -> None:
+    """SmolLM2-135M: scores of 64 tokens of text, whose largest are near 40, and the 32 likeliest after them."""
+    pytest.importorskip("transformers")
+    import_gguf(open_gguf(SMOLLM2), tmp_path / "model", "float32")
+    text = load_tokenizer(tmp_path / "model").encode(str(np.linalg.svd.__doc__)).ids[:64]
+    decoder = load_decoder(tmp_path / "model")
+    wanted = reference_scores(tmp_path / "model", np.array([text]))
+    assert_close(decoder.forward(np.array([text])), wanted, **ROUNDING)
+    more = [int(step.tokens[0]) for step in generate(decoder, Request(text, 32))]
+    again = reference_scores(tmp_path / "model", np.array([text + more]))[0, 63:-1].argmax(-1)
+    assert more == again.tolist()
 
 
 def test_steps_with_a_cache_give_what_all_tokens_at_once_do(decoder: Decoder) -> None:
