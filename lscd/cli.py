@@ -10,6 +10,7 @@ from lscd import (
     e2e,
     evidence,
     explore,
+    generate,
     kernels,
     plan,
     predict,
@@ -38,6 +39,7 @@ app.command()(plan.plan)
 app.command()(choose.choose)
 app.command()(report)
 app.command()(explore.explore)
+app.command()(generate.generate)
 app.command()(sweep.sweep)
 app.command()(sweep.query)
 app.command()(catalogue.gpus)

@@ -9,7 +9,8 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 
 import typer
@@ -62,3 +63,14 @@ def digits(value: float, count: int = 3) -> str:
     """``value`` with at least ``count`` digits, never with an exponent."""
     decimals = count - 1 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{max(decimals, 0)}f}"
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Bar on stderr, which leaves stdout to scripts; what is yielded is called once a step."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda name: bar.advance(task)

@@ -1,16 +1,16 @@
-"""`lscd weights inspect | prune | convert`: real checkpoints, streamed, of any size."""
+"""`lscd weights import | inspect | prune | convert`: real checkpoints, streamed, of any size."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lscd.errors import InputError
+from lscd.printing import progress
+from lscd.weights_import import import_weights
 
 if TYPE_CHECKING:
     from kernels_numba.checkpoints.checkpoint import Pruned
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 
 app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
+app.command("import")(import_weights)
 
 Source = Annotated[Path, typer.Argument(help="A .safetensors file, a .safetensors.index.json, or a checkpoint folder.")]
 Target = Annotated[Path, typer.Argument(help="File to write; it appears only when it is complete.")]
@@ -52,7 +53,7 @@ def inspect(
         raise InputError(f"--batch is {batch}, allowed is at least 1")
     source = _plain_checkpoint(path)
     names, found = weight_matrices(source, include or (), exclude or ()), []
-    with _progress("counting", len(names)) as step:
+    with progress("counting", len(names)) as step:
         for name in names:
             info = source.info(name)
             blocks = source.row_blocks(name, TILE_M)
@@ -91,7 +92,7 @@ def prune(
     source = _plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
     column_norms = open_checkpoint(norms) if norms else None
-    with _progress("pruning", len(source.tensors)) as step:
+    with progress("pruning", len(source.tensors)) as step:
         found = prune_checkpoint(source, out, rule, names, norms=column_norms, progress=step)
     _print_pruned(source, out, found, as_json)
 
@@ -126,7 +127,7 @@ def convert(
         raise InputError(f"--dtype is {dtype!r}, allowed are float16 and keep")
     source = _plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
-    with _progress("encoding", len(source.tensors)) as step:
+    with progress("encoding", len(source.tensors)) as step:
         keep = dtype == "keep"
         found = convert_checkpoint(source, out, format_name, names, keep_dtype=keep, progress=step)
     _print_converted(out, format_name, found, as_json)
@@ -170,7 +171,7 @@ def _decode(path: Path, out: Path, check: bool) -> None:
     from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 
     container = open_encoded(path)
-    with _progress("decoding", len(container.weights) + len(container.plain)) as step:
+    with progress("decoding", len(container.weights) + len(container.plain)) as step:
         decode_checkpoint(container, out, step)
     print(f"Decoded {len(container.weights)} matrices to {out}; all checksums agree.")
     if check:
@@ -181,20 +182,9 @@ def _verify(source: Checkpoint, out: Path) -> None:
     from kernels_numba.checkpoints.container import open_encoded, verify
 
     container = open_encoded(out)
-    with _progress("verifying", len(source.tensors)) as step:
+    with progress("verifying", len(source.tensors)) as step:
         count = verify(source, container, step)
     print(f"Verified: all {count} tensors of {out} decode to the values encoded, bit for bit.")
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Bar on stderr, which leaves stdout to scripts."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda name: bar.advance(task)
 
 
 def _print_pruned(source: Checkpoint, out: Path, found: dict[str, Pruned], as_json: bool) -> None:
