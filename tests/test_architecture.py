@@ -292,7 +292,7 @@ def test_environment_and_project_ask_for_the_same() -> None:
 def test_constraints_pin_every_requirement() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [
-        line for extra in ("gpu", "dev") for line in project["optional-dependencies"][extra]
+        line for extra in ("gpu", "generate", "dev") for line in project["optional-dependencies"][extra]
     ]
     pinned = {
         line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels_numba.checkpoints.gguf_reader import INSTALL, GgufModel, model_path, open_gguf
+from kernels_numba.checkpoints.gguf_reader import INSTALL, SMOLLM2, GgufModel, model_path, open_gguf
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         If there is none, it cannot be read, or the package tokenizers is missing; names the file.
     """
     path = model_path(path)
+    check(path.exists(), str(path), "no such file or folder", f"a model's folder, a GGUF file, or {SMOLLM2}")
     if path.suffix == ".gguf":
         return gguf_tokenizer(open_gguf(path))
     file = (path if path.is_dir() else path.parent) / "tokenizer.json"
@@ -91,7 +93,5 @@ def _prepend(tokenizer: Tokenizer, bos: int) -> None:
 
 
 def _require(file: Path) -> None:
-    try:
-        import tokenizers  # noqa: F401
-    except ImportError:
-        raise ValueError(f"{file}: text needs the package tokenizers: {INSTALL}") from None
+    if find_spec("tokenizers") is None:
+        raise ValueError(f"{file}: text needs the package tokenizers: {INSTALL}")

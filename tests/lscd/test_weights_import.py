@@ -1,0 +1,26 @@
+"""`lscd weights import`: what it writes and says, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
+from tests.kernels_numba.checkpoints.ggufs import write_gguf
+from tests.kernels_numba.checkpoints.test_gguf_reader import CONFIG
+from tests.kernels_numba.decoder.models import weights_of
+from tests.lscd.commands import run
+
+
+def test_a_gguf_file_becomes_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_gguf(tmp_path / "x.gguf", CONFIG, weights_of(CONFIG), quantised=True)
+    code, out, _ = run(monkeypatch, capsys, "weights", "import", str(source), str(tmp_path / "out"))
+    assert code == 0
+    size = sum(info.nbytes for info in open_checkpoint(tmp_path / "out").tensors.values())
+    assert f"21 tensors, {size:,} bytes of float16.\nx.gguf has 16 Q8_0 (8-bit quantised), 5 F32.\n" in out
+    again = run(monkeypatch, capsys, "weights", "import", str(source), str(tmp_path / "out"))
+    assert again[0] == 2
+    assert again[2].endswith("out: exists and is not empty; allowed: a new folder\n")
