@@ -11,6 +11,7 @@ Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" 
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ class PruningRule:
         check(0 <= keep <= group and group >= 1, "n:m", f"{keep}:{group}", "0 <= n <= m")
         check(self.method in PATTERNED, f"method of {keep}:{group}", self.method, ", ".join(PATTERNED))
         wanted = 1 - keep / group
-        check(self.sparsity == wanted, "sparsity", f"{self.sparsity:g}", f"{wanted:g} for {keep}:{group}")
+        check(math.isclose(self.sparsity, wanted), "sparsity", f"{self.sparsity:g}", f"{wanted:g} for {keep}:{group}")
         alike = self.allocation is Allocation.UNIFORM
         check(alike, f"allocation of {keep}:{group}", self.allocation, "uniform: the pattern says how many")
 

@@ -16,22 +16,37 @@ from kernels_numba.formats.encoded import check
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Log-likelihood of the scored tokens of a text.
+    """How likely a decoder found the tokens of a text.
 
-    mean : of the natural log-likelihood of a token.
-    standard_error : of that mean, from how much the windows differ: neighbouring tokens are not independent. None of
-        a single window.
-    tokens : scored; the first of each window has nothing before it and is not.
-    windows, length : of the text, and tokens of each.
+    by_window : mean natural log-likelihood of a token in each window; the first token of a window has nothing before
+        it and is not scored.
+    length : tokens of each window.
     seconds : wall time.
     """
 
-    mean: float
-    standard_error: float | None
-    tokens: int
-    windows: int
+    by_window: tuple[float, ...]
     length: int
     seconds: float
+
+    @property
+    def windows(self) -> int:
+        """Windows read."""
+        return len(self.by_window)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens scored."""
+        return self.windows * (self.length - 1)
+
+    @property
+    def mean(self) -> float:
+        """Mean natural log-likelihood of a token."""
+        return float(np.mean(self.by_window))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Of `mean`, from how much the windows differ: neighbouring tokens are not independent. None of one window."""
+        return float(np.std(self.by_window, ddof=1) / np.sqrt(self.windows)) if self.windows > 1 else None
 
     @property
     def perplexity(self) -> float:
@@ -56,11 +71,9 @@ def evaluate(
     check(windows.ndim == 2 and windows.shape[1] >= 2, "windows", windows.shape, "(windows, length of at least 2)")
     start, means = perf_counter(), []
     for number, window in enumerate(windows):
-        means.append(log_likelihoods(decoder, window).mean(dtype=np.float64))
+        means.append(float(log_likelihoods(decoder, window).mean(dtype=np.float64)))
         progress(str(number))
-    count, length = windows.shape
-    error = float(np.std(means, ddof=1) / np.sqrt(count)) if count > 1 else None
-    return Evaluation(float(np.mean(means)), error, count * (length - 1), count, length, perf_counter() - start)
+    return Evaluation(tuple(means), windows.shape[1], perf_counter() - start)
 
 
 def log_likelihoods(decoder: Decoder, window: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
