@@ -38,7 +38,7 @@ MOVED = {
     "panel_csr": ("cpu.panel_csr",),
     "product": ("bench.product",),
     "provenance": ("bench.provenance",),
-    "pruning": ("checkpoints.pruning",),
+    "pruning": ("checkpoints.pruning", "checkpoints.allocation"),
     "ptx": ("gpu.ptx",),
     "safetensors_io": ("checkpoints.safetensors_reader",),
     "safetensors_writer": ("checkpoints.safetensors_writer",),

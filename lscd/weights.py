@@ -1,4 +1,4 @@
-"""`lscd weights import | inspect | prune | convert`: real checkpoints, streamed, of any size."""
+"""`lscd weights import | inspect | prune | evaluate | convert`: real checkpoints, streamed, of any size."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ import typer
 
 from lscd.errors import InputError
 from lscd.printing import progress
+from lscd.weights_evaluate import evaluate
+from lscd.weights_files import AsJson, Exclude, Include, Source, Target, plain_checkpoint
 from lscd.weights_import import import_weights
+from lscd.weights_prune import prune
 
 if TYPE_CHECKING:
-    from kernels_numba.checkpoints.checkpoint import Pruned
     from kernels_numba.checkpoints.container import Converted
-    from kernels_numba.checkpoints.pruning import PruningRule
     from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 
 app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
 app.command("import")(import_weights)
-
-Source = Annotated[Path, typer.Argument(help="A .safetensors file, a .safetensors.index.json, or a checkpoint folder.")]
-Target = Annotated[Path, typer.Argument(help="File to write; it appears only when it is complete.")]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(help="Only matrices whose name matches, e.g. '*.mlp.*'; by default all but embeddings, norms, heads."),
-]
-Exclude = Annotated[list[str] | None, typer.Option(help="Leave matrices alone whose name matches.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of words.")]
+app.command()(prune)
+app.command()(evaluate)
 
 
 @app.command()
@@ -51,7 +45,7 @@ def inspect(
     record = load_gpu(gpu) if gpu else None
     if batch < 1:
         raise InputError(f"--batch is {batch}, allowed is at least 1")
-    source = _plain_checkpoint(path)
+    source = plain_checkpoint(path)
     names, found = weight_matrices(source, include or (), exclude or ()), []
     with progress("counting", len(names)) as step:
         for name in names:
@@ -66,35 +60,6 @@ def inspect(
         print(json.dumps(plan.as_json(), indent=2))
     else:
         print_plan(plan, every)
-
-
-@app.command()
-def prune(
-    path: Source,
-    out: Target,
-    method: Annotated[str, typer.Option(help="magnitude, magnitude-global, nm, random, erk or wanda.")] = "magnitude",
-    sparsity: Annotated[float | None, typer.Option(help="Fraction of zero weights wanted, 0 to 1.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="nm: non-zeros kept of each group.")] = None,
-    m: Annotated[int | None, typer.Option("--m", help="nm: columns of a group.")] = None,
-    norms: Annotated[
-        Path | None, typer.Option(help="wanda: safetensors with the norm of each input, named as the weights.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="random: another seed, other zeros.")] = 0,
-    include: Include = None,
-    exclude: Exclude = None,
-    as_json: AsJson = False,
-) -> None:
-    """Zero weights of a checkpoint; embeddings, norms, heads and biases stay as they are."""
-    from kernels_numba.checkpoints.checkpoint import prune_checkpoint, weight_matrices
-    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
-
-    rule = _rule(method, sparsity, n, m, seed)
-    source = _plain_checkpoint(path)
-    names = weight_matrices(source, include or (), exclude or ())
-    column_norms = open_checkpoint(norms) if norms else None
-    with progress("pruning", len(source.tensors)) as step:
-        found = prune_checkpoint(source, out, rule, names, norms=column_norms, progress=step)
-    _print_pruned(source, out, found, as_json)
 
 
 @app.command()
@@ -125,7 +90,7 @@ def convert(
         return
     if dtype not in ("float16", "keep"):
         raise InputError(f"--dtype is {dtype!r}, allowed are float16 and keep")
-    source = _plain_checkpoint(path)
+    source = plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
     with progress("encoding", len(source.tensors)) as step:
         keep = dtype == "keep"
@@ -133,37 +98,6 @@ def convert(
     _print_converted(out, format_name, found, as_json)
     if check:
         _verify(source, out)
-
-
-def _plain_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint, refusing one that is encoded already."""
-    from kernels_numba.checkpoints.container import is_encoded
-    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
-
-    source = open_checkpoint(path)
-    if is_encoded(source):
-        raise InputError(f"{path} is encoded already; decode it first: lscd weights convert --decode {path} OUT")
-    return source
-
-
-def _rule(method: str, sparsity: float | None, n: int | None, m: int | None, seed: int) -> PruningRule:
-    """Pruning rule of the options; errors name the option."""
-    from kernels_numba.checkpoints.pruning import Method, PruningRule
-    from perfmodel.catalog.names import unknown_name
-
-    if method not in tuple(Method):
-        raise InputError(unknown_name("method", method, list(Method)))
-    if method != Method.NM:
-        if n is not None or m is not None:
-            raise InputError("--n and --m belong to --method nm")
-        if sparsity is None:
-            raise InputError("missing --sparsity; for example --sparsity 0.6")
-        return PruningRule(Method(method), sparsity, seed=seed)
-    keep, group = (2 if n is None else n), (4 if m is None else m)
-    if not 0 <= keep <= group or group < 1:
-        raise InputError(f"--n {keep} --m {group}: allowed is 0 <= n <= m, e.g. --n 2 --m 4")
-    pattern = 1 - keep / group
-    return PruningRule(Method.NM, pattern if sparsity is None else sparsity, keep, group, seed)
 
 
 def _decode(path: Path, out: Path, check: bool) -> None:
@@ -185,21 +119,6 @@ def _verify(source: Checkpoint, out: Path) -> None:
     with progress("verifying", len(source.tensors)) as step:
         count = verify(source, container, step)
     print(f"Verified: all {count} tensors of {out} decode to the values encoded, bit for bit.")
-
-
-def _print_pruned(source: Checkpoint, out: Path, found: dict[str, Pruned], as_json: bool) -> None:
-    size, before, zeros = (sum(getattr(x, key) for x in found.values()) for key in ("size", "zeros_before", "zeros"))
-    if as_json:
-        matrices = {
-            name: {"size": x.size, "zeros_before": x.zeros_before, "zeros": x.zeros} for name, x in found.items()
-        }
-        print(json.dumps({"output": str(out), "size": size, "zeros": zeros, "matrices": matrices}, indent=2))
-        return
-    print(
-        f"{zeros:,} of {size:,} weights in {len(found)} matrices are zero now: sparsity {zeros / size:.6f} "
-        f"(before {before / size:.6f}); the other {len(source.tensors) - len(found)} tensors are unchanged."
-    )
-    print(f"Wrote {out}.")
 
 
 def _print_converted(out: Path, format_name: str, found: dict[str, Converted], as_json: bool) -> None:

@@ -7,7 +7,7 @@ other tensor is copied byte for byte. Memory holds one matrix and its scores.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,21 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.allocation import zeros_by_matrix
 from kernels_numba.checkpoints.float_values import ELEMENTS, as_float32
 from kernels_numba.checkpoints.pruning import (
+    Allocation,
     GlobalThreshold,
-    Mask,
     Method,
     PruningRule,
     Scores,
     below_threshold,
     global_threshold,
     magnitudes,
-    outside_pattern,
+    mask_by,
     random_scores,
-    smallest,
-    smallest_of_rows,
-    zeros_by_matrix,
 )
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo
 from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
@@ -116,23 +114,62 @@ def prune_checkpoint(
     """
     check(norms is not None or rule.method is not Method.WANDA, "norms", "none", "a file of input norms for wanda")
     check(norms is None or rule.method in (Method.WANDA, Method.NM), "norms", "given", "none but for wanda and nm")
-    check_target(source, target)
+    check(rule.method is not Method.SPARSEGPT, "method", rule.method, "those that need no calibration tokens")
     shapes = {name: _matrix_shape(source, name) for name in names}
     zeros, threshold = zeros_by_matrix(rule, shapes), _threshold(source, rule, shapes)
-    mark = {MARK: json.dumps({"method": rule.method, "sparsity": rule.sparsity, "matrices": len(names)})}
-    metadata = source.metadata | mark
-    found: dict[str, Pruned] = {}
+
+    def zeroed(name: str, values: NDArray[Any]) -> NDArray[Any]:
+        nonlocal threshold
+        with _naming(source.info(name)):
+            scores = _scores(source, rule, name, values, norms)
+            if rule.method is Method.MAGNITUDE_GLOBAL:
+                mask, threshold = below_threshold(scores, threshold)
+            else:
+                mask = mask_by(rule, scores, zeros[name])
+        bits_of(values)[mask] = 0
+        return values
+
+    return write_pruned(source, target, names, zeroed, mark_of(rule, names), progress)
+
+
+def mark_of(rule: PruningRule, names: Sequence[str]) -> dict[str, Any]:
+    """What a pruned file says about itself, under the key ``MARK`` of its metadata."""
+    mark: dict[str, Any] = {"method": rule.method, "sparsity": rule.sparsity, "matrices": len(names)}
+    if rule.pattern is not None:
+        mark["pattern"] = f"{rule.pattern[0]}:{rule.pattern[1]}"
+    if rule.allocation is not Allocation.UNIFORM:
+        mark["allocation"] = rule.allocation
+    return mark
+
+
+def write_pruned(
+    source: Checkpoint,
+    target: str | Path,
+    names: Sequence[str],
+    prune: Callable[[str, NDArray[Any]], NDArray[Any]],
+    mark: Mapping[str, Any],
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Pruned]:
+    """Write ``source`` to ``target``, each of ``names`` as ``prune`` makes it; counts of each of these.
+
+    Parameters
+    ----------
+    prune : new values by name and old values, both in the dtype of the file; may change the old in place.
+    mark : what the file's metadata say under the key ``MARK``.
+    """
+    check_target(source, target)
+    metadata = source.metadata | {MARK: json.dumps(mark)}
     room = header_room(((name, len(info.shape)) for name, info in source.tensors.items()), metadata)
+    chosen, found = set(names), {}
     with written(target, room) as out:
         out.metadata = metadata
         for name in _order(source):
             info = source.info(name)
-            if name in shapes:
+            if name in chosen:
                 values = source.read(name)
-                with _naming(info):
-                    scores = _scores(source, rule, name, values, norms)
-                    mask, threshold = _mask(scores, rule, zeros[name], threshold)
-                found[name] = _zero(values, mask, info.dtype)
+                before = _zeros(values, info.dtype)
+                values = prune(name, values)
+                found[name] = Pruned(values.size, before, _zeros(values, info.dtype))
                 out.add(name, info.dtype, info.shape, [values])
             else:
                 out.add(name, info.dtype, info.shape, source.chunks(name))
@@ -176,23 +213,9 @@ def _naming(info: TensorInfo) -> Iterator[None]:
         raise ValueError(f"{info.path}: tensor {info.name!r}: {error}") from None
 
 
-def _mask(scores: Scores, rule: PruningRule, count: int, threshold: GlobalThreshold) -> tuple[Mask, GlobalThreshold]:
-    """Weights to zero by ``rule``, and what is left of the global threshold."""
-    if rule.method is Method.MAGNITUDE_GLOBAL:
-        return below_threshold(scores, threshold)
-    if rule.method is Method.NM:
-        return outside_pattern(scores, rule.keep, rule.group), threshold
-    if rule.method is Method.WANDA:
-        return smallest_of_rows(scores, round(rule.sparsity * scores.shape[1])), threshold
-    return smallest(scores, count), threshold
-
-
-def _zero(values: NDArray[Any], mask: Mask, dtype: str) -> Pruned:
-    """Set the masked weights to +0.0 in place."""
-    bits, magnitude = bits_of(values), ELEMENTS[dtype].magnitude
-    before = values.size - int(np.count_nonzero(bits & magnitude))
-    bits[mask] = 0
-    return Pruned(values.size, before, values.size - int(np.count_nonzero(bits & magnitude)))
+def _zeros(values: NDArray[Any], dtype: str) -> int:
+    """Zeros of either sign."""
+    return values.size - int(np.count_nonzero(bits_of(values) & ELEMENTS[dtype].magnitude))
 
 
 def _matrix_shape(source: Checkpoint, name: str) -> tuple[int, int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.float_values import as_float16
+from kernels_numba.checkpoints.folders import WEIGHTS, new_folder
 from kernels_numba.checkpoints.gguf_reader import GgufModel
 from kernels_numba.checkpoints.safetensors_writer import header_room, written
 from kernels_numba.checkpoints.tokenizer import gguf_tokenizer, special_tokens
@@ -38,25 +37,14 @@ def import_gguf(
     ValueError
         If the folder holds something, the dtype is unknown, a value overflows or the tokenizer cannot be built.
     """
-    folder = Path(folder)
     check(dtype in DTYPES, "dtype", repr(dtype), ", ".join(DTYPES))
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    check(free, str(folder), "exists and is not empty", "a new folder")
-    check(
-        folder.resolve().parent.is_dir(), str(folder), f"no such directory {folder.resolve().parent}", "an existing one"
-    )
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.resolve().parent))
-    try:
+    with new_folder(folder) as partial:
         gguf_tokenizer(model).save(str(partial / "tokenizer.json"))
         chat = model.fields.get("tokenizer.chat_template")
         described = special_tokens(model) | ({"chat_template": chat} if chat else {})
         _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **described})
         _write_json(partial / "config.json", model.config | {"dtype": dtype})
-        size = _write_weights(model, partial / "model.safetensors", dtype, progress)
-        partial.chmod(0o755)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        size = _write_weights(model, partial / WEIGHTS, dtype, progress)
     return size
 
 

@@ -1,18 +1,19 @@
-"""Which weights to zero: magnitude, N:M, random, ERK and Wanda, each to an exact count.
+"""Which weights to zero: magnitude, N:M, random and Wanda, each to an exact count.
 
 A method turns scores (m, k) into a mask of the weights to zero; the smallest scores go, and of equal ones the first.
-Existing zeros have the smallest magnitude, so they count towards the sparsity asked for.
+Existing zeros have the smallest magnitude, so they count towards the sparsity asked for. How many zeros each matrix
+gets is said in `allocation`; SparseGPT, which changes the weights it keeps, is in `sparsegpt`.
 
 References
 ----------
-Evci et al., "Rigging the Lottery", ICML 2020, section 3 (ERK: density by layer in proportion to (m + k) / (m k)).
 Sun et al., "A Simple and Effective Pruning Approach for Large Language Models" (Wanda), ICLR 2024, section 3.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -38,30 +39,70 @@ class Method(StrEnum):
     RANDOM = "random"
     ERK = "erk"
     WANDA = "wanda"
+    SPARSEGPT = "sparsegpt"
+
+
+class Allocation(StrEnum):
+    """How the zeros are shared out among matrices."""
+
+    UNIFORM = "uniform"
+    ERK = "erk"
+    OWL = "owl"
+
+
+PATTERNED = (Method.NM, Method.WANDA, Method.SPARSEGPT)
+ALLOCATED = (Method.MAGNITUDE, Method.WANDA, Method.SPARSEGPT)
 
 
 @dataclass(frozen=True)
 class PruningRule:
     """What to prune to.
 
-    sparsity : fraction of zeros wanted, 0 to 1; for ``nm`` it follows from the pattern.
-    keep, group : for ``nm``, non-zeros kept of each aligned group of columns.
+    sparsity : fraction of zeros wanted, 0 to 1; it follows from a pattern.
+    keep, group : non-zeros kept of each aligned group of columns, an N:M pattern; by default 2:4 for ``nm``, no
+        pattern for ``wanda`` and ``sparsegpt``.
     seed : of ``random``.
+    allocation : of the zeros among matrices; the method ``erk`` is ``magnitude`` with ERK's.
     """
 
     method: Method
     sparsity: float
     keep: int = 2
-    group: int = 4
+    group: int | None = None
     seed: int = 0
+    allocation: Allocation = Allocation.UNIFORM
 
     def __post_init__(self) -> None:
-        """Refuse fractions and patterns that do not exist."""
+        """Fill in what the method says, and refuse fractions, patterns and combinations that do not exist."""
+        if self.method is Method.NM and self.group is None:
+            object.__setattr__(self, "group", 4)
+        if self.method is Method.ERK:
+            check(self.allocation is not Allocation.OWL, "allocation of erk", self.allocation, Allocation.ERK)
+            object.__setattr__(self, "allocation", Allocation.ERK)
         check(0 <= self.sparsity <= 1, "sparsity", f"{self.sparsity:g}", "a fraction from 0 to 1")
-        check(0 <= self.keep <= self.group and self.group >= 1, "n:m", f"{self.keep}:{self.group}", "0 <= n <= m")
-        if self.method is Method.NM:
-            wanted = 1 - self.keep / self.group
-            check(self.sparsity == wanted, "sparsity", f"{self.sparsity:g}", f"{wanted:g} for {self.keep}:{self.group}")
+        if self.pattern is not None:
+            self._check_pattern(*self.pattern)
+        elif self.allocation is not Allocation.UNIFORM:
+            allowed = f"{', '.join(ALLOCATED)} with {self.allocation}"
+            check(self.method in (*ALLOCATED, Method.ERK), "method", self.method, allowed)
+
+    @property
+    def pattern(self) -> tuple[int, int] | None:
+        """N and M of an N:M pattern."""
+        return None if self.group is None else (self.keep, self.group)
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether weights are judged by what they are multiplied with: by a pass over calibration tokens."""
+        return self.method in (Method.WANDA, Method.SPARSEGPT) or self.allocation is Allocation.OWL
+
+    def _check_pattern(self, keep: int, group: int) -> None:
+        check(0 <= keep <= group and group >= 1, "n:m", f"{keep}:{group}", "0 <= n <= m")
+        check(self.method in PATTERNED, f"method of {keep}:{group}", self.method, ", ".join(PATTERNED))
+        wanted = 1 - keep / group
+        check(math.isclose(self.sparsity, wanted), "sparsity", f"{self.sparsity:g}", f"{wanted:g} for {keep}:{group}")
+        alike = self.allocation is Allocation.UNIFORM
+        check(alike, f"allocation of {keep}:{group}", self.allocation, "uniform: the pattern says how many")
 
 
 @dataclass(frozen=True)
@@ -128,25 +169,18 @@ def outside_pattern(scores: Scores, keep: int, group: int) -> Mask:
     return smallest_of_rows(scores.reshape(-1, group), group - keep).reshape(m, k)
 
 
-def zeros_by_matrix(rule: PruningRule, shapes: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """Zeros each matrix gets: the same fraction of all, or ERK's allocation."""
-    if rule.method is not Method.ERK:
-        return {name: round(rule.sparsity * m * k) for name, (m, k) in shapes.items()}
-    densities = erk_densities(shapes, rule.sparsity)
-    return {name: round((1 - densities[name]) * m * k) for name, (m, k) in shapes.items()}
+def mask_by(rule: PruningRule, scores: Scores, zeros: int) -> Mask:
+    """Mask of the weights of one matrix that a rule zeroes, by their scores; of all rules but magnitude-global.
 
-
-def erk_densities(shapes: Mapping[str, tuple[int, int]], sparsity: float) -> dict[str, float]:
-    """Density of each matrix, in proportion to ``(m + k) / (m k)`` and at most 1, that give ``sparsity`` over all."""
-    full: set[str] = set()
-    while True:
-        sizes = {name: m * k for name, (m, k) in shapes.items()}
-        budget = (1 - sparsity) * sum(sizes.values()) - sum(sizes[name] for name in full)
-        scale = budget / max(1, sum(m + k for name, (m, k) in shapes.items() if name not in full))
-        beyond = {n for n, (m, k) in shapes.items() if n not in full and scale * (m + k) > m * k}
-        if not beyond:
-            return {name: 1.0 if name in full else scale * (m + k) / (m * k) for name, (m, k) in shapes.items()}
-        full |= beyond
+    Parameters
+    ----------
+    zeros : in the whole matrix; Wanda spreads them evenly over the rows, a pattern knows them itself.
+    """
+    if rule.pattern is not None:
+        return outside_pattern(scores, *rule.pattern)
+    if rule.method is Method.WANDA:
+        return smallest_of_rows(scores, zeros // scores.shape[0])
+    return smallest(scores, zeros)
 
 
 def global_threshold(passes: Callable[[], Iterable[Scores]], count: int) -> GlobalThreshold:

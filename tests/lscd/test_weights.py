@@ -185,7 +185,7 @@ ERRORS = [
     ([*PRUNE, "--method", "wanda", "--sparsity", "0.5"], "a file of input norms"),
     (["prune", "model.safetensors", "model.safetensors", "--sparsity", "0.5"], "another file than the input"),
     (["prune", "model.safetensors", "no/out.safetensors", "--sparsity", "0.5"], "no such directory"),
-    (["prune", "model.safetensors", ".", "--sparsity", "0.5"], "is a directory"),
+    (["prune", "model.safetensors", ".", "--sparsity", "0.5"], ".: exists and is not empty; allowed: a new folder"),
     (["prune", "encoded.safetensors", "out.safetensors", "--sparsity", "0.5"], "encoded already"),
     ([*CONVERT, "--format", "elf"], "format: elf; allowed: tiled-csl"),
     ([*CONVERT, "--dtype", "int8"], "--dtype is 'int8', allowed are float16 and keep"),

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kernels_numba.checkpoints.pruning import (
+    Allocation,
     Method,
     PruningRule,
     below_threshold,
-    erk_densities,
     global_threshold,
     magnitudes,
     outside_pattern,
@@ -66,19 +66,16 @@ def test_wanda_scores_by_hand() -> None:
     assert smallest_of_rows(scores, 1).tolist() == [[True, False, False], [True, False, False]]
 
 
-def test_erk_by_hand() -> None:
-    """Densities in proportion to (m + k) / (m k): 0.2 and 0.11, of 100 and 400 weights; half of all stays."""
-    densities = erk_densities({"a": (10, 10), "b": (20, 20)}, 0.5)
-    assert densities["a"] / densities["b"] == pytest.approx(2)
-    assert 100 * densities["a"] + 400 * densities["b"] == pytest.approx(250)
-    capped = erk_densities({"a": (2, 2), "b": (100, 100)}, 0.1)
-    assert capped["a"] == 1
-    assert 4 + 1e4 * capped["b"] == pytest.approx(0.9 * 10004)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ((Method.MAGNITUDE, 0.5, 2, 4), "method of 2:4: magnitude; allowed: nm, wanda, sparsegpt"),
+        ((Method.WANDA, 0.5, 2, 4, 0, Allocation.OWL), "allocation of 2:4: owl; allowed: uniform"),
+        (
+            (Method.RANDOM, 0.5, 2, None, 0, Allocation.OWL),
+            "method: random; allowed: magnitude, wanda, sparsegpt with owl",
+        ),
+        ((Method.ERK, 0.5, 2, None, 0, Allocation.OWL), "allocation of erk: owl; allowed: erk"),
         ((Method.MAGNITUDE, 1.01), "sparsity: 1.01; allowed: a fraction"),
         ((Method.MAGNITUDE, float("nan")), "sparsity: nan"),
         ((Method.NM, 0.5, 5, 4), "n:m: 5:4"),
