@@ -11,6 +11,7 @@ from lscd import (
     evidence,
     explore,
     kernels,
+    measure,
     plan,
     predict,
     serve,
@@ -40,6 +41,7 @@ app.command()(report)
 app.command()(explore.explore)
 app.command()(sweep.sweep)
 app.command()(sweep.query)
+app.command()(measure.measure)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)
 app.command()(catalogue.formats)

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
+from perfmodel.catalog import gpu_names, load_device, load_model, model_names
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.formats import check_sparsity
@@ -45,7 +45,7 @@ EVERYTHING = "all"
 POSSIBLE = "possible"
 
 _CHECK_NAME: dict[str, Callable[[str], object]] = {
-    "gpu": load_gpu,
+    "gpu": load_device,
     "kernel": kernel_model,
     "model": load_model,
     "system": load_system,
