@@ -69,7 +69,7 @@ def load_device(name_or_path: str | Path) -> Device:
         As `load_gpu`; or if the CPU was not measured with so many threads, or a GPU is asked for threads.
     """
     name, threads = _without_threads(str(name_or_path))
-    path = find(name, "device", "hardware")
+    path = find(name, "GPU", "hardware")
     if path.is_file() and _is_cpu(path):
         return load_record(path, Cpu).on(threads)
     if threads is not None:
