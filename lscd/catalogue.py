@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,8 +22,8 @@ kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the
 
 
 def gpus() -> None:
-    """List the GPUs of the catalogue, with the numbers that matter here."""
-    from perfmodel.catalog import gpu_names, load_gpu
+    """List the GPUs of the catalogue, and the CPUs, with the numbers that matter here."""
+    from perfmodel.catalog import cpu_names, gpu_names, load_gpu
     from perfmodel.roofline import ridge_point
 
     header = ("name", "SMs", "FP16 TFLOP/s", "DRAM GB/s", "DRAM GB", "L2 MB", "shared KiB/SM", "ridge FLOP/B")
@@ -41,6 +42,27 @@ def gpus() -> None:
                 f"{ridge_point(gpu):.0f}",
             )
         )
+    print_table(header, rows, text=("name",))
+    if names := cpu_names():
+        say("CPUs, measured with all threads (name@1: with one; your own by `lscd measure`):")
+        _print_cpus(names)
+
+
+def _print_cpus(names: Sequence[str]) -> None:
+    """One line a CPU of the catalogue: rates of all its threads."""
+    from perfmodel.catalog import load_device
+    from perfmodel.catalog.cpu import Cpu
+
+    header = ("name", "threads", "FP32 GFLOP/s", "BF16 GFLOP/s", "DRAM GB/s", "DRAM GB", "call us")
+    rows = []
+    for name in names:
+        cpu = load_device(name)
+        assert isinstance(cpu, Cpu)
+        peak, place = cpu.peak, cpu.place
+        brain = f"{peak.bf16_gemm[place] / 1e9:.0f}" if peak.bf16_gemm else "-"
+        sizes = (f"{cpu.dram_bytes_per_s / 1e9:.1f}", f"{cpu.memory.size_bytes / 1e9:.0f}")
+        calls = f"{cpu.call.seconds[place] * 1e6:.1f}"
+        rows.append((cpu.key, str(cpu.in_use), f"{peak.fp32_gemm[place] / 1e9:.0f}", brain, *sizes, calls))
     print_table(header, rows, text=("name",))
 
 
@@ -141,7 +163,6 @@ def list_kernels() -> None:
     rows = []
     for name, model in KERNELS.items():
         measured = "no" if standing(model) == NOT_MEASURED else "yes"
-        multiplies = f"{model.precision.value.upper()}{' 2:4' if model.sparse_cores else ''}"
-        about = (model.supported_n, model.format.change, multiplies, measured, model.title)
+        about = (model.supported_n, model.format.change, model.multiplies, measured, model.title)
         rows.append((name, model.format_name, *about))
     print_table(header, rows, text=header)

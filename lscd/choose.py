@@ -70,6 +70,8 @@ def choose(
     asked = asked_sparsity(sparsity, sparsity_file)
     pruned = 0.0 if asked is None else asked
 
+    from perfmodel.catalog import load_device
+    from perfmodel.catalog.cpu import Cpu
     from perfmodel.choice import choose as choose_kernels
     from perfmodel.worth import worth
 
@@ -87,7 +89,10 @@ def choose(
         for sequences in batches
     ]
     taking_part = _measured(choices[0]) if formats or lossless_only else []
-    found = worth(model, gpu, batches=batches, sparsity=pruned, gpus=gpus, kernels=taking_part)
+    # Of a CPU there is no serving engine whose host and attention a verdict would count.
+    found = None if isinstance(load_device(gpu), Cpu) else worth(
+        model, gpu, batches=batches, sparsity=pruned, gpus=gpus, kernels=taking_part
+    )  # fmt: skip
     if as_json:
         print(json.dumps(_all_as_dict(choices, found), indent=2))
     elif len(choices) == 1:
@@ -101,10 +106,8 @@ def choose(
 
 def _measured(choice: Choice) -> list[str]:
     """Kernels of ``choice`` that the verdict may compare: dense, and those that somebody has measured."""
-    from perfmodel.kernels import BASELINE
-
     names = (c.kernel for matrix in choice.free for c in matrix.candidates if c.measured)
-    return list(dict.fromkeys((BASELINE, *names)))
+    return list(dict.fromkeys((choice.baseline, *names)))
 
 
 def answer(choice: Choice) -> str:
@@ -113,15 +116,13 @@ def answer(choice: Choice) -> str:
 
 
 def _answer(choice: Choice, where: str) -> str:
-    from perfmodel.kernels import BASELINE
-
     counts = Counter(matrix.fastest.kernel for matrix in choice.free)
     total = len(choice.free)
     rivals = [_plain(name) for name in choice.ties]
     doubt = (
         f"; a tie with {_listed(rivals)}: intervals overlap" if rivals else "; no other kernel's interval reaches it"
     )
-    if set(counts) == {BASELINE}:
+    if set(counts) == {choice.baseline}:
         return f"dense for all {total} matrices{where}: no candidate is predicted faster{doubt}."
     parts = [f"{_plain(kernel)} for {count} of {total}" for kernel, count in counts.most_common()]
     ratio, low, high = choice.fastest[0].speedup_over(choice.dense[0])
@@ -189,12 +190,14 @@ def _too_large(choice: Choice) -> list[str]:
     return notes
 
 
-def _all_as_dict(choices: list[Choice], found: Worth) -> dict[str, Any]:
+def _all_as_dict(choices: list[Choice], found: Worth | None) -> dict[str, Any]:
     """One batch's choice with the verdict beside it; several as a list under "batches"."""
-    worth = {"verdict": str(found.verdict), "answer": verdict(found), "batch": found.headline.batch}
+    worth = {} if found is None else {
+        "worth": {"verdict": str(found.verdict), "answer": verdict(found), "batch": found.headline.batch}
+    }  # fmt: skip
     if len(choices) == 1:
-        return {**as_dict(choices[0]), "worth": worth}
-    return {"worth": worth, "batches": [as_dict(choice) for choice in choices]}
+        return {**as_dict(choices[0]), **worth}
+    return {**worth, "batches": [as_dict(choice) for choice in choices]}
 
 
 def as_dict(choice: Choice) -> dict[str, Any]:
@@ -234,8 +237,9 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     return {name: getattr(candidate, name) for name in names} | _total(candidate.span, candidate.weight_bytes)
 
 
-def _print(choice: Choice, found: Worth) -> None:
-    headline(verdict(found))
+def _print(choice: Choice, found: Worth | None) -> None:
+    if found is not None:
+        headline(verdict(found))
     headline(answer(choice))
     for note in remarks(choice):
         say(note)
@@ -243,10 +247,11 @@ def _print(choice: Choice, found: Worth) -> None:
     _print_totals(choice)
 
 
-def _print_batches(choices: list[Choice], found: Worth) -> None:
+def _print_batches(choices: list[Choice], found: Worth | None) -> None:
     """The verdict over all batches, and one line for each: what is best there, and what might be as fast."""
     first = choices[0]
-    headline(verdict(found))
+    if found is not None:
+        headline(verdict(found))
     say(
         f"{first.model} on {first.gpus} x {first.gpu} at {first.sparsity:.0%} zeros, all products of a decoding step; "
         "the fastest kernel of each matrix. One batch alone shows every matrix, and what the numbers rest on."
@@ -312,7 +317,7 @@ def _print_totals(choice: Choice) -> None:
     rows += [
         (f"{kernel} alone", standings[kernel], *_sizes(*total, dense, dense_bytes))
         for kernel, total in choice.uniform.items()
-        if _plain(kernel) != "dense"
+        if kernel != choice.baseline
     ]
     header = ("all matrices, on one GPU", "weights", "ms a step", "90 % interval", "vs dense", "GB", "of dense")
     print_table(header, rows, text=header[:2])

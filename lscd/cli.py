@@ -12,6 +12,7 @@ from lscd import (
     explore,
     generate,
     kernels,
+    measure,
     plan,
     predict,
     serve,
@@ -42,6 +43,7 @@ app.command()(explore.explore)
 app.command()(generate.generate)
 app.command()(sweep.sweep)
 app.command()(sweep.query)
+app.command()(measure.measure)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)
 app.command()(catalogue.formats)

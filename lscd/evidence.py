@@ -87,7 +87,7 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
 def _read_own(path: Path) -> pd.DataFrame:
     """A user's measurements: the schema of the evidence, known GPUs and kernels; without our kernels of no model."""
-    from perfmodel.catalog import gpu_names, load_gpu, load_sources, read_kernel_times
+    from perfmodel.catalog import cpu_names, gpu_names, load_device, load_sources, read_kernel_times
     from perfmodel.evidence.rows import shapes_of
     from perfmodel.kernels import KERNELS, kernel_model
     from perfmodel.prediction import check_tokens
@@ -100,9 +100,9 @@ def _read_own(path: Path) -> pd.DataFrame:
     if published:
         raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
     try:
-        keys = {gpu: load_gpu(gpu).key for gpu in table["gpu"].unique()}
-        if foreign := [gpu for gpu, key in keys.items() if key not in gpu_names()]:
-            raise InputError(f"gpu is {foreign[0]}, allowed are GPUs of the catalogue: see `lscd gpus`")
+        keys, known = {gpu: load_device(gpu).key for gpu in table["gpu"].unique()}, (*gpu_names(), *cpu_names())
+        if foreign := [gpu for gpu, key in keys.items() if key.partition("@")[0] not in known]:
+            raise InputError(f"gpu is {foreign[0]}, allowed are GPUs and CPUs of the catalogue: see `lscd gpus`")
         for kernel, rows in table.groupby("kernel"):
             check_tokens(kernel_model(str(kernel)), rows["n"])
     except ValueError as error:

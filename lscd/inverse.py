@@ -12,7 +12,7 @@ from lscd.products import called, say_left_out, weights_words
 from perfmodel.units import TERA
 
 if TYPE_CHECKING:
-    from perfmodel.catalog.specs import Gpu
+    from perfmodel.catalog.cpu import Device
     from perfmodel.kernels import KernelModel
 
 HEADER = ("kernel", "weights", "vs dense", "sparsity", "N", "DRAM [TB/s]")
@@ -30,21 +30,21 @@ def invert(
     ValueError
         If the speed-up is no number above 0, or the kernel cannot run the product.
     """
-    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog import load_device
     from perfmodel.inverse import MOST_TOKENS
-    from perfmodel.kernels import BASELINE, KERNELS, kernel_model
+    from perfmodel.kernels import Machine, baseline_of, kernel_model, kernels_of
     from perfmodel.prediction import left_out
 
     if not 0 < speedup < math.inf:
         raise InputError(f"--speedup is {speedup:g}, allowed is a number above 0")
     if n > MOST_TOKENS:
         raise InputError(f"--n is {n}, allowed with --speedup is at most {MOST_TOKENS}")
-    record = load_gpu(gpu)
+    record = load_device(gpu)
     refused = left_out(record, n, sparsity)
     if kernel in refused:
         raise InputError(refused[kernel])
     models = [kernel_model(kernel)] if kernel is not None else [
-        model for name, model in KERNELS.items() if name != BASELINE and name not in refused
+        model for name, model in kernels_of(record).items() if name != baseline_of(record) and name not in refused
     ]  # fmt: skip
     product: dict[str, Any] = {"m": m, "k": k, "n": n}
     rows = [_inverse(model, record, product, sparsity, how, speedup) for model in models]
@@ -55,7 +55,7 @@ def invert(
         print(json.dumps({**question, "answer": answer, "kernels": rows, **looked}, indent=2))
         return
     headline(answer)
-    bandwidth = _rate(record.dram.bandwidth_bytes_per_s)
+    bandwidth = _rate(float(Machine.of(record).dram_bytes_per_s))
     say(
         f"{m} x {k}, N = {n}, sparsity {sparsity:.3g}, {record.name} with {bandwidth} TB/s, {called(how)}. Each of the "
         f"last three columns changes one thing and keeps the rest; N is looked for up to {MOST_TOKENS}. Predictions "
@@ -67,7 +67,7 @@ def invert(
 
 
 def _inverse(
-    model: KernelModel, gpu: Gpu, product: dict[str, Any], sparsity: float, how: dict[str, Any], speedup: float
+    model: KernelModel, gpu: Device, product: dict[str, Any], sparsity: float, how: dict[str, Any], speedup: float
 ) -> dict[str, Any]:
     """Answers for one kernel; None stands for never, and for all that is unknown where only a bound of the time is."""
     from perfmodel.inverse import (

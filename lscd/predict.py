@@ -19,14 +19,17 @@ from perfmodel.catalog.specs import Activations, Cache, Launch
 if TYPE_CHECKING:
     import pandas as pd
 
-    from perfmodel.catalog.specs import Gpu
+    from perfmodel.catalog.cpu import Device
     from perfmodel.kernels import KernelModel
     from perfmodel.prediction import Prediction
 
 
 def predict(
     context: typer.Context,
-    gpu: Annotated[str, typer.Option(help="GPU: a name from `lscd gpus`, or a TOML file of your own.")] = "",
+    gpu: Annotated[
+        str,
+        typer.Option(help="GPU or CPU: a name from `lscd gpus`, or a TOML file of your own; @2 after it: 2 threads."),
+    ] = "",
     m: Annotated[int, typer.Option(show_default=False, help="Rows of the weight matrix (output features).")] = 0,
     k: Annotated[int, typer.Option(show_default=False, help="Columns of the weight matrix (input features).")] = 0,
     n: Annotated[int, typer.Option(show_default=False, help="Tokens in flight: batch x tokens per step.")] = 0,
@@ -85,7 +88,7 @@ def predict(
 def _predict_one(
     gpu: str, m: int, k: int, n: int, sparsity: float, kernel: str | None, how: dict[str, Any], as_json: bool
 ) -> None:
-    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog import load_device
     from perfmodel.evidence.rows import kernel_evidence
     from perfmodel.evidence.validation import join_predictions
     from perfmodel.kernels import BASELINE
@@ -93,7 +96,7 @@ def _predict_one(
     from perfmodel.prediction import left_out, predict_all
     from perfmodel.prediction import predict as predict_kernel
 
-    record = load_gpu(gpu)
+    record = load_device(gpu)
     # A kernel that cannot take this N must not hide the others; asked for alone, it is an error.
     if kernel is not None:
         found, refused = [(n, predict_kernel(kernel, record, m, k, n, sparsity, **how))], {}
@@ -186,7 +189,7 @@ def _whole(number: float) -> int | None:
 
 
 def _print(
-    gpu: Gpu, m: int, k: int, n: int, sparsity: float, how: dict[str, Any], results: list[dict[str, Any]]
+    gpu: Device, m: int, k: int, n: int, sparsity: float, how: dict[str, Any], results: list[dict[str, Any]]
 ) -> None:
     headline(_fastest(results))
     say(f"{m} x {k}, N = {n}, sparsity {sparsity:.3g}, {gpu.name}, {called(how)}")
@@ -265,7 +268,7 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, how: dict[str, 
     found = row["evidence"]
     padded = f"N padded to {row['n']}; " if row["n"] != n else ""
     if found is None:
-        return padded + ("none on this GPU" if row["measured"] else "none at all: parameters assumed")
+        return padded + ("none on this device" if row["measured"] else "none at all: parameters assumed")
     words = f"{found['time_us']:.1f} us: {found['error']:+.1%}, {'fitted' if found['fitted'] else 'held out'}"
     if found["exact"]:
         return padded + words
@@ -282,14 +285,14 @@ def _evidence_words(row: dict[str, Any], m: int, k: int, n: int, how: dict[str, 
 
 def _predict_table(input_csv: Path, output_csv: Path) -> None:
     from lscd.tables import FRACTION, SIZE, SIZE_OR_EMPTY, beside, read_rows
-    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog import load_device
     from perfmodel.kernels import kernel_model
     from perfmodel.prediction import predict_table
 
     rows = read_rows(
         input_csv,
         numbers={"m": SIZE, "k": SIZE, "n": SIZE, "sparsity": FRACTION},
-        names={"gpu": load_gpu, "kernel": kernel_model},
+        names={"gpu": load_device, "kernel": kernel_model},
         optional={"split_k": SIZE_OR_EMPTY},
         choices={"launch": tuple(Launch), "cache": tuple(Cache), "activations": tuple(Activations)},
     )
@@ -302,13 +305,13 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
 
 def _check_products(path: Path, rows: pd.DataFrame) -> None:
     """Refuse the first row whose kernel does not run on its GPU, or takes no such N or sparsity."""
-    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog import load_device
     from perfmodel.kernels import kernel_model
 
     broken: dict[int, str] = {}
     for (gpu, kernel), group in rows.groupby(["gpu", "kernel"], sort=False):
         products = group["n"].to_numpy(), group["sparsity"].to_numpy()
-        model, card = kernel_model(str(kernel)), load_gpu(str(gpu))
+        model, card = kernel_model(str(kernel)), load_device(str(gpu))
         if _refusal(model, card, *products) is None:
             continue
         for row, *product in zip(group.index, *products, strict=True):
@@ -320,7 +323,7 @@ def _check_products(path: Path, rows: pd.DataFrame) -> None:
         raise InputError(f"{path}: line {row + 2}: {broken[row]}")
 
 
-def _refusal(model: KernelModel, gpu: Gpu, n: Any, sparsity: Any) -> str | None:
+def _refusal(model: KernelModel, gpu: Device, n: Any, sparsity: Any) -> str | None:
     from perfmodel.prediction import check_product
 
     try:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from lscd.errors import InputError
 from lscd.printing import say
+from perfmodel.catalog.cpu import Cpu
 from perfmodel.catalog.specs import Activations
 
 if TYPE_CHECKING:
-    from perfmodel.catalog.specs import Gpu
+    from perfmodel.catalog.cpu import Device
     from perfmodel.kernels import KernelModel
 
 
@@ -95,7 +96,7 @@ def weights_words(kernel: str, sparsity: float) -> str:
     return f"{standing(model)}, {name} ({sparsity:.3g})"
 
 
-def say_left_out(gpu: Gpu, refused: dict[str, str]) -> None:
+def say_left_out(gpu: Device, refused: dict[str, str]) -> None:
     """Which kernels are missing from the table, by reason, in one line."""
     from perfmodel.kernels import KERNELS
 
@@ -107,10 +108,12 @@ def say_left_out(gpu: Gpu, refused: dict[str, str]) -> None:
         say(f"Left out: {'; '.join(listed)}.")
 
 
-def _reason(model: KernelModel, gpu: Gpu) -> str:
+def _reason(model: KernelModel, gpu: Device) -> str:
     """Why a kernel is left out, in a few words."""
     if model.refusal(gpu) is None:
         return "no room in shared memory at this sparsity" if model.any_n else f"N of {model.supported_n} only"
+    if isinstance(gpu, Cpu):
+        return "measured without PyTorch"
     if gpu.architecture.amd and not model.on_amd:
         return "not modelled on AMD's GPUs"
     if float(gpu.compute_capability) < model.oldest:

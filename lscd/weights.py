@@ -28,7 +28,9 @@ app.command()(evaluate)
 @app.command()
 def inspect(
     path: Source,
-    gpu: Annotated[str, typer.Option(help="GPU to predict times for: a name from `lscd gpus`, or a TOML file.")] = "",
+    gpu: Annotated[
+        str, typer.Option(help="GPU or CPU to predict times for: a name from `lscd gpus`, or a TOML file.")
+    ] = "",
     batch: Annotated[int, typer.Option(help="Tokens in flight, N: sequences decoded together.")] = 8,
     include: Include = None,
     exclude: Exclude = None,
@@ -40,9 +42,9 @@ def inspect(
     from kernels_numba.checkpoints.checkpoint import weight_matrices
     from lscd.weights_plan import CheckpointPlan, plan_matrices
     from lscd.weights_table import print_plan
-    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog import load_device
 
-    record = load_gpu(gpu) if gpu else None
+    record = load_device(gpu) if gpu else None
     if batch < 1:
         raise InputError(f"--batch is {batch}, allowed is at least 1")
     source = plain_checkpoint(path)

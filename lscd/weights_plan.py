@@ -58,9 +58,16 @@ class MatrixPlan:
     best_kernel: str | None
 
     @property
+    def dense_kernel(self) -> str | None:
+        """The dense kernel of the device that was named: None if none was."""
+        from perfmodel.kernels import BASELINES
+
+        return next((name for name in BASELINES if name in self.times), None)
+
+    @property
     def surely_faster(self) -> bool:
         """Whether even the slow end of the chosen kernel's 90 % interval beats dense."""
-        dense_us = self.time_us(_dense_kernel() if self.times else None)
+        dense_us = self.time_us(self.dense_kernel)
         return self.best_kernel is not None and self.times[self.best_kernel].hi_us < dense_us
 
     def time_us(self, kernel: str | None) -> float:
@@ -157,15 +164,20 @@ def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tok
     ValueError
         If the GPU is unknown or ``tokens`` is below 1.
     """
+    from perfmodel.catalog import load_device
+    from perfmodel.catalog.cpu import Cpu
     from perfmodel.kernels import KERNELS
 
-    sizes = [_all_bytes(census) for _, _, census in found]
+    on_cpu = gpu is not None and isinstance(load_device(gpu), Cpu)
+    sizes = [_all_bytes(census) | (_cpu_bytes(census) if on_cpu else {}) for _, _, census in found]
     times = _times([census for _, _, census in found], gpu, tokens) if gpu else [{} for _ in found]
     plans = []
     for (name, dtype, census), format_bytes, by_kernel in zip(found, sizes, times, strict=True):
         # A kernel whose format cannot hold the matrix cannot run it.
         by_kernel = {k: t for k, t in by_kernel.items() if KERNELS[k].format_name in format_bytes}
-        exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless and by_kernel[kernel].measured]
+        exact = [kernel for kernel in by_kernel if KERNELS[kernel].format.lossless]
+        if any(by_kernel[kernel].measured for kernel in exact):
+            exact = [kernel for kernel in exact if by_kernel[kernel].measured]
         best_kernel = min(exact, key=lambda kernel: by_kernel[kernel].time_us) if exact else None
         smallest = min(census.format_bytes, key=lambda format_name: format_bytes[format_name])
         best_format = KERNELS[best_kernel].format_name if best_kernel else smallest
@@ -180,6 +192,13 @@ def _all_bytes(census: Census) -> dict[str, int]:
     held = [fmt for fmt in FORMATS.values() if fmt.change == "rounded" or _keeps_pattern(fmt, census)]
     sizes = {fmt.name: round(float(fmt.bytes(*census.shape))) for fmt in held}
     return census.format_bytes | census.rounded_bytes | sizes
+
+
+def _cpu_bytes(census: Census) -> dict[str, int]:
+    """Bytes of the formats of CPUs, which are exact: they depend on how many zeros there are, not on where."""
+    from perfmodel.formats.cpu import ON_CPU
+
+    return {fmt.name: round(float(fmt.bytes(*census.shape, min(max(census.sparsity, 0), 1)))) for fmt in ON_CPU}
 
 
 def _keeps_pattern(fmt: WeightFormat, census: Census) -> bool:
@@ -226,7 +245,7 @@ def answer(plan: CheckpointPlan) -> str:
     where = f"on {plan.gpu} at N = {plan.tokens}"
     if not plan.sparse_matrices:
         return f"Pruned, yet no gain: {zeros}, but dense stays the fastest for all {count} matrices {where}."
-    dense_us, plan_us = plan.total_us(_dense_kernel()), plan.total_us()
+    dense_us, plan_us = plan.total_us(plan.matrices[0].dense_kernel), plan.total_us()
     sure = sum(matrix.surely_faster for matrix in plan.sparse_matrices)
     pay = "pay" if sure else "may pay, within the models' error,"
     return (
@@ -255,7 +274,7 @@ def remarks(plan: CheckpointPlan) -> list[str]:
     far = sum(times.extrapolated for times in chosen)
     if far:
         notes.append(f"{far} of these predictions lie outside the evidence the kernel models were fitted on.")
-    dense = [matrix.times[_dense_kernel()] for matrix in plan.matrices]
+    dense = [matrix.times[kernel] for matrix in plan.matrices if (kernel := matrix.dense_kernel)]
     waiting = sum(times.bound == Bound.LATENCY for times in dense)
     if waiting:
         notes.append(
@@ -280,9 +299,3 @@ def _costs(plan: CheckpointPlan, kernels: Sequence[str]) -> str:
         f"{name} takes {digits(plan.total_us(name), 4)} us and {digits(size / 1e6, 4)} MB"
         for name, size in sizes.items()
     )
-
-
-def _dense_kernel() -> str:
-    from perfmodel.kernels import BASELINE
-
-    return BASELINE

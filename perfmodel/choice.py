@@ -17,12 +17,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog import load_device, load_model
+from perfmodel.catalog.cpu import Cpu, Device, memory_bytes
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, VARIANTS, Machine, kernel_model
+from perfmodel.kernels import BOUNDED, KERNELS, VARIANTS, Machine, baseline_of, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.rivals import NOT_MEASURED, drops_more, rivals
@@ -163,6 +164,11 @@ class Choice:
     matrices: tuple[MatrixChoice, ...]
 
     @property
+    def baseline(self) -> str:
+        """The dense kernel that all are compared with."""
+        return self.matrices[0].dense.kernel
+
+    @property
     def free(self) -> tuple[MatrixChoice, ...]:
         """Matrices that have a choice."""
         return tuple(matrix for matrix in self.matrices if matrix.prunable)
@@ -211,7 +217,7 @@ class Choice:
     def ties(self) -> tuple[str, ...]:
         """Kernels whose interval, on all matrices alike, overlaps that of the fastest choice, dense among them."""
         span, chosen = self.fastest[0], {matrix.fastest.kernel for matrix in self.free}
-        totals = {BASELINE: self.dense, **self.uniform}
+        totals = {self.baseline: self.dense, **self.uniform}
         return tuple(name for name, (other, _) in totals.items() if other.overlaps(span) and {name} != chosen)
 
 
@@ -238,7 +244,7 @@ class Pruning:
 
 def choose(
     model: str | LanguageModel,
-    gpu: str | Gpu,
+    gpu: str | Device,
     *,
     batch: int,
     sparsity: float | Sparsities = 0.0,
@@ -279,27 +285,38 @@ def choose(
         If a name is unknown, a value is out of range, or no kernel of the formats takes so many tokens.
     """
     record = model if isinstance(model, LanguageModel) else load_model(model)
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
     if not (isinstance(batch, int) and batch >= 1):
         raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
     pruned = Pruning.of(record, sparsity)
     share = pruned.mean
     check_split(record, gpus)
+    if isinstance(card, Cpu) and gpus > 1:
+        raise ValueError(f"gpus is {gpus}, allowed for a CPU is 1: threads are counted in its name, as in {card.key}")
     competing = rivals(formats, lossless_only, unmeasured)
     if kernels:
         _check_competing(kernels, competing, card)
-        competing = [model for model in competing if model.name in {*kernels, BASELINE}]
+        competing = [model for model in competing if model.name in {*kernels, baseline_of(card)}]
     running = [model for model in competing if model.refusal(card) is None]
     if not running:
-        raise ValueError(competing[0].refusal(card) if competing else f"nothing is known of {', '.join(kernels)}")
+        raise ValueError(_nothing_runs(card, competing, kernels))
     running = [model for model in running if formats or not drops_more(model, share)]
     matrices = [(matrix, matrix.layers) for matrix in all_matrices(record.shape, gpus)]
     matrices += [(matrix, 1) for matrix in head_matrices(record.shape, gpus)]
     found = _all_candidates(running, card, matrices, batch, pruned, launch)
-    return Choice(record.key, card.key, gpus, batch, share, card.dram.size_bytes, found)
+    return Choice(record.key, card.key, gpus, batch, share, memory_bytes(card), found)
 
 
-def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], gpu: Gpu) -> None:
+def _nothing_runs(device: Device, competing: Sequence[KernelModel], kernels: Sequence[str]) -> str:
+    """Why no kernel is left, in a sentence."""
+    if not competing:
+        return f"nothing is known of {', '.join(kernels)}"
+    if isinstance(device, Cpu) and any(model.refusal(device) is None for model in KERNELS.values()):
+        return f"{competing[0].refusal(device)}; kernels of CPUs that nobody has measured take part by --unmeasured"
+    return str(competing[0].refusal(device))
+
+
+def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], gpu: Device) -> None:
     """Refuse kernels that were asked for and cannot take part: unknown, bound, variant, unmeasured, without cores."""
     able = {model.name for model in competing}
     for name in kernels:
@@ -315,7 +332,7 @@ def _check_competing(kernels: Sequence[str], competing: Sequence[KernelModel], g
 
 def _all_candidates(
     kernels: Sequence[KernelModel],
-    gpu: Gpu,
+    gpu: Device,
     matrices: Sequence[tuple[Matrix, int]],
     batch: int,
     pruned: Pruning,
@@ -330,9 +347,10 @@ def _all_candidates(
     repeats = np.array([layers for _, layers in matrices])
     copies = repeats * np.array([float(np.asarray(matrix.experts)) for matrix, _ in matrices])
     each = _Asked(gpu, launch, np.ceil(active * m), k, tokens, repeats, copies, copies * m / np.ceil(active * m))
-    dense = _candidates(KERNELS[BASELINE], each, [((0.0, 1.0),)] * len(matrices))
+    baseline_model = KERNELS[baseline_of(gpu)]
+    dense = _candidates(baseline_model, each, [((0.0, 1.0),)] * len(matrices))
     shares = [pruned.shares(matrix.name) for matrix, _ in matrices]
-    columns = [dense if model.name == BASELINE else _candidates(model, each, shares) for model in kernels]
+    columns = [dense if model is baseline_model else _candidates(model, each, shares) for model in kernels]
     found = []
     for i, (matrix, _) in enumerate(matrices):
         baseline = dense[i]
@@ -357,7 +375,7 @@ class _Asked:
     ``m`` counts rows of all active copies, ``copies`` those on the GPU, ``stored`` how many times ``m`` rows they have.
     """
 
-    gpu: Gpu
+    gpu: Device
     launch: Launch
     m: Array
     k: Array

@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog import load_gpu
+from perfmodel.catalog import load_device
+from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.specs import Gpu
 from perfmodel.crossing import first_fraction
-from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model
 from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.call import FIRST_CALL
 from perfmodel.kernels.fits import calibrated
@@ -57,7 +58,7 @@ def value_where(
 
 
 def product_speedup(
-    kernel: str, gpu: str | Gpu, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
 ) -> float | None:
     """How many times as fast as dense ``kernel`` is on one product, padded as it asks; None if only a bound is known.
 
@@ -74,7 +75,7 @@ def product_speedup(
 
 
 def sparsity_for_speedup(
-    kernel: str, gpu: str | Gpu, speedup: float, *, m: int, k: int, n: int, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, call: Call = FIRST_CALL
 ) -> float | None:
     """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None.
 
@@ -94,7 +95,7 @@ def sparsity_for_speedup(
 
 
 def tokens_for_speedup(
-    kernel: str, gpu: str | Gpu, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
 ) -> tuple[int, int] | None:
     """First and last N between which ``kernel`` is ``speedup`` times as fast as dense at every N, padding included.
 
@@ -120,7 +121,7 @@ def tokens_for_speedup(
 
 
 def bandwidth_for_speedup(
-    kernel: str, gpu: str | Gpu, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
 ) -> float | None:
     """DRAM bandwidth in bytes/s at which ``kernel`` is ``speedup`` times as fast as dense, the GPU else unchanged.
 
@@ -137,11 +138,11 @@ def bandwidth_for_speedup(
         return float(ask.known_gain(n, sparsity, scale))
 
     scale = value_where(gain, speedup, *BANDWIDTH_SCALES, log=True)
-    return None if scale is None else scale * ask.card.dram.bandwidth_bytes_per_s
+    return None if scale is None else scale * float(Machine.of(ask.card).dram_bytes_per_s)
 
 
 def bandwidths_for_speedup(
-    kernel: str, gpu: str | Gpu, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
 ) -> tuple[float, float] | None:
     """Lowest and highest DRAM bandwidth in bytes/s between which ``kernel`` is ``speedup`` times as fast as dense.
 
@@ -159,7 +160,7 @@ def bandwidths_for_speedup(
         As `bandwidth_for_speedup`.
     """
     ask = _Question(kernel, gpu, speedup, m, k, call)
-    own = ask.card.dram.bandwidth_bytes_per_s
+    own = float(Machine.of(ask.card).dram_bytes_per_s)
     scales = np.geomspace(*BANDWIDTH_SCALES, BRACKETS)  # odd, so the middle one is 1
     found = _run_around(ask.known_gain(n, sparsity, scales) >= speedup, BRACKETS // 2)
     if found is None:
@@ -180,7 +181,7 @@ class _Question:
     """Where is ``kernel`` at least ``speedup`` times as fast as dense on ``m`` x ``k`` weights? Checked when made."""
 
     kernel: str
-    gpu: str | Gpu
+    gpu: str | Device
     speedup: float
     m: int
     k: int
@@ -197,8 +198,8 @@ class _Question:
         return kernel_model(self.kernel)
 
     @cached_property
-    def card(self) -> Gpu:
-        return self.gpu if isinstance(self.gpu, Gpu) else load_gpu(self.gpu)
+    def card(self) -> Device:
+        return self.gpu if isinstance(self.gpu, Gpu | Cpu) else load_device(self.gpu)
 
     def gain(self, n: ArrayLike, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """Times as fast as dense; NaN where the kernel takes no such N, or only a bound of its time is known."""
@@ -211,7 +212,8 @@ class _Question:
         own = replace(
             shape, n=np.where(np.isnan(padded), 1.0, padded), sparsity=self.model.own_sparsity(shape.sparsity)
         )
-        dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), self.call).time_s
+        baseline = baseline_of(self.card)
+        dense = KERNELS[baseline].time(machine, shape, calibrated(baseline), self.call).time_s
         gain = dense / self.model.time(machine, own, calibrated(self.kernel), self.call).time_s
         known = np.where(np.isnan(padded) | self.model.at_least(own), np.nan, gain)
         return np.broadcast_to(known, np.broadcast(shape.n, shape.sparsity, scale).shape)

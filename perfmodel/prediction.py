@@ -1,4 +1,4 @@
-"""Predict the time of a matrix product on a kernel and a GPU: the front door of the kernel models."""
+"""Predict the time of a matrix product on a kernel and a GPU or CPU: the front door of the kernel models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog import load_gpu
+from perfmodel.catalog import load_device
+from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.specs import Bound, Gpu
-from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape, kernel_model
+from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model, kernels_of
 from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 
@@ -37,7 +38,7 @@ class Prediction:
     time_s : ndarray
         Seconds of one product.
     dense_s : ndarray
-        Seconds of cuBLAS for the same product.
+        Seconds of cuBLAS for the same product; on a CPU of `baseline_of`.
     bound : ndarray of Bound
         The resource with the longest time alone; the L2 for a product that reads its weights there.
     terms : dict
@@ -78,7 +79,7 @@ class Prediction:
 
     @property
     def speedup_vs_dense(self) -> Array:
-        """Time of cuBLAS over time of this kernel, at most where only a bound is known; above 1 the kernel wins."""
+        """Dense time (`baseline_of`) over that of this kernel, at most where only a bound is known; above 1 it wins."""
         return self.dense_s / self.time_s
 
     def to_frame(self) -> pd.DataFrame:
@@ -151,7 +152,7 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
         raise ValueError(f"{model.name} takes N of {model.supported_n}, got {bad:g}{remedy}")
 
 
-def check_product(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> None:
+def check_product(model: KernelModel, gpu: Device, n: ArrayLike, sparsity: ArrayLike) -> None:
     """Refuse what the kernel cannot run: on this GPU, with so many tokens, at this sparsity.
 
     Raises
@@ -166,7 +167,7 @@ def check_product(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLik
     check_room(model, gpu, n, sparsity)
 
 
-def check_room(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> None:
+def check_room(model: KernelModel, gpu: Device, n: ArrayLike, sparsity: ArrayLike) -> None:
     """Refuse products whose blocks do not fit the shared memory of the GPU.
 
     Raises
@@ -175,7 +176,7 @@ def check_room(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) 
         Names the kernel, the GPU, its shared memory, tokens and sparsity.
     """
     room = np.atleast_1d(model.has_room(gpu, n, sparsity))
-    if not room.all():
+    if isinstance(gpu, Gpu) and not room.all():
         first = np.unravel_index(int(np.argmin(room)), room.shape)
         tokens, zeros = (float(np.broadcast_to(np.atleast_1d(x), room.shape)[first]) for x in (n, sparsity))
         raise ValueError(
@@ -187,7 +188,7 @@ def check_room(model: KernelModel, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) 
 
 def predict(
     kernel: str,
-    gpu: str | Gpu,
+    gpu: str | Device,
     m: ArrayLike,
     k: ArrayLike,
     n: ArrayLike,
@@ -204,8 +205,8 @@ def predict(
     ----------
     kernel : str
         Name in `perfmodel.kernels.KERNELS`.
-    gpu : str or Gpu
-        Catalogue name, path of a TOML file, or a record.
+    gpu : str or Gpu or Cpu
+        Catalogue name, path of a TOML file, or a record; threads of a CPU stand after ``@``.
     m, k, n : array_like
         Rows, columns of the weights; tokens in flight. At least 1.
     sparsity : array_like
@@ -238,16 +239,16 @@ def predict(
     True
     """
     model = kernel_model(kernel)
-    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
     shape, call = Shape.of(m, k, n, sparsity), Call.of(launch, cache, split_k, activations)
     check_product(model, record, shape.n, shape.sparsity)
     shape = replace(shape, sparsity=model.own_sparsity(shape.sparsity))
     calibration = kernel_fits()
     machine = Machine.of(record)
     result = model.time(machine, shape, calibrated(kernel, calibration), call)
-    dense = result
-    if kernel != BASELINE:
-        dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE, calibration), call)
+    dense, baseline = result, baseline_of(record)
+    if kernel != baseline:
+        dense = KERNELS[baseline].time(machine, shape, calibrated(baseline, calibration), call)
     lo_s, hi_s = interval(model, calibration, record.key, machine, shape, call, result)
     fit = calibration.get(kernel)
     outside = extrapolated(fit, record.key, shape.m, shape.k, shape.n, shape.sparsity)
@@ -276,7 +277,7 @@ def predict(
 
 
 def predict_all(
-    gpu: str | Gpu, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0, **how: Any
+    gpu: str | Device, m: ArrayLike, k: ArrayLike, n: int, sparsity: ArrayLike = 0.0, **how: Any
 ) -> Iterator[tuple[int, Prediction]]:
     """Predict one product on every kernel of the GPU that takes ``n`` tokens, padded where it must be.
 
@@ -302,25 +303,25 @@ def predict_all(
     ValueError
         As `predict`.
     """
-    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    for name, model in KERNELS.items():
+    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
+    for name, model in kernels_of(record).items():
         padded, own = float(model.padded_n(n)), model.own_sparsity(sparsity)
         runs = not np.isnan(padded) and model.refusal(record) is None
         if runs and model.has_room(record, padded, own).all():
             yield int(padded), predict(name, record, m, k, padded, own, **how)
 
 
-def left_out(gpu: str | Gpu, n: int, sparsity: ArrayLike = 0.0) -> dict[str, str]:
-    """Why `predict_all` passes over a kernel, in a sentence, by its name: no such GPU, N, or shared memory.
+def left_out(gpu: str | Device, n: int, sparsity: ArrayLike = 0.0) -> dict[str, str]:
+    """Why `predict_all` passes over a kernel of such devices, in a sentence: it lacks something, no such N, or no room.
 
     Raises
     ------
     ValueError
         If the GPU is unknown.
     """
-    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
     found = {}
-    for name, model in KERNELS.items():
+    for name, model in kernels_of(record).items():
         if (refusal := model.refusal(record)) is not None:
             found[name] = refusal
         elif np.isnan(model.padded_n(n)):

@@ -15,7 +15,7 @@ from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence.feasibility import feasible_sparsity
-from perfmodel.kernels import KERNELS, VARIANTS
+from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
@@ -109,7 +109,7 @@ class View:
     def refused(self) -> dict[str, str]:
         """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
         gpu, shown = load_gpu(self.state.gpu), set(self.kernels["kernel"])
-        left = [model for name, model in KERNELS.items() if name not in shown]
+        left = [model for name, model in GPU_KERNELS.items() if name not in shown]
         full = "records this long leave no room in shared memory"
         words = {m.name: full if m.any_n else f"takes N of {m.supported_n}" for m in left}
         return {model.name: model.refusal(gpu) or words[model.name] for model in left}

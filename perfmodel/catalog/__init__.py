@@ -1,4 +1,4 @@
-"""What the suite knows about the outside world: GPUs, language models, evidence and stored fits, as frozen records.
+"""What the suite knows about the outside world: hardware, language models, evidence and stored fits, as frozen records.
 
 `files` is the only reader of files, `load` and `models` say what is in them; `specs`, `decoder` and `language_model`
 are the records, `checks` is what a file alone can tell of itself, `hf` what a Hugging Face configuration says.
@@ -7,8 +7,10 @@ are the records, `checks` is what a file alone can tell of itself, `hf` what a H
 from perfmodel.catalog.files import data_directory
 from perfmodel.catalog.load import (
     CALIBRATION_FILE,
+    cpu_names,
     gpu_names,
     load_calibration,
+    load_device,
     load_gpu,
     load_kernel_times,
     load_sources,
@@ -20,7 +22,7 @@ from perfmodel.catalog.load import (
 from perfmodel.catalog.models import load_model, load_sparsities, model_from_hf_config, model_names
 
 __all__ = [
-    "CALIBRATION_FILE", "data_directory", "gpu_names", "load_calibration", "load_gpu", "load_kernel_times",
-    "load_model", "load_sources", "load_sparsities", "load_table", "load_trace", "model_from_hf_config",
-    "model_names", "read_kernel_times", "trace_names",
+    "CALIBRATION_FILE", "cpu_names", "data_directory", "gpu_names", "load_calibration", "load_device", "load_gpu",
+    "load_kernel_times", "load_model", "load_sources", "load_sparsities", "load_table", "load_trace",
+    "model_from_hf_config", "model_names", "read_kernel_times", "trace_names",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
@@ -68,8 +68,11 @@ def stems(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (data_directory() / folder).glob("*.toml")))
 
 
-def find(name_or_path: str | Path, kind: str, folder: str) -> Path:
-    """File of that name in a folder of ``data/``, or the path itself; unknown names suggest the nearest."""
+def find(name_or_path: str | Path, kind: str, folder: str, names: Callable[[], Iterable[str]] | None = None) -> Path:
+    """File of that name in a folder of ``data/``, or the path itself; unknown names suggest the nearest.
+
+    ``names`` are those to suggest, of all files there by default.
+    """
     path = Path(name_or_path)
     name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
     known = data_directory() / folder / f"{name}.toml"
@@ -77,7 +80,7 @@ def find(name_or_path: str | Path, kind: str, folder: str) -> Path:
         return known
     if name and (path.suffix in (".toml", ".json") or path.is_dir()):
         return path
-    raise ValueError(unknown_name(kind, str(name_or_path), stems(folder)))
+    raise ValueError(unknown_name(kind, str(name_or_path), names() if names else stems(folder)))
 
 
 def load_record(path: Path, kind: type[_RecordT]) -> _RecordT:

@@ -1,4 +1,4 @@
-"""GPUs, evidence and stored fits: files of ``data/`` as frozen records (`perfmodel.catalog.specs`) or tables."""
+"""GPUs, CPUs, evidence and stored fits: files of ``data/`` as frozen records (`perfmodel.catalog.specs`) or tables."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perfmodel.catalog.checks import checked_kernel_times
+from perfmodel.catalog.cpu import THREADS_MARK, Cpu, Device
 from perfmodel.catalog.files import (
     columns_of,
     convert,
@@ -36,7 +37,50 @@ Fits = dict[str, FittedKernel]
 
 def gpu_names() -> tuple[str, ...]:
     """Keys of the GPUs in the catalogue, sorted."""
-    return stems("hardware")
+    return tuple(name for name in stems("hardware") if not _is_cpu(_hardware(name)))
+
+
+def cpu_names() -> tuple[str, ...]:
+    """Keys of the CPUs in the catalogue, sorted, without threads."""
+    return tuple(name for name in stems("hardware") if _is_cpu(_hardware(name)))
+
+
+def _hardware(name: str) -> Path:
+    return data_directory() / "hardware" / f"{name}.toml"
+
+
+@once_a_version
+def _is_cpu(path: Path) -> bool:
+    return parse(path).get("architecture") == "cpu"
+
+
+def load_device(name_or_path: str | Path) -> Device:
+    """GPU or CPU of the catalogue, or of a user's own TOML file; a CPU of as many threads as stand after ``@``.
+
+    Parameters
+    ----------
+    name_or_path
+        As `load_gpu`; ``xeon-emerald-rapids-2c@1`` or ``this.toml@1`` is one thread of a CPU, all measured ones are the
+        default.
+
+    Raises
+    ------
+    ValueError
+        As `load_gpu`; or if the CPU was not measured with so many threads, or a GPU is asked for threads.
+    """
+    name, threads = _without_threads(str(name_or_path))
+    path = find(name, "GPU", "hardware")
+    if path.is_file() and _is_cpu(path):
+        return load_record(path, Cpu).on(threads)
+    if threads is not None:
+        raise ValueError(f"{str(name_or_path)!r}: {THREADS_MARK} counts threads of a CPU, and {name} is none")
+    return load_gpu(name)
+
+
+def _without_threads(name: str) -> tuple[str, int | None]:
+    """Name and threads of ``name@2``; None where there is no count."""
+    stem, _, count = name.rpartition(THREADS_MARK)
+    return (stem, int(count)) if stem and count.isdecimal() else (name, None)
 
 
 def load_gpu(name_or_path: str | Path) -> Gpu:
@@ -51,14 +95,17 @@ def load_gpu(name_or_path: str | Path) -> Gpu:
     ------
     ValueError
         If the name is unknown (the message lists all and suggests the nearest), or the file lacks a key, has an
-        unknown one or a value out of range (the message names file and key).
+        unknown one or a value out of range (the message names file and key), or it is a CPU.
 
     Examples
     --------
     >>> load_gpu("a100-80gb").clock.sm_count
     108
     """
-    return load_record(find(name_or_path, "GPU", "hardware"), Gpu)
+    path = find(_without_threads(str(name_or_path))[0], "GPU", "hardware", gpu_names)
+    if path.is_file() and _is_cpu(path):
+        raise ValueError(f"{name_or_path} is a CPU, and this is asked of GPUs only: see `lscd gpus`")
+    return load_record(path, Gpu)
 
 
 def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFrame:

@@ -44,7 +44,8 @@ class FitRule:
 
     Of a ``relative`` source only the ratios between its rows count: a common factor is left free, because its software
     is slower or faster as a whole than the one the other sources ran. ``own`` marks a user's measurements. Rows with
-    their weights in the L2 take part only if ``resident``: where a kernel has hardly any other.
+    their weights in the L2 take part only if ``resident``: where a kernel has hardly any other. ``shapes`` (m, k) and
+    ``sparsities`` are all where they are not given.
     """
 
     source: str
@@ -55,6 +56,8 @@ class FitRule:
     relative: bool = False
     own: bool = False
     resident: bool = False
+    shapes: tuple[tuple[int, int], ...] | None = None
+    sparsities: tuple[float, ...] | None = None
 
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
@@ -68,12 +71,20 @@ class FitRule:
             chosen &= evidence["n"].isin(self.tokens).to_numpy()
         if self.kernels is not None:
             chosen &= evidence["kernel"].isin(self.kernels).to_numpy()
+        if self.shapes is not None:
+            sizes = zip(evidence["m"], evidence["k"], strict=True)
+            chosen &= np.array([size in self.shapes for size in sizes], dtype=np.bool_)
+        if self.sparsities is not None:
+            chosen &= evidence["sparsity"].isin(self.sparsities).to_numpy()
         return chosen
 
     def describe(self) -> str:
         """Plain words for the stored calibration."""
         tokens = f"N = {', '.join(map(str, self.tokens))}" if self.tokens else "all N"
-        return f"{self.source} on {self.gpu}, {tokens}"
+        shapes = ", ".join(f"{m} x {k}" for m, k in self.shapes or ())
+        zeros = ", ".join(f"{share:g}" for share in self.sparsities or ())
+        parts = (f"{self.source} on {self.gpu}", tokens, shapes, zeros and f"sparsity {zeros}")
+        return ", ".join(part for part in parts if part)
 
 
 Rules = Sequence[FitRule]
@@ -107,7 +118,13 @@ FIT_RULES: tuple[FitRule, ...] = (
     FitRule("slidesparse", "a100-80gb-pcie", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
     FitRule("slidesparse", "h100-pcie", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
     FitRule("slidesparse", "rtx-4090", (64, 256, 1024, 4096), 0.3, kernels=LIBRARY_KERNELS, resident=True),
-)
+    # Of a CPU all its threads, at sizes from the second-level cache to memory. One thread, the other shapes and
+    # sparsities are held out: what a step costs must carry to them.
+    FitRule(
+        "cpu-kernels", "xeon-emerald-rapids-2c@2", None, 1.0, sparsities=(0.0, 0.5, 0.7, 0.9),
+        shapes=((576, 576), (2048, 2048), (4096, 4096), (14336, 14336)),
+    ),
+)  # fmt: skip
 # SpInfer's A100 times are known only as quartiles of speed-ups; these N are fitted, the others held out.
 BOXPLOT_TOKENS = (8, 32)
 BOXPLOT_SOURCE, BOXPLOT_GPU = "spinfer-rerun-boxplot", "a100-40gb"

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import gpu_names, load_gpu, load_kernel_times, load_sources, load_table
+from perfmodel.catalog import (
+    gpu_names,
+    load_device,
+    load_gpu,
+    load_kernel_times,
+    load_sources,
+    load_table,
+)
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS, OPTIONAL_COLUMNS
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
@@ -57,7 +64,8 @@ def kernel_evidence(dense_parameters: Any) -> pd.DataFrame:
 def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
     """``rows`` with a column ``resident``: True where warm calls have their weights, all copies, in the L2 or nearly.
 
-    Such rows are neither fitted nor scored with the others: what they time is rather the L2 than device memory.
+    Such rows are neither fitted nor scored with the others: what they time is rather the L2 than device memory. None
+    of a CPU is one: its models take the rate at the working set, in whichever cache that is.
     """
     resident, known = np.zeros(len(rows), dtype=bool), gpu_names()
     for (kernel, gpu), places in rows.groupby(["kernel", "gpu"]).indices.items():
@@ -92,9 +100,9 @@ def shapes_of(rows: pd.DataFrame) -> Shape:
 
 
 def machines(rows: pd.DataFrame) -> Machine:
-    """The GPU of each row."""
+    """The GPU or CPU of each row."""
     gpus = list(rows["gpu"].unique())
-    return Machine.stack([load_gpu(gpu) for gpu in gpus], rows["gpu"].map({gpu: i for i, gpu in enumerate(gpus)}))
+    return Machine.stack([load_device(gpu) for gpu in gpus], rows["gpu"].map({gpu: i for i, gpu in enumerate(gpus)}))
 
 
 def calls(rows: pd.DataFrame) -> Call:

@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu
+from perfmodel.catalog import load_device
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.kernel_fit import fitted_rows, residuals, solve
 from perfmodel.evidence.rows import Rows, calls, machines, shapes_of
-from perfmodel.kernels import BOUNDED, KERNELS, Machine, kernel_model
+from perfmodel.kernels import BOUNDED, CPU_KERNELS, GPU_KERNELS, KERNELS, Machine, kernel_model
 from perfmodel.kernels.fits import MANY_TOKENS, interval, kernel_parameters
 
 if TYPE_CHECKING:
@@ -130,17 +130,18 @@ def spreads(errors: Mapping[str, KernelErrors], without: str | None = None) -> d
         name: [rows for of in _by_one_name(name, errors) for gpu, rows in of.abroad.items() if gpu != without]
         for name in errors
     }
-    # A kernel of which for several tokens only a bound is known errs elsewhere in ways that say nothing of the others.
-    pooled = [name for name in errors if name not in BOUNDED]
-    elsewhere = Residuals.joined([rows for name in pooled for rows in abroad[name]]).usual.error
-    in_l2 = _sampled_in_l2([rows for name in pooled for rows in (errors[name].inside, *abroad[name])])
+    # A kernel of which for several tokens only a bound is known errs elsewhere in ways that say nothing of the others,
+    # and kernels of CPUs say nothing of those of GPUs.
+    pools = [[name for name in errors if name not in BOUNDED and name in kind] for kind in (GPU_KERNELS, CPU_KERNELS)]
+    elsewhere = [Residuals.joined([rows for name in pool for rows in abroad[name]]).usual.error for pool in pools]
+    in_l2 = [_sampled_in_l2([rows for name in pool for rows in (errors[name].inside, *abroad[name])]) for pool in pools]
     result = {}
     for name, of in errors.items():
-        foreign = Residuals.joined(abroad[name])
-        spread = _kinds(of.inside, foreign, in_l2)
+        foreign, kind = Residuals.joined(abroad[name]), int(name in CPU_KERNELS)
+        spread = _kinds(of.inside, foreign, in_l2[kind])
         usual = foreign.usual.error
         spread["range"] = _beyond(quantile(of.beyond.error), spread["inside"])
-        spread["gpu"] = _beyond(quantile(usual if len(usual) >= FEWEST else elsewhere), spread["inside"])
+        spread["gpu"] = _beyond(quantile(usual if len(usual) >= FEWEST else elsewhere[kind]), spread["inside"])
         result[name] = spread
     return result
 
@@ -154,7 +155,8 @@ def _by_one_name(name: str, errors: Mapping[str, KernelErrors]) -> list[KernelEr
 def _sampled_in_l2(parts: list[Residuals]) -> Array:
     """Log errors of products with their weights in the L2, at most `SAMPLE` of each part."""
     errors, generator = [rows.error[rows.resident] for rows in parts], np.random.default_rng(0)
-    return np.concatenate([generator.choice(error, min(SAMPLE, len(error)), replace=False) for error in errors])
+    chosen = [generator.choice(error, min(SAMPLE, len(error)), replace=False) for error in errors]
+    return np.concatenate([np.zeros(0), *chosen])
 
 
 def _kinds(inside: Residuals, foreign: Residuals, in_l2: Array) -> dict[str, float]:
@@ -286,7 +288,8 @@ def coverage(joined: pd.DataFrame, fitted: Mapping[str, FittedKernel]) -> pd.Dat
         foreign = gpu not in fit.gpus
         if foreign:
             fit = msgspec.structs.replace(fit, spread=left_out[str(gpu)][name])
-        model, machine, shape, call = kernel_model(name), Machine.of(load_gpu(str(gpu))), shapes_of(group), calls(group)
+        model, machine = kernel_model(name), Machine.of(load_device(str(gpu)))
+        shape, call = shapes_of(group), calls(group)
         result = model.time(machine, shape, kernel_parameters(fit, name), call)
         low, high = interval(model, {**fitted, name: fit}, str(gpu), machine, shape, call, result)
         measured = result.time_s / (1 + group["error"])  # as the model would have it without the harness's own time

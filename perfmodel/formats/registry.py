@@ -8,6 +8,7 @@ from perfmodel.crossing import first_fraction
 from perfmodel.formats.base import Array, WeightFormat, at_any_sparsity
 from perfmodel.formats.bitmap import BITMAPS
 from perfmodel.formats.condensed import CONDENSED
+from perfmodel.formats.cpu import ON_CPU
 from perfmodel.formats.entropy import CODED
 from perfmodel.formats.pattern import PATTERNED
 from perfmodel.formats.quantised import QUANTISED
@@ -20,7 +21,7 @@ def _dense(m: Array, k: Array) -> Array:
 
 
 _DENSE = WeightFormat("dense", "dense FP16", at_any_sparsity(_dense), False, True, "2 bytes a weight")
-_ALL = (_DENSE, *SPARSE, *BITMAPS, *CONDENSED, *PATTERNED, *QUANTISED, *CODED)
+_ALL = (_DENSE, *SPARSE, *BITMAPS, *CONDENSED, *PATTERNED, *QUANTISED, *CODED, *ON_CPU)
 FORMATS: dict[str, WeightFormat] = {entry.name: entry for entry in _ALL}
 
 

@@ -4,9 +4,20 @@
 """
 
 from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
-from perfmodel.kernels.registry import BASELINE, BOUNDED, KERNELS, VARIANTS, kernel_model
+from perfmodel.kernels.registry import (
+    BASELINE,
+    BASELINES,
+    BOUNDED,
+    CPU_KERNELS,
+    GPU_KERNELS,
+    KERNELS,
+    VARIANTS,
+    baseline_of,
+    kernel_model,
+    kernels_of,
+)
 
 __all__ = [
-    "BASELINE", "BOUNDED", "KERNELS", "VARIANTS", "Call", "KernelModel", "KernelTime", "Machine", "Shape",
-    "kernel_model",
+    "BASELINE", "BASELINES", "BOUNDED", "CPU_KERNELS", "GPU_KERNELS", "KERNELS", "VARIANTS", "Call", "KernelModel",
+    "KernelTime", "Machine", "Shape", "baseline_of", "kernel_model", "kernels_of",
 ]  # fmt: skip

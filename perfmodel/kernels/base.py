@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, check_sparsity
@@ -164,8 +165,18 @@ class KernelModel(ABC):
         """Whether it takes no N but 1: no prompt, no batch."""
         return bool(np.isnan(self.padded_n(2.0)))
 
-    def refusal(self, gpu: Gpu) -> str | None:
-        """Why the kernel does not run on ``gpu``, in a sentence; None where it does."""
+    @property
+    def multiplies(self) -> str:
+        """What it multiplies, in a word or two."""
+        return f"{self.precision.value.upper()}{' 2:4' if self.sparse_cores else ''}"
+
+    def refusal(self, device: Device) -> str | None:
+        """Why the kernel does not run on ``device``, in a sentence; None where it does."""
+        if isinstance(device, Cpu):
+            return f"{device.name} is a CPU: kernel {self.name!r} runs on GPUs"
+        return self._refusal_of_gpu(device)
+
+    def _refusal_of_gpu(self, gpu: Gpu) -> str | None:
         if gpu.architecture.amd and not self.on_amd:
             return f"{gpu.name} is AMD's: only dense and 2:4 products are modelled there, not kernel {self.name!r}"
         if not gpu.architecture.amd and float(gpu.compute_capability) < self.oldest:
@@ -174,7 +185,7 @@ class KernelModel(ABC):
         missing = missing_cores(gpu, self.precision, sparse=self.sparse_cores)
         return missing and f"{missing}, which kernel {self.name!r} needs{_REMEDIES[self.precision]}"
 
-    def has_room(self, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> NDArray[np.bool_]:
+    def has_room(self, gpu: Device, n: ArrayLike, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where the shared memory of ``gpu`` holds what a block needs; everywhere for kernels that make do."""
         return np.ones(np.broadcast_shapes(np.shape(n), np.shape(sparsity)), dtype=np.bool_)
 

@@ -113,8 +113,8 @@ class Call:
         return np.asarray(self.warm & (self.copies * weight_bytes <= RESIDENT_L2_SIZES * machine.l2_bytes))
 
     def mostly_hits(self, machine: Machine, weight_bytes: Number) -> NDArray[np.bool_]:
-        """True where most of what a product reads comes from the L2."""
-        return np.asarray(self.miss_share(machine, weight_bytes) < MOSTLY)
+        """True where most of what a product reads comes from the L2 of a GPU."""
+        return np.asarray((self.miss_share(machine, weight_bytes) < MOSTLY) & ~np.isnan(machine.kept_bytes))
 
     def dram_bytes(self, machine: Machine, weight_bytes: Number, other_bytes: Number) -> Array:
         """Bytes of weights and activations that come from device memory."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.names import unknown_name
 from perfmodel.kernels.base import KernelModel, Shape
 from perfmodel.kernels.coded_decode import BitmapInt4, BitmapInt8, CondensedInt4, CondensedInt8
+from perfmodel.kernels.cpu import CPU_MODELS, NumpyFp32, TorchBf16
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int4, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -70,11 +72,26 @@ _MODELS: tuple[KernelModel, ...] = (
     CondensedInt8(),
     CondensedInt4(),
 )
-KERNELS = {model.name: model for model in _MODELS}
-BASELINE = Dense.name
+GPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in _MODELS}
+CPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in CPU_MODELS}
+KERNELS = GPU_KERNELS | CPU_KERNELS
+BASELINE = Dense.name  # of GPUs
+BASELINES = (BASELINE, TorchBf16.name, NumpyFp32.name)  # of any device the first that runs there
 # Another's work, worse encoded, and whose: no rivals.
 VARIANTS = {model.slower_variant: model.name for model in _MODELS if model.slower_variant}
 BOUNDED = frozenset(model.name for model in _MODELS if model.at_least(Shape.of(1, 1, 8, 0.5)))  # for several tokens
+
+
+def kernels_of(device: Device) -> dict[str, KernelModel]:
+    """Kernels of this kind of device, by name, whether it runs them or not."""
+    return CPU_KERNELS if isinstance(device, Cpu) else GPU_KERNELS
+
+
+def baseline_of(device: Device) -> str:
+    """Kernel that others are compared with: cuBLAS; on a CPU PyTorch in BF16, or NumPy where that was not measured."""
+    if not isinstance(device, Cpu):
+        return BASELINE  # also of a GPU that it refuses
+    return next(name for name in BASELINES if KERNELS[name].refusal(device) is None)
 
 
 def kernel_model(name: str) -> KernelModel:

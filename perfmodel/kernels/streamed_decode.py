@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.cpu import Device
 from perfmodel.formats import STRIP_M
 from perfmodel.kernels.base import FIRST_CALL, Array, Call, Machine, Shape, ceil_div
 from perfmodel.kernels.machine import L2_PORT_BYTES_PER_CYCLE, RESERVED_SHARED_BYTES
@@ -82,7 +82,7 @@ class StreamedDecode(RegisterDecode):
     traced = "bitmap_bulk"
     oldest = 9.0  # bulk copies
 
-    def has_room(self, gpu: Gpu, n: ArrayLike, sparsity: ArrayLike) -> NDArray[np.bool_]:
+    def has_room(self, gpu: Device, n: ArrayLike, sparsity: ArrayLike) -> NDArray[np.bool_]:
         """True where a tile of X fits beside the rings of all warps."""
         width = np.minimum(computed_columns(n), WIDTHS[-1])
         return np.asarray(self.room_tiles(Machine.of(gpu), width, np.asarray(sparsity)) >= 1)

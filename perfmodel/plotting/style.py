@@ -58,6 +58,15 @@ KERNEL_COLOURS = {
     "lscd-bitmap-4": RUST,
     "lscd-condensed-pairs-8": LEAF,
     "lscd-condensed-pairs-4": MAUVE,
+    # Those of CPUs, which stand in no figure with the others.
+    "torch-bf16": BLACK,
+    "torch-fp32": GREY,
+    "numpy-fp32": SAND,
+    "cpu-bitmap": VERMILION,
+    "cpu-bitmap-bf16": FUCHSIA,
+    "cpu-panel-csr": GREEN,
+    "cpu-dense16": SKY,
+    "scipy-csr": PURPLE,
 }
 FORMAT_COLOURS = {  # a format has the colour of the kernel that reads it
     "dense": BLACK,
@@ -115,6 +124,14 @@ KERNEL_MARKERS = {
     "lscd-bitmap-4": "d",
     "lscd-condensed-pairs-8": "H",
     "lscd-condensed-pairs-4": "p",
+    "torch-bf16": "s",
+    "torch-fp32": "D",
+    "numpy-fp32": "v",
+    "cpu-bitmap": "o",
+    "cpu-bitmap-bf16": "p",
+    "cpu-panel-csr": "^",
+    "cpu-dense16": "8",
+    "scipy-csr": "h",
 }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import GPU_KERNELS
 from perfmodel.sweep.runner import DEFAULT_THREADS, run
 from perfmodel.sweep.table import Plan, chunk_table
 
@@ -78,7 +78,7 @@ def evaluated_per_s(plan: Plan, rounds: int = 3) -> float:
 
 def stored(points: int) -> str:
     """One line of the scaling table: rate from spec to file, its size, peak memory of this process."""
-    plan = plan_of("predict", predict_axes(points, list(KERNELS)))
+    plan = plan_of("predict", predict_axes(points, list(GPU_KERNELS)))
     with TemporaryDirectory() as folder:
         out = Path(folder) / "sweep.parquet"
         start_s = time.perf_counter()
@@ -112,8 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     points = 1_000_000 if options.quick else 10_000_000
     for target, axes in (
-        ("predict", predict_axes(points, list(KERNELS))),
-        *((f"predict {kernel}", predict_axes(points // 10, [kernel])) for kernel in KERNELS),
+        ("predict", predict_axes(points, list(GPU_KERNELS))),
+        *((f"predict {kernel}", predict_axes(points // 10, [kernel])) for kernel in GPU_KERNELS),
         ("e2e", e2e_axes(points // 2)),
     ):
         name = target.split()[0]

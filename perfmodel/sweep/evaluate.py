@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog import load_device, load_gpu, load_model
 from perfmodel.catalog.specs import Bound
-from perfmodel.kernels import BASELINE, KERNELS, Call, KernelModel, Machine, Shape
+from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
 from perfmodel.serving.rows import result_columns
 from perfmodel.serving.run import evaluate
@@ -80,7 +80,7 @@ def scaled_machine(machine: Machine, scales: Mapping[str, Any]) -> Machine:
 def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     """Kernel times in microseconds; N is padded to what the kernel takes, the dense baseline keeps the N asked for."""
     calibration = kernel_fits()
-    gpu, name = load_gpu(block.names["gpu"]), block.names["kernel"]
+    gpu, name = load_device(block.names["gpu"]), block.names["kernel"]
     model, x = KERNELS[name], block.numbers
     padded = np.where(possible, model.padded_n(x["n"]), x["n"])
     machine = scaled_machine(Machine.of(gpu), {axis: x[axis] for axis in SCALES if axis in x})
@@ -91,7 +91,8 @@ def _predict(block: Block, wanted: set[str], possible: Mask) -> Columns:
     columns = {"n_padded": padded, "time_us": result.time_s * 1e6, "dram_bytes": result.dram_bytes}
     if "speedup_vs_dense" in wanted:
         asked = Shape(x["m"], x["k"], x["n"], x["sparsity"])
-        dense = KERNELS[BASELINE].time(machine, asked, calibrated(BASELINE, calibration), call)
+        baseline = baseline_of(gpu)
+        dense = KERNELS[baseline].time(machine, asked, calibrated(baseline, calibration), call)
         columns["speedup_vs_dense"] = dense.time_s / result.time_s
     if "bound" in wanted:
         held = call.mostly_hits(machine, model.format.bytes_of(shape.m, shape.k, shape.sparsity))
@@ -141,7 +142,7 @@ def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
 
 def _possible_product(block: Block) -> Mask:
     model, x = KERNELS[block.names["kernel"]], block.numbers
-    gpu, padded = load_gpu(block.names["gpu"]), model.padded_n(x["n"])
+    gpu, padded = load_device(block.names["gpu"]), model.padded_n(x["n"])
     takes = ~np.isnan(padded) & model.takes_sparsity(x["sparsity"])
     if model.refusal(gpu) is not None:
         return np.zeros_like(takes)
@@ -176,7 +177,7 @@ def _other_sparsity(asked: KernelModel | System, block: Block) -> str | None:
 
 def _impossible_product(block: Block, possible: Mask) -> str:
     model = KERNELS[block.names["kernel"]]
-    if (refusal := model.refusal(load_gpu(block.names["gpu"]))) is not None:
+    if (refusal := model.refusal(load_device(block.names["gpu"]))) is not None:
         return refusal
     if (refusal := _other_sparsity(model, block)) is not None:
         return refusal

@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog import gpu_names, load_gpu, load_model, model_names
+from perfmodel.catalog import gpu_names, load_device, load_model, model_names
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import KERNELS, Call, kernel_model
+from perfmodel.kernels import GPU_KERNELS, Call, kernel_model
 from perfmodel.serving.systems import SYSTEMS, load_system
 from perfmodel.sweep.grid import Column, Dimension, Grid
 
@@ -45,7 +45,7 @@ EVERYTHING = "all"
 POSSIBLE = "possible"
 
 _CHECK_NAME: dict[str, Callable[[str], object]] = {
-    "gpu": load_gpu,
+    "gpu": load_device,
     "kernel": kernel_model,
     "model": load_model,
     "system": load_system,
@@ -55,7 +55,7 @@ _CHECK_NAME: dict[str, Callable[[str], object]] = {
 }
 _ALL_NAMES = {
     "gpu": gpu_names,
-    "kernel": lambda: tuple(KERNELS),
+    "kernel": lambda: tuple(GPU_KERNELS),  # as all GPUs are meant; kernels of CPUs are named
     "model": model_names,
     "system": lambda: tuple(SYSTEMS),
     "launch": lambda: tuple(map(str, Launch)),

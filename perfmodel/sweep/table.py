@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from perfmodel.catalog import load_calibration, load_gpu, load_model
+from perfmodel.catalog import load_calibration, load_device, load_model
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
@@ -152,7 +152,7 @@ def _versions() -> dict[str, str]:
 
 def _catalogue_hash(spec: Spec) -> str:
     names = {axis: _names(spec, axis) for axis in spec.grid.axes if isinstance(spec.grid.column(axis), tuple)}
-    records: list[Any] = [load_gpu(name) for name in names["gpu"]]
+    records: list[Any] = [load_device(name) for name in names["gpu"]]
     records += [load_model(name) for name in names.get("model", [])]
     fits = kernel_fits()
     parameters = {kernel: (fits.get(kernel), asdict(calibrated(kernel, fits))) for kernel in KERNELS}

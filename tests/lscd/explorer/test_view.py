@@ -14,7 +14,7 @@ from lscd.explorer.view import View, view
 from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import gpu_names, load_gpu, load_model
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import GPU_KERNELS, KERNELS
 from perfmodel.kernels.rivals import standing
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
@@ -29,7 +29,7 @@ def test_every_kernel_that_takes_this_n_has_its_own_prediction(name: str) -> Non
     state = found.state
     matrices = {matrix.name: matrix for matrix in layer_matrices(load_model(state.model).shape, state.gpus)}
     matrix = matrices[state.matrix]
-    assert set(found.kernels["kernel"]) | set(found.refused) == set(KERNELS)
+    assert set(found.kernels["kernel"]) | set(found.refused) == set(GPU_KERNELS)
     for row in found.kernels.itertuples():
         own = KERNELS[row.kernel].own_sparsity(state.sparsity)
         p = predict(row.kernel, state.gpu, matrix.m, matrix.k, row.n, own)
@@ -109,7 +109,7 @@ def test_every_gpu_has_a_whole_page(gpu: str) -> None:
     assert words.question(found)
     assert all(draw(found).spec["description"] for draw in DRAWINGS)
     assert all(len(table) for table in words.downloads(found).values())
-    assert set(found.kernels["kernel"]) | set(found.refused) == set(KERNELS)
+    assert set(found.kernels["kernel"]) | set(found.refused) == set(GPU_KERNELS)
 
 
 def refused_systems(gpu: str) -> tuple[str, ...]:

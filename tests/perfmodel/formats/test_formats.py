@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import encode_bitmap, encode_quantised_bitmap
 from perfmodel.formats import FORMATS, break_even_sparsity, two_four_residual_density
 from tests.kernels_numba.problems import random_matrix
@@ -37,6 +38,10 @@ def ratio(name: str, sparsity: float, m: int = 12288, k: int = 12288) -> float:
         ("lscd-bitmap-nvfp4", 32, 64, 0.0, 256 + 4 * 3 + 1024 + 32 * 4 + 4),
         ("lscd-bitmap-nvfp4", 32, 65, 1.0, 2 * 256 + 4 * 4 + 32 * 5 + 4),
         ("bitmap", 64, 64, 0.5, 4 * 2 + 8 * 64 + 2 * 2048),
+        ("cpu-bitmap", 33, 65, 0.5, 48 * 96 / 8 + 33 * 65 + 8 * 3 + 64),
+        ("panel-csr", 129, 257, 0.5, 1.5 * 129 * 257 + 4 * (2 * 128 * 2 + 1)),
+        ("csr-fp32", 4, 8, 0.5, 8 * 16 + 4 * 5),
+        ("fp32", 3, 5, 0.9, 60),
         ("int8", 10, 100, 0.0, 1000 + 20),
         ("fp6", 10, 100, 0.0, 750 + 20),
         ("int4", 10, 256, 0.0, 1280 + 2 * 20),
@@ -166,3 +171,10 @@ def test_bsr_is_what_its_arrays_take() -> None:
     columns, rows = np.nonzero(kept.reshape(4, 3))[1].astype(np.int32), np.zeros(4 + 1, np.int32)
     expected = float(FORMATS["bsr"].bytes(4 * 32, 3 * 32 - 7, 5 / 12))
     assert blocks.nbytes + columns.nbytes + rows.nbytes == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("m", "k"), [(1, 1), (128, 256), (200, 300)])
+def test_bytes_of_panels_are_those_of_the_arrays(m: int, k: int) -> None:
+    a = random_matrix(m, k, 0.4, np.random.default_rng(m))
+    sparsity = 1 - np.count_nonzero(a) / a.size
+    assert float(FORMATS["panel-csr"].bytes(m, k, sparsity)) == pytest.approx(encode_panel_csr(a).nbytes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.catalog import load_gpu
-from perfmodel.kernels import KERNELS, Machine, Shape
+from perfmodel.catalog import load_device, load_gpu
+from perfmodel.kernels import GPU_KERNELS, KERNELS, Machine, Shape
 from perfmodel.kernels.base import imbalance, overlap
 from perfmodel.kernels.fits import calibrated, unmeasured_kernels
 from tests.comparison import assert_close
@@ -28,7 +28,7 @@ def test_imbalance_of_whole_blocks() -> None:
 
 
 def test_one_machine_of_arrays_equals_many_machines() -> None:
-    for kernel, model in KERNELS.items():
+    for kernel, model in GPU_KERNELS.items():
         gpus = [load_gpu(gpu) for gpu, name in RUNNING if name == kernel]
         order = np.random.default_rng(0).permutation(len(gpus))
         shape = Shape.of(7168, 7168, tokens(kernel, 16), at_sparsity(kernel, 0.7))
@@ -41,7 +41,7 @@ def test_one_machine_of_arrays_equals_many_machines() -> None:
 @pytest.mark.parametrize("kernel", unmeasured_kernels())
 def test_each_range_has_its_fast_end_where_declared(kernel: str) -> None:
     """Moving one parameter alone to its fast end makes no shape slower, and some faster."""
-    model, machine = KERNELS[kernel], Machine.of(load_gpu(home(kernel)))
+    model, machine = KERNELS[kernel], Machine.of(load_device(home(kernel)))
     shape = Shape.of(*np.array([(m, k, n) for m, k in SIZES for n in (8, 64)]).T[:, :, None], [0.3, 0.6, 0.95])
     middle, (fast, slow) = model.Parameters(), model.at_ends()
     at = model.time(machine, shape, middle).time_s

@@ -7,7 +7,7 @@ import pytest
 
 from perfmodel import predict
 from perfmodel.catalog import gpu_names, load_gpu
-from perfmodel.kernels import KERNELS, Call, Machine, Shape, kernel_model
+from perfmodel.kernels import GPU_KERNELS, KERNELS, Call, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
 from tests.perfmodel.cases import CASE
 from tests.perfmodel.kernels.running import CRAMPED, EVERYTHING, REFUSED, RUNNING, at_sparsity, tokens
@@ -20,13 +20,13 @@ MANY_TOKENS = [pair for pair in RUNNING if pair[1] != "macko"]
 
 def test_pairs_that_run_and_pairs_refused_are_all_there_are() -> None:
     """What tests over `RUNNING` leave out is refused by `predict`, with the reason the model gives."""
-    assert len(RUNNING) + len(REFUSED) + len(CRAMPED) == len(gpu_names()) * len(KERNELS)
+    assert len(RUNNING) + len(REFUSED) + len(CRAMPED) == len(gpu_names()) * len(GPU_KERNELS)
     assert {gpu for gpu, _ in CRAMPED} == {"gb10", "rtx-5080", "rtx-5090", "rtx-pro-6000"}
     for gpu, kernel in REFUSED:
         with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
             predict(kernel, gpu, 4096, 4096, tokens(kernel), at_sparsity(kernel))
         assert str(refusal.value) == KERNELS[kernel].refusal(load_gpu(gpu))
-    assert {kernel for _, kernel in RUNNING} == set(KERNELS)
+    assert {kernel for _, kernel in RUNNING} == set(GPU_KERNELS)
     assert {gpu for gpu, kernel in RUNNING if kernel == "cublas"} == set(gpu_names())
     assert EVERYTHING not in {gpu for gpu, _ in REFUSED}
     assert {kernel for gpu, kernel in REFUSED if gpu == "h100"} == {"nvfp4", "mxfp4"}
@@ -89,7 +89,7 @@ def test_no_prediction_beats_the_datasheet(gpu: str, kernel: str) -> None:
     assert np.isfinite(p.time_s).all()
 
 
-@pytest.mark.parametrize("name", [name for name in KERNELS if name != "cusparse"])
+@pytest.mark.parametrize("name", [name for name in GPU_KERNELS if name != "cusparse"])
 def test_a_warm_call_that_hits_brings_nothing_from_memory(name: str) -> None:
     """All weights in the L2: bytes over DRAM are 0 but for what a split K writes; cold, at least the weights."""
     model, machine = KERNELS[name], Machine.of(load_gpu("rtx-4090"))

@@ -11,7 +11,7 @@ import pytest
 from perfmodel import predict
 from perfmodel.catalog import gpu_names, load_gpu
 from perfmodel.catalog.specs import Bound, Precision
-from perfmodel.kernels import KERNELS, Call, Machine, Shape
+from perfmodel.kernels import GPU_KERNELS, KERNELS, Call, Machine, Shape
 from perfmodel.kernels.call import STREAM_LAUNCH_S
 from perfmodel.kernels.fits import kernel_fits
 from perfmodel.kernels.low_precision import FAMILY, PIPELINE_CYCLES, QUANTISE_S
@@ -182,7 +182,7 @@ def test_eight_bits_are_half_the_bytes(kernel: str) -> None:
     assert 1.5 < float(eight.speedup_vs_dense) < 2.1
 
 
-@pytest.mark.parametrize("kernel", list(KERNELS))
+@pytest.mark.parametrize("kernel", list(GPU_KERNELS))
 def test_activations_that_come_quantised_save_a_launch_where_one_is(kernel: str) -> None:
     n = 1 if kernel == "macko" else 8
     share = float(KERNELS[kernel].own_sparsity(0.5))

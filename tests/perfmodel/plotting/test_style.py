@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 import pytest
@@ -10,27 +10,30 @@ from matplotlib.colors import to_rgb
 from matplotlib.markers import MarkerStyle
 
 from perfmodel.formats import FORMATS
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
 from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS
+
+DEVICES = (GPU_KERNELS, CPU_KERNELS)  # no figure shows kernels of both
 
 
 def test_every_kernel_has_a_colour_of_its_own_and_a_marker() -> None:
     assert set(KERNEL_COLOURS) == set(KERNEL_MARKERS) == set(KERNELS)
-    assert len(set(KERNEL_COLOURS.values())) == len(KERNEL_COLOURS)
+    for device in DEVICES:
+        assert len({KERNEL_COLOURS[name] for name in device}) == len(device)
 
 
 def test_formats_that_do_the_same_to_the_weights_share_no_marker() -> None:
     """A streamed kernel has the marker of the one it shares its format with, in another colour."""
-    for one, other in combinations(KERNELS.values(), 2):
+    for one, other in chain.from_iterable(combinations(device.values(), 2) for device in DEVICES):
         if KERNEL_MARKERS[one.name] == KERNEL_MARKERS[other.name]:
             assert one.format.change != other.format.change or other.name == f"{one.name}-bulk", (one.name, other.name)
-    assert list(KERNEL_MARKERS.values()).count(KERNEL_MARKERS["cublas"]) == 1
+    assert [KERNEL_MARKERS[name] for name in GPU_KERNELS].count(KERNEL_MARKERS["cublas"]) == 1
 
 
 def test_colours_are_far_enough_apart_to_tell() -> None:
     """In redmean's distance, which weighs green most, as eyes do; black to white is 765."""
-    for (one, first), (other, second) in combinations(KERNEL_COLOURS.items(), 2):
-        a, b = (255 * np.array(to_rgb(colour)) for colour in (first, second))
+    for one, other in chain.from_iterable(combinations(device, 2) for device in DEVICES):
+        a, b = (255 * np.array(to_rgb(KERNEL_COLOURS[name])) for name in (one, other))
         red = (a[0] + b[0]) / 2
         distance = np.sqrt((a - b) ** 2 @ [2 + red / 256, 4, 2 + (255 - red) / 256])
         assert distance > 70, (one, other, distance)
