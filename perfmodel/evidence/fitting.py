@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 ParametersT = TypeVar("ParametersT")
 
 DIGITS = 6  # kept of a fitted parameter
+SAME_ERROR = 1e-9
 
 
 def least_squares_parameters(
@@ -38,7 +39,9 @@ def least_squares_parameters(
 
     Notes
     -----
-    Every parameter is searched as a fraction of its range, so that seconds and efficiencies weigh alike.
+    Every parameter is searched as a fraction of its range, so that seconds and efficiencies weigh alike. One that makes
+    no difference to any error where the search ends keeps its value in ``start``: on the way there it drifts, to
+    another value on another processor.
     """
     from scipy.optimize import least_squares
 
@@ -54,9 +57,20 @@ def least_squares_parameters(
 
     guess = (np.array([getattr(start, field.name) for field in frees]) - low) / (high - low)
     found = least_squares(errors_at, guess, bounds=(0, 1), loss="soft_l1", f_scale=robust_scale, x_scale="jac")
-    best = at(found.x)
+    best = at(_only_what_matters(errors_at, found.x, guess))
     rounded = {field.name: float(f"{getattr(best, field.name):.{DIGITS}g}") for field in frees}
     return replace(best, **rounded)  # type: ignore[type-var]
+
+
+def _only_what_matters(errors_at: Callable[[Array], Array], found: Array, start: Array) -> Array:
+    """``found``, but for the numbers whose value in ``start`` gives the very same errors."""
+    settled = found.copy()
+    for i in range(found.size):
+        other = settled.copy()
+        other[i] = start[i]
+        if np.allclose(errors_at(other), errors_at(settled), rtol=0, atol=SAME_ERROR):
+            settled = other
+    return settled
 
 
 def described(

@@ -27,7 +27,7 @@ from perfmodel.evidence.kernel_fit import (
 from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
 from perfmodel.evidence.uncertainty import with_spread
 from perfmodel.evidence.validation import join_predictions
-from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels import BASELINE, KERNELS, kernel_model
 from perfmodel.kernels.fits import (
     calibrated,
     extrapolated,
@@ -75,8 +75,18 @@ def test_stored_calibration_is_what_the_evidence_gives() -> None:
     stored = json.loads((data_directory() / CALIBRATION_FILE).read_text())
     assert again.keys() == stored.keys()
     for kernel, found in again.items():
+        kept = stored[kernel]["parameters"]
         for name, value in found["parameters"].items():
-            assert value == pytest.approx(stored[kernel]["parameters"][name], rel=2e-3, abs=1e-9), (kernel, name)
+            if value != pytest.approx(kept[name], rel=2e-3, abs=1e-9):
+                assert makes_no_difference(kernel, kept, name, value), (kernel, name)
+
+
+def makes_no_difference(kernel: str, kept: dict[str, float], name: str, value: float) -> bool:
+    """Whether another value of one parameter gives every fitted row the same time: nothing there depends on it."""
+    model, evidence = kernel_model(kernel), kernel_evidence(calibrated(BASELINE))
+    seconds = predictor(model, evidence[fitted_rows(evidence) & (evidence["kernel"] == kernel).to_numpy()])
+    one, other = (seconds(model.Parameters(**(kept | {name: number}))) for number in (kept[name], value))
+    return np.allclose(one, other, rtol=1e-9, atol=0)
 
 
 def test_nothing_is_stored_for_them() -> None:
