@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kernels_numba.bench.threads import BLAS_THREADS, usable_cores
 from lscd.asking import AsJson
 from lscd.errors import InputError
 from lscd.printing import digits, headline, say
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from kernels_numba.decoder.generate import Step
     from kernels_numba.decoder.model import Decoder
 
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 CHAT_START, CHAT_END = "<|im_start|>", "<|im_end|>"  # ChatML
 
 
@@ -78,7 +78,7 @@ def generate(
 
 def _use_threads(threads: int | None) -> int:
     """Let NumPy's BLAS and Numba use this many threads; the former reads it once, when NumPy is imported."""
-    most = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = usable_cores()
     if threads is not None and not 1 <= threads <= most:
         raise InputError(f"--threads is {threads}, allowed are 1 to {most} on this machine")
     count = threads or most
@@ -108,8 +108,7 @@ def _pieces(tokenizer: Tokenizer, steps: Iterable[Step], kept: list[Step]) -> It
 
 def _formats(decoder: Decoder) -> str:
     """How the matrices of the layers are stored."""
-    names = [name for index in range(decoder.config.layers) for name in decoder.config.matrices(index)]
-    kinds = {type(decoder.weights[name]).__name__ for name in names}
+    kinds = {type(decoder.weights[name]).__name__ for name in decoder.config.all_matrices}
     return ", ".join(sorted("float32" if kind == "ndarray" else kind for kind in kinds))
 
 

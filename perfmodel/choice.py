@@ -21,7 +21,7 @@ from perfmodel.catalog import load_device, load_model
 from perfmodel.catalog.cpu import Cpu, Device, memory_bytes
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
-from perfmodel.catalog.specs import Gpu, Launch
+from perfmodel.catalog.specs import Launch
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BOUNDED, KERNELS, VARIANTS, Machine, baseline_of, kernel_model
 from perfmodel.kernels import tiled_csl as flash
@@ -285,7 +285,7 @@ def choose(
         If a name is unknown, a value is out of range, or no kernel of the formats takes so many tokens.
     """
     record = model if isinstance(model, LanguageModel) else load_model(model)
-    card = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
+    card = load_device(gpu)
     if not (isinstance(batch, int) and batch >= 1):
         raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
     pruned = Pruning.of(record, sparsity)

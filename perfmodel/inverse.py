@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
-from perfmodel.catalog.cpu import Cpu, Device
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.cpu import Device
 from perfmodel.crossing import first_fraction
 from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model
 from perfmodel.kernels.base import check_pattern
@@ -199,7 +198,7 @@ class _Question:
 
     @cached_property
     def card(self) -> Device:
-        return self.gpu if isinstance(self.gpu, Gpu | Cpu) else load_device(self.gpu)
+        return load_device(self.gpu)
 
     def gain(self, n: ArrayLike, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """Times as fast as dense; NaN where the kernel takes no such N, or only a bound of its time is known."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
-from perfmodel.catalog.cpu import Cpu, Device
+from perfmodel.catalog.cpu import Device
 from perfmodel.catalog.specs import Bound, Gpu
 from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model, kernels_of
 from perfmodel.kernels.base import check_pattern
@@ -239,7 +239,7 @@ def predict(
     True
     """
     model = kernel_model(kernel)
-    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
+    record = load_device(gpu)
     shape, call = Shape.of(m, k, n, sparsity), Call.of(launch, cache, split_k, activations)
     check_product(model, record, shape.n, shape.sparsity)
     shape = replace(shape, sparsity=model.own_sparsity(shape.sparsity))
@@ -303,7 +303,7 @@ def predict_all(
     ValueError
         As `predict`.
     """
-    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
+    record = load_device(gpu)
     for name, model in kernels_of(record).items():
         padded, own = float(model.padded_n(n)), model.own_sparsity(sparsity)
         runs = not np.isnan(padded) and model.refusal(record) is None
@@ -319,7 +319,7 @@ def left_out(gpu: str | Device, n: int, sparsity: ArrayLike = 0.0) -> dict[str, 
     ValueError
         If the GPU is unknown.
     """
-    record = gpu if isinstance(gpu, Gpu | Cpu) else load_device(gpu)
+    record = load_device(gpu)
     found = {}
     for name, model in kernels_of(record).items():
         if (refusal := model.refusal(record)) is not None:

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numba
@@ -84,26 +85,49 @@ class Contestant:
     nbytes: int
 
 
-def contestants(a: NDArray[np.float16]) -> dict[str, Contestant]:
-    """Each contestant by name; PyTorch only where it is installed."""
-    brain = narrowed(a.astype(np.float32), Element.BFLOAT16)
-    wide = a.astype(np.float32)
-    sparse = scipy.sparse.csr_matrix(wide)
-    csr_bytes = sparse.data.nbytes + sparse.indices.nbytes + sparse.indptr.nbytes
-    found = {
-        "cpu-bitmap": _ours(encode_cpu_bitmap(a)),
-        "cpu-bitmap-bf16": _ours(encode_cpu_bitmap(brain, element=Element.BFLOAT16)),
-        "cpu-panel-csr": _ours(encode_panel_csr(a)),
-        "cpu-dense16": _ours(Dense(a)),
-        "numpy-fp32": Contestant(lambda x: lambda: wide @ x, wide.nbytes),
-        "scipy-csr": Contestant(lambda x: lambda: sparse @ x, csr_bytes),
-    }
-    return found if _torch() is None else found | _torch_contestants(wide, sparse, csr_bytes)
+def contestants(a: NDArray[np.float16], kernels: Sequence[str] = ()) -> dict[str, Contestant]:
+    """Each contestant by name, or those named; PyTorch only where it is installed."""
+    return {name: make() for name, make in _makers(a).items() if not kernels or name in kernels}
 
 
 def kernel_names() -> tuple[str, ...]:
     """Names of all contestants that can be had here."""
-    return tuple(contestants(np.ones((4, 32), np.float16)))
+    return tuple(_makers(np.empty((1, 1), np.float16)))
+
+
+def _makers(a: NDArray[np.float16]) -> dict[str, Callable[[], Contestant]]:
+    """How to make each contestant; nothing is encoded before it is asked for."""
+
+    @cache
+    def wide() -> Activations:
+        return a.astype(np.float32)
+
+    @cache
+    def sparse() -> Any:
+        return scipy.sparse.csr_matrix(wide())
+
+    def brain() -> EncodedWeight:
+        return encode_cpu_bitmap(narrowed(wide(), Element.BFLOAT16), element=Element.BFLOAT16)
+
+    found = {
+        "cpu-bitmap": lambda: _ours(encode_cpu_bitmap(a)),
+        "cpu-bitmap-bf16": lambda: _ours(brain()),
+        "cpu-panel-csr": lambda: _ours(encode_panel_csr(a)),
+        "cpu-dense16": lambda: _ours(Dense(a)),
+        "numpy-fp32": lambda: Contestant(lambda x: lambda: wide() @ x, wide().nbytes),
+        "scipy-csr": lambda: Contestant(lambda x: lambda: sparse() @ x, _csr_bytes(sparse())),
+    }
+    if _torch() is None:
+        return found
+    return found | {
+        "torch-fp32": lambda: _torch_linear(wide(), "float32"),
+        "torch-bf16": lambda: _torch_linear(wide(), "bfloat16"),
+        "torch-csr": lambda: _torch_csr(sparse()),
+    }
+
+
+def _csr_bytes(sparse: Any) -> int:
+    return int(sparse.data.nbytes + sparse.indices.nbytes + sparse.indptr.nbytes)
 
 
 def _ours(weights: EncodedWeight) -> Contestant:
@@ -118,28 +142,31 @@ def _ours(weights: EncodedWeight) -> Contestant:
     return Contestant(ready, weights.nbytes)
 
 
-def _torch_contestants(wide: Activations, sparse: Any, csr_bytes: int) -> dict[str, Contestant]:
-    """PyTorch's linear layer in both precisions, with activations (n, k) as it wants them, and its CSR."""
+def _torch_linear(wide: Activations, kind: str) -> Contestant:
+    """PyTorch's linear layer in a number format, with activations (n, k) as it wants them."""
     torch = _torch()
-    full = torch.from_numpy(wide)
-    starts, columns, values = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
+    weights = torch.from_numpy(wide).to(getattr(torch, kind))
+
+    def ready(x: Activations) -> Product:
+        rows = torch.from_numpy(np.ascontiguousarray(x.T)).to(weights.dtype)
+        return lambda: torch.nn.functional.linear(rows, weights)
+
+    return Contestant(ready, weights.numel() * weights.element_size())
+
+
+def _torch_csr(sparse: Any) -> Contestant:
+    """PyTorch's CSR product."""
+    torch = _torch()
+    parts = (torch.from_numpy(part) for part in (sparse.indptr, sparse.indices, sparse.data))
     with warnings.catch_warnings():  # PyTorch calls its CSR a beta, once a process
         warnings.simplefilter("ignore", UserWarning)
-        csr = torch.sparse_csr_tensor(starts, columns, values, size=wide.shape, check_invariants=False)
+        csr = torch.sparse_csr_tensor(*parts, size=sparse.shape, check_invariants=False)
 
-    def linear(weights: Any) -> Contestant:
-        def ready(x: Activations) -> Product:
-            rows = torch.from_numpy(np.ascontiguousarray(x.T)).to(weights.dtype)
-            return lambda: torch.nn.functional.linear(rows, weights)
-
-        return Contestant(ready, weights.numel() * weights.element_size())
-
-    def csr_ready(x: Activations) -> Product:
+    def ready(x: Activations) -> Product:
         tokens = torch.from_numpy(x)
         return lambda: csr @ tokens
 
-    half = linear(full.bfloat16())
-    return {"torch-fp32": linear(full), "torch-bf16": half, "torch-csr": Contestant(csr_ready, csr_bytes)}
+    return Contestant(ready, _csr_bytes(sparse))
 
 
 def measure(runs: dict[str, Product], rounds: int) -> dict[str, Timing]:
@@ -206,7 +233,7 @@ def compare(
     """Check and time contestants, all of them by default, on one random weight; yields one n after the other."""
     rng = np.random.default_rng((m, k, round(100 * sparsity)))
     a = random_weights(m, k, sparsity, rng)
-    taking_part = {name: one for name, one in contestants(a).items() if not kernels or name in kernels}
+    taking_part = contestants(a, kernels)
     nbytes = {name: one.nbytes for name, one in taking_part.items()}
     for n in tokens or TOKENS:
         x = rng.standard_normal((k, n), dtype=np.float32)

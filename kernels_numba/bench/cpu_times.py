@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from kernels_numba.bench import cpu
+from kernels_numba.bench.threads import usable_cores, with_threads
 
 COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
-THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 DENSE = ("cpu-dense16", "numpy-fp32", "torch-fp32", "torch-bf16")  # read zeros too: timed at one sparsity
 LEFT_OUT = ("torch-csr",)
 
@@ -70,9 +69,8 @@ def time_grid(grid: Grid, progress: Callable[[], None] = lambda: None) -> Iterat
 
 def _child(threads: int, arguments: Sequence[str]) -> None:
     """Run this module on ``threads`` threads; its lines go to where ours do."""
-    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = [sys.executable, "-m", "kernels_numba.bench.cpu_times", "--threads", str(threads), *arguments]
-    subprocess.run(command, env=environment, check=True)
+    subprocess.run(command, env=with_threads(threads), check=True)
 
 
 def _write(options: argparse.Namespace, grid: Grid) -> None:
@@ -104,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with options.output.open("w", newline="") as file:
         csv.DictWriter(file, COLUMNS, lineterminator="\n").writeheader()
-    for threads in sorted({1, os.cpu_count() or 1}):
+    for threads in sorted({1, usable_cores()}):
         _child(threads, arguments)
     return 0
 

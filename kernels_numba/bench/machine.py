@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels_numba.bench.threads import usable_cores, with_threads
 from kernels_numba.bench.timing import Library
 
 REPEATS = 5
@@ -35,7 +36,6 @@ ROUND_BYTES = 2**27  # read in one sample, so that the call itself hardly counts
 GEMM_SIZE, GPU_GEMM_SIZE = 2048, 8192
 OTHER_STEPS = 6  # beside one a working set
 FMA_STEPS, CHAIN_STEPS, CALLS = 500_000, 10_000_000, 200
-THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SIMD = (
     "avx2", "avx512f", "avx512_vbmi2", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8", "asimd",
     "sve", "sve2", "bf16",
@@ -233,7 +233,6 @@ def provenance() -> dict[str, str]:
 
 def _measured(threads: int, seconds: float) -> Iterator[tuple[str, Rate | None]]:
     """What a process with so many threads prints, step by step."""
-    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = [
         sys.executable,
         "-m",
@@ -244,7 +243,7 @@ def _measured(threads: int, seconds: float) -> Iterator[tuple[str, Rate | None]]
         f"{seconds:g}",
     ]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **pipes) as process:
+    with subprocess.Popen(command, env=with_threads(threads), **pipes) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         for line in process.stdout:
@@ -253,11 +252,6 @@ def _measured(threads: int, seconds: float) -> Iterator[tuple[str, Rate | None]]
         errors = process.stderr.read().strip()
     if process.returncode:
         raise RuntimeError(f"measuring with {threads} threads failed: {errors.rpartition(chr(10))[2]}")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int:

@@ -2,7 +2,8 @@
 
 Two ways to use a sparse weight, as on the GPU. ``Path.DECODE`` loads it as sparse and computes it as dense: each
 128 x 64 tile is decoded into a first-level-cache buffer and multiplied densely. ``Path.SPARSE`` multiplies the
-non-zeros one by one. SIMD always runs along n, so n is padded to strips of 8, 16 or 32 columns.
+non-zeros one by one. In both SIMD runs along n, so n is padded to strips of 8, 16 or 32 columns. Bitmaps and 16-bit
+dense rows are read in chunks instead, SIMD along k (`lanes`), or on the matrix unit (`tiles`).
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def spmm(
 
     Parameters
     ----------
-    weights : TiledCsl, PanelCsr (the fastest here), Csr or Dense; all others are decoded to a dense copy first,
-        QuantisedBitmap to values times scales rounded to float16, as on the GPU.
+    weights : CpuBitmap (the fastest here), PanelCsr, TiledCsl, Csr or Dense; all others are decoded to a dense copy
+        first, QuantisedBitmap to values times scales rounded to float16, as on the GPU.
     x : (k, n), float16, float32, or uint16 bit patterns with ``element=Element.BFLOAT16``; finite wherever a weight
         is zero: a dense product turns 0 * inf into NaN, a sparse one skips it.
     path : "auto" (see ``choose_path``), "decode" or "sparse".
@@ -56,11 +57,12 @@ def spmm(
         If x does not fit the weights, or the format has no such path; the message names value and allowed range.
     """
     check(isinstance(weights, EncodedWeight), "weights", type(weights).__name__, "an encoded weight (Dense(a) ...)")
-    wide = _as_float32(x, weights.shape[1], element)
+    _check_activations(x, weights.shape[1], element)
     chosen = choose_path(weights) if path == "auto" else path
     check(chosen in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
     if isinstance(weights, CpuBitmap) and _on_tiles(weights, x):
         return _multiply_tiles(weights, x)
+    wide = widened(x, Element.BFLOAT16 if x.dtype == np.uint16 else Element(x.dtype.name))
     if _in_chunks(weights):
         return _multiply_chunks(weights, wide)
     m, n = weights.shape[0], wide.shape[1]
@@ -159,14 +161,12 @@ def _paths(weights: EncodedWeight) -> tuple[Path, ...]:
     return (Path.SPARSE,) if isinstance(weights, Csr | PanelCsr) else (Path.DECODE,)
 
 
-def _as_float32(x: NDArray[Any], k: int, element: Element | None) -> NDArray[np.float32]:
-    """Check x (k, n) and widen it."""
+def _check_activations(x: NDArray[Any], k: int, element: Element | None) -> None:
+    """Refuse x that is no (k, n) of a type the kernels widen."""
     check(isinstance(x, np.ndarray) and x.ndim == 2, "x", getattr(x, "shape", type(x).__name__), "an array (k, n)")
     check(x.shape[0] == k and x.shape[1] > 0, "shape of x", x.shape, f"({k}, n) with n >= 1")
-    if element is Element.BFLOAT16 and x.dtype == np.uint16:
-        return widened(x, element)
-    check(x.dtype in (np.float16, np.float32), "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
-    return x.astype(np.float32, copy=False)
+    fits = x.dtype in (np.float16, np.float32) or (element is Element.BFLOAT16 and x.dtype == np.uint16)
+    check(fits, "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
 
 
 def _strips(n: int) -> list[int]:

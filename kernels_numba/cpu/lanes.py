@@ -36,6 +36,7 @@ _FLOAT, _HALF = ir.FloatType(), ir.HalfType()
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _FLOATS, _BIT = ir.VectorType(_FLOAT, LANES), ir.IntType(1)
 _EIGHT = 8
+Load = Callable[[Any, Any], Any]  # a vector of some type, from a place in the values on
 Lanes = tuple[Any, Any]  # the first and the second 16 columns of a row of a chunk
 
 
@@ -120,14 +121,18 @@ def _row(builder: Any, values: Any, bfloat16: bool) -> Lanes:
     return builder.bitcast(even, _FLOATS), builder.bitcast(odd, _FLOATS)
 
 
-def _expand_vbmi2(builder: Any, load: Callable[[Any, Any], Any], at: Any, mask: Any, bfloat16: bool) -> Lanes:
+def _expand_vbmi2(builder: Any, load: Load, at: Any, mask: Any, bfloat16: bool) -> Lanes:
+    return _row(builder, placed_halves(builder, load, at, mask), bfloat16)
+
+
+def placed_halves(builder: Any, load: Load, at: Any, mask: Any) -> Any:
+    """32 patterns where the bits of a mask are, zeros elsewhere, by the instruction of AVX-512 VBMI2."""
     kind, bits = ir.VectorType(_I16, COLUMNS), ir.VectorType(_BIT, COLUMNS)
     expand = _function(builder, "llvm.x86.avx512.mask.expand.v32i16", kind, kind, kind, bits)
-    placed = builder.call(expand, [load(at, kind), _constant(_I16, [0] * COLUMNS), builder.bitcast(mask, bits)])
-    return _row(builder, placed, bfloat16)
+    return builder.call(expand, [load(at, kind), _constant(_I16, [0] * COLUMNS), builder.bitcast(mask, bits)])
 
 
-def _expand_portable(builder: Any, load: Callable[[Any, Any], Any], at: Any, mask: Any, bfloat16: bool) -> Lanes:
+def _expand_portable(builder: Any, load: Load, at: Any, mask: Any, bfloat16: bool) -> Lanes:
     """Each lane takes the value whose number is the count of bits below its own."""
     placed = ir.Constant(ir.VectorType(_I16, COLUMNS), [0] * COLUMNS)
     for column in range(COLUMNS):
@@ -151,7 +156,7 @@ def _patterns(builder: Any) -> Any:
     return table
 
 
-def _expand_avx2(builder: Any, load: Callable[[Any, Any], Any], at: Any, mask: Any, bfloat16: bool) -> Lanes:
+def _expand_avx2(builder: Any, load: Load, at: Any, mask: Any, bfloat16: bool) -> Lanes:
     """Eight columns at a time; the lanes are then put in `column_order`."""
     kind = ir.VectorType(_FLOAT, _EIGHT)
     permute = _function(builder, "llvm.x86.avx2.permps", kind, kind, ir.VectorType(_I32, _EIGHT))
@@ -190,6 +195,31 @@ def _zeros(typingctx: Any, count: Any) -> Any:
     return vectors(count), lambda context, builder, signature, arguments: context.get_constant_null(vectors)
 
 
+def each_row(
+    context: Any, builder: Any, signature: Any, arguments: Any, use: Callable[[int, Load, Any, Any], None]
+) -> Any:
+    """Generate the walk over the rows of a chunk, whose masks, values, first mask and first value lead ``arguments``.
+
+    ``use`` is told each row's number, how to load its values, where they start, and its mask. Returns where the values
+    of the next chunk start.
+    """
+    masks, values = signature.args[:2]
+    mask_array, array, first, position = arguments[:4]
+
+    def load(where: Any, kind: Any) -> Any:
+        return vector_at(context, builder, values, array, where, kind)
+
+    count = _function(builder, "llvm.ctpop.i32", _I32, _I32)
+    for row in range(ROWS):
+        if row % 2 == 0:  # two rows of half the columns take up a line of the cache
+            prefetch(context, builder, values, array, position, row)
+        index = builder.add(first, ir.Constant(_I64, row))
+        mask = builder.load(address(context, builder, masks, mask_array, index))
+        use(row, load, position, mask)
+        position = builder.add(position, builder.zext(builder.call(count, [mask]), _I64))
+    return position
+
+
 @intrinsic
 def _unpack(typingctx: Any, masks: Any, values: Any, mask_at: Any, at: Any, bfloat16: Any, expansion: Any) -> Any:
     way = _literal(expansion)
@@ -199,22 +229,13 @@ def _unpack(typingctx: Any, masks: Any, values: Any, mask_at: Any, at: Any, bflo
     result = types.Tuple([types.int64, chunk])
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        mask_array, array, first, position = arguments[:4]
-
-        def load(where: Any, kind: Any) -> Any:
-            return vector_at(context, builder, values, array, where, kind)
-
         lanes: list[Any] = []
-        count = _function(builder, "llvm.ctpop.i32", _I32, _I32)
-        for row in range(ROWS):
-            if row % 2 == 0:  # two rows of half the columns take up a line of the cache
-                prefetch(context, builder, values, array, position, row)
-            place = address(context, builder, masks, mask_array, builder.add(first, ir.Constant(_I64, row)))
-            mask = builder.load(place)
-            lanes += expand(builder, load, position, mask, bool(_literal(bfloat16)))
-            position = builder.add(position, builder.zext(builder.call(count, [mask]), _I64))
-        packed = cgutils.pack_array(builder, lanes)
-        return context.make_tuple(builder, result, [position, packed])
+
+        def use(row: int, load: Load, at: Any, mask: Any) -> None:
+            lanes.extend(expand(builder, load, at, mask, bool(_literal(bfloat16))))
+
+        following = each_row(context, builder, signature, arguments, use)
+        return context.make_tuple(builder, result, [following, cgutils.pack_array(builder, lanes)])
 
     return result(masks, values, types.int64, types.int64, bfloat16, expansion), generate
 

@@ -23,7 +23,7 @@ from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
 
-from kernels_numba.cpu.lanes import COLUMNS, ROWS, Expansion, best_expansion, prefetch, vector_at
+from kernels_numba.cpu.lanes import COLUMNS, Expansion, Load, best_expansion, each_row, placed_halves
 from kernels_numba.cpu.simd import address, intrinsic
 from kernels_numba.jit import inlined
 
@@ -33,7 +33,7 @@ ROW_BYTES = 64
 TILE_VALUES = TILE * COLUMNS
 _WEIGHTS, _ACTIVATIONS = 6, 7  # the first six registers hold sums, set by set
 _REQUEST_PERMISSION, _TILE_DATA, _ARCH_PRCTL = 0x1023, 18, 158  # Linux, arch/x86/include/uapi/asm/prctl.h
-_I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
+_I8, _I64 = ir.IntType(8), ir.IntType(64)
 
 
 @cache
@@ -132,27 +132,16 @@ def _multiply(typingctx: Any, count: Any, which: Any, weights: Any, at: Any, x: 
 
 @intrinsic
 def _unpack(typingctx: Any, masks: Any, values: Any, mask_at: Any, at: Any, out: Any, out_at: Any) -> Any:
-    kind, bits = ir.VectorType(_I16, COLUMNS), ir.VectorType(ir.IntType(1), COLUMNS)
-
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        mask_array, array, first, position, buffer, place = arguments
-        expand = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind, kind, bits]), "llvm.x86.avx512.mask.expand.v32i16"
-        )
-        count = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_I32, [_I32]), "llvm.ctpop.i32")
-        for row in range(ROWS):
-            if row % 2 == 0:
-                prefetch(context, builder, values, array, position, row)
-            index = builder.add(first, ir.Constant(_I64, row))
-            mask = builder.load(address(context, builder, masks, mask_array, index))
-            packed = vector_at(context, builder, values, array, position, kind)
-            zeros = ir.Constant(kind, [0] * COLUMNS)
-            placed = builder.call(expand, [packed, zeros, builder.bitcast(mask, bits)])
-            target = builder.add(place, ir.Constant(_I64, row * COLUMNS))
-            pointer = builder.bitcast(address(context, builder, out, buffer, target), kind.as_pointer())
-            builder.store(placed, pointer, align=2)
-            position = builder.add(position, builder.zext(builder.call(count, [mask]), _I64))
-        return position
+        buffer, first = arguments[4:]
+
+        def use(row: int, load: Load, at: Any, mask: Any) -> None:
+            placed = placed_halves(builder, load, at, mask)
+            index = builder.add(first, ir.Constant(_I64, row * COLUMNS))
+            place = address(context, builder, out, buffer, index)
+            builder.store(placed, builder.bitcast(place, placed.type.as_pointer()), align=2)
+
+        return each_row(context, builder, signature, arguments, use)
 
     return types.int64(masks, values, types.int64, types.int64, out, types.int64), generate
 

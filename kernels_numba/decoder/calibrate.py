@@ -145,7 +145,7 @@ def owl_shares(
 
 def _chosen(config: DecoderConfig, names: Sequence[str] | None) -> dict[str, tuple[int, int]]:
     """Shapes of the matrices to prune."""
-    shapes = {name: shape for index in range(config.layers) for name, shape in config.matrices(index).items()}
+    shapes = config.all_matrices
     for name in names or ():
         check(name in shapes, f"tensor {name!r}", "no matrix of a layer", f"matrices such as {next(iter(shapes))}")
     return {name: shapes[name] for name in (shapes if names is None else names)}

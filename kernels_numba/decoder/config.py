@@ -125,6 +125,11 @@ class DecoderConfig:
         shapes[out] = (d, self.ffn)
         return {f"{self.layer(index)}{name}.weight": shape for name, shape in shapes.items()}
 
+    @property
+    def all_matrices(self) -> dict[str, tuple[int, int]]:
+        """Shape (m, k) of each weight matrix of all layers by name, in the order they are multiplied."""
+        return {name: shape for index in range(self.layers) for name, shape in self.matrices(index).items()}
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Shape of every tensor by name; the head only where it is not the embedding."""
         found: dict[str, tuple[int, ...]] = {self.embedding: (self.vocabulary, self.hidden)}

@@ -93,8 +93,7 @@ def encode_matrices(weights: dict[str, Weight], config: DecoderConfig, format: s
 
     Encoded weights that are no ``format`` are decoded first, so that one format multiplies them all.
     """
-    names = [name for index in range(config.layers) for name in config.matrices(index)]
-    for name in [*names, HEAD]:
+    for name in [*config.all_matrices, HEAD]:
         source = weights[config.embedding if name == HEAD and config.tied else name]
         values, rounding = as_float16(as_array(source), "F32")
         overflowed = rounding.overflowed

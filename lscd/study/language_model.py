@@ -88,7 +88,7 @@ def variants() -> Iterator[Variant]:
 
 def changed(decoder: Decoder, variant: Variant, calibration: Tokens) -> Decoder:
     """Decoder of a variant, its matrices rounded to float16; ``decoder`` stays as it is."""
-    names = [name for index in range(decoder.config.layers) for name in decoder.config.matrices(index)]
+    names = decoder.config.all_matrices
     if variant.rule is not None:
         return prune_decoder(decoder, variant.rule, calibration, elements=dict.fromkeys(names, HALF))
     if variant.bits is None:
@@ -105,7 +105,7 @@ def storage(decoder: Decoder, variant: Variant) -> dict[str, Any]:
 
     Of integers, the bitmap holds codes, and the smallest format is all codes and their scales.
     """
-    matrices = [as_array(decoder.weights[x]) for i in range(decoder.config.layers) for x in decoder.config.matrices(i)]
+    matrices = [as_array(decoder.weights[name]) for name in decoder.config.all_matrices]
     counted = [take_census((x.shape[0], x.shape[1]), "F16", [x.astype(np.float16)]) for x in matrices]
     size = sum(matrix.size for matrix in matrices)
     found = {"sparsity": 1 - sum(each.nnz for each in counted) / size, "dense_bytes": HALF.storage.itemsize * size}

@@ -54,8 +54,10 @@ def _is_cpu(path: Path) -> bool:
     return parse(path).get("architecture") == "cpu"
 
 
-def load_device(name_or_path: str | Path) -> Device:
+def load_device(name_or_path: str | Path | Device) -> Device:
     """GPU or CPU of the catalogue, or of a user's own TOML file; a CPU of as many threads as stand after ``@``.
+
+    A record comes back as it is.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def load_device(name_or_path: str | Path) -> Device:
     ValueError
         As `load_gpu`; or if the CPU was not measured with so many threads, or a GPU is asked for threads.
     """
+    if isinstance(name_or_path, Gpu | Cpu):
+        return name_or_path
     name, threads = _without_threads(str(name_or_path))
     path = find(name, "GPU", "hardware")
     if path.is_file() and _is_cpu(path):

@@ -96,16 +96,21 @@ class CpuKernel(KernelModel):
         return KernelTime(time_s, terms, np.asarray(dram_bytes))
 
 
-_SHARE = "share of the read rate at its working set that the kernel reaches"
-_CALLS = "overhead of a call, in parallel calls that do nothing"
+CALLS = "overhead of a call, in parallel calls that do nothing"
 
 
 @dataclass(frozen=True)
-class ChunkParameters:
+class CpuParameters:
+    """Free parameters that every kernel of a CPU has."""
+
+    read_share: float = free(0.8, 0.3, 1.2, "share of the read rate at its working set that it reaches", fast="high")
+    calls: float = free(4.0, 0.0, 50.0, CALLS)
+
+
+@dataclass(frozen=True)
+class ChunkParameters(CpuParameters):
     """Free parameters of a kernel that expands weights in registers and multiplies them with SIMD along K."""
 
-    read_share: float = free(0.8, 0.3, 1.2, _SHARE, fast="high")
-    calls: float = free(4.0, 0.0, 50.0, _CALLS)
     decode_flops: float = free(4.0, 0.1, 20.0, "work to expand a weight, zero or not, in FLOPs")
     token_flops: float = free(3.0, 2.0, 10.0, "work to multiply it with a token, in FLOPs")
 
@@ -135,11 +140,9 @@ class CpuDense16(CpuBitmap):
 
 
 @dataclass(frozen=True)
-class TileParameters:
+class TileParameters(CpuParameters):
     """Free parameters of the bitmap of bfloat16, whose chunks a matrix unit multiplies."""
 
-    read_share: float = free(0.8, 0.3, 1.2, _SHARE, fast="high")
-    calls: float = free(4.0, 0.0, 50.0, _CALLS)
     decode_flops: float = free(4.0, 0.1, 20.0, "work to expand a weight, zero or not, in FLOPs")
     tile_flops: float = free(4.0, 0.5, 40.0, "work of the matrix unit on a weight and 16 tokens, in FLOPs")
 
@@ -162,11 +165,9 @@ class CpuBitmapBf16(CpuKernel):
 
 
 @dataclass(frozen=True)
-class NonzeroParameters:
+class NonzeroParameters(CpuParameters):
     """Free parameters of a kernel that goes from non-zero to non-zero."""
 
-    read_share: float = free(0.8, 0.3, 1.2, _SHARE, fast="high")
-    calls: float = free(4.0, 0.0, 50.0, _CALLS)
     nonzero_flops: float = free(40.0, 1.0, 400.0, "work to fetch a non-zero and its row of activations, in FLOPs")
     token_flops: float = free(3.0, 2.0, 30.0, "work to multiply it with a token, in FLOPs")
 
@@ -208,11 +209,10 @@ class ScipyCsr(CpuKernel):
 
 
 @dataclass(frozen=True)
-class GemmParameters:
+class GemmParameters(CpuParameters):
     """Free parameters of a library's dense product."""
 
-    read_share: float = free(0.8, 0.3, 1.2, _SHARE, fast="high")
-    calls: float = free(2.0, 0.0, 50.0, _CALLS)
+    calls: float = free(2.0, 0.0, 50.0, CALLS)
     gemm_share: float = free(0.7, 0.1, 1.0, "share of the measured rate of a large square product", fast="high")
     packed_tokens: float = free(4.0, 0.0, 64.0, "tokens whose multiplication takes as long as packing the weights")
 
