@@ -57,7 +57,7 @@ def generate(
         raise InputError("--prompt is empty; allowed is a text of at least one token")
     request = decoding.Request(ids, tokens, batch, temperature, seed)
     request.check(open_model(model).config)  # before the weights are read
-    decoder = load_decoder(model, format=format_name)
+    decoder = load_decoder(model, format=format_name, joined=True)
     steps: list[Step] = []
     text = ""
     for piece in _pieces(tokenizer, decoding.generate(decoder, request), steps):
@@ -108,7 +108,7 @@ def _pieces(tokenizer: Tokenizer, steps: Iterable[Step], kept: list[Step]) -> It
 
 def _formats(decoder: Decoder) -> str:
     """How the matrices of the layers are stored."""
-    kinds = {type(decoder.weights[name]).__name__ for name in decoder.config.all_matrices}
+    kinds = {type(decoder.weights[name]).__name__ for name in decoder.config.stored(decoder.weights)}
     return ", ".join(sorted("float32" if kind == "ndarray" else kind for kind in kinds))
 
 

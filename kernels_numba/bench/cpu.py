@@ -2,8 +2,8 @@
 
 ``python -m kernels_numba.bench.cpu`` encodes random weights, checks every contestant against float64, and times them in
 turn, round after round, so that a busy neighbour disturbs all alike. A pause before each lets the threads of the one
-before stop spinning (measured: without it each lost up to half of a small machine to its predecessor); an unmeasured
-run after the pause warms the caches. Contestants have the names of the kernel models. Those of float32 activations
+before stop spinning (measured: without it each lost up to half of a small machine to its predecessor); unmeasured
+calls after the pause warm caches and clock. Contestants have the names of the kernel models. Those of float32 tokens
 multiply float16 (ours) or float32 weights (the peers, whose kernels know no float16 on a CPU); those named bf16 have
 weights and activations of bfloat16. A ratio above 1 means that the faster of our bitmaps is faster than the best peer
 of all; beside it the rate at which that bitmap reads its weights. Then it times the encoder of condensed strips, which
@@ -44,6 +44,7 @@ ENCODER_GOAL = 20e6  # weights a second
 CHECKED_ROWS = 64
 CELL = 18
 PAUSE_S = 0.05  # OpenBLAS threads spin for about 2**26 cycles after a call
+STEADY_S = 0.01  # of calls before those that are timed, and of those: a core that has slept is slow for milliseconds
 
 Product = Callable[[], Any]
 Activations = NDArray[np.float32]
@@ -170,16 +171,23 @@ def _torch_csr(sparse: Any) -> Contestant:
 
 
 def measure(runs: dict[str, Product], rounds: int) -> dict[str, Timing]:
-    """Time all contestants in turn, ``rounds`` times; each measured run follows a pause and an unmeasured one."""
+    """Time all contestants in turn, ``rounds`` times, each after a pause."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
             time.sleep(PAUSE_S)
-            run()
-            start_s = time.perf_counter()
-            run()
-            samples[name].append(time.perf_counter() - start_s)
+            seconds_a_call(run)
+            samples[name].append(seconds_a_call(run))
     return {name: Timing(np.array(times)) for name, times in samples.items()}
+
+
+def seconds_a_call(run: Product) -> float:
+    """Seconds of a call among calls of at least `STEADY_S` together."""
+    start_s, calls, elapsed_s = time.perf_counter(), 0, 0.0
+    while elapsed_s < STEADY_S:
+        run()
+        calls, elapsed_s = calls + 1, time.perf_counter() - start_s
+    return elapsed_s / calls
 
 
 def check(runs: dict[str, Product], a: NDArray[np.float16], x: NDArray[np.float32]) -> None:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
-import subprocess
+import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kernels_numba.bench import cpu
-from kernels_numba.bench.threads import usable_cores, with_threads
+from kernels_numba.bench.threads import lines_of, usable_cores
 
 COLUMNS = (
     "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
 )  # fmt: skip
+FIXED = {"status": "value", "cache": "warm"}
+MODULE = "kernels_numba.bench.cpu_times"
 DENSE = ("cpu-dense16", "numpy-fp32", "torch-fp32", "torch-bf16")  # read zeros too: timed at one sparsity
 LEFT_OUT = ("torch-csr",)
 
@@ -45,12 +47,12 @@ class Grid:
 # Of a language model of 135 million parameters, of ones fifty times larger, and beyond every cache.
 FULL = Grid(
     ((576, 576), (1536, 576), (2048, 2048), (4096, 4096), (11008, 4096), (4096, 14336), (14336, 14336)),
-    (0.5, 0.6, 0.7, 0.8, 0.9), (1, 2, 4, 8, 16), 7,
+    (0.5, 0.6, 0.7, 0.8, 0.9), (1, 2, 4, 8, 16), 5,
 )  # fmt: skip
-QUICK = Grid(((1536, 576), (4096, 4096)), (0.5, 0.7, 0.9), (1, 4, 16), 5)
+QUICK = Grid(((1536, 576), (11008, 4096)), (0.6, 0.8), (1, 4, 16), 5)
 
 
-def time_grid(grid: Grid, progress: Callable[[], None] = lambda: None) -> Iterator[dict[str, Any]]:
+def time_grid(grid: Grid) -> Iterator[dict[str, Any]]:
     """Rows ``kernel, m, k, n, sparsity, time_us, time_err_us`` of the contestants, on the threads of this process.
 
     The error is half the interquartile range. Kernels that read zeros too are timed once for all sparsities.
@@ -64,46 +66,36 @@ def time_grid(grid: Grid, progress: Callable[[], None] = lambda: None) -> Iterat
                 size = {"kernel": name, "m": m, "k": k, "n": found.n, "sparsity": share}
                 error_us = timing.median_s * timing.spread / 2 * 1e6
                 yield size | {"time_us": round(timing.median_s * 1e6, 2), "time_err_us": round(error_us, 2)}
-        progress()
 
 
-def _child(threads: int, arguments: Sequence[str]) -> None:
-    """Run this module on ``threads`` threads; its lines go to where ours do."""
-    command = [sys.executable, "-m", "kernels_numba.bench.cpu_times", "--threads", str(threads), *arguments]
-    subprocess.run(command, env=with_threads(threads), check=True)
-
-
-def _write(options: argparse.Namespace, grid: Grid) -> None:
-    """Append the rows of this process to the output."""
-    same = {"gpu": f"{options.gpu}@{options.threads}", "status": "value", "cache": "warm", "source": options.source}
-    with options.output.open("a", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        for row in time_grid(grid):
-            table.writerow(same | row)
-            file.flush()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--gpu", required=True, help="name of the machine in the rows, before @threads")
-    parser.add_argument("--source", required=True, help="key of data/sources.toml")
-    parser.add_argument("--quick", action="store_true", help="two shapes only")
-    parser.add_argument("--threads", type=int, default=0, help="this many; by default 1 and all, one after the other")
-    return parser
+def measured(threads: int, *, quick: bool) -> Iterator[dict[str, Any]]:
+    """Rows of `time_grid` as they come from a process that uses so many threads; errors as `lines_of`."""
+    return lines_of(MODULE, threads, *(["--quick"] if quick else []))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write the rows; exit code 0."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments)
-    if options.threads:
-        _write(options, QUICK if options.quick else FULL)
+    """Write the rows to a file, or those of one count of threads as lines of JSON; exit code 0."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, help="CSV to write; without it, lines of JSON of this process")
+    parser.add_argument("--gpu", help="name of the machine in the rows, before @threads")
+    parser.add_argument("--source", help="key of data/sources.toml")
+    parser.add_argument("--quick", action="store_true", help="two shapes only")
+    parser.add_argument("--threads", type=int, help="this many; by default 1 and all, one after the other")
+    options = parser.parse_args(arguments)
+    if options.output is None:
+        for row in time_grid(QUICK if options.quick else FULL):
+            sys.stdout.write(json.dumps(row) + "\n")
+            sys.stdout.flush()
         return 0
+    counts = [options.threads] if options.threads else sorted({1, usable_cores()})
     with options.output.open("w", newline="") as file:
-        csv.DictWriter(file, COLUMNS, lineterminator="\n").writeheader()
-    for threads in sorted({1, usable_cores()}):
-        _child(threads, arguments)
+        table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+        table.writeheader()
+        for threads in counts:
+            same = {"gpu": f"{options.gpu}@{threads}", "source": options.source}
+            for row in measured(threads, quick=options.quick):
+                table.writerow(FIXED | same | row)
+                file.flush()
     return 0
 
 

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.bench.threads import usable_cores, with_threads
+from kernels_numba.bench.threads import lines_of, usable_cores
 from kernels_numba.bench.timing import Library
 
+MODULE = "kernels_numba.bench.machine"  # of a process with other threads
 REPEATS = 5
 SMALLEST_SET = 2**15
 BEYOND_CACHE = 4  # working sets up to so many times the last-level cache
@@ -184,8 +184,8 @@ def measure_machine(
     for count in threads:
         done = len(found) * (len(sizes) + OTHER_STEPS)
         rates: dict[str, Rate | None] = {}
-        for name, rate in _measured(count, seconds / len(threads)):
-            rates[name] = rate
+        for name, fields in lines_of(MODULE, count, "--seconds", f"{seconds / len(threads):g}"):
+            rates[name] = None if fields is None else Rate(**fields)
             progress(done + len(rates), total)
         found.append(rates)
     return described(threads, sizes, found)
@@ -229,29 +229,6 @@ def provenance() -> dict[str, str]:
     return told | {
         "source": f"lscd measure on {platform.system()} {platform.machine()}: kernels_numba/bench/machine.py"
     }
-
-
-def _measured(threads: int, seconds: float) -> Iterator[tuple[str, Rate | None]]:
-    """What a process with so many threads prints, step by step."""
-    command = [
-        sys.executable,
-        "-m",
-        "kernels_numba.bench.machine",
-        "--threads",
-        str(threads),
-        "--seconds",
-        f"{seconds:g}",
-    ]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=with_threads(threads), **pipes) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        for line in process.stdout:
-            name, fields = json.loads(line)
-            yield name, None if fields is None else Rate(**fields)
-        errors = process.stderr.read().strip()
-    if process.returncode:
-        raise RuntimeError(f"measuring with {threads} threads failed: {errors.rpartition(chr(10))[2]}")
 
 
 def memory_bytes() -> int:

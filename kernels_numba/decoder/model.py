@@ -10,25 +10,16 @@ Touvron et al., "LLaMA", 2023. Zhang et al., "OPT: Open Pre-trained Transformer 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from kernels_numba.decoder.attention import attend, rotate, rotation
 from kernels_numba.decoder.cache import KvCache
-from kernels_numba.decoder.config import (
-    ATTENTION,
-    FEED_FORWARD,
-    HEAD,
-    NORMS,
-    OPT_OFFSET,
-    DecoderConfig,
-    Family,
-    bias_of,
-)
+from kernels_numba.decoder.config import HEAD, NORMS, OPT_OFFSET, DecoderConfig, Family, bias_of
+from kernels_numba.decoder.layers_njit import attend_one, normalise
 from kernels_numba.formats import EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.spmm import spmm
@@ -36,6 +27,7 @@ from kernels_numba.spmm import spmm
 Float = NDArray[np.float32]
 Weight = EncodedWeight | Float
 Observer = Callable[[str, Float], None]
+Group = tuple[tuple[str, ...], str]  # weights that multiply the same input, and their name as one
 
 
 class Decoder:
@@ -45,12 +37,15 @@ class Decoder:
     ----------
     weights : float32 arrays or encoded weights by Hugging Face name; an entry may be replaced between calls. The
         embedding, biases and norms are arrays. A tied head is the embedding unless there is a ``lm_head.weight``.
+        Those that multiply the same input may be one, under the name that `DecoderConfig.inputs` gives it.
     backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's.
     """
 
     def __init__(self, config: DecoderConfig, weights: dict[str, Weight], *, backend: str = "cpu") -> None:
         self.config, self.weights, self.backend = config, weights, backend
         self._cos, self._sin = rotation(config)
+        self._groups: list[list[Group]] = [list(config.inputs(index).items()) for index in range(config.layers)]
+        self._no_bias = np.zeros(config.hidden, np.float32)
 
     @property
     def head(self) -> str:
@@ -98,12 +93,12 @@ class Decoder:
         stem = self.config.layer(index)
         attention, feed_forward = (f"{stem}{norm}" for norm in NORMS[self.config.family])
         hidden = hidden + self._attention(index, self._norm(attention, hidden), cache, observe)
-        return hidden + self._feed_forward(stem, self._norm(feed_forward, hidden), observe)
+        return hidden + self._feed_forward(index, self._norm(feed_forward, hidden), observe)
 
     def logits(self, hidden: Float) -> Float:
         """Scores (vocabulary, B, T) of the next token after each of the hidden states (hidden, B, T)."""
         last = self._norm(self.config.final_norm, hidden)
-        return self._products([self.head], last, None)[0]
+        return self._product(((self.head,), self.head), last, None)
 
     def forward(
         self,
@@ -126,44 +121,48 @@ class Decoder:
         return np.moveaxis(scores, 0, -1)
 
     def _attention(self, index: int, x: Float, cache: KvCache | None, observe: Observer | None) -> Float:
-        names = [f"{self.config.layer(index)}self_attn.{name}.weight" for name in ATTENTION[self.config.family]]
-        queries, keys, values = (_heads(part, self.config.head_dim) for part in self._products(names[:3], x, observe))
+        config, (_, batch, new), (ins, out, *_) = self.config, x.shape, self._groups[index]
+        stacked = self._product(ins, x, observe)
         start = cache.length if cache is not None else 0
-        if self.config.family is Family.LLAMA:
-            at = slice(start, start + x.shape[2])
-            queries, keys = (rotate(part, self._cos[at], self._sin[at]) for part in (queries, keys))
-        if cache is not None:
-            keys, values = cache.extend(index, keys, values)
-        mixed = attend(queries, keys, values)  # (B, heads, T, head_dim)
-        return self._products(names[3:], mixed.transpose(1, 3, 0, 2).reshape(-1, *x.shape[1:]), observe)[0]
+        if cache is not None and new == 1:
+            mixed = np.empty((config.heads * config.head_dim, batch), np.float32)
+            room = cache.room(index, batch, new)
+            attend_one(stacked.reshape(-1, batch), self._cos[start], self._sin[start], *room, start, mixed)
+        else:
+            parts = stacked.reshape(-1, config.head_dim, batch, new).transpose(2, 0, 3, 1)  # (B, heads, T, head_dim)
+            queries, keys, values = np.split(parts, (config.heads, config.heads + config.kv_heads), axis=1)
+            turn = self._cos[start : start + new], self._sin[start : start + new]
+            queries, keys = rotate(queries, *turn), rotate(keys, *turn)
+            if cache is not None:
+                keys, values = cache.extend(index, keys, values)
+            mixed = attend(queries, keys, values).transpose(1, 3, 0, 2)
+        return self._product(out, mixed.reshape(-1, batch, new), observe)
 
-    def _feed_forward(self, stem: str, x: Float, observe: Observer | None) -> Float:
-        *ins, out = (f"{stem}{name}.weight" for name in FEED_FORWARD[self.config.family])
-        parts = self._products(ins, x, observe)
-        inner = parts[0] * expit(parts[0]) * parts[1] if self.config.family is Family.LLAMA else np.maximum(parts[0], 0)
-        return self._products([out], inner, observe)[0]
+    def _feed_forward(self, index: int, x: Float, observe: Observer | None) -> Float:
+        *_, ins, out = self._groups[index]
+        inner = self._product(ins, x, observe)
+        inner = _gated(*np.split(inner, 2)) if self.config.family is Family.LLAMA else np.maximum(inner, 0)
+        return self._product(out, inner, observe)
 
     def _norm(self, name: str, x: Float) -> Float:
         """RMSNorm, or LayerNorm, over the features."""
-        if self.config.family is Family.OPT:
-            x = x - x.mean(axis=0)
-        scale = 1 / np.sqrt(np.mean(x * x, axis=0) + np.float32(self.config.norm_epsilon))
-        normed = x * scale * self._array(f"{name}.weight")[:, None, None]
-        bias = self.weights.get(f"{name}.bias")
-        return normed if bias is None else normed + self._array(f"{name}.bias")[:, None, None]
-
-    def _products(self, names: Sequence[str], x: Float, observe: Observer | None) -> list[Float]:
-        """Weights times x (k, B, T), biases added: (m, B, T) each."""
         flat = np.ascontiguousarray(x).reshape(x.shape[0], -1)
-        found = []
-        for name in names:
-            if observe is not None:
-                observe(name, flat)
-            out = self._product(name, flat)
-            found.append(out.reshape(-1, *x.shape[1:]))
-        return found
+        bias = self._array(f"{name}.bias") if f"{name}.bias" in self.weights else self._no_bias
+        centred, out = self.config.family is Family.OPT, np.empty_like(flat)
+        normalise(flat, self._array(f"{name}.weight"), bias, centred, self.config.norm_epsilon, out)
+        return out.reshape(x.shape)
 
-    def _product(self, name: str, x: Float) -> Float:
+    def _product(self, group: Group, x: Float, observe: Observer | None) -> Float:
+        """Weights times x (k, B, T), biases added: (m, B, T), the rows of one weight below those of another."""
+        names, one = group
+        flat = np.ascontiguousarray(x).reshape(x.shape[0], -1)
+        if observe is not None:
+            for name in names:
+                observe(name, flat)
+        parts = [self._times(name, flat) for name in ((one,) if one in self.weights else names)]
+        return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(-1, *x.shape[1:])
+
+    def _times(self, name: str, x: Float) -> Float:
         weight = self.weights[name]
         if isinstance(weight, EncodedWeight):
             out: Float = spmm(weight, x, backend=self.backend, out_dtype=np.float32)
@@ -178,9 +177,14 @@ class Decoder:
         return found  # type: ignore[return-value]
 
 
-def _heads(x: Float, head_dim: int) -> Float:
-    """(heads x head_dim, B, T) as (B, heads, T, head_dim)."""
-    return x.reshape(-1, head_dim, *x.shape[1:]).transpose(2, 0, 3, 1)
+def _gated(gate: Float, up: Float) -> Float:
+    """SiLU of ``gate`` times ``up``; x / (1 + exp(-x)) is written with tanh, which NumPy vectorises."""
+    out = np.tanh(gate * np.float32(0.5))
+    out += 1
+    out *= gate
+    out *= up
+    out *= np.float32(0.5)
+    return out
 
 
 def _range(tokens: NDArray[np.integer[Any]]) -> str:

@@ -16,7 +16,7 @@ from kernels_numba.formats import Bitmap
 from kernels_numba.formats.encoded import Element, narrowed, widened
 from tests.comparison import assert_close
 from tests.kernels_numba.checkpoints.files import save
-from tests.kernels_numba.decoder.models import LLAMA, TOKENS, weights_of, write_model
+from tests.kernels_numba.decoder.models import CONFIGS, LLAMA, TOKENS, weights_of, write_model
 
 
 def test_shards_of_16_bit_types_are_read(tmp_path: Path) -> None:
@@ -44,6 +44,28 @@ def test_a_container_is_multiplied_as_it_is_stored(folders: dict[str, Path], tmp
     assert_close(decoder.forward(TOKENS), plain, relative=0.02, absolute=0.02)
     again = load_decoder(tmp_path / "bitmap.safetensors", format="panel-csr")
     assert {type(again.weights[name]).__name__ for name in again.config.matrices(1)} == {"PanelCsr"}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("name", [None, "cpu-bitmap"])
+def test_joined_weights_give_the_same_scores(folders: dict[str, Path], kind: str, name: str | None) -> None:
+    """One product for q, k and v, and one for gate and up, biases too: the same bytes, the same sums."""
+    alone, joined = (load_decoder(folders[kind], format=name, joined=together) for together in (False, True))
+    gated = kind != "opt"
+    assert len(joined.config.stored(joined.weights)) == 2 * 4
+    assert len(alone.config.stored(alone.weights)) == 2 * (7 if gated else 6)
+    assert "model.layers.0.self_attn.q_proj.weight" not in joined.weights
+    if name is None:
+        assert joined.step_bytes == alone.step_bytes
+    assert_close(joined.forward(TOKENS), alone.forward(TOKENS), relative=1e-4, absolute=1e-5)
+
+
+def test_encoded_weights_are_not_joined(folders: dict[str, Path], tmp_path: Path) -> None:
+    source = open_checkpoint(folders["llama"])
+    convert_checkpoint(source, tmp_path / "bitmap.safetensors", "bitmap", weight_matrices(source))
+    (tmp_path / "config.json").write_text((folders["llama"] / "config.json").read_text())
+    decoder = load_decoder(tmp_path / "bitmap.safetensors", joined=True)
+    assert set(decoder.config.stored(decoder.weights)) == set(decoder.config.all_matrices)
 
 
 def test_what_is_missing_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
