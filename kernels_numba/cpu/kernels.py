@@ -24,6 +24,7 @@ STRIP_WIDTHS = (8, 16, 32)
 ROW_GROUP = 4  # rows the dense product computes together
 TOKEN_GROUP = 4  # tokens that a chunk of weights meets while it is in registers
 SPARSE_BELOW_DENSITY = 0.25
+FLOAT, HALF, BITS = np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.uint16)
 
 
 class Path(StrEnum):
@@ -58,13 +59,14 @@ def spmm(
     """
     check(isinstance(weights, EncodedWeight), "weights", type(weights).__name__, "an encoded weight (Dense(a) ...)")
     _check_activations(x, weights.shape[1], element)
-    chosen = choose_path(weights) if path == "auto" else path
-    check(chosen in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
+    if path != "auto":
+        check(path in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
     if isinstance(weights, CpuBitmap) and _on_tiles(weights, x):
         return _multiply_tiles(weights, x)
-    wide = widened(x, Element.BFLOAT16 if x.dtype == np.uint16 else Element(x.dtype.name))
+    wide = x if x.dtype == FLOAT else widened(x, Element.BFLOAT16 if x.dtype == BITS else Element.FLOAT16)
     if _in_chunks(weights):
         return _multiply_chunks(weights, wide)
+    chosen = choose_path(weights) if path == "auto" else path
     m, n = weights.shape[0], wide.shape[1]
     strips = _strips(n)
     stride = sum(strips)
@@ -165,7 +167,7 @@ def _check_activations(x: NDArray[Any], k: int, element: Element | None) -> None
     """Refuse x that is no (k, n) of a type the kernels widen."""
     check(isinstance(x, np.ndarray) and x.ndim == 2, "x", getattr(x, "shape", type(x).__name__), "an array (k, n)")
     check(x.shape[0] == k and x.shape[1] > 0, "shape of x", x.shape, f"({k}, n) with n >= 1")
-    fits = x.dtype in (np.float16, np.float32) or (element is Element.BFLOAT16 and x.dtype == np.uint16)
+    fits = x.dtype in (FLOAT, HALF) or (element is Element.BFLOAT16 and x.dtype == BITS)
     check(fits, "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
 
 

@@ -6,14 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.decoder.config import DecoderConfig
+from kernels_numba.decoder.layers_njit import LANES
 from kernels_numba.formats.encoded import check
 
 
 class KvCache:
     """Room for ``capacity`` tokens of each of ``batch`` sequences, taken at once.
 
-    keys : (layers, batch, kv_heads, head_dim, capacity) float32: a query meets all tokens feature by feature.
-    values : (layers, batch, kv_heads, capacity, head_dim) float32.
+    keys : (layers, batch, kv_heads, head_dim, capacity) float32: a query meets many tokens at once, feature by feature.
+    values : (layers, batch, kv_heads, capacity, head_dim) float32. The last axis of both is padded to a multiple of 16.
     length : tokens stored so far, the same for all sequences.
     """
 
@@ -21,8 +22,9 @@ class KvCache:
         check(batch >= 1, "batch", batch, "at least 1")
         check(1 <= capacity <= config.positions, "tokens of the cache", capacity, f"1 to {config.positions}")
         heads = (config.layers, batch, config.kv_heads)
-        self.keys = np.zeros((*heads, config.head_dim, capacity), np.float32)
-        self.values = np.zeros((*heads, capacity, config.head_dim), np.float32)
+        tokens, features = (-(-size // LANES) * LANES for size in (capacity, config.head_dim))
+        self.keys = np.zeros((*heads, config.head_dim, tokens), np.float32)
+        self.values = np.zeros((*heads, capacity, features), np.float32)
         self.length = 0
 
     @property
@@ -57,8 +59,8 @@ class KvCache:
         all_keys, all_values = self.room(layer, batch, new)
         end = self.length + new
         all_keys[..., self.length : end] = keys.swapaxes(-1, -2)
-        all_values[:, :, self.length : end] = values
-        return all_keys[..., :end].swapaxes(-1, -2), all_values[:, :, :end]
+        all_values[:, :, self.length : end, : values.shape[-1]] = values
+        return all_keys[..., :end].swapaxes(-1, -2), all_values[:, :, :end, : values.shape[-1]]
 
     def advance(self, tokens: int) -> None:
         """Count ``tokens`` more as stored."""

@@ -19,14 +19,16 @@ from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.decoder.config import HEAD, DecoderConfig, bias_of
 from kernels_numba.decoder.model import Decoder, Weight
-from kernels_numba.formats import EncodedWeight
-from kernels_numba.formats.encoded import check, widened
+from kernels_numba.formats import Element, EncodedWeight
+from kernels_numba.formats.encoded import check, narrowed, widened
 
-# How a float16 matrix is encoded, by the name of the format: those of containers, and those of the CPU alone.
+# How a float16 matrix is encoded, by the name of the format: those of containers, and those of the CPU alone. That of
+# bfloat16 rounds once more; a product with it rounds activations too.
 FORMATS: dict[str, Callable[[NDArray[np.float16]], EncodedWeight]] = {
     **ENCODERS,
     "panel-csr": encode_panel_csr,
     "cpu-bitmap": encode_cpu_bitmap,
+    "cpu-bitmap-bf16": lambda a: encode_cpu_bitmap(narrowed(a, Element.BFLOAT16), element=Element.BFLOAT16),
 }
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.cpu import kernels as cpu
 from kernels_numba.decoder.attention import attend, rotate, rotation
 from kernels_numba.decoder.cache import KvCache
 from kernels_numba.decoder.config import HEAD, NORMS, OPT_OFFSET, DecoderConfig, Family, bias_of
-from kernels_numba.decoder.layers_njit import attend_one, normalise
-from kernels_numba.formats import EncodedWeight
+from kernels_numba.decoder.layers_njit import attend_one, attend_one_alone, normalise, round_to_bfloat16
+from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.formats.encoded import check
 from kernels_numba.spmm import spmm
 
@@ -38,7 +39,8 @@ class Decoder:
     weights : float32 arrays or encoded weights by Hugging Face name; an entry may be replaced between calls. The
         embedding, biases and norms are arrays. A tied head is the embedding unless there is a ``lm_head.weight``.
         Those that multiply the same input may be one, under the name that `DecoderConfig.inputs` gives it.
-    backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's.
+    backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's. On the CPU weights of bfloat16
+        meet activations rounded to it, those of float16 meet float32.
     """
 
     def __init__(self, config: DecoderConfig, weights: dict[str, Weight], *, backend: str = "cpu") -> None:
@@ -127,7 +129,8 @@ class Decoder:
         if cache is not None and new == 1:
             mixed = np.empty((config.heads * config.head_dim, batch), np.float32)
             room = cache.room(index, batch, new)
-            attend_one(stacked.reshape(-1, batch), self._cos[start], self._sin[start], *room, start, mixed)
+            attend_now = attend_one_alone if isinstance(self.weights[out[1]], np.ndarray) else attend_one
+            attend_now(stacked.reshape(-1, batch), self._cos[start], self._sin[start], *room, start, mixed)
         else:
             parts = stacked.reshape(-1, config.head_dim, batch, new).transpose(2, 0, 3, 1)  # (B, heads, T, head_dim)
             queries, keys, values = np.split(parts, (config.heads, config.heads + config.kv_heads), axis=1)
@@ -164,10 +167,17 @@ class Decoder:
 
     def _times(self, name: str, x: Float) -> Float:
         weight = self.weights[name]
-        if isinstance(weight, EncodedWeight):
-            out: Float = spmm(weight, x, backend=self.backend, out_dtype=np.float32)
-        else:
+        out: Float
+        if isinstance(weight, np.ndarray):
             out = weight @ x
+        elif self.backend == "cpu" and weight.element is Element.BFLOAT16:
+            bits = np.empty(x.shape, np.uint16)
+            round_to_bfloat16(x.reshape(-1).view(np.uint32), bits.reshape(-1))
+            out = cpu.spmm(weight, bits, element=Element.BFLOAT16)
+        elif self.backend == "cpu":
+            out = cpu.spmm(weight, x)
+        else:
+            out = spmm(weight, x, backend=self.backend, out_dtype=np.float32)
         bias = bias_of(name)
         return out + self._array(bias)[:, None] if bias in self.weights else out
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from kernels_numba.decoder.attention import attend, rotate, rotation
 from kernels_numba.decoder.config import DecoderConfig
-from kernels_numba.decoder.layers_njit import attend_one, normalise
+from kernels_numba.decoder.layers_njit import attend_one, attend_one_alone, normalise, round_to_bfloat16
+from kernels_numba.formats.encoded import Element, narrowed
 from tests.comparison import assert_close
 from tests.kernels_numba.decoder.models import LLAMA, OPT
 
@@ -44,8 +47,9 @@ def test_what_is_not_rotated_stays() -> None:
     np.testing.assert_array_equal(rotate(x, cos[5:8], sin[5:8]), x)
 
 
-@pytest.mark.parametrize(("length", "batch"), [(0, 1), (6, 1), (6, 3)])
-def test_a_single_token_attends_as_the_last_of_all(length: int, batch: int) -> None:
+@pytest.mark.parametrize("attend_now", [attend_one, attend_one_alone])
+@pytest.mark.parametrize(("length", "batch"), [(0, 1), (6, 1), (5, 3)])
+def test_a_single_token_attends_as_the_last_of_all(length: int, batch: int, attend_now: Callable[..., None]) -> None:
     """Six heads of 8 that share three keys, of which ``length`` are there before."""
     rng = np.random.default_rng(0)
     cos, sin = rotation(DecoderConfig.from_dict(LLAMA))
@@ -57,14 +61,14 @@ def test_a_single_token_attends_as_the_last_of_all(length: int, batch: int) -> N
     all_values = np.concatenate((before[1], values), axis=2)
     wanted = attend(rotate(queries, *turn), all_keys, all_values)
 
-    room = np.full((batch, 3, 8, 9), np.nan, np.float32), np.full((batch, 3, 9, 8), np.nan, np.float32)
-    room[0][..., :length], room[1][:, :, :length] = before[0].swapaxes(-1, -2), before[1]
+    room = np.full((batch, 3, 8, 16), 7, np.float32), np.full((batch, 3, 9, 16), 7, np.float32)
+    room[0][..., :length], room[1][:, :, :length, :8] = before[0].swapaxes(-1, -2), before[1]
     out = np.empty((6 * 8, batch), np.float32)
-    attend_one(stacked, cos[length], sin[length], *room, length, out)
+    attend_now(stacked, cos[length], sin[length], *room, length, out)
     assert_close(out.reshape(6, 8, batch).transpose(2, 0, 1), wanted[:, :, 0], relative=1e-5, absolute=1e-6)
     assert_close(room[0][..., : length + 1].swapaxes(-1, -2), all_keys, relative=1e-6, absolute=1e-6)
-    np.testing.assert_array_equal(room[1][:, :, : length + 1], all_values)
-    assert np.isnan(room[0][..., length + 1 :]).all(), "what comes later is not written"
+    np.testing.assert_array_equal(room[1][:, :, : length + 1, :8], all_values)
+    assert (room[0][..., length + 1 :] == 7).all(), "what comes later is not written"
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -76,3 +80,11 @@ def test_norms_are_their_formulas(centred: bool) -> None:
     out = np.empty_like(x)
     normalise(x, weight, bias, centred, 0.1, out)
     assert_close(out, wanted, relative=1e-6, absolute=1e-6)
+
+
+def test_rounding_to_bfloat16_is_that_of_the_formats() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 4096, dtype=np.uint32)
+    bits[:6] = 0, 0x7F7FFFFF, 0x7F800000, 0xFF800001, 0x3F808000, 0x3F818000  # overflow, infinity, NaN, both ties
+    out = np.empty(bits.size, np.uint16)
+    round_to_bfloat16(bits, out)
+    np.testing.assert_array_equal(out, narrowed(bits.view(np.float32), Element.BFLOAT16))
