@@ -87,7 +87,7 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
 def _read_own(path: Path) -> pd.DataFrame:
     """A user's measurements: the schema of the evidence, known GPUs and kernels; without our kernels of no model."""
-    from perfmodel.catalog import cpu_names, gpu_names, load_device, load_sources, read_kernel_times
+    from perfmodel.catalog import load_sources, read_kernel_times
     from perfmodel.evidence.rows import shapes_of
     from perfmodel.kernels import KERNELS, kernel_model
     from perfmodel.prediction import check_tokens
@@ -100,9 +100,7 @@ def _read_own(path: Path) -> pd.DataFrame:
     if published:
         raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
     try:
-        keys, known = {gpu: load_device(gpu).key for gpu in table["gpu"].unique()}, (*gpu_names(), *cpu_names())
-        if foreign := [gpu for gpu, key in keys.items() if key.partition("@")[0] not in known]:
-            raise InputError(f"gpu is {foreign[0]}, allowed are GPUs and CPUs of the catalogue: see `lscd gpus`")
+        keys = {gpu: _name_of(gpu) for gpu in table["gpu"].unique()}
         for kernel, rows in table.groupby("kernel"):
             check_tokens(kernel_model(str(kernel)), rows["n"])
     except ValueError as error:
@@ -111,6 +109,19 @@ def _read_own(path: Path) -> pd.DataFrame:
         names = ", ".join(table["kernel"].unique())
         raise InputError(f"{path}: of {names} no more than a bound is modelled at these tokens, so no row counts")
     return table.assign(gpu=table["gpu"].map(keys))
+
+
+def _name_of(gpu: str) -> str:
+    """Name under which a row's device can be loaded: of the catalogue, or the file of a CPU that was measured."""
+    from perfmodel.catalog import cpu_names, gpu_names, load_device
+    from perfmodel.catalog.cpu import THREADS_MARK, Cpu
+
+    device, name = load_device(gpu), gpu.partition(THREADS_MARK)[0]
+    if isinstance(device, Cpu) and name.endswith(".toml"):
+        return gpu if THREADS_MARK in gpu else f"{gpu}{THREADS_MARK}{device.in_use}"
+    if device.key.partition(THREADS_MARK)[0] not in (*gpu_names(), *cpu_names()):
+        raise InputError(f"gpu is {gpu}, allowed are GPUs and CPUs of the catalogue, and files of `lscd measure`")
+    return device.key
 
 
 # What `kernels_numba.bench.gpu` measures beside the kernels that have a model.
@@ -156,7 +167,7 @@ def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:
         say(f"{source}: {words}; {_interval_words(row)}.")
     for part, row in part_summary().iterrows():
         size = f"{row['mean']:.1%} (median {row['median']:.1%}, bias {row['bias']:+.1%}) on {row['rows']:,} rows"
-        say(f"{part}: {size} of {row['gpus']} GPUs, worst {row['worst']} {row['worst_mean']:.1%}.")
+        say(f"{part}: {size} of {row['devices']}, worst {row['worst']} {row['worst_mean']:.1%}.")
     for question, row in verdicts(joined).iterrows():
         say(f"Right winner, {question}: {row['right']:.1%} of {row['cases']:.0f} that differ by more than 5 %.")
     for row in flash_llm_break_evens().itertuples():
@@ -165,8 +176,8 @@ def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:
 
 
 def _kernel_words(row: pd.Series) -> str:
-    gpus = "1 GPU" if row["gpus"] == 1 else f"{row['gpus']} GPUs, worst {row['worst']} {row['worst_mean']:.1%}"
-    words = f"{row['mean']:.1%} on {row['rows']:,} rows of {gpus}"
+    worst = "" if row["devices"] == "1 GPU" else f", worst {row['worst']} {row['worst_mean']:.1%}"
+    words = f"{row['mean']:.1%} on {row['rows']:,} rows of {row['devices']}{worst}"
     if row["l2_rows"]:
         words += f"; with weights in the L2 {row['l2_mean']:.1%} on {row['l2_rows']:,}"
     return words if math.isnan(row["covered"]) else f"{words}; {_interval_words(row)}"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from kernels_numba.decoder.generate import Step
     from kernels_numba.decoder.model import Decoder
+    from lscd.decoding import Speed
 
 CHAT_START, CHAT_END = "<|im_start|>", "<|im_end|>"  # ChatML
 
@@ -37,6 +38,9 @@ def generate(
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="This machine as `lscd measure --out this.toml` found it: predicts the speed.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Copies of the prompt that are decoded together.")] = 1,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the prompt as a user's question to an instructed model.")
@@ -45,12 +49,14 @@ def generate(
     seed: Annotated[int, typer.Option(help="Another seed, other draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Generate text on the CPU; prints it as it comes, then tokens per second."""
+    """Generate text on the CPU; prints it as it comes, then tokens per second, beside their prediction."""
     used = _use_threads(threads)
     from kernels_numba.checkpoints.tokenizer import load_tokenizer
     from kernels_numba.decoder import generate as decoding
     from kernels_numba.decoder.load import load_decoder, open_model
+    from lscd.decoding import predicted, this_cpu
 
+    cpu = None if gpu is None else this_cpu(gpu, used)
     tokenizer = load_tokenizer(model)
     ids = tokenizer.encode(_as_chat(tokenizer, model, prompt) if chat else prompt).ids
     if not ids:
@@ -58,6 +64,9 @@ def generate(
     request = decoding.Request(ids, tokens, batch, temperature, seed)
     request.check(open_model(model).config)  # before the weights are read
     decoder = load_decoder(model, format=format_name, joined=True)
+    speed = None if cpu is None else predicted(decoder, cpu, batch, len(ids) + tokens / 2)
+    if cpu is not None and not as_json:
+        say(_foretold(speed, batch))
     steps: list[Step] = []
     text = ""
     for piece in _pieces(tokenizer, decoding.generate(decoder, request), steps):
@@ -67,7 +76,7 @@ def generate(
     found = {
         "model": model, "format": format_name or _formats(decoder), "threads": used, "batch": batch,
         "prompt_tokens": len(ids), "tokens": [int(step.tokens[0]) for step in steps], "text": text,
-        **_speed(decoder, steps, batch),
+        **_speed(decoder, steps, batch, speed),
     }  # fmt: skip
     if as_json:
         print(json.dumps(found, indent=2))
@@ -112,19 +121,29 @@ def _formats(decoder: Decoder) -> str:
     return ", ".join(sorted("float32" if kind == "ndarray" else kind for kind in kinds))
 
 
-def _speed(
-    decoder: Decoder, steps: list[Step], batch: int, predicted_tokens_per_s: float | None = None
-) -> dict[str, Any]:
-    """What the steps after the prompt took; ``predicted_tokens_per_s`` is the same number from a model."""
+def _speed(decoder: Decoder, steps: list[Step], batch: int, speed: Speed | None) -> dict[str, Any]:
+    """What the steps after the prompt took, and what they were predicted to take."""
     later = [step.seconds for step in steps[1:]]
     step_s = median(later) if later else None
     return {
         "prompt_s": steps[0].seconds,
         "step_s": step_s,
         "tokens_per_s": batch / step_s if step_s else None,
-        "predicted_tokens_per_s": predicted_tokens_per_s,
+        "predicted_tokens_per_s": None if speed is None else batch / speed.step_s,
+        "predicted_tokens_per_s_lo": None if speed is None else batch / speed.hi_s,
+        "predicted_tokens_per_s_hi": None if speed is None else batch / speed.lo_s,
+        "predicted_kernel": None if speed is None else speed.kernel,
         "step_bytes": decoder.step_bytes,
     }
+
+
+def _foretold(speed: Speed | None, batch: int) -> str:
+    """The prediction, before a token is there."""
+    if speed is None:
+        return "Not predicted: no CPU kernel multiplies this format, its weights are decoded at every product."
+    low, middle, high = (digits(batch / seconds) for seconds in (speed.hi_s, speed.step_s, speed.lo_s))
+    doubt = "" if speed.measured else ", fitted on another machine"
+    return f"Predicted: {middle} tokens/s ({low} - {high}{doubt}) with {speed.kernel}."
 
 
 def _print_speed(found: dict[str, Any]) -> None:
@@ -135,7 +154,8 @@ def _print_speed(found: dict[str, Any]) -> None:
     threads = f"{found['threads']} thread{'s' * (found['threads'] > 1)}"
     headline(f"{digits(found['tokens_per_s'])} tokens/s on {threads}, batch {found['batch']}; reads {read}.")
     if found["predicted_tokens_per_s"] is not None:
-        say(f"Predicted: {digits(found['predicted_tokens_per_s'])} tokens/s.")
+        error = found["predicted_tokens_per_s"] / found["tokens_per_s"] - 1
+        say(f"Predicted were {digits(found['predicted_tokens_per_s'])} tokens/s, {error:+.0%} of what was measured.")
     steps, prompt = len(found["tokens"]) - 1, found["prompt_tokens"]
     say(
         f"Median of {steps} steps of one token: {digits(found['step_s'] * 1e3)} ms; "

@@ -7,14 +7,18 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lscd.asking import AsJson
 from lscd.errors import BAD_INPUT, InputError, split_names, writable, written_whole
-from lscd.printing import print_table, say
+from lscd.printing import print_table, progress, say
 from perfmodel.units import GIGA, MICRO
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHORTEST_S = 0.1
 SUFFIX = ".toml"
@@ -29,6 +33,12 @@ def measure(
     gpu: Annotated[bool, typer.Option("--gpu", help="Measure the NVIDIA GPU instead: copies, a product, a launch.")] = (
         False
     ),
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Time CPU kernels too, beside what their models predict: two minutes.")
+    ] = False,
+    rows: Annotated[
+        Path | None, typer.Option(help="With --kernels: CSV of the times, for lscd validate --with. Needs --out.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure this machine: read rates by working set, multiply-adds, matrix products, parallel calls."""
@@ -36,22 +46,57 @@ def measure(
         raise InputError(f"--seconds is {seconds:g}, allowed is at least {SHORTEST_S:g}")
     if out is not None and (out.suffix != SUFFIX or "@" in out.name):
         raise InputError(f"--out is {out}, allowed are file names that end in {SUFFIX}, without @")
-    if out is not None:
-        writable(out)
+    if gpu and kernels:
+        raise InputError("--kernels times those of CPUs; those of a GPU are timed by make gpu-bench")
+    if rows is not None and not (kernels and out is not None):
+        raise InputError(f"--rows is {rows}, which needs --kernels and --out: its rows name the machine by that file")
+    for file in (out, rows):
+        if file is not None:
+            writable(file)
+    if rows is not None and rows == out:
+        raise InputError(f"--rows is {rows}, which --out writes already; write to another file")
+    compared = None
     try:
         fields = _gpu(out) if gpu else _cpu(_counts(threads), seconds)
+        if out is not None:
+            with written_whole(out) as partial:
+                partial.write_text(as_toml({key: value for key, value in fields.items() if key != "found"}))
+        if kernels:
+            compared = _compared(fields, out, rows)
     except RuntimeError as error:
         typer.echo(f"lscd: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
-    if out is not None:
-        with written_whole(out) as partial:
-            partial.write_text(as_toml({key: value for key, value in fields.items() if key != "found"}))
     if as_json:
-        print(json.dumps(fields, indent=2))
+        from lscd.measure_kernels import as_rows
+
+        print(json.dumps(fields if compared is None else {**fields, "kernels": as_rows(compared)}, indent=2))
         return
     (_print_gpu if gpu else _print_cpu)(fields)
+    if compared is not None:
+        from lscd.measure_kernels import print_compared
+
+        print_compared(compared)
     if out is not None:
         say(f"Wrote {out}; for example lscd predict --gpu {out} --m 4096 --k 4096 --n 1 --sparsity 0.7")
+    if rows is not None:
+        say(f"Wrote {rows}; lscd calibrate --with {rows} --out FIT.json fits the models to it")
+
+
+def _compared(fields: dict[str, Any], out: Path | None, rows: Path | None) -> pd.DataFrame:
+    """Kernels predicted on what was measured, then timed."""
+    from lscd.measure_kernels import compared, predictions, timed
+
+    with TemporaryDirectory() as folder:
+        machine = out or Path(folder) / "this.toml"
+        if out is None:
+            machine.write_text(as_toml(fields))
+        foretold = predictions(str(machine), fields["threads"])
+        with progress("timing kernels", len(foretold)) as step:
+            found = timed(str(machine), fields["threads"], lambda: step(""))
+    if rows is not None:
+        with written_whole(rows) as partial:
+            found.to_csv(partial, index=False)
+    return compared(foretold, found)
 
 
 def _counts(text: str | None) -> list[int]:
@@ -70,12 +115,12 @@ def _counts(text: str | None) -> list[int]:
 def _cpu(threads: list[int], seconds: float) -> dict[str, Any]:
     from kernels_numba.bench.machine import measure_machine
 
-    with _progress() as progress:
-        return measure_machine(threads, seconds, progress)
+    with _bar() as step:
+        return measure_machine(threads, seconds, step)
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def _bar() -> Iterator[Callable[[int, int], None]]:
     """Bar of the steps done, on stderr."""
     from rich.console import Console
     from rich.progress import Progress

@@ -8,7 +8,6 @@ same product is called again and again, ``cache`` warm, as the layers of a small
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels_numba.bench import cpu
+from kernels_numba.bench.passes import Row, faster, read_rows, write_rows
 from kernels_numba.bench.threads import lines_of, usable_cores
 
 COLUMNS = (
@@ -52,14 +52,26 @@ FULL = Grid(
 QUICK = Grid(((1536, 576), (11008, 4096)), (0.6, 0.8), (1, 4, 16), 5)
 
 
+def products(grid: Grid) -> Iterator[dict[str, Any]]:
+    """Products of `time_grid` in its order: ``kernel, m, k, n, sparsity``."""
+    for m, k, sparsity in grid.weights:
+        for n, name in itertools.product(grid.tokens, _taking_part(grid, sparsity)):
+            yield {"kernel": name, "m": m, "k": k, "n": n, "sparsity": 0.0 if name in DENSE else sparsity}
+
+
+def _taking_part(grid: Grid, sparsity: float) -> list[str]:
+    """Contestants at a sparsity: kernels that read zeros too are timed once for all of them."""
+    first = sparsity == grid.sparsities[0]
+    return [name for name in cpu.kernel_names() if name not in LEFT_OUT and (first or name not in DENSE)]
+
+
 def time_grid(grid: Grid) -> Iterator[dict[str, Any]]:
     """Rows ``kernel, m, k, n, sparsity, time_us, time_err_us`` of the contestants, on the threads of this process.
 
-    The error is half the interquartile range. Kernels that read zeros too are timed once for all sparsities.
+    The error is half the interquartile range.
     """
     for m, k, sparsity in grid.weights:
-        first = sparsity == grid.sparsities[0]
-        names = [name for name in cpu.kernel_names() if name not in LEFT_OUT and (first or name not in DENSE)]
+        names = _taking_part(grid, sparsity)
         for found in cpu.compare(m, k, sparsity, rounds=grid.rounds, tokens=grid.tokens, kernels=names):
             for name, timing in found.timings.items():
                 share = 0.0 if name in DENSE else sparsity
@@ -80,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--gpu", help="name of the machine in the rows, before @threads")
     parser.add_argument("--source", help="key of data/sources.toml")
     parser.add_argument("--quick", action="store_true", help="two shapes only")
+    parser.add_argument("--again", action="store_true", help="keep rows of an existing output that are faster")
     parser.add_argument("--threads", type=int, help="this many; by default 1 and all, one after the other")
     options = parser.parse_args(arguments)
     if options.output is None:
@@ -88,14 +101,16 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
         return 0
     counts = [options.threads] if options.threads else sorted({1, usable_cores()})
-    with options.output.open("w", newline="") as file:
-        table = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-        table.writeheader()
-        for threads in counts:
-            same = {"gpu": f"{options.gpu}@{threads}", "source": options.source}
-            for row in measured(threads, quick=options.quick):
-                table.writerow(FIXED | same | row)
-                file.flush()
+    before, part = read_rows(options.output) if options.again else [], options.output.with_suffix(".part")
+    rows: list[Row] = []
+    for threads in counts:
+        same = {"gpu": f"{options.gpu}@{threads}", "source": options.source}
+        for row in measured(threads, quick=options.quick):
+            rows.append(FIXED | same | row)
+            write_rows(part, COLUMNS, rows)
+    same_product = ("gpu", "kernel", "m", "k", "n", "sparsity")
+    write_rows(options.output, COLUMNS, faster(rows, before, time="time_us", error="time_err_us", same=same_product))
+    part.unlink()
     return 0
 
 

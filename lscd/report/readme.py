@@ -12,11 +12,23 @@ from pathlib import Path
 from lscd.report.exhibit import Context, percent
 from lscd.report.kernels import TITLES
 from lscd.report.own_kernels import predicted_table, simulated_table
-from perfmodel.catalog import load_trace
+from perfmodel.catalog import load_table, load_trace
+from perfmodel.evidence.cpu_host_fit import joined_steps
+from perfmodel.evidence.real_model import GPU as CPU
+from perfmodel.evidence.real_model import QUALITY_TABLE
 from perfmodel.evidence.run_spread import judged_runs
 from perfmodel.evidence.summary import GOALS, kernel_summary, run_summary
 from perfmodel.evidence.validation import error_statistics
 
+DECODED_BATCHES = (1, 4, 16)
+DECODED = (  # in words, kernel, zeros, row of the pruning study
+    ("dense, FP32, NumPy", "numpy-fp32", 0.0, "none"),
+    ("dense, FP16, our kernel", "cpu-dense16", 0.0, "none"),
+    ("50 % zeros (SparseGPT), our bitmap", "cpu-bitmap", 0.5, "sparsegpt-0.5"),
+    ("60 %", "cpu-bitmap", 0.6, "sparsegpt-0.6"),
+    ("70 %", "cpu-bitmap", 0.7, "sparsegpt-0.7"),
+    ("70 %, BF16", "cpu-bitmap-bf16", 0.7, "sparsegpt-0.7"),
+)
 KERNEL_TOKENS, KERNEL_DENSITY = (8, 16, 32, 64), 0.2
 
 
@@ -41,7 +53,7 @@ def elsewhere_table(context: Context) -> str:
     """Kernels on held-out rows of all sources and GPUs, and whole runs by source, worst group named."""
     lines = ["| what | held out | mean error | worst group |", "| --- | --- | --- | --- |"]
     for kernel, row in kernel_summary(context.joined).iterrows():
-        rows = f"{row['rows']:,} products, {row['gpus']} GPU{'s' * (row['gpus'] > 1)}"
+        rows = f"{row['rows']:,} products, {row['devices']}"
         worst = f"{row['worst']} {percent(row['worst_mean'], 0)}"
         lines.append(f"| {TITLES[str(kernel)]} | {rows} | {percent(row['mean'])} | {worst} |")
     for source, row in run_summary(judged_runs()).iterrows():
@@ -75,10 +87,32 @@ def kernel_table(context: Context) -> str:
     return "\n".join(lines)
 
 
+def decoding_table(context: Context) -> str:
+    """Quality and decoding speed of a real language model on a CPU, dense and pruned, beside its prediction."""
+    steps = joined_steps()
+    steps = steps[(steps["gpu"] == CPU) & (steps["context"] == steps["context"].min())]
+    quality = load_table(QUALITY_TABLE).set_index("row")["perplexity"]
+    lines = [
+        "| weights | perplexity | MB a step | "
+        + " | ".join(f"batch {batch}: tokens/s (predicted)" for batch in DECODED_BATCHES)
+        + " |",
+        "| --- | --- | --- |" + " --- |" * len(DECODED_BATCHES),
+    ]
+    for words, kernel, sparsity, row in DECODED:
+        mine = steps[(steps["kernel"] == kernel) & (steps["sparsity"] == sparsity)].set_index("batch")
+        speeds = [
+            f"{1e3 * n / mine.loc[n, 'step_ms']:.0f} ({1e3 * n / mine.loc[n, 'predicted_ms']:.0f})"
+            for n in DECODED_BATCHES
+        ]
+        cells = (words, f"{quality[row]:.1f}", f"{mine['step_bytes'].iloc[0] / 1e6:.0f}", *speeds)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 ROOT = Path(__file__).resolve().parents[2]
 README, BITMAP = ROOT / "README.md", ROOT / "docs" / "bitmap.md"
 TABLES: dict[Path, dict[str, Callable[[Context], str]]] = {
-    README: {"errors": error_table, "elsewhere": elsewhere_table, "kernels": kernel_table},
+    README: {"errors": error_table, "elsewhere": elsewhere_table, "decoding": decoding_table, "kernels": kernel_table},
     BITMAP: {"predicted": lambda _: predicted_table(), "simulated": lambda _: simulated_table()},
 }
 

@@ -72,7 +72,7 @@ def _shown_summary(table: pd.DataFrame) -> pd.DataFrame:
         {
             "kernel": [TITLES[kernel] for kernel in table.index],
             "rows": table["rows"].map("{:,}".format).to_numpy(),
-            "GPUs": table["gpus"].to_numpy(),
+            "devices": table["devices"].to_numpy(),
             "mean error": table["mean"].map(percent).to_numpy(),
             "worst GPU": worst.to_numpy(),
             "weights in the L2": in_l2.where(table["l2_rows"] > 0, "").to_numpy(),

@@ -1,4 +1,4 @@
-"""How far are the parts of a whole model from their own tables: attention, experts, collectives, power, served load?
+"""How far are the parts of a whole model from their own tables: attention, experts, collectives, power, served load, steps on a CPU?
 
 `kernel_fit` and `runs` have what lies beside them: single products, and whole batches.
 """
@@ -11,8 +11,10 @@ import numpy as np
 
 from perfmodel.evidence.attention_fit import measured_attention, predict_attention
 from perfmodel.evidence.collectives_fit import FIT_GPU, GPUS, measured_collectives, predict_collectives
+from perfmodel.evidence.cpu_host_fit import joined_steps
 from perfmodel.evidence.experts_fit import measured_experts, predict_experts
 from perfmodel.evidence.power_fit import log_errors, measured_power
+from perfmodel.evidence.rows import devices_in_words
 from perfmodel.evidence.runs import joined_served
 from perfmodel.serving.energy import calibrated_power
 from perfmodel.units import MICRO
@@ -42,12 +44,14 @@ def part_errors() -> pd.DataFrame:
     sums["fitted"] = (sums["gpu"] == FIT_GPU) & (sums["operation"] == "all-reduce")
     power = measured_power()
     power = power[power["dram_busy"].notna()]
+    steps = joined_steps()
     tables = [
         _timed("attention, " + attention["kind"], attention["engine"], attention, predict_attention(attention)),
         _timed("layer of experts", experts["engine"], experts, predict_experts(experts)),
         _timed(sums["operation"], sums["library"], sums, predict_collectives(sums)),
         power.assign(part="power of a board", error=np.expm1(log_errors(power, calibrated_power()))),
         joined_served().assign(part=SERVED),
+        steps.assign(part="decoding step on a CPU", source=steps["kernel"]),
     ]
     return pd.concat([table[COLUMNS] for table in tables], ignore_index=True)
 
@@ -62,7 +66,7 @@ def part_summary() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: part. ``rows, gpus, mean, median`` (absolute error), ``bias`` (median of its sign), ``worst`` (GPU and
+        Index: part. ``rows, devices`` (in words), ``mean, median`` (absolute error), ``bias`` (median of its sign), ``worst`` (GPU and
         engine with the largest mean error) and ``worst_mean``.
     """
     import pandas as pd
@@ -74,7 +78,7 @@ def part_summary() -> pd.DataFrame:
         by_case = size.groupby(group["source"] + " on " + group["gpu"]).mean()
         found[part] = {
             "rows": len(group),
-            "gpus": group["gpu"].nunique(),
+            "devices": devices_in_words(group["gpu"]),
             "mean": size.mean(),
             "median": size.median(),
             "bias": group["error"].median(),

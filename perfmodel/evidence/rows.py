@@ -20,6 +20,7 @@ from perfmodel.catalog import (
     load_table,
 )
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS, OPTIONAL_COLUMNS
+from perfmodel.catalog.cpu import THREADS_MARK
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels import BASELINE, KERNELS, Call, Machine, Shape
 
@@ -74,6 +75,13 @@ def with_residency(rows: pd.DataFrame) -> pd.DataFrame:
             weights = KERNELS[str(kernel)].format.bytes_of(*(group[c].to_numpy(float) for c in ("m", "k", "sparsity")))
             resident[places] = calls(group).resident(Machine.of(load_gpu(str(gpu))), weights)
     return rows.assign(resident=resident)
+
+
+def devices_in_words(names: pd.Series) -> str:
+    """How many GPUs and CPUs these are, e.g. "3 GPUs"; a CPU with other threads in use is no other."""
+    bases = names.str.partition(THREADS_MARK)
+    counts = {kind: bases.loc[mine, 0].nunique() for kind, mine in (("GPU", bases[1] == ""), ("CPU", bases[1] != ""))}
+    return " and ".join(f"{count} {kind}{'s' * (count > 1)}" for kind, count in counts.items() if count)
 
 
 class Rows:

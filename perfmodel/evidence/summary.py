@@ -12,7 +12,7 @@ import numpy as np
 
 from perfmodel.catalog import load_kernel_times
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE, boxplot_baseline
-from perfmodel.evidence.rows import with_residency
+from perfmodel.evidence.rows import devices_in_words, with_residency
 from perfmodel.evidence.run_spread import run_coverage
 from perfmodel.evidence.speedups import (
     against_dense,
@@ -50,8 +50,8 @@ def kernel_summary(joined: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: kernel. ``rows, gpus`` and ``mean`` (absolute error) of products from device memory; ``worst`` (the GPU
-        with the largest mean error) and ``worst_mean``; ``l2_rows, l2_mean`` of those whose weights the L2 holds;
+        Index: kernel. ``rows, devices`` (in words, e.g. "3 GPUs") and ``mean`` (absolute error) of products from device
+        memory; ``worst`` (the GPU, or CPU with its threads, with the largest mean error) and ``worst_mean``; ``l2_rows, l2_mean`` of those whose weights the L2 holds;
         ``covered`` (share inside the 90 % interval, from device memory) and ``width`` (median of its upper over its
         lower end), both NaN without a fit.
     """
@@ -66,7 +66,7 @@ def kernel_summary(joined: pd.DataFrame) -> pd.DataFrame:
         mine = intervals[intervals["kernel"] == kernel]
         found[kernel] = {
             "rows": len(memory),
-            "gpus": memory["gpu"].nunique(),
+            "devices": devices_in_words(memory["gpu"]),
             "mean": memory["error"].abs().mean(),
             "worst": by_gpu.idxmax() if len(by_gpu) else "",
             "worst_mean": by_gpu.max(),

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model, load_table
 from perfmodel.catalog.specs import FittedKernel
-from perfmodel.evidence import attention_fit, collectives_fit, experts_fit, hosts_fit, power_fit
+from perfmodel.evidence import attention_fit, collectives_fit, cpu_host_fit, experts_fit, hosts_fit, power_fit
 from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
 from perfmodel.evidence.run_spread import run_spread
 from perfmodel.evidence.runs import (
@@ -46,6 +46,7 @@ from perfmodel.evidence.runs import (
 from perfmodel.serving.attention import CALIBRATION_NAME as ATTENTION
 from perfmodel.serving.collectives import CALIBRATION_NAME as ALL_REDUCE
 from perfmodel.serving.collectives import all_reduce_time
+from perfmodel.serving.cpu_decoding import CALIBRATION_NAME as CPU_DECODER
 from perfmodel.serving.energy import CALIBRATION_NAME as POWER
 from perfmodel.serving.experts import CALIBRATION_NAME as EXPERTS
 from perfmodel.serving.rows import RUN_COLUMNS
@@ -78,8 +79,8 @@ def fit_parts() -> dict[str, FittedKernel]:
 
 
 def fit_hosts() -> dict[str, FittedKernel]:
-    """Hosts of engines, which stand on the stored fits of the parts."""
-    return hosts_fit.fit()
+    """Hosts of engines and of our own decoder, which stand on the stored fits of the parts and of the kernels."""
+    return hosts_fit.fit() | {CPU_DECODER: cpu_host_fit.fit()}
 
 
 def fit_systems() -> dict[str, FittedKernel]:

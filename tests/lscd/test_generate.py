@@ -16,7 +16,9 @@ from numba import get_num_threads, set_num_threads
 from kernels_numba.checkpoints.tokenizer import load_tokenizer
 from kernels_numba.decoder.generate import Request, generate
 from kernels_numba.decoder.load import load_decoder
+from lscd.decoding import predicted, this_cpu
 from lscd.generate import BLAS_THREADS
+from lscd.printing import digits
 from tests.kernels_numba.checkpoints.ggufs import write_gguf
 from tests.kernels_numba.checkpoints.test_gguf_reader import CONFIG
 from tests.kernels_numba.decoder.models import OPT, weights_of, write_model
@@ -71,9 +73,33 @@ def test_json_adds_up(model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert found["predicted_tokens_per_s"] is None
 
 
+def test_the_prediction_comes_before_the_text(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `step_s` says for the matrices that are there, on the threads in use."""
+    words = (model, "--prompt", "hello", "--tokens", 6, "--threads", 1, "--gpu", "xeon-emerald-rapids-2c")
+    code, out, _ = asked(monkeypatch, capsys, *words, "--format", "cpu-bitmap")
+    assert code == 0
+    first, *_, last = out.splitlines()
+    cpu, ids = this_cpu("xeon-emerald-rapids-2c", 1), load_tokenizer(model).encode("hello").ids
+    speed = predicted(load_decoder(model, format="cpu-bitmap", joined=True), cpu, 1, len(ids) + 3)
+    assert speed is not None
+    assert first.startswith(f"Predicted: {digits(1 / speed.step_s)} tokens/s (")
+    assert first.endswith("with cpu-bitmap.")
+    assert "of what was measured" in out
+    found = json.loads(asked(monkeypatch, capsys, *words, "--format", "cpu-bitmap", "--json")[1])
+    assert found["predicted_tokens_per_s"] == pytest.approx(1 / speed.step_s)
+    assert found["predicted_tokens_per_s_lo"] < found["predicted_tokens_per_s"] < found["predicted_tokens_per_s_hi"]
+    out = asked(monkeypatch, capsys, *words, "--format", "bitmap")[1]
+    assert out.startswith("Not predicted: no CPU kernel multiplies this format")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--prompt", "hello", "--gpu", "a100-80gb", "--tokens", "5"], "--gpu is a100-80gb, a GPU, and text is"),
+        (["--prompt", "hello", "--gpu", "xeon-emerald-rapids-2c@9", "--tokens", "5"], "Intel Xeon (Emerald Rapids)"),
+        (["--prompt", "hello", "--gpu", "nowhere", "--tokens", "5"], "unknown GPU 'nowhere'"),
         (["--prompt", ""], "--prompt is empty"),
         (["--prompt", "hello " * 99], "tokens of the prompt: "),
         (["--prompt", "hello", "--tokens", "0"], "tokens to generate: 0; allowed: 1 to 63"),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from kernels_numba.bench import library, machine, provenance
+from kernels_numba.bench import cpu_times, library, machine, provenance
 from kernels_numba.bench.product import Gpu
 from lscd.measure import as_toml
 from perfmodel.catalog import load_device, load_gpu
+from perfmodel.prediction import predict
 from tests.kernels_numba.bench.emulated import Emulated
 from tests.lscd.commands import run
 from tests.perfmodel.machines import round_cpu
@@ -65,6 +67,56 @@ def test_json_is_the_file(
     assert json.loads(out) == FIELDS
 
 
+@pytest.fixture
+def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Two products, the second of which is predicted twice too slow."""
+    chosen = [
+        {"kernel": kernel, "m": 4096, "k": 4096, "n": 4, "sparsity": zeros}
+        for kernel, zeros in (("cpu-bitmap", 0.6), ("numpy-fp32", 0.0))
+    ]
+
+    def fake(threads: int, *, quick: bool) -> Iterator[dict[str, Any]]:
+        for product, factor in zip(chosen, (1.0, 0.5), strict=True):
+            seconds = float(predict(gpu=round_cpu().on(threads), cache="warm", **product).time_s)
+            yield product | {"time_us": seconds * 1e6 * factor, "time_err_us": 0.1}
+
+    monkeypatch.setattr(cpu_times, "products", lambda grid: iter(chosen))
+    monkeypatch.setattr(cpu_times, "measured", fake)
+    return chosen
+
+
+def test_kernels_are_predicted_then_timed_then_compared(
+    measured: list[Any], quick_kernels: list[Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    machine, rows = tmp_path / "this.toml", tmp_path / "rows.csv"
+    code, out, _ = run(monkeypatch, capsys, "measure", "--kernels", "--out", str(machine), "--rows", str(rows))
+    assert code == 0
+    lines = [line.split() for line in out.splitlines()]
+    (bitmap,) = (line for line in lines if line[:1] == ["cpu-bitmap"])
+    (numpy,) = (line for line in lines if line[:1] == ["numpy-fp32"])
+    assert (bitmap[1:6], bitmap[-1], numpy[-1]) == (["4096", "x", "4096", "4", "60%"], "+0%", "+100%")
+    assert float(numpy[-4]) == pytest.approx(2 * float(numpy[-3]), rel=0.01)
+    assert "Mean error 50.0% on 4 products that no fit of ours saw" in out
+    assert "numpy-fp32, 2 thread(s): 100.0%, bias +100.0%." in out
+    code, out, _ = run(monkeypatch, capsys, "validate", "--with", str(rows), "--by", "kernel,gpu")
+    assert code == 0
+    assert any(line.split()[0] == "numpy-fp32" and "+100.0%" in line for line in out.splitlines() if line)
+    fit = tmp_path / "fit.json"
+    code, out, _ = run(monkeypatch, capsys, "calibrate", "--with", str(rows), "--out", str(fit))
+    assert (code, fit.is_file()) == (0, True)
+
+
+def test_kernels_in_json(
+    measured: list[Any], quick_kernels: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(monkeypatch, capsys, "measure", "--kernels", "--json", "--threads", "2")
+    rows = json.loads(out)["kernels"]
+    assert code == 0
+    assert [(row["kernel"], row["threads"]) for row in rows][:2] == [("cpu-bitmap", 1), ("numpy-fp32", 1)]
+    assert rows[1]["error"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -74,6 +126,10 @@ def test_json_is_the_file(
         (["--out", "this.json"], "--out is this.json, allowed are file names that end in .toml"),
         (["--out", "a@2.toml"], "without @"),
         (["--out", "nowhere/this.toml"], "no such directory"),
+        (["--rows", "x.csv", "--out", "x.toml"], "--rows is x.csv, which needs --kernels and --out"),
+        (["--rows", "x.csv", "--kernels"], "--rows is x.csv, which needs --kernels and --out"),
+        (["--rows", "x.toml", "--kernels", "--out", "x.toml"], "--rows is x.toml, which --out writes already"),
+        (["--gpu", "--kernels"], "--kernels times those of CPUs"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -295,3 +295,10 @@ def test_rows_are_equal_where_evidence_and_gpus_are(monkeypatch: pytest.MonkeyPa
     slower = replace(machines(table), clock_hz=machines(table).clock_hz / 2)
     monkeypatch.setattr(rows_module, "machines", lambda rows: slower)
     assert Rows(table) != first
+
+
+def test_devices_are_counted_once() -> None:
+    names = pd.Series(["h100", "x@1", "x@2", "a100-80gb", "h100"])
+    assert rows_module.devices_in_words(names) == "2 GPUs and 1 CPU"
+    assert rows_module.devices_in_words(names[:1]) == "1 GPU"
+    assert rows_module.devices_in_words(names[1:3]) == "1 CPU"
