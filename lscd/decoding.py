@@ -74,4 +74,10 @@ def predicted(decoder: Decoder, cpu: Cpu, batch: int, context: float) -> Speed |
     attention = config.layers, config.layers * config.heads, cached
     seconds, fitted = step_s(weights, cpu, kernel, batch, context, attention).total_s, host_fit()
     apart = math.exp(fitted.spread["steps"])
-    return Speed(kernel, seconds, seconds / apart, seconds * apart, cpu.key in fitted.gpus)
+    measured = _machine(cpu.key) in map(_machine, fitted.gpus)
+    return Speed(kernel, seconds, seconds / apart, seconds * apart, measured)
+
+
+def _machine(key: str) -> str:
+    """Name without the threads in use."""
+    return key.partition(THREADS_MARK)[0]

@@ -79,8 +79,8 @@ def print_compared(rows: pd.DataFrame) -> None:
     most = rows[rows["gpu"] == rows["gpu"].iloc[-1]].sort_values(["kernel", "m", "sparsity", "n"], kind="stable")
     cells = [
         (
-            row.kernel, f"{row.m} x {row.k}", str(row.n), f"{row.sparsity:.0%}", _ms(row.predicted_us), _ms(row.time_us),
-            f"±{row.time_err_us / row.time_us:.0%}", f"{row.error:+.0%}",
+            row.kernel, f"{row.m} x {row.k}", str(row.n), f"{row.sparsity:.0%}", _ms(row.predicted_us),
+            _ms(row.time_us), f"±{row.time_err_us / row.time_us:.0%}", f"{row.error:+.0%}",
         )
         for row in most.itertuples()
     ]  # fmt: skip

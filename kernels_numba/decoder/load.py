@@ -73,7 +73,7 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
         check(found == shape, f"{files.path}: tensor {name!r}", f"shape {found}", f"{shape}, as config.json says")
     weights = {name: files.read(name) for name in wanted}
     if joined:
-        join_inputs(weights, files.config)
+        join_inputs(weights, files.config, decode=format is not None)
     if format is not None:
         encode_matrices(weights, files.config, format)
     return Decoder(files.config, weights, backend=backend)
@@ -106,17 +106,20 @@ def encode_matrices(weights: dict[str, Weight], config: DecoderConfig, format: s
         weights[name] = FORMATS[format](values)
 
 
-def join_inputs(weights: dict[str, Weight], config: DecoderConfig) -> None:
-    """Replace arrays in ``weights`` that multiply the same input by one, and their biases; encoded ones stay alone."""
+def join_inputs(weights: dict[str, Weight], config: DecoderConfig, *, decode: bool = False) -> None:
+    """Replace arrays in ``weights`` that multiply the same input by one, and their biases.
+
+    Encoded ones stay alone, unless they are decoded first.
+    """
     for index in range(config.layers):
         for names, one in config.inputs(index).items():
-            parts = [weights[name] for name in names]
+            parts = [as_array(weights[name]) if decode else weights[name] for name in names]
             if len(names) == 1 or any(isinstance(part, EncodedWeight) for part in parts):
                 continue
             weights[one] = np.concatenate(parts)  # type: ignore[arg-type]
             biases = [bias_of(name) for name in names if bias_of(name) in weights]
             if biases:
-                weights[bias_of(one)] = np.concatenate([weights[name] for name in biases])  # type: ignore[arg-type]
+                weights[bias_of(one)] = np.concatenate([weights[name] for name in biases])
             for name in [*names, *biases]:
                 del weights[name]
 

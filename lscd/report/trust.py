@@ -23,7 +23,7 @@ from perfmodel.evidence.summary import (
 )
 from perfmodel.evidence.uncertainty import coverage
 from perfmodel.evidence.validation import crossovers, error_statistics, row_kinds
-from perfmodel.kernels import BOUNDED
+from perfmodel.kernels import BOUNDED, CPU_KERNELS
 from perfmodel.plotting import validation as draw
 from perfmodel.prediction import predict
 
@@ -74,7 +74,7 @@ def _shown_summary(table: pd.DataFrame) -> pd.DataFrame:
             "rows": table["rows"].map("{:,}".format).to_numpy(),
             "devices": table["devices"].to_numpy(),
             "mean error": table["mean"].map(percent).to_numpy(),
-            "worst GPU": worst.to_numpy(),
+            "worst device": worst.to_numpy(),
             "weights in the L2": in_l2.where(table["l2_rows"] > 0, "").to_numpy(),
             "in its 90 % interval": table["covered"].map(lambda value: percent(value, 0)).to_numpy(),
             "high / low": table["width"].map("{:.2f}".format).to_numpy(),
@@ -122,7 +122,7 @@ def crossover_sparsity_of(kernel: str, gpu: str, n: int) -> float:
 
 def across_gpus(context: Context) -> Exhibit:
     """Errors on all GPUs with evidence."""
-    joined = context.joined[~context.joined["kernel"].isin(BOUNDED) & ~context.joined["resident"]]
+    joined = context.joined[~context.joined["kernel"].isin(BOUNDED | CPU_KERNELS.keys()) & ~context.joined["resident"]]
     statistics = error_statistics(joined[~joined["fitted"]], ["gpu"]).sort_values("mean")
     met = statistics[statistics["mean"] <= WELL_MET]
     worst = ", ".join(f"{row.gpu} {percent(row.mean, 0)}" for row in statistics.tail(3).iloc[::-1].itertuples())

@@ -1,4 +1,6 @@
-"""How far are the parts of a whole model from their own tables: attention, experts, collectives, power, served load, steps on a CPU?
+"""How far are the parts of a whole model from their own tables?
+
+Attention, experts, collectives, power, served load, and steps on a CPU.
 
 `kernel_fit` and `runs` have what lies beside them: single products, and whole batches.
 """
@@ -66,8 +68,8 @@ def part_summary() -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Index: part. ``rows, devices`` (in words), ``mean, median`` (absolute error), ``bias`` (median of its sign), ``worst`` (GPU and
-        engine with the largest mean error) and ``worst_mean``.
+        Index: part. ``rows, devices`` (in words), ``mean, median`` (absolute error), ``bias`` (median of its sign),
+        ``worst`` (device and engine with the largest mean error) and ``worst_mean``.
     """
     import pandas as pd
 

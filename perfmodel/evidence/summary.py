@@ -51,9 +51,9 @@ def kernel_summary(joined: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         Index: kernel. ``rows, devices`` (in words, e.g. "3 GPUs") and ``mean`` (absolute error) of products from device
-        memory; ``worst`` (the GPU, or CPU with its threads, with the largest mean error) and ``worst_mean``; ``l2_rows, l2_mean`` of those whose weights the L2 holds;
-        ``covered`` (share inside the 90 % interval, from device memory) and ``width`` (median of its upper over its
-        lower end), both NaN without a fit.
+        memory; ``worst`` (the GPU, or CPU with its threads, with the largest mean error) and ``worst_mean``; ``l2_rows,
+        l2_mean`` of those whose weights the L2 holds; ``covered`` (share inside the 90 % interval, from device memory)
+        and ``width`` (median of its upper over its lower end), both NaN without a fit.
     """
     import pandas as pd
 

@@ -80,7 +80,7 @@ def test_the_prediction_comes_before_the_text(
     words = (model, "--prompt", "hello", "--tokens", 6, "--threads", 1, "--gpu", "xeon-emerald-rapids-2c")
     code, out, _ = asked(monkeypatch, capsys, *words, "--format", "cpu-bitmap")
     assert code == 0
-    first, *_, last = out.splitlines()
+    first = out.splitlines()[0]
     cpu, ids = this_cpu("xeon-emerald-rapids-2c", 1), load_tokenizer(model).encode("hello").ids
     speed = predicted(load_decoder(model, format="cpu-bitmap", joined=True), cpu, 1, len(ids) + 3)
     assert speed is not None

@@ -46,5 +46,5 @@ def test_two_passes_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_process_that_fails_says_why() -> None:
-    with pytest.raises(RuntimeError, match="measuring with 1 threads failed: .*unrecognized arguments: --nonsense"):
+    with pytest.raises(RuntimeError, match=r"measuring with 1 threads failed: .*unrecognized arguments: --nonsense"):
         list(lines_of("kernels_numba.bench.cpu_times", 1, "--nonsense"))

@@ -60,12 +60,15 @@ def test_joined_weights_give_the_same_scores(folders: dict[str, Path], kind: str
     assert_close(joined.forward(TOKENS), alone.forward(TOKENS), relative=1e-4, absolute=1e-5)
 
 
-def test_encoded_weights_are_not_joined(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_encoded_weights_are_joined_only_where_they_are_encoded_anew(folders: dict[str, Path], tmp_path: Path) -> None:
     source = open_checkpoint(folders["llama"])
     convert_checkpoint(source, tmp_path / "bitmap.safetensors", "bitmap", weight_matrices(source))
     (tmp_path / "config.json").write_text((folders["llama"] / "config.json").read_text())
     decoder = load_decoder(tmp_path / "bitmap.safetensors", joined=True)
     assert set(decoder.config.stored(decoder.weights)) == set(decoder.config.all_matrices)
+    again = load_decoder(tmp_path / "bitmap.safetensors", format="cpu-bitmap", joined=True)
+    assert "model.layers.1.self_attn.qkv_proj.weight" in again.weights
+    assert_close(again.forward(TOKENS), decoder.forward(TOKENS), relative=1e-4, absolute=1e-5)
 
 
 def test_what_is_missing_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
