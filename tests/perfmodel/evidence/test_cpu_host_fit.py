@@ -20,7 +20,7 @@ def test_the_stored_fit_is_the_fit() -> None:
 
 
 def test_steps_that_no_fit_saw_are_close() -> None:
-    """One thread, other kernels, sparsities and long contexts: within 15 % in the mean, as issue 16 asks."""
+    """One thread, other kernels and sparsities: within 15 % in the mean, as issue 16 asks."""
     steps = joined_steps()
     assert 0 < steps["fitted"].sum() < len(steps) / 4
     held_out = steps[~steps["fitted"]]
