@@ -1,9 +1,10 @@
 """Matrix products on a CPU: ours that load sparse and compute dense or sparse, and those of NumPy, PyTorch and SciPy.
 
-All have one form: the overhead of a call, in cycles and a parallel loop, and the overlap of reading with computing. Reading goes at a share of the
-rate at which the threads in use read a working set of that size (`perfmodel.catalog.cpu`): of weights and activations
-for warm calls, of memory for cold ones. Computing is counted in FLOPs of the measured rate at which the cores multiply
-and add from registers, so that what a step costs carries to a core of another width or clock.
+All have one form: the overhead of a call, in cycles and a parallel loop, and the overlap of reading with computing.
+Reading goes at a share of the rate at which the threads in use read a working set of that size
+(`perfmodel.catalog.cpu`): of weights and activations for warm calls, of memory for cold ones. Computing is counted in
+FLOPs of the measured rate at which the cores multiply and add from registers, so that what a step costs carries to a
+core of another width or clock.
 """
 
 from __future__ import annotations

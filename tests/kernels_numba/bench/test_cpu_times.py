@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 
 from kernels_numba.bench import cpu, cpu_times
 from kernels_numba.bench.cpu_times import COLUMNS, DENSE, Grid, main, products, time_grid
+from kernels_numba.bench.passes import read_rows
 from kernels_numba.bench.threads import lines_of
 
 SMALL = Grid(((64, 96),), (0.5, 0.9), (1, 5), 1)
@@ -39,9 +39,10 @@ def test_two_passes_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file = tmp_path / "rows.csv"
     words = ["--output", str(file), "--gpu", "here", "--source", "mine", "--threads", "1"]
     assert (main(words), main([*words, "--again"])) == (0, 0)
-    (row,) = csv.DictReader(file.open())
+    (row,) = read_rows(file)
     assert tuple(row) == COLUMNS
     assert (row["gpu"], row["time_us"], row["time_err_us"], row["cache"]) == ("here@1", "3.0", "2.0", "warm")
+    assert row["status"] == "rough", "an error of 67 %"
     assert list(tmp_path.iterdir()) == [file]
 
 

@@ -70,11 +70,13 @@ def test_a_measurement_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         "bf16_gemm",
     ]
 
-    def printed(threads: int, seconds: float) -> list[tuple[str, Rate | None]]:
-        return [(name, None if name == "bf16_gemm" else Rate(1e10 * threads, 0.1)) for name in names]
+    def printed(module: str, threads: int, *arguments: str) -> list[tuple[str, dict[str, float] | None]]:
+        assert (module, arguments) == ("kernels_numba.bench.machine", ("--seconds", "0.5"))
+        rate = {"value": 1e10 * threads, "spread": 0.1}
+        return [(name, None if name == "bf16_gemm" else rate) for name in names]
 
     monkeypatch.setattr(machine, "working_sets", lambda memory, cache: sizes)
-    monkeypatch.setattr(machine, "_measured", printed)
+    monkeypatch.setattr(machine, "lines_of", printed)
     found = machine.measure_machine([1, 2], 1.0, lambda done, total: told.append((done, total)))
     assert told == [(i + 1, 20) for i in range(20)]
     assert found["reads"]["bytes_per_s"] == [[1e10] * 4, [2e10] * 4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from perfmodel.catalog import load_gpu
+from perfmodel.catalog import load_device
 from perfmodel.evidence.kernel_fit import FIT_RULES, fit
 from perfmodel.evidence.rows import kernel_evidence
 from perfmodel.evidence.speedups import against_dense, dense_partner, same_winner
@@ -165,7 +165,7 @@ def test_no_row_is_of_a_gpu_that_its_kernel_refuses(evidence: pd.DataFrame) -> N
     modelled = evidence.loc[evidence["kernel"].isin(KERNELS), ["gpu", "kernel"]].drop_duplicates()
     assert len(modelled) > 30
     for row in modelled.itertuples():
-        assert KERNELS[row.kernel].refusal(load_gpu(row.gpu)) is None, row
+        assert KERNELS[row.kernel].refusal(load_device(row.gpu)) is None, row
 
 
 def test_rows_of_a_pattern_have_its_sparsity(evidence: pd.DataFrame) -> None:

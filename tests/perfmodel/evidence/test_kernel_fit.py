@@ -27,7 +27,7 @@ from perfmodel.evidence.kernel_fit import (
 from perfmodel.evidence.rows import calls, kernel_evidence, machines, shapes_of, with_residency
 from perfmodel.evidence.uncertainty import with_spread
 from perfmodel.evidence.validation import join_predictions
-from perfmodel.kernels import BASELINE, KERNELS, kernel_model
+from perfmodel.kernels import BASELINE, GPU_KERNELS, KERNELS, kernel_model
 from perfmodel.kernels.fits import (
     calibrated,
     extrapolated,
@@ -90,7 +90,7 @@ def makes_no_difference(kernel: str, kept: dict[str, float], name: str, value: f
 
 
 def test_nothing_is_stored_for_them() -> None:
-    assert set(unmeasured_kernels()) == {name for name, model in KERNELS.items() if model.assumed}
+    assert set(unmeasured_kernels()) == {name for name, model in GPU_KERNELS.items() if model.assumed}
     assert OURS in unmeasured_kernels()
     assert set(kernel_fits()) == set(fitted_kernels(with_residency(load_kernel_times())))
     assert all(entry.rows >= 1 for entry in kernel_fits().values())
@@ -150,14 +150,14 @@ def synthetic(kernel: str, parameters: object) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def bitmap() -> pd.DataFrame:
-    wanted = replace(KERNELS["cpu-bitmap"].Parameters(), read_share=0.9, calls=2.0, decode_flops=6.0, token_flops=4.0)
+    wanted = replace(KERNELS["cpu-bitmap"].Parameters(), read_share=0.9, cycles=5e4, decode_flops=6.0, token_flops=4.0)
     return synthetic("cpu-bitmap", wanted)
 
 
 def test_the_fit_finds_what_made_the_times(bitmap: pd.DataFrame) -> None:
     found = fit("cpu-bitmap", bitmap)
     assert found.parameters == pytest.approx(
-        {"read_share": 0.9, "calls": 2.0, "decode_flops": 6.0, "token_flops": 4.0}, rel=0.01
+        {"read_share": 0.9, "cycles": 2.0, "decode_flops": 6.0, "token_flops": 4.0}, rel=0.01
     )
     assert found.gpus == [CPU_RULE.gpu]
     assert found.fitted_on.startswith(f"cpu-kernels on {CPU_RULE.gpu}, all N, 576 x 576, ")

@@ -14,7 +14,7 @@ from perfmodel.catalog import load_gpu, load_kernel_times, load_sources, load_ta
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
 from perfmodel.evidence import rows as rows_module
 from perfmodel.evidence.rows import Rows, machines, with_residency
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 
@@ -82,7 +82,7 @@ def test_every_source_is_used() -> None:
 def test_gpus_are_in_the_catalogue(name: str) -> None:
     table = load_table(name)
     for gpu in set(table["gpu"].dropna()) if "gpu" in table else ():
-        assert (DATA / "hardware" / f"{gpu}.toml").is_file(), gpu
+        assert (DATA / "hardware" / f"{gpu.partition('@')[0]}.toml").is_file(), gpu
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -97,7 +97,7 @@ def test_kernel_times_are_complete_and_plausible(times: pd.DataFrame) -> None:
     assert tuple(times.columns) == KERNEL_TIME_COLUMNS
     required = times.drop(columns=["time_err_us", "split_k", "note"])
     assert not required.isna().any(axis=None)
-    assert times.time_us.between(2, 5e5).all()
+    assert times.time_us.between(2, times["kernel"].isin(CPU_KERNELS).map({True: 5e6, False: 5e5})).all()
     assert set(times.status) <= STATUSES
     assert set(times.cache) == {"warm", "cold"}
     assert (times.loc[times.kernel == "cublas", "sparsity"] == 0).all()
@@ -107,8 +107,8 @@ def test_kernel_time_errors_are_small_where_status_is_value(times: pd.DataFrame)
     value = times[(times.status == "value") & times.time_err_us.notna()]
     assert (value.time_err_us > 0).all()
     relative = value.time_err_us / value.time_us
-    assert relative.max() < 0.1
-    assert relative.median() < 0.01
+    assert relative.max() <= 0.1
+    assert relative[~value["kernel"].isin(CPU_KERNELS)].median() < 0.01
     assert times.loc[times.status.isin(["lower_bound", "upper_bound"]), "time_err_us"].isna().all()
 
 
@@ -134,7 +134,7 @@ def test_dense_kernels_read_no_faster_than_dram(times: pd.DataFrame) -> None:
 
 def test_no_kernel_reads_large_weights_faster_than_dram(times: pd.DataFrame) -> None:
     """Whatever its format: weights of more than four times the L2 hardly stay there."""
-    rows = times[times["kernel"].isin(KERNELS) & ~times["status"].isin(["rough", "lower_bound"])]
+    rows = times[times["kernel"].isin(GPU_KERNELS) & ~times["status"].isin(["rough", "lower_bound"])]
     checked = 0
     for (kernel, gpu), group in rows.groupby(["kernel", "gpu"]):
         record, model = load_gpu(str(gpu)), KERNELS[str(kernel)]
