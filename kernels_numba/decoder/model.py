@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.cpu import kernels as cpu
+from kernels_numba.cpu.bitmap import CpuBitmap
 from kernels_numba.decoder.attention import attend, rotate, rotation
 from kernels_numba.decoder.cache import KvCache
 from kernels_numba.decoder.config import HEAD, NORMS, OPT_OFFSET, DecoderConfig, Family, bias_of
@@ -39,8 +40,8 @@ class Decoder:
     weights : float32 arrays or encoded weights by Hugging Face name; an entry may be replaced between calls. The
         embedding, biases and norms are arrays. A tied head is the embedding unless there is a ``lm_head.weight``.
         Those that multiply the same input may be one, under the name that `DecoderConfig.inputs` gives it.
-    backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's. On the CPU weights of bfloat16
-        meet activations rounded to it, those of float16 meet float32.
+    backend : where encoded weights are multiplied, as in `spmm`; arrays are NumPy's. On the CPU activations are
+        float32, but for a `CpuBitmap` of bfloat16, which meets activations rounded to it.
     """
 
     def __init__(self, config: DecoderConfig, weights: dict[str, Weight], *, backend: str = "cpu") -> None:
@@ -170,7 +171,7 @@ class Decoder:
         out: Float
         if isinstance(weight, np.ndarray):
             out = weight @ x
-        elif self.backend == "cpu" and weight.element is Element.BFLOAT16:
+        elif self.backend == "cpu" and isinstance(weight, CpuBitmap) and weight.element is Element.BFLOAT16:
             bits = np.empty(x.shape, np.uint16)
             round_to_bfloat16(x.reshape(-1).view(np.uint32), bits.reshape(-1))
             out = cpu.spmm(weight, bits, element=Element.BFLOAT16)

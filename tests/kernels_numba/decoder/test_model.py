@@ -116,6 +116,13 @@ def test_encoded_weights_give_what_their_float16_values_do(folders: dict[str, Pa
     assert_close(encoded.forward(TOKENS[:1, :8]), rounded.forward(TOKENS[:1, :8]), **ROUNDING)
 
 
+def test_a_bitmap_of_bfloat16_rounds_what_it_multiplies(folders: dict[str, Path], kind: str) -> None:
+    """Both operands have 8 significant bits: scores of a few units are right to a few hundredths."""
+    decoder, exact = load_decoder(folders[kind], format="cpu-bitmap-bf16"), load_decoder(folders[kind])
+    found, wanted = decoder.forward(TOKENS), exact.forward(TOKENS)
+    assert 1e-4 < np.abs(found - wanted).mean() < 0.05 * wanted.std()
+
+
 def test_a_step_reads_every_layer_and_the_head(decoder: Decoder, kind: str) -> None:
     elements = sum(w.size for name, w in decoder.weights.items() if ".layers." in name) + 61 * 32
     assert decoder.step_bytes == 4 * elements
