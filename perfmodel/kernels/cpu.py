@@ -33,8 +33,8 @@ from perfmodel.kernels.base import (
 )
 from perfmodel.units import FP32_BYTES
 
-# Of reading with computing: p = 2, a core has no copies in flight of its own, only what it looks ahead. Kernels that
-# first unpack or pack a block of weights, and then multiply it, do one after the other.
+# Of reading with computing: p = 2, a core has no copies in flight of its own, only what it looks ahead. A library that
+# packs a block of weights before it multiplies it does one after the other.
 LOOKING_AHEAD, IN_TURN = 1, 0
 ASSUMED_READ_SHARE = 0.8  # of kernels that hardly ever wait for memory
 TOKEN_GROUP = 4  # tokens that a chunk of weights meets while it is in registers
@@ -165,7 +165,6 @@ class CpuBitmapBf16(CpuKernel):
     format_name = "cpu-bitmap"
     Parameters = TileParameters
     brain = True
-    sharpness = IN_TURN
 
     def flops(self, machine: Machine, shape: Shape, p: TileParameters) -> Array:
         """Work per weight: expand it, multiply it with every token or every 16 of them."""
