@@ -41,7 +41,7 @@ from perfmodel.kernels.low_precision import PIPELINE_CYCLES, QUANTISE_S
 from perfmodel.kernels.machine import AT_LIMIT, SPARSE_AT_LIMIT
 from perfmodel.pipeline.parameters import PIPELINE_FILE, PipelineParameters
 from perfmodel.pipeline.stages import CONFLICT_INSTRUCTIONS
-from perfmodel.serving import attention, collectives, energy, experts
+from perfmodel.serving import attention, collectives, cpu_decoding, energy, experts
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
 from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
@@ -55,6 +55,7 @@ SYSTEM_RECORDS: dict[str | None, Any] = {
     attention.CALIBRATION_NAME: attention.AttentionParameters,
     experts.CALIBRATION_NAME: experts.ExpertParameters,
     energy.CALIBRATION_NAME: energy.PowerParameters,
+    cpu_decoding.CALIBRATION_NAME: cpu_decoding.CpuHostParameters,
     SERVING: SystemParameters,
     **{system.host: HostParameters for system in ENGINES.values()},
 }

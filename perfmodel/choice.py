@@ -293,7 +293,7 @@ def choose(
     check_split(record, gpus)
     if isinstance(card, Cpu) and gpus > 1:
         raise ValueError(f"gpus is {gpus}, allowed for a CPU is 1: threads are counted in its name, as in {card.key}")
-    competing = rivals(formats, lossless_only, unmeasured)
+    competing = rivals(formats, lossless_only, unmeasured, KERNELS)
     if kernels:
         _check_competing(kernels, competing, card)
         competing = [model for model in competing if model.name in {*kernels, baseline_of(card)}]

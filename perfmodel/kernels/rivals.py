@@ -6,14 +6,14 @@ words, and judges by intervals: "yes" or "no" where one side is clearly ahead, "
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from perfmodel.catalog.names import unknown_name
 from perfmodel.formats import FORMATS
 from perfmodel.kernels.base import KernelModel
 from perfmodel.kernels.fits import unmeasured_kernels
-from perfmodel.kernels.registry import KERNELS, VARIANTS
+from perfmodel.kernels.registry import GPU_KERNELS, VARIANTS
 
 NOT_MEASURED = "not measured"
 WHOLE = ("lossless", "rounded")  # all weights are kept
@@ -46,10 +46,16 @@ def drops_more(model: KernelModel, sparsity: float) -> bool:
     return bool(model.patterns) and float(model.own_sparsity(sparsity)) > sparsity + EQUAL
 
 
-def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured: bool = False) -> list[KernelModel]:
+def rivals(
+    formats: Sequence[str] = (),
+    lossless_only: bool = False,
+    unmeasured: bool = False,
+    among: Mapping[str, KernelModel] = GPU_KERNELS,
+) -> list[KernelModel]:
     """Kernel models that compete: of which more than a bound is known, and measured unless asked for otherwise.
 
-    One that nobody measured takes part by ``unmeasured`` or by its format. What a GPU cannot run is not left out here.
+    One that nobody measured takes part by ``unmeasured`` or by its format. What a device cannot run is not left out
+    here, but for kernels of CPUs where ``among`` is not given.
 
     Raises
     ------
@@ -57,7 +63,7 @@ def rivals(formats: Sequence[str] = (), lossless_only: bool = False, unmeasured:
         If a format is unknown or no kernel model reads it, or nothing is left.
     """
     hidden = () if unmeasured else unmeasured_kernels()
-    known = [model for model in KERNELS.values() if model.name not in hidden or model.format_name in formats]
+    known = [model for model in among.values() if model.name not in hidden or model.format_name in formats]
     known = [model for model in known if model.name not in VARIANTS]
     readable = list(dict.fromkeys(model.format_name for model in known))
     for name in formats:
