@@ -76,9 +76,10 @@ def load_device(name_or_path: str | Path | Device) -> Device:
     path = find(name, "GPU", "hardware")
     if path.is_file() and _is_cpu(path):
         return load_record(path, Cpu).on(threads)
+    gpu = load_gpu(name)
     if threads is not None:
         raise ValueError(f"{str(name_or_path)!r}: {THREADS_MARK} counts threads of a CPU, and {name} is none")
-    return load_gpu(name)
+    return gpu
 
 
 def _without_threads(name: str) -> tuple[str, int | None]:

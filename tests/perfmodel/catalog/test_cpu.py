@@ -37,6 +37,7 @@ def test_threads_stand_behind_the_name() -> None:
     [
         (f"{NAME}@3", "was not measured with 3 threads, only with 1, 2"),
         ("h100@2", "'h100@2': @ counts threads of a CPU, and h100 is none"),
+        ("nowhere.toml@1", "nowhere.toml: no such file"),
         ("xeon", f"unknown GPU 'xeon': did you mean {NAME}"),
         (f"{NAME}@two", f"unknown GPU '{NAME}@two'"),
     ],
