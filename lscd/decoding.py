@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from perfmodel.catalog import load_device
 from perfmodel.catalog.cpu import THREADS_MARK, Cpu
 from perfmodel.serving.cpu_decoding import Weights, host_fit, step_s
+from perfmodel.units import FP32_BYTES
 
 if TYPE_CHECKING:
     from kernels_numba.decoder.model import Decoder
 
-FLOAT_BYTES = 4  # of keys and values
 KERNELS = {  # by what holds the weights, and their element
     ("ndarray", None): "numpy-fp32",
     ("Dense", "float16"): "cpu-dense16",
@@ -70,7 +70,7 @@ def predicted(decoder: Decoder, cpu: Cpu, batch: int, context: float) -> Speed |
         m, k = weight.shape
         zeros = 1 - weight.nnz / (m * k) if hasattr(weight, "nnz") and kernel != "cpu-dense16" else 0.0
         weights.append(Weights(m, k, zeros, batch, 1, 1))
-    cached = 2 * FLOAT_BYTES * config.layers * config.kv_heads * config.head_dim * batch * context
+    cached = 2 * FP32_BYTES * config.layers * config.kv_heads * config.head_dim * batch * context
     attention = config.layers, config.layers * config.heads, cached
     seconds, fitted = step_s(weights, cpu, kernel, batch, context, attention).total_s, host_fit()
     apart = math.exp(fitted.spread["steps"])

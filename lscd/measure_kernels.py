@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kernels_numba.bench import cpu_times
+from kernels_numba.bench.cpu_times import PRODUCT
 from lscd.printing import headline, print_table, say
 from perfmodel.catalog import load_device
 from perfmodel.catalog.cpu import THREADS_MARK
@@ -17,7 +19,6 @@ from perfmodel.units import MICRO, MILLI
 if TYPE_CHECKING:
     import pandas as pd
 
-PRODUCT = ["kernel", "m", "k", "n", "sparsity"]
 SOURCE = "lscd-measure"
 
 
@@ -30,13 +31,11 @@ def predictions(machine: str, threads: Sequence[int]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from kernels_numba.bench.cpu_times import QUICK, products
-
     rows: list[dict[str, Any]] = []
     for count in threads:
         gpu = f"{machine}{THREADS_MARK}{count}"
         cpu = load_device(gpu)
-        for product in products(QUICK):
+        for product in cpu_times.products(cpu_times.QUICK):
             if kernel_model(product["kernel"]).refusal(cpu) is None:
                 seconds = predict(gpu=cpu, cache="warm", **product).time_s
                 rows.append({"gpu": gpu, **product, "predicted_us": float(seconds) / MICRO})
@@ -53,14 +52,12 @@ def timed(machine: str, threads: Sequence[int], progress: Callable[[], object]) 
     """
     import pandas as pd
 
-    from kernels_numba.bench.cpu_times import COLUMNS, FIXED, measured
-
     rows: list[dict[str, Any]] = []
     for count in threads:
-        for row in measured(count, quick=True):
-            rows.append({"gpu": f"{machine}{THREADS_MARK}{count}", "source": SOURCE, **FIXED, **row})
+        for row in cpu_times.measured(count, quick=True):
+            rows.append({"gpu": f"{machine}{THREADS_MARK}{count}", "source": SOURCE, **cpu_times.FIXED, **row})
             progress()
-    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+    return pd.DataFrame(rows).reindex(columns=cpu_times.COLUMNS)
 
 
 def compared(foretold: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:

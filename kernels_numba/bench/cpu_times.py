@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,10 @@ from typing import Any
 
 from kernels_numba.bench import cpu
 from kernels_numba.bench.passes import Row, faster, read_rows, write_rows
-from kernels_numba.bench.threads import lines_of, usable_cores
+from kernels_numba.bench.threads import lines_of, print_lines, usable_cores
 
-COLUMNS = (
-    "gpu", "kernel", "m", "k", "n", "sparsity", "time_us", "time_err_us", "status", "cache", "source", "note",
-)  # fmt: skip
+PRODUCT = ("kernel", "m", "k", "n", "sparsity")
+COLUMNS = ("gpu", *PRODUCT, "time_us", "time_err_us", "status", "cache", "source", "note")
 ROUGH = 0.1  # error as a share of the time from which a row is no better than one read off a figure
 FIXED = {"status": "value", "cache": "warm"}
 MODULE = "kernels_numba.bench.cpu_times"
@@ -102,9 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="this many; by default 1 and all, one after the other")
     options = parser.parse_args(arguments)
     if options.output is None:
-        for row in time_grid(QUICK if options.quick else FULL):
-            sys.stdout.write(json.dumps(row) + "\n")
-            sys.stdout.flush()
+        print_lines(time_grid(QUICK if options.quick else FULL))
         return 0
     counts = [options.threads] if options.threads else sorted({1, usable_cores()})
     before, part = read_rows(options.output) if options.again else [], options.output.with_suffix(".part")
@@ -114,8 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
         for row in measured(threads, quick=options.quick):
             rows.append(FIXED | same | row)
             write_rows(part, COLUMNS, rows)
-    same_product = ("gpu", "kernel", "m", "k", "n", "sparsity")
-    best = faster(rows, before, time="time_us", error="time_err_us", same=same_product)
+    best = faster(rows, before, time="time_us", error="time_err_us", same=("gpu", *PRODUCT))
     write_rows(options.output, COLUMNS, [row | {"status": _status(row)} for row in best])
     part.unlink()
     return 0

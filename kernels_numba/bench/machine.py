@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
 import sys
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels_numba.bench.threads import lines_of, usable_cores
+from kernels_numba.bench.threads import lines_of, print_lines, usable_cores
 from kernels_numba.bench.timing import Library
 
 MODULE = "kernels_numba.bench.machine"  # of a process with other threads
@@ -282,9 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=15.0)
     options = parser.parse_args(arguments)
     sizes = working_sets(memory_bytes(), cache_bytes())
-    for name, rate in steps(sizes, options.threads, options.seconds):
-        sys.stdout.write(json.dumps([name, rate and asdict(rate)]) + "\n")
-        sys.stdout.flush()
+    print_lines([name, rate and asdict(rate)] for name, rate in steps(sizes, options.threads, options.seconds))
     return 0
 
 

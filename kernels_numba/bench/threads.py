@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
@@ -43,3 +43,10 @@ def lines_of(module: str, threads: int, *arguments: str) -> Iterator[Any]:
         errors = process.stderr.read().strip()
     if process.returncode:
         raise RuntimeError(f"measuring with {threads} threads failed: {errors.rpartition(chr(10))[2]}")
+
+
+def print_lines(values: Iterable[Any]) -> None:
+    """Print each as a line of JSON as soon as it is there, for `lines_of` in another process."""
+    for value in values:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()

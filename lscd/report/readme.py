@@ -13,9 +13,7 @@ from lscd.report.exhibit import Context, percent
 from lscd.report.kernels import TITLES
 from lscd.report.own_kernels import predicted_table, simulated_table
 from perfmodel.catalog import load_table, load_trace
-from perfmodel.evidence.cpu_host_fit import joined_steps
-from perfmodel.evidence.real_model import GPU as CPU
-from perfmodel.evidence.real_model import QUALITY_TABLE
+from perfmodel.evidence.real_model import QUALITY_TABLE, short_steps
 from perfmodel.evidence.run_spread import judged_runs
 from perfmodel.evidence.summary import GOALS, kernel_summary, run_summary
 from perfmodel.evidence.validation import error_statistics
@@ -91,8 +89,7 @@ def kernel_table(context: Context) -> str:
 
 def decoding_table(context: Context) -> str:
     """Quality and decoding speed of a real language model on a CPU, dense and pruned, beside its prediction."""
-    steps = joined_steps()
-    steps = steps[(steps["gpu"] == CPU) & (steps["context"] == steps["context"].min())]
+    steps = short_steps()
     quality = load_table(QUALITY_TABLE).set_index("row")["perplexity"]
     lines = [
         "| weights | perplexity | MB a step | "
@@ -103,8 +100,7 @@ def decoding_table(context: Context) -> str:
     for words, kernel, sparsity, row in DECODED:
         mine = steps[(steps["kernel"] == kernel) & (steps["sparsity"] == sparsity)].set_index("batch")
         speeds = [
-            f"{1e3 * n / mine.loc[n, 'step_ms']:.0f} ({1e3 * n / mine.loc[n, 'predicted_ms']:.0f})"
-            for n in DECODED_BATCHES
+            f"{mine.loc[n, 'tokens_per_s']:.0f} ({mine.loc[n, 'predicted_tokens_per_s']:.0f})" for n in DECODED_BATCHES
         ]
         cells = (words, f"{quality[row]:.1f}", f"{mine['step_bytes'].iloc[0] / 1e6:.0f}", *speeds)
         lines.append(f"| {' | '.join(cells)} |")

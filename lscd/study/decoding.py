@@ -11,8 +11,6 @@ the prompt, with half their interquartile range.
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kernels_numba.bench.passes import faster, read_rows, write_rows
-from kernels_numba.bench.threads import lines_of, usable_cores
+from kernels_numba.bench.threads import lines_of, print_lines, usable_cores
 from kernels_numba.checkpoints.pruning import Method, PruningRule
 from kernels_numba.decoder.calibrate import prune_decoder
 from kernels_numba.decoder.generate import Request, generate
@@ -105,9 +103,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="rows of this process as lines of JSON")
     options = parser.parse_args()
     if options.threads:
-        for row in rows():
-            sys.stdout.write(json.dumps(row) + "\n")
-            sys.stdout.flush()
+        print_lines(rows())
         return
     before, found = read_rows(options.output) if options.again else [], []
     for threads in sorted({1, usable_cores()}):

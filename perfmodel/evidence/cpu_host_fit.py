@@ -48,9 +48,14 @@ def _predicted_s(row: tuple[object, ...], host: CpuHostParameters | None) -> flo
 
 
 def joined_steps() -> pd.DataFrame:
-    """`measured_steps` with ``predicted_ms``, ``error`` (predicted / measured - 1) and ``fitted``."""
+    """`measured_steps` with ``predicted_ms``, ``error`` (predicted / measured - 1) and ``fitted``.
+
+    And ``tokens_per_s`` and ``predicted_tokens_per_s`` of all sequences together.
+    """
     rows = measured_steps()
     rows = rows.assign(predicted_ms=predict_steps(rows) / MILLI, fitted=rows.index.isin(rows.query(FITTED).index))
+    rates = {"tokens_per_s": "step_ms", "predicted_tokens_per_s": "predicted_ms"}
+    rows = rows.assign(**{name: rows["batch"] / (rows[time] * MILLI) for name, time in rates.items()})
     return rows.assign(error=rows["predicted_ms"] / rows["step_ms"] - 1)
 
 

@@ -35,10 +35,13 @@ def quality_and_speed(batch: int = 1, gpu: str = GPU) -> pd.DataFrame:
 
 
 def fastest_steps(batch: int = 1, gpu: str = GPU) -> pd.DataFrame:
-    """The fastest measured kernel at each sparsity, short contexts; with tokens/s, measured and predicted."""
-    steps = joined_steps()
-    steps = steps[(steps["gpu"] == gpu) & (steps["batch"] == batch)]
-    steps = steps[steps["context"] == steps["context"].min()]
-    rates = {"tokens_per_s": "step_ms", "predicted_tokens_per_s": "predicted_ms"}
-    steps = steps.assign(**{name: 1e3 * batch / steps[time] for name, time in rates.items()})
+    """The fastest measured kernel at each sparsity: rows of `short_steps`."""
+    steps = short_steps(gpu)
+    steps = steps[steps["batch"] == batch]
     return steps.loc[steps.groupby("sparsity")["step_ms"].idxmin()].reset_index(drop=True)
+
+
+def short_steps(gpu: str = GPU) -> pd.DataFrame:
+    """Rows of `joined_steps` on one machine, those with the shortest context."""
+    steps = joined_steps()
+    return steps[(steps["gpu"] == gpu) & (steps["context"] == steps["context"].min())]

@@ -174,6 +174,14 @@ class CpuBitmapBf16(CpuKernel):
         return np.asarray(shape.weights * (p.decode_flops + np.where(on_tiles, tiles, lanes)))
 
 
+class NonzeroKernel(CpuKernel):
+    """A kernel that goes from non-zero to non-zero and computes most of the time: its share of reading is assumed."""
+
+    def read_share(self, shape: Shape, p: Any) -> float:
+        """The same for all."""
+        return ASSUMED_READ_SHARE
+
+
 @dataclass(frozen=True)
 class SegmentParameters:
     """Free parameters of a kernel that goes from non-zero to non-zero in segments of rows."""
@@ -184,17 +192,13 @@ class SegmentParameters:
     token_flops: float = free(3.0, 2.0, 30.0, "work to multiply it with a token, in FLOPs")
 
 
-class CpuPanelCsr(CpuKernel):
+class CpuPanelCsr(NonzeroKernel):
     """Our CSR in panels, SIMD along N: only non-zeros are multiplied, each with a strip of 8 to 32 tokens."""
 
     name = "cpu-panel-csr"
     title = "our CSR in panels"
     format_name = "panel-csr"
     Parameters = SegmentParameters
-
-    def read_share(self, shape: Shape, p: SegmentParameters) -> float:
-        """Assumed: it computes most of the time."""
-        return ASSUMED_READ_SHARE
 
     def flops(self, machine: Machine, shape: Shape, p: SegmentParameters) -> Array:
         """Work per non-zero and segment: fetched once a strip, multiplied with its tokens, padding included."""
@@ -213,7 +217,7 @@ class NonzeroParameters:
     token_flops: float = free(3.0, 1.0, 60.0, "work to multiply it with one of them, in FLOPs")
 
 
-class ScipyCsr(CpuKernel):
+class ScipyCsr(NonzeroKernel):
     """SciPy's CSR product, FP32 values and 32-bit columns, on one thread whatever the machine has.
 
     That thread is taken to read at its share of what all threads read. A single token has a loop of its own.
@@ -223,10 +227,6 @@ class ScipyCsr(CpuKernel):
     title = "SciPy CSR"
     format_name = "csr-fp32"
     Parameters = NonzeroParameters
-
-    def read_share(self, shape: Shape, p: NonzeroParameters) -> float:
-        """Assumed: it computes most of the time."""
-        return ASSUMED_READ_SHARE
 
     def flops(self, machine: Machine, shape: Shape, p: NonzeroParameters) -> Array:
         """Work per non-zero and token, all of it on one core."""
@@ -244,8 +244,13 @@ class ScipyCsr(CpuKernel):
 class GemmParameters(CpuParameters):
     """Free parameters of a library's dense product."""
 
-    cycles: float = free(2e4, 0.0, 1e6, CYCLES)
     gemm_share: float = free(0.7, 0.1, 1.0, "share of the measured rate of a large square product", fast="high")
+
+
+@dataclass(frozen=True)
+class PackedGemmParameters(GemmParameters):
+    """Free parameters of one that packs the weights."""
+
     packed_tokens: float = free(4.0, 0.0, 64.0, "tokens whose multiplication takes as long as packing the weights")
 
 
@@ -255,22 +260,15 @@ class NumpyFp32(CpuKernel):
     name = "numpy-fp32"
     title = "NumPy, FP32"
     format_name = "fp32"
-    Parameters = GemmParameters
+    Parameters = PackedGemmParameters
     rate = "cpu_gemm_flops_per_s"
     sharpness = IN_TURN
 
-    def flops(self, machine: Machine, shape: Shape, p: GemmParameters) -> Array:
+    def flops(self, machine: Machine, shape: Shape, p: PackedGemmParameters) -> Array:
         """Two FLOPs a weight and token, packing counted as tokens."""
         packed = (shape.n > 1) & (shape.weights * shape.n > SMALL_PRODUCT)
         tokens = shape.n + np.where(packed, p.packed_tokens, 0.0)
         return np.asarray(2 * shape.weights * tokens / p.gemm_share)
-
-
-@dataclass(frozen=True)
-class PassesParameters(CpuParameters):
-    """Free parameters of a library's dense product that reads the weights several times."""
-
-    gemm_share: float = free(0.7, 0.1, 1.0, "share of the measured rate of a large square product", fast="high")
 
 
 class TorchFp32(CpuKernel):
@@ -282,27 +280,25 @@ class TorchFp32(CpuKernel):
     name = "torch-fp32"
     title = "PyTorch, FP32"
     format_name = "fp32"
-    Parameters = PassesParameters
+    Parameters = GemmParameters
     rate = "cpu_torch_flops_per_s"
     needs = "torch_fp32_gemm"
 
-    def read_share(self, shape: Shape, p: PassesParameters) -> Array:
+    def read_share(self, shape: Shape, p: GemmParameters) -> Array:
         """Of a single pass."""
         unpacked = np.minimum(np.ceil(shape.n / 2), MOST_PASSES)
         return np.asarray(p.read_share / np.where(shape.n < TILE_TOKENS, unpacked, PACKED_PASSES))
 
-    def flops(self, machine: Machine, shape: Shape, p: PassesParameters) -> Array:
+    def flops(self, machine: Machine, shape: Shape, p: GemmParameters) -> Array:
         """Two FLOPs a weight and token."""
         return np.asarray(2 * shape.weights * shape.n / p.gemm_share)
 
 
 @dataclass(frozen=True)
-class BrainGemmParameters(CpuParameters):
-    """Free parameters of a library's dense product in BF16."""
+class BrainGemmParameters(GemmParameters):
+    """Free parameters of one in BF16."""
 
-    cycles: float = free(2e4, 0.0, 1e6, CYCLES)
     lone_share: float = free(0.5, 0.1, 1.0, "the same share for one token, over that for several", fast="high")
-    gemm_share: float = free(0.7, 0.1, 1.0, "share of the measured rate of a large square product", fast="high")
 
 
 class TorchBf16(CpuKernel):
