@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from lscd import (
+    accuracy,
     catalogue,
     choose,
     e2e,
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(worth.worth)
+app.command()(accuracy.accuracy)
 app.command()(predict.predict)
 app.command()(simulate.simulate)
 app.command()(e2e.e2e)

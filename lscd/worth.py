@@ -10,6 +10,7 @@ import typer
 from lscd.asking import AsJson, Card, InputLen, Model, OutputLen, Sharing, ZerosFile, asked_sparsity, checkpoint_words
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
+from lscd.worth_quality import budget_dict, print_budget, quality, quality_line, within_budget
 from perfmodel.units import GIGA, MILLI, TERA
 
 if TYPE_CHECKING:
@@ -38,19 +39,37 @@ def worth(
         str | None,
         typer.Option(help="Only these besides dense, joined by commas, for example flash-llm,fp8; all by default."),
     ] = None,
+    accuracy_budget: Annotated[
+        float | None,
+        typer.Option(help="Instead of a sparsity: points of accuracy that may be lost, by published results."),
+    ] = None,
+    accuracy_metric: Annotated[
+        str, typer.Option(help="What the budget counts: points of any mean of many tasks, or a metric such as mmlu.")
+    ] = "points",
     as_json: AsJson = False,
 ) -> None:
     """Say whether pruning is worth it: sparse against quantised against dense, over the batch, with a verdict."""
     example = "--model llama-3.1-70b --gpu h100 --gpus 2 --batch 1:64 --sparsity 0.6"
-    refuse_missing(context, example, "model", "gpu", *([] if sparsity_file else ["sparsity"]))
     pruned = asked_sparsity(sparsity, sparsity_file)
-    assert pruned is not None  # one of both is there
+    unasked = pruned is None and accuracy_budget is None
+    refuse_missing(context, example, "model", "gpu", *(["sparsity"] if unasked else []))
     batches = parse_batches(batch)
     names = split_names("--kernels", kernels)
+    lengths = {"input_len": input_len, "output_len": output_len}
+    if accuracy_budget is not None:
+        if pruned is not None or names:
+            raise InputError("--accuracy-budget finds sparsity and kernel: give no --sparsity and no --kernels with it")
+        budget = (accuracy_budget, accuracy_metric)
+        tables = within_budget(model, gpu, batches, *budget, gpus, lengths)
+        if as_json:
+            print(json.dumps(budget_dict(tables, gpu, *budget), indent=2))
+        else:
+            print_budget(tables, gpu, *budget)
+        return
+    assert pruned is not None  # one of both is there
 
     from perfmodel.worth import worth as weigh
 
-    lengths = {"input_len": input_len, "output_len": output_len}
     found = weigh(model, gpu, batches=batches, sparsity=pruned, gpus=gpus, kernels=names, **lengths)
     if as_json:
         print(json.dumps(as_dict(found), indent=2))
@@ -177,28 +196,31 @@ def as_dict(found: Worth) -> dict[str, Any]:
         "batch": found.headline.batch,
         "needed_sparsity": found.needed_sparsity,
         "needed_bandwidth_bytes_per_s": found.needed_bandwidth,
-        "batches": [_batch(at) for at in found.batches],
+        "batches": [_batch(at, found.model) for at in found.batches],
     }
 
 
-def _batch(at: AtBatch) -> dict[str, Any]:
+def _batch(at: AtBatch, model: str) -> dict[str, Any]:
     best = {"sparse": at.sparse, "quantised": at.whole, "quantised_to_8_bits": at.mild, "both": at.both}
     return {
         "batch": at.batch,
         "verdict": str(at.verdict),
         "best": {name: rival.kernel if rival else None for name, rival in best.items()},
-        "rivals": [_rival(rival, at) for rival in at.rivals],
+        "rivals": [_rival(rival, at, model) for rival in at.rivals],
     }
 
 
-def _rival(rival: Rival, at: AtBatch) -> dict[str, Any]:
+def _rival(rival: Rival, at: AtBatch, model: str) -> dict[str, Any]:
     names = ("kernel", "change", "sparsity", "step_s", "memory_bytes", "fits", "extrapolated")
     gain = dict(zip(("value", "lo", "hi"), rival.speedup_over(at.dense), strict=True))
-    return {name: getattr(rival, name) for name in names} | {"speedup_vs_dense": gain}
+    found = {"speedup_vs_dense": gain, "published_quality": quality(model, rival)}
+    return {name: getattr(rival, name) for name in names} | found
 
 
 def _print(found: Worth, only: list[str]) -> None:
     headline(answer(found))
+    if quality_words := quality_line(found):
+        say(quality_words)
     say(_notes(found))
     if only:
         say(f"Compared with dense: {', '.join(only)}, and nothing else.")

@@ -34,6 +34,7 @@ KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
 MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
 TOP_SPEEDUP = 3.5
+NOTHING_SHADED = "Nothing is shaded: no result is published of pruning this model or its family. "
 HEIGHT = 220  # pixels of a chart with two axes
 NARROW = "width < 200"  # pixels between the axes: a phone
 COLUMNS = {"expr": "width < 300 ? 1 : 2"}  # of a legend: one on a phone
@@ -251,15 +252,7 @@ def throughput(view: View) -> Chart:
 
 def speedups(view: View) -> Chart:
     """Speed-up of a layer over sparsity, over the ranges that published pruning supports."""
-    one_shot, retrained = view.feasible
-    bands = pd.DataFrame(
-        {
-            "from": [0.0, one_shot],
-            "to": [one_shot, retrained],
-            "label": ["one shot", "retrained"],
-            "at": TOP_SPEEDUP,
-        }
-    )
+    bands = _reach_bands(view)
     curves, patterns, whole = (view.speedups[view.speedups["kind"] == kind] for kind in ("curve", "pattern", "whole"))
     titles = list(curves["title"].unique())
     kernels = [KERNEL_COLOURS.get(name, GREY) for name in curves["kernel"].unique()]
@@ -285,13 +278,24 @@ def speedups(view: View) -> Chart:
         _layer(diamond, patterns, x=x, y=y, tooltip=tip),
         _layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
     ]
+    shaded = "; ".join(f"{way}, {limit.words}" for way, limit in view.reach.items())
     words = (
         f"A kernel pays above the line at 1, and is worth it above the blue one: {whole['title'].iloc[0]}, the "
         "fastest that keeps all weights. Diamonds: kernels of a pattern, which take its sparsity and no other. "
-        f"Shaded: some published model keeps its accuracy, up to {one_shot:.0%} in one shot, {retrained:.0%} with "
-        "retraining. Dashed upright: the chosen sparsity."
+        + (f"Shaded: zeros with which quality is published to be kept: {shaded}. " if shaded else NOTHING_SHADED)
+        + "Dashed upright: the chosen sparsity."
     )
     return _chart("speedups", words, HEIGHT, layers)
+
+
+def _reach_bands(view: View) -> pd.DataFrame:
+    """Ranges of sparsity ``from, to, label`` in which published pruning keeps this model; none if nobody says."""
+    start, rows = 0.0, []
+    for way, limit in view.reach.items():
+        if limit.sparsity > start:
+            rows.append((start, limit.sparsity, way, TOP_SPEEDUP))
+            start = limit.sparsity
+    return pd.DataFrame(rows, columns=["from", "to", "label", "at"])
 
 
 def _pattern_labels(patterns: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,8 @@ import pandas as pd
 from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.evidence.feasibility import feasible_sparsity
+from perfmodel.evidence.accuracy import Limit, Loss, reach
+from perfmodel.evidence.ways import cost_of
 from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
@@ -88,9 +89,16 @@ class View:
         return float(crossover_sparsity(kernel, self.state.gpu, self.state.model, self.state.batch))
 
     @cached_property
-    def feasible(self) -> tuple[float, float]:
-        """Highest sparsity that published pruning supports: in one shot, with retraining."""
-        return _feasible()
+    def reach(self) -> dict[str, Limit]:
+        """Up to which zeros published pruning keeps this model's quality: "one shot", "retrained", as far as known."""
+        return _reach(self.state.model)
+
+    @cached_property
+    def losses(self) -> dict[str, Loss]:
+        """What the system's weights cost this model: "one shot", "retrained", as far as it is published."""
+        asked = (self.state.model, load_system(self.system).format.name, self.sparsity)
+        found = {"one shot": cost_of(*asked), "retrained": cost_of(*asked, retrained=True)}
+        return {way: loss for way, loss in found.items() if loss is not None}
 
     @cached_property
     def kernels(self) -> pd.DataFrame:
@@ -269,6 +277,7 @@ def _speedups(state: State, kernel: str, sparsity: np.ndarray, kind: str) -> pd.
 
 
 @cache
-def _feasible() -> tuple[float, float]:
-    """Reads the evidence once."""
-    return feasible_sparsity(retrained=False), feasible_sparsity(retrained=True)
+def _reach(model: str) -> dict[str, Limit]:
+    """Reads the evidence once a model."""
+    found = {"one shot": reach(model, retrained=False), "retrained": reach(model, retrained=True)}
+    return {way: limit for way, limit in found.items() if limit is not None}

@@ -161,18 +161,18 @@ def _crossover(view: View) -> Fact:
 
 
 def _accuracy(view: View) -> Fact:
-    one_shot, retrained = view.feasible
-    s = view.sparsity
-    if s <= one_shot:
-        value, good = "one-shot pruning", True
-    elif s <= retrained:
-        value, good = "needs retraining", True
-    else:
-        value, good = "not shown", False
-    note = f"published results keep accuracy up to {one_shot:.0%} in one shot, {retrained:.0%} retrained, in some model"
-    if has_pattern(view.system):
-        note += "; of zeros anywhere: a pattern loses more"
-    return Fact("accuracy", f"Accuracy at {s:.0%}", value, note, good=good)
+    """What the weights of the system cost this model, or why that is not known."""
+    title = "Published quality"
+    if view.change == WHOLE[0]:
+        return Fact("accuracy", title, "all of it", "the weights stay as they are", good=True)
+    limits = [f"zeros anywhere, {way}: {limit.words}" for way, limit in view.reach.items()]
+    note = "; ".join(limits) or f"no published result of {load_model(view.state.model).name} or its family"
+    if not view.losses:
+        return Fact("accuracy", title, "nothing published", f"of {_weights(view)}. {note}", good=False)
+    losses = view.losses.values()
+    value = ", ".join(f"{loss.change}{' retrained' * (way == 'retrained')}" for way, loss in view.losses.items())
+    said = "; ".join(f"{way}: {loss.words}" for way, loss in view.losses.items())
+    return Fact("accuracy", title, value, f"{said}. {note}", good=any(loss.kept for loss in losses))
 
 
 def refusals(view: View) -> list[str]:

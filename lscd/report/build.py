@@ -12,7 +12,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from lscd.report import beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
+from lscd.report import accuracy, beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
 from perfmodel.catalog.specs import Source
@@ -22,6 +22,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     rivals.CHAPTER,
     kernels.CHAPTER,
     pays.CHAPTER,
+    accuracy.CHAPTER,
     serving.CHAPTER,
     today.CHAPTER,
     spinfer.CHAPTER,

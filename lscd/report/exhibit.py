@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from perfmodel.catalog import load_gpu, load_kernel_times, load_sources
+from perfmodel.evidence.accuracy import Limit, reach
 from perfmodel.evidence.runs import joined_parts, joined_runs
 from perfmodel.evidence.validation import join_predictions
 from perfmodel.kernels.fits import kernel_fits
@@ -131,3 +132,14 @@ def gpu_title(gpu: str) -> str:
 def mean_errors(rows: pd.DataFrame, by: str) -> pd.Series:
     """Mean size of the column ``error`` for each value of the column ``by``, in the order in which they come."""
     return rows["error"].abs().groupby(rows[by], sort=False).mean()
+
+
+def pruned_to(*models: str) -> dict[str, Limit]:
+    """How far published one-shot pruning goes with each model that it is known of."""
+    return {model: limit for model in models if (limit := reach(model, retrained=False)) is not None}
+
+
+def rests_on(limits: Mapping[str, Limit]) -> str:
+    """What marks of `pruned_to` rest on, model by model, as the end of a caption."""
+    listed = "; ".join(f"{model} {limit.words}" for model, limit in limits.items())
+    return f"how far published one-shot pruning goes: {listed or 'nothing is published'}."

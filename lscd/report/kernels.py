@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent
+from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent, pruned_to, rests_on
 from perfmodel.catalog import load_gpu, load_table
-from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.evidence.summary import GOALS, held_out
 from perfmodel.formats import FORMATS, break_even_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
@@ -221,7 +220,7 @@ def _mean_speedups(context: Context) -> pd.DataFrame:
 
 
 def storage(context: Context) -> Exhibit:
-    """Bits per weight of published formats, break-even points and the feasible range."""
+    """Bits per weight of published formats, break-even points, and how far three models can be pruned."""
     grid = np.round(np.linspace(0, 1, 101), 4)
     m = k = 12288
     published = {name: FORMATS[name] for name in STORED}
@@ -241,23 +240,23 @@ def storage(context: Context) -> Exhibit:
     )
     even = {name: _break_even(name, "dense", m, k) for name in ("tiled-csl", "bitmap")}
     against_int4 = _break_even("bitmap", "int4", m, k)
-    feasible = (feasible_sparsity(retrained=False), feasible_sparsity(retrained=True))
+    reached = pruned_to("opt-66b", "llama-2-7b", "llama-3.1-8b")
+    listed = ", ".join(f"{name} {percent(limit.sparsity, 0)}" for name, limit in reached.items())
     return Exhibit(
         name="storage",
         title="What a sparse format costs, and where it breaks even",
         finding=(
             f"Tiled-CSL is smaller than dense FP16 from {percent(even['tiled-csl'], 0)} sparsity on, a bitmap from "
             f"{percent(even['bitmap'], 0)}; to be smaller than INT4 a bitmap of FP16 values needs "
-            f"{percent(against_int4, 0)}. Published pruning keeps accuracy up to {percent(feasible[0], 0)} in one shot "
-            f"and {percent(feasible[1], 0)} with retraining."
+            f"{percent(against_int4, 0)}. Published one-shot pruning reaches, by model: {listed}."
         ),
         evidence=(
-            "Exact bytes of the layouts at 12288 x 12288, zeros at random, padding and scales counted. Kept accuracy: "
-            "perplexity at most 10 % up, or task accuracy at most 2 points down, in some published result."
+            "Exact bytes of the layouts at 12288 x 12288, zeros at random, padding and scales counted. Triangles: "
+            f"{rests_on(reached)}"
         ),
-        sources=tuple(sorted(_pruning_sources())),
+        sources=tuple(sorted({source for limit in reached.values() for source in limit.sources})),
         table=sizes,
-        figure=draw.storage(sizes, feasible, FORMAT_TITLES),
+        figure=draw.storage(sizes, {name: limit.sparsity for name, limit in reached.items()}, FORMAT_TITLES),
     )
 
 
@@ -265,13 +264,6 @@ def _break_even(sparse: str, other: str, m: int, k: int) -> float:
     """Break-even sparsity, NaN if there is none."""
     found = break_even_sparsity(FORMATS[sparse], FORMATS[other], m, k)
     return float("nan") if found is None else found
-
-
-def _pruning_sources() -> set[str]:
-    from perfmodel.evidence.feasibility import pruning_results
-
-    results = pruning_results()
-    return set(results.loc[results["keeps_accuracy"], "source"])
 
 
 CHAPTER = Chapter(

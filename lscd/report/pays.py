@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, percent
+from lscd.report.exhibit import Chapter, Context, Exhibit, percent, pruned_to, rests_on
 from lscd.report.kernels import TITLES
 from perfmodel.catalog import gpu_names, load_gpu
-from perfmodel.evidence.feasibility import feasible_sparsity
 from perfmodel.overtaking import LAYER_OF, bests
 from perfmodel.plotting import pays as draw
 from perfmodel.prediction import predict
@@ -17,6 +16,7 @@ MAP_GPUS = ("a100-80gb", "h100", "h200", "rtx-4090")
 TOKENS = (8, 16, 32, 64, 128, 256)
 SPARSITIES = np.round(np.arange(0.3, 0.9501, 0.025), 4)
 LEVEL, LEVEL_TOKENS = 0.6, 16
+SHAPES_OF = ("opt-66b",)  # a model whose matrices the maps are of
 
 
 def _opt_shapes(context: Context) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +40,7 @@ def speedup_maps(context: Context) -> Exhibit:
     table = pd.concat(parts, ignore_index=True)
     at_16 = table[(table["n"] == 16) & (table["speedup"] > 1)].groupby("gpu", sort=False)["sparsity"].min()
     listed = ", ".join(f"{gpu} {percent(value, 0)}" for gpu, value in at_16.items())
+    reached = pruned_to(*SHAPES_OF)
     wide = table[(table["speedup"] > 1) & (table["sparsity"] == 0.8)].groupby("gpu", sort=False)["n"].max()
     ends = ", ".join(f"{gpu} {value}" for gpu, value in wide.items())
     return Exhibit(
@@ -52,14 +53,13 @@ def speedup_maps(context: Context) -> Exhibit:
         ),
         evidence=(
             "Geometric mean over the 12 OPT shapes of Fig 9. Only the A100 at N = 8 to 32 is within the evidence; "
-            "the rest follows from datasheets. Dotted: sparsity up to which published pruning keeps accuracy, "
-            "one-shot and retrained."
+            f"the rest follows from datasheets. Dotted: {rests_on(reached)}"
         ),
-        sources=("flash-llm-fig9",),
+        sources=("flash-llm-fig9", *sorted({source for limit in reached.values() for source in limit.sources})),
         table=table,
         figure=draw.speedup_maps(
             table,
-            (feasible_sparsity(retrained=False), feasible_sparsity(retrained=True)),
+            {name: limit.sparsity for name, limit in reached.items()},
             {gpu: load_gpu(gpu).name.removeprefix("NVIDIA ") for gpu in MAP_GPUS},
         ),
     )

@@ -176,14 +176,14 @@ def _label_groups(axes: Axes, shapes: list[tuple[int, int]], sparsities: list[fl
         )
 
 
-def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[str, str]) -> Figure:
-    """Bits per weight of every format against sparsity, over the range that published pruning supports.
+def storage(sizes: pd.DataFrame, reached: Mapping[str, float], titles: Mapping[str, str]) -> Figure:
+    """Bits per weight of every format against sparsity, and how far models can be pruned.
 
     ``sizes``: ``format, sparsity, bits, depends_on_sparsity``; formats that do not depend on sparsity are dashed.
-    ``feasible``: highest sparsity that keeps accuracy in one shot, and with retraining.
+    ``reached``: sparsity to which each model named can be pruned.
     """
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 5.0))
-    mark_feasible(axes, *feasible)
+    mark_reach(axes, reached)
     for order, (name, group) in enumerate(sizes[sizes["depends_on_sparsity"]].groupby("format", sort=False)):
         dash = (0, (6, 2)) if order % 3 == 0 else "-"  # so that lines that coincide stay visible
         axes.plot(
@@ -200,16 +200,14 @@ def storage(sizes: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[
     return figure
 
 
-def mark_feasible(axes: Axes, one_shot: float, retrained: float) -> None:
-    """Shade the sparsities (x axis in percent) at which published pruning keeps accuracy, and say so on top."""
-    spans = (
-        (0.0, one_shot, "#e2f3ea", "one-shot pruning keeps accuracy"),
-        (one_shot, retrained, "#fdf3d8", "with retraining"),
-    )
-    for left, right, colour, label in spans:
-        axes.axvspan(left * 100, right * 100, color=colour, zorder=0, lw=0)
-        middle = (left + right) * 50
-        axes.text(middle, 1.01, label, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=8)
+def mark_reach(axes: Axes, reached: Mapping[str, float]) -> None:
+    """Triangles above the sparsity (x axis in percent) to which each model named can be pruned."""
+    left = dict(sorted(reached.items(), key=lambda item: item[1]))
+    for row, (model, sparsity) in enumerate(left.items()):
+        top = axes.get_xaxis_transform()
+        axes.plot(sparsity * 100, 1.0, "v", color=BLACK, ms=5, transform=top, clip_on=False, zorder=5)
+        place = {"xytext": (0, 6 + 9 * (row % 2)), "textcoords": "offset points", "ha": "center", "fontsize": 7.5}
+        axes.annotate(model, (sparsity * 100, 1.0), xycoords=top, annotation_clip=False, **place)
 
 
 def _label_levels(axes: Axes, flat: pd.DataFrame, titles: Mapping[str, str]) -> None:

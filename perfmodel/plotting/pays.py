@@ -17,11 +17,10 @@ CHANGE_COLOURS = {"pruned": VERMILION, "rounded": BLUE, "pruned and rounded": PU
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
 
 
-def speedup_maps(table: pd.DataFrame, feasible: tuple[float, float], titles: Mapping[str, str]) -> Figure:
+def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapping[str, str]) -> Figure:
     """Speed-up over dense by sparsity and tokens, one panel per GPU; the heavy line is where sparse equals dense.
 
-    ``table``: ``gpu, sparsity, n, speedup``. Dotted verticals: highest sparsity that keeps accuracy in one shot, and
-    with retraining.
+    ``table``: ``gpu, sparsity, n, speedup``. ``reached``: sparsity to which each model named can be pruned, dotted.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
     columns = (len(gpus) + 1) // 2
@@ -35,7 +34,7 @@ def speedup_maps(table: pd.DataFrame, feasible: tuple[float, float], titles: Map
         filled = axes.contourf(x, y, np.clip(grid, WORST, BEST), levels, cmap="RdBu", norm=norm)
         lines = axes.contour(x, y, grid, [1.0, 1.5, 2.0], colors="k", linewidths=[2, 0.8, 0.8])
         axes.clabel(lines, fmt="%.1fx", fontsize=7.5)
-        for limit in feasible:
+        for limit in reached.values():
             axes.axvline(limit * 100, color="k", ls=":", lw=1)
         axes.set(title=titles[gpu], yscale="log")
         axes.set_yticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"])

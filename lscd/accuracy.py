@@ -1,0 +1,92 @@
+"""`lscd accuracy`: how far can this model be pruned or rounded, by published results?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lscd.asking import AsJson, Model
+from lscd.errors import InputError, refuse_missing
+from lscd.printing import headline, print_table, say
+from perfmodel.units import GIGA
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.evidence.accuracy import Limit
+
+COLUMNS = ("weights", "pattern", "zeros", "method", "loss", "spread", "results", "model", "sources")
+
+
+def accuracy(
+    context: typer.Context,
+    model: Model = "",
+    metric: Annotated[
+        str,
+        typer.Option(help="points of any mean of many tasks, or one metric such as mmlu or wikitext2-perplexity."),
+    ] = "points",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(show_default=False, help="Loss that counts as kept: points, or percent of perplexity; 2 and 10."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a model can be pruned and what rounding costs it, by published results of its family and size."""
+    refuse_missing(context, "--model llama-3.1-8b", "model")
+
+    from perfmodel.catalog import load_model
+    from perfmodel.evidence.accuracy import feasible, tolerance_of, variants
+
+    if tolerance is not None and not tolerance >= 0:
+        raise InputError(f"--tolerance is {tolerance:g}, allowed is 0 or more")
+    key = load_model(model).key
+    allowed = tolerance_of(metric) if tolerance is None else tolerance
+    table = variants(key, metric)
+    asked = {"metric": metric, "tolerance": allowed}
+    limits = {way: feasible(key, retrained=way == "retrained", **asked) for way in ("one shot", "retrained")}
+    if as_json:
+        found = {way: None if limit is None else asdict(limit) for way, limit in limits.items()}
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        print(json.dumps({"model": key, **asked, "zeros_anywhere": found, "published": rows}, indent=2))
+        return
+    headline(answer(key, limits, metric))
+    _print(table, metric)
+
+
+def answer(model: str, limits: dict[str, Limit | None], metric: str) -> str:
+    """How many zeros anywhere the model takes, in one shot and retrained."""
+    from perfmodel.evidence.accuracy import FIRST_ASKED, results
+
+    known = [f"{way} up to {limit.words}" for way, limit in limits.items() if limit is not None]
+    unknown = [way for way, limit in limits.items() if limit is None]
+    parts = [f"{model}, zeros anywhere: {'; '.join(known)}" if known else f"Nothing published of zeros in {model}"]
+    if known and unknown:
+        parts.append(f"nothing published {unknown[0]}")
+    others = [name for name in FIRST_ASKED if name != metric and not results(model, name).empty]
+    hint = f" --metric {others[0]} has results too." if others else ""
+    return "; ".join(parts) + "." + hint
+
+
+def _print(table: pd.DataFrame, metric: str) -> None:
+    from perfmodel.evidence.accuracy import unit
+
+    if table.empty:
+        return
+    rows = [_row(row) for row in table.sort_values(["weights", "pattern", "sparsity", "loss"]).to_dict("records")]
+    print_table(COLUMNS, rows, text=("weights", "pattern", "method", "model", "sources"))
+    say(f"Loss in {unit(metric)}: the median over published results, and their spread. Sources: data/sources.toml.")
+
+
+def _row(row: dict[str, Any]) -> tuple[str, ...]:
+    spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}" if row["loss_high"] > row["loss_low"] else ""
+    tokens = row["retraining_tokens"]
+    trained = f", {tokens / GIGA:.3g} B tokens" if tokens == tokens else ", retrained" if row["retrained"] else ""
+    activations = f" A{row['activation_bits']:.0f}" if row["activation_bits"] != 16 else ""
+    return (
+        f"{row['weights']}{activations}", "" if row["pattern"] == "none" else row["pattern"],
+        f"{row['sparsity']:.0%}" if row["sparsity"] else "", f"{row['method']}{trained}", f"{row['loss']:.1f}", spread,
+        str(row["results"]), row["model"], row["sources"],
+    )  # fmt: skip

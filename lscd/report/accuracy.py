@@ -1,0 +1,285 @@
+"""Chapter "And accuracy?": speed at equal quality, how far models can be pruned, and each layer its own sparsity."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pandas as pd
+
+from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
+from perfmodel.catalog import load_model
+from perfmodel.evidence import accuracy
+from perfmodel.evidence.accuracy import POINTS, UNSTRUCTURED
+from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier
+from perfmodel.layer_wise import by_layer, compare, profiles
+from perfmodel.plotting import frontier as draw
+
+GPUS = ("a100-80gb", "h100", "b200", "rtx-4090")
+MODELS = ("llama-3.1-8b", "opt-30b", "qwen3-8b")  # of each family that of which most ways are published
+BUDGETS = (1.0, 2.0)
+BATCH = 16
+METRICS = (POINTS, "wikitext2-perplexity")
+CHANGES = {
+    "dense": "dense",
+    "rounded": "rounding",
+    "pruned": "pruning",
+    "pruned and rounded": "both",
+    "layers dropped": "dropping layers",
+    "smaller": "a smaller model",
+}
+PROFILES_GPU = "h100"
+FAMILY = 3  # models that make a family worth a median
+
+
+@lru_cache
+def _frontier(model: str, gpu: str, metric: str = POINTS) -> pd.DataFrame:
+    return frontier(model, gpu, batch=BATCH, metric=metric)
+
+
+def within_budget(context: Context) -> Exhibit:
+    """The fastest way within one and two points, by model and GPU, and the fastest that prunes."""
+    rows = []
+    for model in MODELS:
+        for gpu in GPUS:
+            table = _frontier(model, gpu)
+            for budget in BUDGETS:
+                for kind, ways in (("any", ()), ("prunes", PRUNING)):
+                    if (found := best(table, budget, ways)) is not None:
+                        rows.append(
+                            {"model": model, "gpu": gpu, "budget": budget, "kind": kind} | _columns(found, table)
+                        )
+    table = pd.DataFrame(rows)
+    return Exhibit(
+        name="within_budget",
+        title="The fastest way that keeps the quality",
+        finding=_finding(table),
+        evidence=(
+            f"Batch {BATCH}, 64 + 512 tokens, predicted on the fewest GPUs that hold the weights; x: over dense, with "
+            "its 90 %. Points: the median over published results of the model or the nearest of its family, means of "
+            f"many tasks and MMLU. {_rests_on()} {_unrounded()}"
+        ),
+        sources=_sources(),
+        table=table,
+        shown=_shown(table),
+    )
+
+
+def _columns(found: Best, table: pd.DataFrame) -> dict[str, object]:
+    dense = float(table.loc[table["way"] == DENSE, "tokens_per_gpu_s"].iloc[0])
+    row = found.row
+    zeros = f" {percent(row['sparsity'], 0)}" if row["pattern"] in {UNSTRUCTURED, "layers"} else ""
+    named = row["model"] if row["way"] == SIBLING else f"{row['way']}{zeros}"
+    speeds = {"speedup": "tokens_per_gpu_s", "low": "low", "high": "high"}
+    return {
+        "way": f"{named}{' retrained' if row['retrained'] is True and row['way'] != DENSE else ''}",
+        "change": draw.change_of(row["way"]),
+        **{name: row[column] / dense for name, column in speeds.items()},
+        **{name: row[name] for name in ("loss", "loss_low", "loss_high", "results")},
+        "ties": ", ".join(found.ties),
+    }
+
+
+def _finding(table: pd.DataFrame) -> str:
+    strict = table[(table["budget"] == min(BUDGETS)) & (table["kind"] == "any")]
+    counted = strict["change"].value_counts()
+    listed = ", ".join(f"{CHANGES[name]} in {count}" for name, count in counted.items())
+    pruned = table[(table["budget"] == max(BUDGETS)) & (table["kind"] == "prunes")]
+    faster = pruned[pruned["low"] > 1]
+    gains = f", by {faster['speedup'].min():.1f} to {faster['speedup'].max():.1f} times" if len(faster) else ""
+    return (
+        f"Within {min(BUDGETS):g} point the fastest of {len(strict)} cases is {listed}. Pruning has a published result "
+        f"within {max(BUDGETS):g} points in {len(pruned)} of {len(strict)} (of {_models(pruned)}), and is clearly faster "
+        f"than dense in {len(faster)} of these{gains}."
+    )
+
+
+def _models(rows: pd.DataFrame) -> str:
+    return " and ".join(dict.fromkeys(rows["model"])) or "no model"
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a model and GPU, the cells in words."""
+    cells = table.assign(cell=[_cell(row) for row in table.to_dict("records")])
+    named = {("any", 1.0): "within 1 point", ("any", 2.0): "within 2 points", ("prunes", 2.0): "that prunes, 2 points"}
+    columns = {}
+    for (kind, budget), title in named.items():
+        of_kind = cells[(cells["kind"] == kind) & (cells["budget"] == budget)]
+        columns[title] = of_kind.set_index(["model", "gpu"])["cell"]
+    wide = pd.DataFrame(columns).reindex(pd.MultiIndex.from_product([MODELS, GPUS], names=["model", "gpu"]))
+    wide = wide.fillna("nothing published").reset_index()
+    return wide.assign(gpu=[gpu_title(gpu) for gpu in wide["gpu"]]).rename(columns={"gpu": "GPU"})
+
+
+def _cell(row: dict[str, object]) -> str:
+    if row["way"] == DENSE:
+        return "dense"
+    count = f"{row['results']:.0f} result{'s' * (row['results'] != 1)}"
+    return f"{row['way']}: {row['speedup']:.2f}x ({row['low']:.2f}-{row['high']:.2f}), {row['loss']:.1f} lost, {count}"
+
+
+def _rests_on() -> str:
+    counts = []
+    for model in MODELS:
+        rows = accuracy.results(model)
+        counts.append(f"{model}: {len(rows)} results in {rows['source'].nunique()} sources")
+    return "; ".join(counts) + "."
+
+
+def _unrounded() -> str:
+    """Of which models nobody has published in points what rounding costs: there a pruned one wins by default."""
+    silent = [model for model in MODELS if accuracy.results(model, pattern=accuracy.WHOLE).empty]
+    return f"Of {' and '.join(silent)} no rounding is published in points, so it takes no part there." if silent else ""
+
+
+def _sources() -> tuple[str, ...]:
+    return tuple(sorted({key for model in MODELS for key in accuracy.results(model)["source"]}))
+
+
+def _frontier_of(model: str, metric: str = POINTS) -> Exhibit:
+    tables = {gpu: _frontier(model, gpu, metric) for gpu in GPUS}
+    known = accuracy.variants(model, metric)
+    drawn = tables[GPUS[0]]
+    modelled = int(drawn.loc[drawn["way"] != SIBLING, "results"].notna().sum())
+    every = pd.concat([table.assign(gpu=gpu) for gpu, table in tables.items()], ignore_index=True)
+    silent = sorted(set(every.loc[every["gap"] == "nothing published", "way"]))
+    far = int((known["loss"] > draw.RIGHT).sum())
+    bests = {gpu: best(table, BUDGETS[-1]) for gpu, table in tables.items()}
+    named = {gpu: _columns(found, tables[gpu]) for gpu, found in bests.items() if found is not None}
+    listed = "; ".join(f"{gpu_title(gpu)} {one['way']} {one['speedup']:.2f}x" for gpu, one in named.items())
+    return Exhibit(
+        name=f"frontier_{model.split('-')[0]}{'' if metric == POINTS else '_perplexity'}",
+        title=f"Quality against speed: {load_model(model).name}{'' if metric == POINTS else ', by perplexity'}",
+        finding=f"Fastest within {accuracy.amount(BUDGETS[-1], metric)}: {listed}.",
+        evidence=(
+            f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more than "
+            f"{accuracy.amount(draw.RIGHT, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
+            "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, and "
+            f"the spread of what is published. At the right, nothing published: {', '.join(silent) or 'none'}. "
+            f"Batch {BATCH}."
+        ),
+        sources=tuple(sorted(set(" ".join(drawn["sources"].dropna()).split()))),
+        table=every,
+        figure=draw.frontiers({gpu_title(gpu): table for gpu, table in tables.items()}, BUDGETS, draw.LOSSES[metric]),
+    )
+
+
+def frontier_llama(context: Context) -> Exhibit:
+    """Llama 3.1 8B on four GPUs."""
+    return _frontier_of(MODELS[0])
+
+
+def frontier_opt(context: Context) -> Exhibit:
+    """OPT-30B, the paper's model, on four GPUs."""
+    return _frontier_of(MODELS[1])
+
+
+def frontier_opt_perplexity(context: Context) -> Exhibit:
+    """OPT-30B once more, by perplexity: what rounding costs it is published in no other way."""
+    return _frontier_of(MODELS[1], METRICS[1])
+
+
+def frontier_qwen(context: Context) -> Exhibit:
+    """Qwen3-8B on four GPUs."""
+    return _frontier_of(MODELS[2])
+
+
+def pruning_reach(context: Context) -> Exhibit:
+    """How far zeros anywhere go, by family and size."""
+    table = reach_table()
+    shot = table[(table["metric"] == POINTS) & ~table["retrained"]]
+    half = shot[shot["sparsity"] >= 0.5 - accuracy.SAME]
+    results = accuracy.published()
+    results = results[(results["pattern"] == UNSTRUCTURED) & (results["weights"] == "fp16")]
+    kept = {metric: f"within {accuracy.amount(accuracy.tolerance_of(metric), metric)}" for metric in METRICS}
+    tolerance = accuracy.amount(accuracy.tolerance_of(POINTS), POINTS)
+    return Exhibit(
+        name="pruning_reach",
+        title="How far can it be pruned?",
+        finding=(
+            f"In one shot {len(half)} of {len(shot)} models reach half their weights within {tolerance} "
+            f"({', '.join(half['model']) or 'none'}); the median model reaches {percent(shot['sparsity'].median(), 0)}. "
+            f"Median by family: {_by_family(shot)}."
+        ),
+        evidence=(
+            f"{len(results)} published results of {results['model'].nunique()} models. The best method of each, of those "
+            "that more than one table reports where there are such; the median over its tables (bar: all of them), "
+            "interpolated between its points: a limit below the lowest sparsity tried is a cautious one. Triangles: "
+            "still kept at the highest sparsity tried."
+        ),
+        sources=tuple(sorted(set(results["source"]))),
+        table=table,
+        figure=draw.pruning_reach(table, kept),
+    )
+
+
+def _by_family(shot: pd.DataFrame) -> str:
+    """Median reach of the families with several models."""
+    family = shot["model"].map(lambda name: accuracy.family_and_size(name)[0])
+    groups = shot.groupby(family, sort=False)["sparsity"]
+    median = groups.median()[groups.size() >= FAMILY].sort_values(ascending=False)
+    return ", ".join(f"{name} {percent(value, 0)}" for name, value in median.items())
+
+
+def reach_table() -> pd.DataFrame:
+    """`accuracy.feasible` of every model with results of zeros anywhere, by family and size."""
+    rows = []
+    table = accuracy.published()
+    models = table.loc[(table["pattern"] == UNSTRUCTURED) & (table["weights"] == "fp16"), "model"].unique()
+    for model in sorted(models, key=lambda name: tuple(part or 0 for part in accuracy.family_and_size(name))):
+        for metric in METRICS:
+            for retrained in (False, True):
+                limit = accuracy.feasible(model, retrained=retrained, metric=metric)
+                if limit is not None and limit.model == model:
+                    own = {
+                        name: getattr(limit, name)
+                        for name in ("sparsity", "low", "high", "beyond", "method", "results")
+                    }
+                    rows.append({"model": model, "metric": metric, "retrained": retrained} | own)
+    return pd.DataFrame(rows)
+
+
+def layer_wise(context: Context) -> Exhibit:
+    """Published profiles beside the same zeros in every layer."""
+    rows = profiles()
+    compared = compare(PROFILES_GPU, BATCH)
+    change = compared["step_layer_wise_s"] / compared["step_uniform_s"] - 1
+    known = compared.dropna(subset=["layer_wise"]).drop_duplicates("profile")
+    listed = "; ".join(
+        f"{row.model} at {percent(row.sparsity, 0)}: {row.uniform:.1f} to {row.layer_wise:.1f}"
+        for row in known.itertuples()
+    )
+    dense = f"{known['dense'].min():.1f} to {known['dense'].max():.1f}"
+    return Exhibit(
+        name="layer_wise",
+        title="Each layer its own sparsity",
+        finding=(
+            f"With the same zeros, a sparsity of its own for each layer lowers perplexity ({listed}; dense {dense}) and "
+            f"lengthens a step by {abs(100 * change.min()):.1f} to {100 * change.max():.1f} %."
+        ),
+        evidence=(
+            f"{rows['profile'].nunique()} published profiles. Perplexities: of either from one table, pruned in one shot, "
+            f"missing for {rows['profile'].nunique() - len(known)} profiles. Times: predicted on "
+            f"{gpu_title(PROFILES_GPU)}, batch {BATCH}, for {', '.join(compared['kernel'].unique())}, each matrix at its "
+            "own sparsity against all at the mean."
+        ),
+        sources=tuple(sorted({*rows["source"], "dlp-readme", "evopress-paper"})),
+        table=compared,
+        figure=draw.layer_wise(by_layer(), compared),
+    )
+
+
+CHAPTER = Chapter(
+    "And accuracy?",
+    "What published results say each way of compression costs, beside the speed it buys; nothing published is an answer.",
+    (
+        within_budget,
+        frontier_llama,
+        frontier_opt,
+        frontier_opt_perplexity,
+        frontier_qwen,
+        pruning_reach,
+        layer_wise,
+    ),
+    question="And accuracy?",
+    headline="within_budget",
+)

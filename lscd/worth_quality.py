@@ -1,0 +1,227 @@
+"""What `lscd worth` says of quality: the published loss beside each verdict, and the fastest way within a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from lscd.errors import InputError
+from lscd.printing import headline, print_table, say
+from perfmodel.units import GIGA, MILLI
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.frontier import Best
+    from perfmodel.worth import Rival, Worth
+
+MOST_POINTS = 100.0
+BATCH_COLUMNS = (
+    "batch",
+    "fastest within budget",
+    "loss",
+    "vs dense",
+    "90 %",
+    "fastest that prunes",
+    "loss",
+    "vs dense",
+)
+WAY_COLUMNS = (
+    "way", "method", "zeros", "loss", "spread", "results", "kernel", "GPUs", "ms a step", "tokens/GPU-s", "90 %",
+    "$/M tokens", "evidence",
+)  # fmt: skip
+
+
+def quality_line(found: Worth) -> str:
+    """What the best of each kind costs the model by published results, or that nobody has published it."""
+    at = found.headline
+    kinds = (rival for rival in (at.sparse, at.mild, at.whole, at.both) if rival is not None)
+    named = {rival.kernel: rival for rival in kinds if rival.change != "lossless"}
+    listed = "; ".join(f"{name}: {_cost_words(found.model, rival)}" for name, rival in named.items())
+    return f"Published quality of {found.model}: {listed}." if listed else ""
+
+
+def quality(model: str, rival: Rival) -> dict[str, Any]:
+    """Published losses of a rival's weights, in one shot and retrained; null where nothing is published."""
+    return {name: None if loss is None else asdict(loss) for name, loss in _costs(model, rival).items()}
+
+
+def _costs(model: str, rival: Rival) -> dict[str, Any]:
+    from perfmodel.evidence.ways import cost_of
+    from perfmodel.kernels import KERNELS
+
+    asked = (model, KERNELS[rival.kernel].format_name, rival.sparsity)
+    return {"one_shot": cost_of(*asked), "retrained": cost_of(*asked, retrained=True)}
+
+
+def _cost_words(model: str, rival: Rival) -> str:
+    known = {name: loss for name, loss in _costs(model, rival).items() if loss is not None}
+    if not known:
+        return "nothing published"
+    trained = {"one_shot": "", "retrained": "retrained " if rival.prunes else "tuned "}
+    return ", ".join(f"{trained[name]}{loss.words}" for name, loss in known.items())
+
+
+def check_budget(budget: float) -> None:
+    """Refuse a budget that is no number of points."""
+    if not 0 <= budget <= MOST_POINTS:
+        raise InputError(f"--accuracy-budget is {budget:g}, allowed is 0 to {MOST_POINTS:g}")
+
+
+def within_budget(
+    model: str, gpu: str, batches: tuple[int, ...], budget: float, metric: str, gpus: int, lengths: dict[str, int]
+) -> dict[int, pd.DataFrame]:
+    """Frontier of the model at each batch, its best within ``budget`` first asked for.
+
+    Raises
+    ------
+    InputError
+        If nothing is published of the model in that metric; names those in which something is.
+    """
+    from perfmodel.catalog import load_model
+    from perfmodel.evidence.accuracy import FIRST_ASKED, results, unit
+    from perfmodel.frontier import frontier
+
+    check_budget(budget)
+    key = load_model(model).key
+    if results(key, metric).empty:
+        others = [f"--accuracy-metric {name}" for name in FIRST_ASKED if not results(key, name).empty]
+        hint = f"; {others[0]} has results" if others else ", by any metric: lscd worth --sparsity compares speed alone"
+        raise InputError(f"--accuracy-budget: nothing is published of {key} or its family in {unit(metric)}{hint}")
+    asked = {"metric": metric, "gpus": gpus if gpus > 1 else None, **lengths}
+    return {batch: frontier(model, gpu, batch=batch, **asked) for batch in batches}
+
+
+def print_budget(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> None:
+    """The fastest within the budget, in a sentence; every way at one batch, or a line for each of several."""
+    headline(budget_answer(tables, gpu, budget, metric))
+    if len(tables) > 1:
+        print_table(BATCH_COLUMNS, [_batch_row(*item, budget) for item in tables.items()], text=BATCH_COLUMNS[1:6:4])
+        say("Every way with its results: one batch, as in --batch 16.")
+        return
+    ((batch, table),) = tables.items()
+    rows = [_way_row(row, batch) for row in table.sort_values("loss", na_position="last").to_dict("records")]
+    print_table(WAY_COLUMNS, rows, text=("way", "method", "kernel", "evidence"))
+
+
+def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> str:
+    """The fastest within the budget at the batch where it gains most, and the fastest that prunes."""
+    from perfmodel.evidence.accuracy import amount
+    from perfmodel.frontier import PRUNING, best
+
+    gains = {batch: _gain(best(table, budget), table)[0] for batch, table in tables.items()}
+    batch = max(gains, key=gains.__getitem__)
+    table = tables[batch]
+    model = table["model"].iloc[0]
+    first, pruned = best(table, budget), best(table, budget, PRUNING)
+    if first is None:
+        return f"Out of memory at batch {batch}: no way to store {model} within the budget fits the GPUs."
+    words = f"Within {amount(budget, metric)} of {model} on {gpu}, batch {batch}: {_best_words(first, table, budget, metric)}."
+    if pruned is None:
+        nearest = table[table["way"].isin(PRUNING)].dropna(subset=["loss", "tokens_per_gpu_s"]).nsmallest(1, "loss")
+        lost = [f"; {_title(row)} comes nearest, {_loss_words(row, metric)}" for row in nearest.to_dict("records")]
+        return f"{words} Nothing that prunes keeps the budget{''.join(lost) or ': none is published'}."
+    if pruned.row["way"] == first.row["way"]:
+        return words
+    return f"{words} Of what prunes: {_best_words(pruned, table, budget, metric)}."
+
+
+def _best_words(found: Best, table: pd.DataFrame, budget: float, metric: str) -> str:
+    if found.row["way"] == "dense":
+        return "nothing is faster than dense"
+    value, low, high = _gain(found, table)
+    tied = f", a tie with {' and '.join(found.ties)}" if found.ties else ""
+    doubt = "; not all of its results keep it" if found.row["loss_high"] > budget else ""
+    lost = _loss_words(found.row, metric)
+    return f"{_title(found.row)} is {value:.2f}x dense ({low:.2f}-{high:.2f}){tied}, {lost}{doubt}"
+
+
+def _gain(found: Best | None, table: pd.DataFrame) -> tuple[float, float, float]:
+    """Speed over dense, with its interval; dense on the fewest GPUs that hold it."""
+    if found is None:
+        return 0.0, 0.0, 0.0
+    dense = float(table.loc[table["way"] == "dense", "tokens_per_gpu_s"].iloc[0])
+    value, low, high = (float(found.row[name]) / dense for name in ("tokens_per_gpu_s", "low", "high"))
+    return value, low, high
+
+
+def _title(row: dict[str, Any]) -> str:
+    zeros = f" {row['sparsity']:.0%}" if row["way"] in {"zeros anywhere", "layers dropped"} else ""
+    trained = " retrained" if row["retrained"] is True and zeros + row["way"] else ""
+    name = row["model"] if row["way"] == "smaller dense model" else row["way"]
+    return f"{name}{zeros}{trained}"
+
+
+def _loss_words(row: dict[str, Any], metric: str) -> str:
+    from perfmodel.evidence.accuracy import amount
+
+    count = int(row["results"])
+    spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}, " if row["loss_high"] > row["loss_low"] else ""
+    return f"{amount(row['loss'], metric)} lost ({spread}{count} result{'s' if count > 1 else ''})"
+
+
+def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...]:
+    from perfmodel.frontier import PRUNING, best
+
+    def cells(found: Best | None) -> tuple[str, ...]:
+        if found is None:
+            return "-", "", "", ""
+        value, low, high = _gain(found, table)
+        return _title(found.row), f"{found.row['loss']:.1f}", f"{value:.2f}x", f"{low:.2f} - {high:.2f}"
+
+    return (str(batch), *cells(best(table, budget)), *cells(best(table, budget, PRUNING))[:3])
+
+
+def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
+    known, fast = not math.isnan(row["loss"]), not math.isnan(row["tokens_per_gpu_s"])
+    spread = f"{row['loss_low']:.1f} - {row['loss_high']:.1f}" if known and row["loss_high"] > row["loss_low"] else ""
+    marks = [row["gap"], "extrapolated" if row["extrapolated"] is True else ""]
+    speed = ("", "", "", "", "", "")
+    if fast:
+        rate, gpus = row["tokens_per_gpu_s"], int(row["gpus"])
+        dollars = "" if math.isnan(row["usd_low"]) else f"{row['usd_low']:.2f} to {row['usd_high']:.2f}"
+        step = batch / (rate * gpus) / MILLI
+        speed = (
+            row["kernel"],
+            str(gpus),
+            f"{step:.2f}",
+            f"{rate:.0f}",
+            f"{row['low']:.0f} - {row['high']:.0f}",
+            dollars,
+        )
+    counted = (f"{row['loss']:.1f}", spread, f"{int(row['results'])}") if known and row["way"] != "dense" else ("",) * 3
+    zeros = f"{row['sparsity']:.0%}" if row["sparsity"] > 0 else ""
+    tokens = row["retraining_tokens"]
+    trained = f", {tokens / GIGA:.3g} B tokens" if known and tokens == tokens else ""
+    method = f"{row['method']}{trained}" if known else ""
+    return (_title(row), method, zeros, *counted, *speed, ", ".join(mark for mark in marks if mark))
+
+
+def budget_dict(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> dict[str, Any]:
+    """Everything about the answer, for scripts; NaN as null."""
+    from perfmodel.frontier import PRUNING, best
+
+    def whole(found: Best | None) -> dict[str, Any] | None:
+        return None if found is None else _plain(found.row) | {"ties": list(found.ties), "sure": found.sure}
+
+    return {
+        "answer": budget_answer(tables, gpu, budget, metric),
+        "accuracy_budget": budget,
+        "accuracy_metric": metric,
+        "gpu": gpu,
+        "batches": [
+            {
+                "batch": batch,
+                "best": whole(best(table, budget)),
+                "best_pruned": whole(best(table, budget, PRUNING)),
+                "ways": [_plain(row) for row in table.to_dict("records")],
+            }
+            for batch, table in tables.items()
+        ],
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a table as JSON has it."""
+    return {name: None if value != value else value for name, value in row.items()}

@@ -1,0 +1,382 @@
+"""How much quality does a compressed language model keep, by published results, and up to which sparsity?
+
+A row of ``published/accuracy.csv`` is one compressed model judged by one metric beside the same model uncompressed, in
+one table of one source. Its loss is in the metric's own unit, points of accuracy or percent that perplexity rises; one
+is never turned into the other, because what a rise of perplexity costs differs from model to model.
+
+Results count for the model they are of. Where it has none, those of the model of its family nearest in size count, up
+to `NEAREST` times larger or smaller, and carry that model's name. Otherwise nothing is published, and the answer None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from perfmodel.catalog.files import data_directory, once_a_version, read_table
+from perfmodel.catalog.names import unknown_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE = "published/accuracy.csv"
+POINTS = "points"  # a metric that stands for any of `BROAD`
+DROP = "accuracy-drop"  # of tasks that the source leaves unnamed, without what dense reaches
+BROAD = ("mean-zero-shot", "mean-leaderboard-v1", "mean-leaderboard-v2", "mmlu", DROP)  # of many tasks: percent right
+PERPLEXITY = "perplexity"  # how names of such metrics end
+UNSTRUCTURED = "unstructured"
+DENSE = "dense"  # a method that changes nothing: rows that only say how well a model of some size does
+WHOLE = "none"  # pattern of weights that are all kept
+NEAREST = 2.0
+TOLERANCES = {POINTS: 2.0, PERPLEXITY: 10.0}  # what counts as kept unless asked otherwise: points, percent
+FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say of a model's use
+SAME = 0.005  # sparsities no further apart are one
+_PLAIN = {"pattern": UNSTRUCTURED, "weights": "fp16", "activation_bits": 16, "retrained": False}
+VARIANT = ["method", "retrained", "retraining_tokens", "pattern", "sparsity", "weights", "activation_bits", "group"]
+_JUDGED = ["variant", "metric", "sequence_length", "shots", "source", "table"]  # what must agree to compare models
+_RUN = ["model", "method", "retrained", "retraining_tokens", *_JUDGED]
+_SIZE = re.compile(r"(?<![a-z0-9.])(\d+x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+_TUNED = re.compile(r"-(instruct|chat|base|hf|it|v\d+(\.\d+)*)(?=-|$)")
+_RELATIVES = {r"^llama-3\.\d": "llama-3"}  # one pretraining, several releases
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Up to which sparsity published results keep what was asked.
+
+    Attributes
+    ----------
+    sparsity : float
+        Fraction of zeros: median over the tables of the best method, between whose points it is interpolated.
+    low, high : float
+        Least and most of those tables.
+    beyond : bool
+        Whether a table still keeps it at the highest sparsity tried, so that the limit lies further.
+    model, method : str
+        Whose results, and how it was pruned.
+    metric, tolerance
+        What had to be kept: at most so many points, or percent of perplexity, may be lost.
+    results, tables : int
+        Published numbers of that method, and tables that they stand in.
+    sources : tuple of str
+        Keys of ``sources.toml``.
+    """
+
+    sparsity: float
+    low: float
+    high: float
+    beyond: bool
+    model: str
+    method: str
+    metric: str
+    tolerance: float
+    results: int
+    tables: int
+    sources: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """What it says, on what it rests."""
+        most = "at least " if self.beyond else ""
+        spread = f" ({self.low:.0%} to {self.high:.0%})" if self.high - self.low > SAME else ""
+        count = f"{self.results} result{'s' if self.results > 1 else ''}"
+        return (
+            f"{most}{self.sparsity:.0%}{spread} within {amount(self.tolerance, self.metric)} "
+            f"({self.method} on {self.model}, {count})"
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What published results say a way of compression costs: points, or percent of perplexity.
+
+    ``value`` is the median over tables, ``low`` and ``high`` their least and most; the rest as in `Limit`.
+    """
+
+    value: float
+    low: float
+    high: float
+    model: str
+    method: str
+    metric: str
+    results: int
+    sources: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """What it says, on what it rests."""
+        spread = f" ({self._signed(self.low)} to {self._signed(self.high)})" if self.high > self.low else ""
+        count = f"{self.results} result{'s' if self.results > 1 else ''}"
+        return f"{self.change}{spread} ({self.method} on {self.model}, {count})"
+
+    @property
+    def change(self) -> str:
+        """What becomes of the metric: ``-1.2 points`` or ``+8.0 % of perplexity``."""
+        return f"{self._signed(self.value)} {unit(self.metric)}"
+
+    @property
+    def kept(self) -> bool:
+        """Whether that counts as kept unless asked otherwise."""
+        return self.value <= tolerance_of(self.metric)
+
+    def _signed(self, loss: float) -> str:
+        return f"{loss if self.metric.endswith(PERPLEXITY) else -loss:+.1f}"
+
+
+def published() -> pd.DataFrame:
+    """Every row with its ``loss``: points that an accuracy drops, or percent that a perplexity rises."""
+    return _with_losses(data_directory() / TABLE)
+
+
+@once_a_version
+def _with_losses(path: Path) -> pd.DataFrame:
+    table = read_table(path)
+    perplexity = table["metric"].str.endswith(PERPLEXITY)
+    points = table["dense_value"] - table["value"]
+    rise = 100 * (table["value"] / table["dense_value"] - 1)
+    return table.assign(loss=points.where(~perplexity, rise))
+
+
+def unit(metric: str) -> str:
+    """What a loss is counted in."""
+    return "% of perplexity" if metric.endswith(PERPLEXITY) else "points"
+
+
+def amount(loss: float, metric: str) -> str:
+    """A loss in words: ``1 point``, ``2.5 points``, ``10 % of perplexity``."""
+    number = f"{loss:.1f}".removesuffix(".0")
+    return f"{number} {'point' if number == '1' and unit(metric) == POINTS else unit(metric)}"
+
+
+def tolerance_of(metric: str) -> float:
+    """What counts as kept unless asked otherwise."""
+    return TOLERANCES[PERPLEXITY if metric.endswith(PERPLEXITY) else POINTS]
+
+
+def family_and_size(model: str) -> tuple[str, float | None]:
+    """Family of a model's name, and its billions of parameters if the name tells.
+
+    Examples
+    --------
+    >>> family_and_size("llama-3.1-70b"), family_and_size("opt-350m"), family_and_size("qwen3-30b-a3b")
+    (('llama-3', 70.0), ('opt', 0.35), ('qwen3-a3b', 30.0))
+    """
+    name = _TUNED.sub("", model.lower())
+    found = _SIZE.search(name)
+    family = re.sub("-{2,}", "-", _SIZE.sub("", name, count=1)).strip("-")
+    for pattern, common in _RELATIVES.items():
+        family = re.sub(pattern, common, family)
+    if found is None:
+        return family, None
+    copies, number, letter = found.groups()
+    return family, float(copies[:-1] if copies else 1) * float(number) * (1.0 if letter == "b" else 1e-3)
+
+
+def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
+    """Rows of one metric and of the columns ``asked``, of ``model`` or of the nearest of its family.
+
+    Parameters
+    ----------
+    model : str
+        A name as in the catalogue.
+    metric : str
+        A metric of the table, or "points" for any mean of many tasks.
+    **asked
+        Columns and what must stand in them; None is anything.
+
+    Raises
+    ------
+    ValueError
+        If no row has that metric, or nobody's that method or pattern; names the nearest.
+    """
+    table = published()
+    table = table[table["method"] != DENSE]
+    _check_known(table, {"metric": metric, **asked})
+    return _nearest(table[table["metric"].isin(BROAD if metric == POINTS else [metric])], model, asked)
+
+
+def _check_known(table: pd.DataFrame, asked: dict[str, Any]) -> None:
+    """Refuse a metric, method or pattern of which there is no result at all."""
+    for column in ("metric", "method", "pattern"):
+        value = asked.get(column)
+        if value not in (None, POINTS) and not (table[column] == value).any():
+            raise ValueError(
+                unknown_name(column, value, [POINTS] * (column == "metric") + sorted(table[column].unique()))
+            )
+
+
+def _nearest(table: pd.DataFrame, model: str, asked: dict[str, Any]) -> pd.DataFrame:
+    """Rows with what is ``asked`` of ``model``, or else of the model of its family nearest in size."""
+    for column, value in asked.items():
+        table = table if value is None else table[table[column] == value]
+    own = table[table["model"] == model.lower()]
+    family, size = family_and_size(model)
+    if len(own) or size is None:
+        return own
+    distances = {}
+    for other in table["model"].unique():
+        its_family, its_size = family_and_size(other)
+        if its_family == family and its_size is not None:
+            distances[other] = abs(np.log(its_size / size))
+    nearest = min(distances, key=distances.__getitem__, default=None)
+    close = nearest is not None and distances[nearest] <= np.log(NEAREST) + 1e-9
+    return table[table["model"] == nearest] if close else own
+
+
+def feasible(
+    model: str, *, method: str | None = None, pattern: str = UNSTRUCTURED, retrained: bool = False,
+    metric: str = POINTS, tolerance: float | None = None,
+) -> Limit | None:  # fmt: skip
+    """Highest sparsity at which published pruning keeps ``model`` within ``tolerance``; None if nothing is published.
+
+    Within a table of one method it is interpolated between neighbouring points, dense among them: from there down,
+    that is cautious, because losses bend upwards. Patterns have their own sparsities and no others. Of several methods
+    the one that reaches furthest answers, of those that more than one table reports where there are such.
+
+    Parameters
+    ----------
+    model, metric
+        As in `results`.
+    method, pattern : str
+        Any method by default, and zeros anywhere.
+    retrained : bool
+        Whether weights were trained after, or while, pruning.
+    tolerance : float
+        Points lost, or percent that perplexity rises; 2 and 10 by default.
+    """
+    found = results(model, metric, **_PLAIN | {"method": method, "pattern": pattern, "retrained": retrained})
+    allowed = tolerance_of(metric) if tolerance is None else tolerance
+    between = pattern == UNSTRUCTURED
+    limits = [_limit(rows, metric, allowed, between=between) for _, rows in found.groupby("method", sort=True)]
+    seen_twice = [limit for limit in limits if limit.tables > 1]
+    return max(seen_twice or limits, key=lambda limit: (limit.sparsity, limit.results), default=None)
+
+
+def reach(model: str, *, retrained: bool, pattern: str = UNSTRUCTURED) -> Limit | None:
+    """`feasible` by the first metric of `FIRST_ASKED` in which anything is published."""
+    found = (feasible(model, pattern=pattern, retrained=retrained, metric=metric) for metric in FIRST_ASKED)
+    return next((limit for limit in found if limit is not None), None)
+
+
+def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) -> Limit:
+    """Limit of one method."""
+    ends = [_last_kept(*curve, tolerance, between) for curve in curves(rows)]
+    reached = [end for end, _ in ends]
+    return Limit(
+        float(np.median(reached)), min(reached), max(reached), any(beyond for _, beyond in ends),
+        rows["model"].iloc[0], rows["method"].iloc[0], metric, tolerance, len(rows), len(ends), _sources(rows),
+    )  # fmt: skip
+
+
+def curves(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sparsity and loss of each table of one method, dense first."""
+    for _, table in rows.groupby(_RUN, sort=True, dropna=False):
+        points = table.groupby("sparsity")["loss"].mean()
+        yield np.append(0.0, points.index.to_numpy()), np.append(0.0, points.to_numpy())
+
+
+def _last_kept(sparsity: np.ndarray, loss: np.ndarray, tolerance: float, between: bool) -> tuple[float, bool]:
+    """Where a curve first leaves ``tolerance``, and whether it does so nowhere."""
+    failed = np.flatnonzero(loss > tolerance)
+    if not failed.size:
+        return float(sparsity[-1]), True
+    last = failed[0] - 1
+    if not between:
+        return float(sparsity[last]), False
+    share = (tolerance - loss[last]) / (loss[last + 1] - loss[last])
+    return float(sparsity[last] + share * (sparsity[last + 1] - sparsity[last])), False
+
+
+def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) -> Loss | None:
+    """What published compression costs ``model``, by the method that costs least; None if nothing is known.
+
+    Methods that more than one table reports go first. Zeros anywhere are interpolated as `feasible` does, never beyond the highest sparsity of a table.
+
+    Parameters
+    ----------
+    model, metric, **asked
+        As in `results`; in one shot, anywhere and 16-bit weights unless asked otherwise.
+    sparsity : float
+        Fraction of zeros.
+    """
+    found = results(model, metric, **(_PLAIN | asked))
+    losses = []
+    for name, rows in found.groupby("method", sort=True):
+        if rows["pattern"].iloc[0] == UNSTRUCTURED:
+            reached = [float(np.interp(sparsity, *curve)) for curve in curves(rows) if sparsity <= curve[0][-1] + SAME]
+        else:
+            reached = rows.loc[(rows["sparsity"] - sparsity).abs() < SAME, "loss"].to_list()
+        if reached:
+            losses.append(_loss(reached, rows, str(name), metric))
+    seen_twice = [loss for loss in losses if loss.results > 1]
+    return min(seen_twice or losses, key=lambda loss: (loss.value, -loss.results), default=None)
+
+
+def costs(model: str, sparsity: float, **asked: Any) -> Loss | None:
+    """`loss_at` by the first metric of `FIRST_ASKED` in which anything is published."""
+    found = (loss_at(model, sparsity, metric=metric, **asked) for metric in FIRST_ASKED)
+    return next((loss for loss in found if loss is not None), None)
+
+
+def _loss(values: list[float], rows: pd.DataFrame, method: str, metric: str) -> Loss:
+    ends = (float(np.median(values)), min(values), max(values))
+    return Loss(*ends, rows["model"].iloc[0], method, metric, len(values), _sources(rows))
+
+
+def variants(model: str, metric: str = POINTS) -> pd.DataFrame:
+    """Every published compression of ``model`` (or the nearest of its family) with the spread of its losses.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `VARIANT`, ``model``; ``loss``, the median over tables, ``loss_low``, ``loss_high``; ``results``, their number;
+        ``sources``, joined by spaces.
+    """
+    import pandas as pd
+
+    found = results(model, metric)
+    rows = []
+    for key, group in found.groupby(VARIANT, sort=False, dropna=False):
+        loss = _loss(group["loss"].to_list(), group, str(key[0]), metric)
+        spread = {"loss": loss.value, "loss_low": loss.low, "loss_high": loss.high, "results": loss.results}
+        named = {"model": loss.model, "sources": " ".join(loss.sources)}
+        rows.append(dict(zip(VARIANT, key, strict=True)) | named | spread)
+    columns = [*VARIANT, "model", "sources", "loss", "loss_low", "loss_high", "results"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def siblings(model: str, metric: str = POINTS) -> pd.DataFrame:
+    """Smaller dense models of the family, judged beside ``model`` in the same tables.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``model``, the smaller one; ``loss, loss_low, loss_high, results, sources`` as in `variants`.
+    """
+    table = published()
+    table = table[table["metric"].isin(BROAD if metric == POINTS else [metric]) & (table["metric"] != DROP)]
+    dense = table.groupby(["model", *_JUDGED], dropna=False)["dense_value"].median().reset_index()
+    pairs = dense[dense["model"] == model.lower()].merge(dense, on=_JUDGED, suffixes=("_large", ""))
+    pairs = pairs[[_smaller(name, model) for name in pairs["model"]]]
+    large, small = pairs["dense_value_large"], pairs["dense_value"]
+    rises = pairs["metric"].str.endswith(PERPLEXITY)
+    pairs["loss"] = (large - small).where(~rises, 100 * (small / large - 1))
+    return pairs.groupby("model").agg(
+        loss=("loss", "median"), loss_low=("loss", "min"), loss_high=("loss", "max"), results=("loss", "size"),
+        sources=("source", lambda keys: " ".join(sorted(set(keys)))),
+    ).reset_index()  # fmt: skip
+
+
+def _smaller(name: str, model: str) -> bool:
+    """Whether ``name`` is of the family of ``model`` and smaller."""
+    (family, size), (own_family, own_size) = family_and_size(name), family_and_size(model)
+    return family == own_family and size is not None and own_size is not None and size < own_size
+
+
+def _sources(rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(set(rows["source"])))
