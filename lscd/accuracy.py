@@ -45,7 +45,7 @@ def accuracy(
     key = load_model(model).key
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     table = variants(key, metric)
-    asked = {"metric": metric, "tolerance": allowed}
+    asked: dict[str, Any] = {"metric": metric, "tolerance": allowed}
     limits = {way: feasible(key, retrained=way == "retrained", **asked) for way in ("one shot", "retrained")}
     if as_json:
         found = {way: None if limit is None else asdict(limit) for way, limit in limits.items()}

@@ -89,7 +89,7 @@ def within_budget(
         others = [f"--accuracy-metric {name}" for name in FIRST_ASKED if not results(key, name).empty]
         hint = f"; {others[0]} has results" if others else ", by any metric: lscd worth --sparsity compares speed alone"
         raise InputError(f"--accuracy-budget: nothing is published of {key} or its family in {unit(metric)}{hint}")
-    asked = {"metric": metric, "gpus": gpus if gpus > 1 else None, **lengths}
+    asked: dict[str, Any] = {"metric": metric, "gpus": gpus if gpus > 1 else None, **lengths}
     return {batch: frontier(model, gpu, batch=batch, **asked) for batch in batches}
 
 
@@ -117,7 +117,8 @@ def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metr
     first, pruned = best(table, budget), best(table, budget, PRUNING)
     if first is None:
         return f"Out of memory at batch {batch}: no way to store {model} within the budget fits the GPUs."
-    words = f"Within {amount(budget, metric)} of {model} on {gpu}, batch {batch}: {_best_words(first, table, budget, metric)}."
+    fastest = _best_words(first, table, budget, metric)
+    words = f"Within {amount(budget, metric)} of {model} on {gpu}, batch {batch}: {fastest}."
     if pruned is None:
         nearest = table[table["way"].isin(PRUNING)].dropna(subset=["loss", "tokens_per_gpu_s"]).nsmallest(1, "loss")
         lost = [f"; {_title(row)} comes nearest, {_loss_words(row, metric)}" for row in nearest.to_dict("records")]

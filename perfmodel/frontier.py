@@ -1,8 +1,8 @@
 """How fast is a model at equal quality? Every published way to compress it, its loss beside its predicted speed.
 
-Losses are those of `perfmodel.evidence.accuracy`, speeds those of a decoding step as `perfmodel.worth` builds it, by the
-fastest measured kernel that reads such weights, on the fewest GPUs that hold them. A loss without such a kernel stays a
-gap in speed, and a kernel without a published loss a gap in quality: neither is filled.
+Losses are those of `perfmodel.evidence.accuracy`, speeds those of a decoding step as `perfmodel.worth` builds it, by
+the fastest measured kernel that reads such weights, on the fewest GPUs that hold them. A loss without such a kernel
+stays a gap in speed, a kernel without a published loss a gap in quality: neither is filled.
 """
 
 from __future__ import annotations

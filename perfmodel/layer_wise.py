@@ -6,7 +6,7 @@ line of the sparsity, so a profile may cost or save a little at the same number 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,7 +79,7 @@ def compare(gpu: str, batch: int) -> pd.DataFrame:
         share = layers.loc[layers["profile"] == name, "sparsity"]
         known = {"profile": name, "model": model.key, "sparsity": own.mean(), "least": share.min(), "most": share.max()}
         known |= perplexities(rows["method"].iloc[0], model.key, known["sparsity"])
-        asked = {"gpus": 1, "kernels": (), "input_len": 64, "output_len": 512}
+        asked: dict[str, Any] = {"gpus": 1, "kernels": (), "input_len": 64, "output_len": 512}
         pruned, even = (at_batch(model, card, batch, zeros, **asked) for zeros in (own, own.mean()))
         uniform = {rival.kernel: rival for rival in even.unstructured}
         for rival in pruned.unstructured:

@@ -16,7 +16,6 @@ MOVED = {
     "calibration": ("evidence.kernel_fit", "kernels.fits"),
     "checks": ("catalog.checks", "kernels.fits"),
     "collectives": ("serving.collectives",),
-    "feasibility": ("evidence.feasibility",),
     "fitting": ("evidence.fitting",),
     "hf_config": ("catalog.hf.config",),
     "memory": ("serving.memory",),

@@ -222,7 +222,6 @@ TOLD = {
     "perfmodel.choice": "choose",
     "perfmodel.collectives": "all_reduce_time",
     "perfmodel.evidence": "kernel_evidence",
-    "perfmodel.feasibility": "feasible_sparsity pruning_results",
     "perfmodel.formats": "FORMATS WeightFormat break_even_sparsity",
     "perfmodel.hf_config": "supported_model_types",
     "perfmodel.kernels": "KERNELS",

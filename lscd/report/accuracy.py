@@ -87,9 +87,9 @@ def _finding(table: pd.DataFrame) -> str:
     faster = pruned[pruned["low"] > 1]
     gains = f", by {faster['speedup'].min():.1f} to {faster['speedup'].max():.1f} times" if len(faster) else ""
     return (
-        f"Within {min(BUDGETS):g} point the fastest of {len(strict)} cases is {listed}. Pruning has a published result "
-        f"within {max(BUDGETS):g} points in {len(pruned)} of {len(strict)} (of {_models(pruned)}), and is clearly faster "
-        f"than dense in {len(faster)} of these{gains}."
+        f"Within {min(BUDGETS):g} point the fastest of {len(strict)} cases is {listed}. Pruning has a published "
+        f"result within {max(BUDGETS):g} points in {len(pruned)} of {len(strict)} (of {_models(pruned)}), and is "
+        f"clearly faster than dense in {len(faster)} of these{gains}."
     )
 
 
@@ -151,8 +151,9 @@ def _frontier_of(model: str, metric: str = POINTS) -> Exhibit:
         title=f"Quality against speed: {load_model(model).name}{'' if metric == POINTS else ', by perplexity'}",
         finding=f"Fastest within {accuracy.amount(BUDGETS[-1], metric)}: {listed}.",
         evidence=(
-            f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more than "
-            f"{accuracy.amount(draw.RIGHT, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
+            f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more "
+            f"than {accuracy.amount(draw.RIGHT, metric)} and are not drawn, {len(known) - modelled} have no kernel "
+            "model. "
             "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, and "
             f"the spread of what is published. At the right, nothing published: {', '.join(silent) or 'none'}. "
             f"Batch {BATCH}."
@@ -197,14 +198,14 @@ def pruning_reach(context: Context) -> Exhibit:
         title="How far can it be pruned?",
         finding=(
             f"In one shot {len(half)} of {len(shot)} models reach half their weights within {tolerance} "
-            f"({', '.join(half['model']) or 'none'}); the median model reaches {percent(shot['sparsity'].median(), 0)}. "
-            f"Median by family: {_by_family(shot)}."
+            f"({', '.join(half['model']) or 'none'}); the median model reaches "
+            f"{percent(shot['sparsity'].median(), 0)}. Median by family: {_by_family(shot)}."
         ),
         evidence=(
-            f"{len(results)} published results of {results['model'].nunique()} models. The best method of each, of those "
-            "that more than one table reports where there are such; the median over its tables (bar: all of them), "
-            "interpolated between its points: a limit below the lowest sparsity tried is a cautious one. Triangles: "
-            "still kept at the highest sparsity tried."
+            f"{len(results)} published results of {results['model'].nunique()} models. The best method of each, of "
+            "those that more than one table reports where there are such; the median over its tables (bar: all of "
+            "them), interpolated between its points: a limit below the lowest sparsity tried is a cautious one. "
+            "Triangles: still kept at the highest sparsity tried."
         ),
         sources=tuple(sorted(set(results["source"]))),
         table=table,
@@ -253,14 +254,14 @@ def layer_wise(context: Context) -> Exhibit:
         name="layer_wise",
         title="Each layer its own sparsity",
         finding=(
-            f"With the same zeros, a sparsity of its own for each layer lowers perplexity ({listed}; dense {dense}) and "
-            f"lengthens a step by {abs(100 * change.min()):.1f} to {100 * change.max():.1f} %."
+            f"With the same zeros, a sparsity of its own for each layer lowers perplexity ({listed}; dense {dense}) "
+            f"and lengthens a step by {abs(100 * change.min()):.1f} to {100 * change.max():.1f} %."
         ),
         evidence=(
-            f"{rows['profile'].nunique()} published profiles. Perplexities: of either from one table, pruned in one shot, "
-            f"missing for {rows['profile'].nunique() - len(known)} profiles. Times: predicted on "
-            f"{gpu_title(PROFILES_GPU)}, batch {BATCH}, for {', '.join(compared['kernel'].unique())}, each matrix at its "
-            "own sparsity against all at the mean."
+            f"{rows['profile'].nunique()} published profiles. Perplexities: of either from one table, pruned in one "
+            f"shot, missing for {rows['profile'].nunique() - len(known)} profiles. Times: predicted on "
+            f"{gpu_title(PROFILES_GPU)}, batch {BATCH}, for {', '.join(compared['kernel'].unique())}, each matrix at "
+            "its own sparsity against all at the mean."
         ),
         sources=tuple(sorted({*rows["source"], "dlp-readme", "evopress-paper"})),
         table=compared,
@@ -270,7 +271,7 @@ def layer_wise(context: Context) -> Exhibit:
 
 CHAPTER = Chapter(
     "And accuracy?",
-    "What published results say each way of compression costs, beside the speed it buys; nothing published is an answer.",
+    "What published results say compression costs, beside the speed it buys. Nothing published, nothing said.",
     (
         within_budget,
         frontier_llama,

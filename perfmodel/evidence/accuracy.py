@@ -295,7 +295,8 @@ def _last_kept(sparsity: np.ndarray, loss: np.ndarray, tolerance: float, between
 def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) -> Loss | None:
     """What published compression costs ``model``, by the method that costs least; None if nothing is known.
 
-    Methods that more than one table reports go first. Zeros anywhere are interpolated as `feasible` does, never beyond the highest sparsity of a table.
+    Methods that more than one table reports go first. Zeros anywhere are interpolated as `feasible` does, never beyond
+    the highest sparsity of a table.
 
     Parameters
     ----------
@@ -362,7 +363,7 @@ def siblings(model: str, metric: str = POINTS) -> pd.DataFrame:
     table = table[table["metric"].isin(BROAD if metric == POINTS else [metric]) & (table["metric"] != DROP)]
     dense = table.groupby(["model", *_JUDGED], dropna=False)["dense_value"].median().reset_index()
     pairs = dense[dense["model"] == model.lower()].merge(dense, on=_JUDGED, suffixes=("_large", ""))
-    pairs = pairs[[_smaller(name, model) for name in pairs["model"]]]
+    pairs = pairs[np.array([_smaller(name, model) for name in pairs["model"]], dtype=bool)]
     large, small = pairs["dense_value_large"], pairs["dense_value"]
     rises = pairs["metric"].str.endswith(PERPLEXITY)
     pairs["loss"] = (large - small).where(~rises, 100 * (small / large - 1))

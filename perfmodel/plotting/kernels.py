@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -206,7 +207,12 @@ def mark_reach(axes: Axes, reached: Mapping[str, float]) -> None:
     for row, (model, sparsity) in enumerate(left.items()):
         top = axes.get_xaxis_transform()
         axes.plot(sparsity * 100, 1.0, "v", color=BLACK, ms=5, transform=top, clip_on=False, zorder=5)
-        place = {"xytext": (0, 6 + 9 * (row % 2)), "textcoords": "offset points", "ha": "center", "fontsize": 7.5}
+        place: dict[str, Any] = {
+            "xytext": (0, 6 + 9 * (row % 2)),
+            "textcoords": "offset points",
+            "ha": "center",
+            "fontsize": 7.5,
+        }
         axes.annotate(model, (sparsity * 100, 1.0), xycoords=top, annotation_clip=False, **place)
 
 

@@ -1,0 +1,48 @@
+"""Sparsity of its own for each layer: the same zeros, other times and another quality."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perfmodel.catalog import load_model
+from perfmodel.catalog.matrix_names import matrix_counts
+from perfmodel.layer_wise import by_layer, compare, perplexities, profile, profiles
+
+
+def test_profiles_are_of_models_here_and_of_the_mean_they_say() -> None:
+    table = profiles()
+    assert table["profile"].nunique() >= 3
+    assert table["method"].nunique() >= 2
+    for name, rows in table.groupby("profile"):
+        own = profile(str(name))
+        model = load_model(rows["model"].iloc[0])
+        own.check(model)
+        assert set(own.matrices) == set(matrix_counts(model.shape))
+        assert own.mean() == pytest.approx(int(str(name).rsplit("-", 1)[1]) / 100, abs=0.002)
+        shares = by_layer().query("profile == @name")
+        assert len(shares) == model.shape.layers
+        assert (shares["layer"].diff().dropna() == 1).all()
+
+
+def test_a_profile_keeps_more_quality_at_the_same_zeros() -> None:
+    table = compare("h100", 16)
+    known = table.dropna(subset=["layer_wise"]).drop_duplicates("profile")
+    assert len(known) >= 3
+    assert (known["dense"] < known["layer_wise"]).all()
+    assert (known["layer_wise"] < known["uniform"]).all()
+
+
+def test_a_profile_costs_little_time() -> None:
+    """Times are convex in the sparsity, near straight where these profiles lie."""
+    table = compare("h100", 16)
+    change = table["step_layer_wise_s"] / table["step_uniform_s"]
+    assert change.between(0.99, 1.06).all()
+    assert (change > 1).any()
+    assert {"flash-llm", "bitmap"} <= set(table["kernel"])
+
+
+def test_perplexities_are_of_one_table() -> None:
+    found = perplexities("dlp-wanda", "llama-2-7b", 0.7)
+    assert found == {"layer_wise": 22.79, "uniform": 76.84, "dense": 5.47}
+    assert np.isnan(perplexities("alpha-wanda", "llama-2-70b", 0.7)["uniform"])
