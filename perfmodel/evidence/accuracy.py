@@ -42,6 +42,7 @@ _JUDGED = ["variant", "metric", "sequence_length", "shots", "source", "table"]  
 _RUN = ["model", "method", "retrained", "retraining_tokens", *_JUDGED]
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 _TUNED = re.compile(r"-(instruct|chat|base|hf|it|v\d+(\.\d+)*)(?=-|$)")
+_PATTERN = re.compile(r"\d+:\d+")
 _RELATIVES = {r"^llama-3\.\d": "llama-3"}  # one pretraining, several releases
 
 
@@ -201,10 +202,11 @@ def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
 
 
 def _check_known(table: pd.DataFrame, asked: dict[str, Any]) -> None:
-    """Refuse a metric, method or pattern of which there is no result at all."""
+    """Refuse a metric, method or pattern of which there is no result at all; N:M may be any."""
     for column in ("metric", "method", "pattern"):
-        value = asked.get(column)
-        if value not in (None, POINTS) and not (table[column] == value).any():
+        value = asked.get(column) or POINTS
+        known = value == POINTS or _PATTERN.fullmatch(value) or (table[column] == value).any()
+        if not known:
             raise ValueError(
                 unknown_name(column, value, [POINTS] * (column == "metric") + sorted(table[column].unique()))
             )

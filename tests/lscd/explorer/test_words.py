@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lscd.explorer import words
+from lscd.explorer import charts, words
 from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import view
+from perfmodel.evidence.accuracy import family_and_size
 from tests.lscd.explorer.cases import facts
 
 
@@ -18,10 +19,36 @@ def test_the_verdict_follows_the_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sparsity", "value"), [(0.4, "one-shot pruning"), (0.75, "needs retraining"), (0.97, "not shown")]
+    ("model", "system", "sparsity", "value", "good"),
+    [
+        ("opt-30b", "flash-llm", 0.8, "-1.4 points retrained", True),
+        ("opt-30b", "fastertransformer", 0.8, "all of it", True),
+        ("opt-30b", "flash-llm", 0.9, "nothing published", False),
+        ("gpt-oss-20b", "flash-llm", 0.5, "nothing published", False),
+        ("llama-3.1-8b", "fastertransformer+int4", 0.5, "-1.1 points", True),
+    ],
 )
-def test_the_accuracy_tile_follows_published_pruning(sparsity: float, value: str) -> None:
-    assert facts(State(sparsity=sparsity))["accuracy"].value == value
+def test_the_accuracy_tile_follows_published_results(
+    model: str, system: str, sparsity: float, value: str, good: bool
+) -> None:
+    found = facts(State(model=model, system=system, sparsity=sparsity))["accuracy"]
+    assert value in found.value
+    assert found.good is good
+
+
+@pytest.mark.parametrize("model", ["opt-30b", "llama-3.1-8b", "qwen3-8b", "gemma-2-9b", "gpt-oss-20b"])
+def test_no_line_of_another_family_is_drawn(model: str) -> None:
+    """Bands, captions and tiles rest on results of the model or its own family, or there are none."""
+    shown = view(State(model=model, sparsity=0.5))
+    for limit in (*shown.reach.values(), *shown.losses.values()):
+        assert family_and_size(limit.model)[0] == family_and_size(model)[0]
+    chart = charts.speedups(shown)
+    bands = chart.spec["layer"][0]["data"]["values"]
+    ends = [limit.sparsity for limit in shown.reach.values()]
+    drawn = [end for i, end in enumerate(ends) if end > max([0.0, *ends[:i]])]
+    assert [band["to"] for band in bands] == pytest.approx(drawn)
+    assert all(limit.words in chart.spec["description"] for limit in shown.reach.values())
+    assert ("Nothing is shaded" in chart.spec["description"]) == (not ends)
 
 
 @pytest.mark.parametrize(("sparsity", "tie"), [(0.5, True), (0.9, False)])

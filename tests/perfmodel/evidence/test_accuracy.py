@@ -229,8 +229,9 @@ def test_unknown_questions_name_what_is_known() -> None:
         results("opt-30b", "mmlu-x")
     with pytest.raises(ValueError, match=r"unknown method 'wandaa': did you mean wanda"):
         feasible("opt-30b", method="wandaa")
-    with pytest.raises(ValueError, match="unknown pattern '3:5'"):
-        feasible("opt-30b", pattern="3:5")
+    with pytest.raises(ValueError, match="unknown pattern 'unstructrd': did you mean unstructured"):
+        feasible("opt-30b", pattern="unstructrd")
+    assert feasible("opt-30b", pattern="3:5") is None
 
 
 def test_the_lines_of_the_paper_are_those_of_its_models_alone() -> None:
@@ -249,7 +250,7 @@ def test_the_lines_of_the_paper_are_those_of_its_models_alone() -> None:
 def test_words_say_on_what_they_rest() -> None:
     limit = feasible("opt-30b", retrained=True)
     assert limit is not None
-    assert limit.words == "at least 80% within 2 points (gradual on opt-30b, 1 result)"
+    assert limit.words == "at least 80% within 2 points (pruning+finetuning on opt-30b, 1 result)"
     loss = loss_at("opt-175b", 0.5, method="sparsegpt")
     assert loss is not None
     assert loss.words.startswith("+0.2 points (sparsegpt on opt-175b, 1 result)")
