@@ -19,9 +19,11 @@ from lscd.asking import (
     error_words,
     limit_s,
     mean_of,
+    named,
 )
 from lscd.errors import split_names
 from lscd.printing import headline, print_table, say
+from lscd.quality import quality_line
 
 if TYPE_CHECKING:
     from perfmodel.serving.planning import Option, Plan
@@ -49,6 +51,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say whether pruning is worth it in serving: fewest GPUs, best batch, cheapest system, every kernel in each."""
+    from perfmodel.catalog import load_model
     from perfmodel.serving.planning import Limits
     from perfmodel.serving.planning import plan as make_plan
     from perfmodel.serving.systems import HOST, load_system
@@ -68,13 +71,15 @@ def plan(
     how = "dense weights" if pruned is None else f"pruned to {mean_of(model, pruned):.0%}"
     held = [f"{name} at most {value:g} ms" for name, value in (("TTFT", ttft), ("TPOT", tpot)) if value is not None]
     question = ", ".join([f"{model} on {gpu}", how, f"{input_len} + {output_len} tokens", *held])
-    _print_plan(question, found, every)
+    _print_plan(question, found, every, load_model(model).key)
     for line in checkpoint_words(model, load_system(HOST)):
         say(line)
 
 
-def _print_plan(question: str, found: Plan, every: bool) -> None:
+def _print_plan(question: str, found: Plan, every: bool, model: str) -> None:
     headline(verdict_words(found))
+    if published := quality_line(model, _best_formats(found)):
+        say(published)
     if not found.options:
         say(question)
         return
@@ -105,6 +110,13 @@ def _print_plan(question: str, found: Plan, every: bool) -> None:
     )
     for line in [*_break_even_words(found), error_words(systems)]:
         say(line)
+
+
+def _best_formats(found: Plan) -> dict[str, tuple[str, float]]:
+    """System, format and sparsity of the best of each kind, where the weights change."""
+    kinds = (option for option in (found.sparse, found.whole, found.both) if option is not None)
+    changed = (option for option in kinds if option.change != "lossless")
+    return {option.system: (named(option.system).format.name, option.sparsity) for option in changed}
 
 
 def verdict_words(found: Plan) -> str:

@@ -10,7 +10,8 @@ import typer
 from lscd.asking import AsJson, Card, InputLen, Model, OutputLen, Sharing, ZerosFile, asked_sparsity, checkpoint_words
 from lscd.errors import InputError, refuse_missing, split_names
 from lscd.printing import headline, print_table, say
-from lscd.worth_quality import budget_dict, print_budget, quality, quality_line, within_budget
+from lscd.quality import best_formats, quality, quality_line
+from lscd.worth_budget import budget_dict, print_budget, within_budget
 from perfmodel.units import GIGA, MILLI, TERA
 
 if TYPE_CHECKING:
@@ -219,8 +220,8 @@ def _rival(rival: Rival, at: AtBatch, model: str) -> dict[str, Any]:
 
 def _print(found: Worth, only: list[str]) -> None:
     headline(answer(found))
-    if quality_words := quality_line(found):
-        say(quality_words)
+    if published := quality_line(found.model, best_formats(found)):
+        say(published)
     say(_notes(found))
     if only:
         say(f"Compared with dense: {', '.join(only)}, and nothing else.")

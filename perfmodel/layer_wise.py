@@ -1,4 +1,4 @@
-"""What does giving each layer its own sparsity change, in quality and in time? Published profiles, the same mean.
+"""What does giving each layer its own sparsity change, in quality and in time? Profiles, and their mean everywhere.
 
 A profile prunes some layers less and others more. Quality gains by it. Time need not: a kernel's time is no straight
 line of the sparsity, so a profile may cost or save a little at the same number of zeros; both are given.
@@ -19,17 +19,22 @@ from perfmodel.worth import at_batch
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "published/layer_profiles.csv"
+TABLES = ("published/layer_profiles.csv", "measured/smollm2/layer_profiles.csv")
+OWN_QUALITY = "measured/smollm2/pruning.csv"
+OWN_SOURCE = "smollm2-pruning"
 METRIC = "wikitext2-perplexity"
 _NEAR = 0.01  # by which a profile's mean may differ from the sparsity that it was published for
 
 
 def profiles() -> pd.DataFrame:
-    """Published sparsities: ``profile, method, model, layer, matrix, weights, sparsity, source``.
+    """Sparsities by layer: ``profile, method, model, layer, matrix, weights, sparsity, source``.
 
-    Without a matrix a row counts for all matrices of the layer.
+    Without a matrix a row counts for all matrices of the layer. The last profile is the census of a checkpoint that was
+    pruned here, all others are published.
     """
-    return load_table(TABLE)
+    import pandas as pd
+
+    return pd.concat([load_table(table) for table in TABLES], ignore_index=True)
 
 
 def profile(name: str) -> Sparsities:
@@ -68,8 +73,9 @@ def compare(gpu: str, batch: int) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row a profile and measured kernel of zeros anywhere: ``profile, model, sparsity`` (mean), ``least, most`` of a
-        layer; ``layer_wise, uniform`` and ``dense``, perplexity on WikiText-2 with either, from the same table, or NaN;
-        and ``kernel, step_layer_wise_s, step_uniform_s``, a decoding step on one GPU with all products on it.
+        layer; ``layer_wise, uniform`` and ``dense``, perplexity with either, from the same table, or NaN (on
+        WikiText-2, of the checkpoint pruned here on help texts); and ``kernel, step_layer_wise_s,
+        step_uniform_s``, a decoding step on one GPU with all products on it.
     """
     import pandas as pd
 
@@ -78,7 +84,8 @@ def compare(gpu: str, batch: int) -> pd.DataFrame:
         model, own = load_model(rows["model"].iloc[0]), profile(str(name))
         share = layers.loc[layers["profile"] == name, "sparsity"]
         known = {"profile": name, "model": model.key, "sparsity": own.mean(), "least": share.min(), "most": share.max()}
-        known |= perplexities(rows["method"].iloc[0], model.key, known["sparsity"])
+        told = measured_perplexities if rows["source"].iloc[0] == OWN_SOURCE else perplexities
+        known |= told(rows["method"].iloc[0], model.key, known["sparsity"])
         asked: dict[str, Any] = {"gpus": 1, "kernels": (), "input_len": 64, "output_len": 512}
         pruned, even = (at_batch(model, card, batch, zeros, **asked) for zeros in (own, own.mean()))
         uniform = {rival.kernel: rival for rival in even.unstructured}
@@ -101,3 +108,13 @@ def perplexities(method: str, model: str, sparsity: float) -> dict[str, float]:
         return dict.fromkeys(("layer_wise", "uniform", "dense"), np.nan)
     row = even.iloc[0]
     return {"layer_wise": row["value"], "uniform": row["value_even"], "dense": row["dense_value"]}
+
+
+def measured_perplexities(method: str, model: str, sparsity: float) -> dict[str, float]:
+    """The same as measured here, of one small model: `lscd.study.language_model`."""
+    table = load_table(OWN_QUALITY)
+    allocation, _, criterion = method.partition("-")
+    near = (table["sparsity_wanted"] - sparsity).abs() < _NEAR
+    of_method = table[(table["method"] == criterion) & near].set_index("allocation")["perplexity"]
+    dense = table.loc[table["method"] == "none", "perplexity"].item()
+    return {"layer_wise": of_method[allocation], "uniform": of_method["uniform"], "dense": dense}

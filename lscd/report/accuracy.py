@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
 from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import POINTS, UNSTRUCTURED
+from perfmodel.evidence.ways import WAYS
 from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier
 from perfmodel.layer_wise import by_layer, compare, profiles
 from perfmodel.plotting import frontier as draw
@@ -74,7 +76,7 @@ def _columns(found: Best, table: pd.DataFrame) -> dict[str, object]:
         "way": f"{named}{' retrained' if row['retrained'] is True and row['way'] != DENSE else ''}",
         "change": draw.change_of(row["way"]),
         **{name: row[column] / dense for name, column in speeds.items()},
-        **{name: row[name] for name in ("loss", "loss_low", "loss_high", "results")},
+        **{name: row[name] for name in ("loss", "loss_low", "loss_high", "results", "usd_low", "usd_high")},
         "ties": ", ".join(found.ties),
     }
 
@@ -89,7 +91,17 @@ def _finding(table: pd.DataFrame) -> str:
     return (
         f"Within {min(BUDGETS):g} point the fastest of {len(strict)} cases is {listed}. Pruning has a published "
         f"result within {max(BUDGETS):g} points in {len(pruned)} of {len(strict)} (of {_models(pruned)}), and is "
-        f"clearly faster than dense in {len(faster)} of these{gains}."
+        f"clearly faster than dense in {len(faster)} of these{gains}. Per dollar: {_cheapest(strict)}."
+    )
+
+
+def _cheapest(strict: pd.DataFrame) -> str:
+    """Each model's cheapest GPU and way within the smallest budget, by the middle of its prices."""
+    middle = (strict["usd_low"] * strict["usd_high"]) ** 0.5
+    rows = strict.loc[middle.groupby(strict["model"], sort=False).idxmin()]
+    return "; ".join(
+        f"{row.model} {gpu_title(row.gpu)} {row.way}, ${row.usd_low:.2f} to {row.usd_high:.2f} a million tokens"
+        for row in rows.itertuples()
     )
 
 
@@ -106,8 +118,15 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
         of_kind = cells[(cells["kind"] == kind) & (cells["budget"] == budget)]
         columns[title] = of_kind.set_index(["model", "gpu"])["cell"]
     wide = pd.DataFrame(columns).reindex(pd.MultiIndex.from_product([MODELS, GPUS], names=["model", "gpu"]))
-    wide = wide.fillna("nothing published").reset_index()
+    wide = wide.apply(lambda column: column.fillna(_nothing(wide))).reset_index()
     return wide.assign(gpu=[gpu_title(gpu) for gpu in wide["gpu"]]).rename(columns={"gpu": "GPU"})
+
+
+def _nothing(wide: pd.DataFrame) -> pd.Series:
+    """Why a model has no cell for what prunes: nothing is published, or nothing that keeps the budget."""
+    pruned = {way.pattern for way in WAYS if way.prunes}
+    known = [accuracy.results(model)["pattern"].isin(pruned).any() for model, _ in wide.index]
+    return pd.Series(np.where(known, "none keeps it", "nothing published"), index=wide.index)
 
 
 def _cell(row: dict[str, object]) -> str:
@@ -249,17 +268,20 @@ def layer_wise(context: Context) -> Exhibit:
         f"{row.model} at {percent(row.sparsity, 0)}: {row.uniform:.1f} to {row.layer_wise:.1f}"
         for row in known.itertuples()
     )
+    better = int((known["layer_wise"] < known["uniform"]).sum())
     dense = f"{known['dense'].min():.1f} to {known['dense'].max():.1f}"
     return Exhibit(
         name="layer_wise",
         title="Each layer its own sparsity",
         finding=(
-            f"With the same zeros, a sparsity of its own for each layer lowers perplexity ({listed}; dense {dense}) "
-            f"and lengthens a step by {abs(100 * change.min()):.1f} to {100 * change.max():.1f} %."
+            f"With the same zeros, a sparsity of its own for each layer lowers perplexity in {better} of {len(known)} "
+            f"cases ({listed}; dense {dense}) and lengthens a step by {abs(100 * change.min()):.1f} to "
+            f"{100 * change.max():.1f} %."
         ),
         evidence=(
-            f"{rows['profile'].nunique()} published profiles. Perplexities: of either from one table, pruned in one "
-            f"shot, missing for {rows['profile'].nunique() - len(known)} profiles. Times: predicted on "
+            f"{rows['profile'].nunique()} profiles, the last the census of a checkpoint pruned here. Perplexities: of "
+            "either from one table, pruned in one shot, on WikiText-2 (SmolLM2: help texts), missing for "
+            f"{rows['profile'].nunique() - len(known)} profiles. Times: predicted on "
             f"{gpu_title(PROFILES_GPU)}, batch {BATCH}, for {', '.join(compared['kernel'].unique())}, each matrix at "
             "its own sparsity against all at the mean."
         ),

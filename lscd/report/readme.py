@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from lscd.report.accuracy import within_budget
 from lscd.report.exhibit import Context, percent
 from lscd.report.kernels import TITLES
 from lscd.report.own_kernels import predicted_table, simulated_table
@@ -107,10 +108,24 @@ def decoding_table(context: Context) -> str:
     return "\n".join(lines)
 
 
+def quality_table(context: Context) -> str:
+    """The fastest way within one and two points, by model and GPU."""
+    shown = within_budget(context).shown
+    assert shown is not None
+    rows = [shown.columns, ["---"] * len(shown.columns), *shown.itertuples(index=False, name=None)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 ROOT = Path(__file__).resolve().parents[2]
 README, BITMAP = ROOT / "README.md", ROOT / "docs" / "bitmap.md"
 TABLES: dict[Path, dict[str, Callable[[Context], str]]] = {
-    README: {"errors": error_table, "elsewhere": elsewhere_table, "decoding": decoding_table, "kernels": kernel_table},
+    README: {
+        "errors": error_table,
+        "elsewhere": elsewhere_table,
+        "quality": quality_table,
+        "decoding": decoding_table,
+        "kernels": kernel_table,
+    },
     BITMAP: {"predicted": lambda _: predicted_table(), "simulated": lambda _: simulated_table()},
 }
 

@@ -46,7 +46,7 @@ MARKS = {  # colour by what becomes of the weights, mark by way
 }
 UNTRAINED = (BLACK, BLUE, GREEN)  # colours of what nobody trains anew: filled
 LOSSES = {"points": "points of accuracy lost", "wikitext2-perplexity": "rise of perplexity on WikiText-2 [%]"}
-PROFILE_COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, WINE, INDIGO)
+PROFILE_COLOURS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, WINE, INDIGO, BLACK)
 LEFT, RIGHT = -1.5, 10.0  # losses drawn
 UNKNOWN = 11.2  # where ways stand of which nobody has published the loss
 
@@ -191,7 +191,7 @@ def layer_wise(profiles: pd.DataFrame, compared: pd.DataFrame) -> Figure:
         right.plot(row.uniform, place, "o", color=colours[row.profile], mfc="white", ms=5)
         right.plot(row.layer_wise, place, "o", color=colours[row.profile], ms=5)
         right.text(_right_edge(known), place, _time_words(compared, row.profile), fontsize=6.5, va="center")
-    right.set(xscale="log", xlabel="perplexity on WikiText-2", title="dense, layer-wise, uniform")
+    right.set(xscale="log", xlabel="perplexity", title="dense, layer-wise, uniform")
     right.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
     right.minorticks_off()
     right.set_xlim(4, _right_edge(known) * 4.5)

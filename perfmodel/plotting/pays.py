@@ -34,8 +34,10 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
         filled = axes.contourf(x, y, np.clip(grid, WORST, BEST), levels, cmap="RdBu", norm=norm)
         lines = axes.contour(x, y, grid, [1.0, 1.5, 2.0], colors="k", linewidths=[2, 0.8, 0.8])
         axes.clabel(lines, fmt="%.1fx", fontsize=7.5)
-        for limit in reached.values():
+        for model, limit in reached.items():
             axes.axvline(limit * 100, color="k", ls=":", lw=1)
+            if gpu == gpus[0]:
+                axes.text(limit * 100 - 1, y[-1] * 0.93, model, fontsize=6.5, rotation=90, ha="right", va="top")
         axes.set(title=titles[gpu], yscale="log")
         axes.set_yticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"])
         axes.minorticks_off()

@@ -1,9 +1,8 @@
-"""What `lscd worth` says of quality: the published loss beside each verdict, and the fastest way within a budget."""
+"""`lscd worth --accuracy-budget`: the fastest of all published ways that lose so little."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lscd.errors import InputError
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from perfmodel.frontier import Best
-    from perfmodel.worth import Rival, Worth
 
 MOST_POINTS = 100.0
 BATCH_COLUMNS = (
@@ -31,36 +29,6 @@ WAY_COLUMNS = (
     "way", "method", "zeros", "loss", "spread", "results", "kernel", "GPUs", "ms a step", "tokens/GPU-s", "90 %",
     "$/M tokens", "evidence",
 )  # fmt: skip
-
-
-def quality_line(found: Worth) -> str:
-    """What the best of each kind costs the model by published results, or that nobody has published it."""
-    at = found.headline
-    kinds = (rival for rival in (at.sparse, at.mild, at.whole, at.both) if rival is not None)
-    named = {rival.kernel: rival for rival in kinds if rival.change != "lossless"}
-    listed = "; ".join(f"{name}: {_cost_words(found.model, rival)}" for name, rival in named.items())
-    return f"Published quality of {found.model}: {listed}." if listed else ""
-
-
-def quality(model: str, rival: Rival) -> dict[str, Any]:
-    """Published losses of a rival's weights, in one shot and retrained; null where nothing is published."""
-    return {name: None if loss is None else asdict(loss) for name, loss in _costs(model, rival).items()}
-
-
-def _costs(model: str, rival: Rival) -> dict[str, Any]:
-    from perfmodel.evidence.ways import cost_of
-    from perfmodel.kernels import KERNELS
-
-    asked = (model, KERNELS[rival.kernel].format_name, rival.sparsity)
-    return {"one_shot": cost_of(*asked), "retrained": cost_of(*asked, retrained=True)}
-
-
-def _cost_words(model: str, rival: Rival) -> str:
-    known = {name: loss for name, loss in _costs(model, rival).items() if loss is not None}
-    if not known:
-        return "nothing published"
-    trained = {"one_shot": "", "retrained": "retrained " if rival.prunes else "tuned "}
-    return ", ".join(f"{trained[name]}{loss.words}" for name, loss in known.items())
 
 
 def check_budget(budget: float) -> None:
