@@ -76,10 +76,9 @@ def print_budget(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metri
 def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> str:
     """The fastest within the budget at the batch where it gains most, and the fastest that prunes."""
     from perfmodel.evidence.accuracy import amount
-    from perfmodel.frontier import PRUNING, best
+    from perfmodel.frontier import PRUNING, best, title_of
 
-    gains = {batch: _gain(best(table, budget), table)[0] for batch, table in tables.items()}
-    batch = max(gains, key=gains.__getitem__)
+    batch = max(tables, key=lambda batch: _gain(best(tables[batch], budget), tables[batch]))
     table = tables[batch]
     model = table["model"].iloc[0]
     first, pruned = best(table, budget), best(table, budget, PRUNING)
@@ -89,7 +88,7 @@ def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metr
     words = f"Within {amount(budget, metric)} of {model} on {gpu}, batch {batch}: {fastest}."
     if pruned is None:
         nearest = table[table["way"].isin(PRUNING)].dropna(subset=["loss", "tokens_per_gpu_s"]).nsmallest(1, "loss")
-        lost = [f"; {_title(row)} comes nearest, {_loss_words(row, metric)}" for row in nearest.to_dict("records")]
+        lost = [f"; {title_of(row)} comes nearest, {_loss_words(row, metric)}" for row in nearest.to_dict("records")]
         return f"{words} Nothing that prunes keeps the budget{''.join(lost) or ': none is published'}."
     if pruned.row["way"] == first.row["way"]:
         return words
@@ -97,29 +96,28 @@ def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metr
 
 
 def _best_words(found: Best, table: pd.DataFrame, budget: float, metric: str) -> str:
-    if found.row["way"] == "dense":
-        return "nothing is faster than dense"
-    value, low, high = _gain(found, table)
+    from perfmodel.evidence.accuracy import DENSE
+    from perfmodel.frontier import over_dense
+
+    if found.row["way"] == DENSE:
+        return "nothing that keeps it is faster than dense"
+    gain = over_dense(found.row, table)
+    speed = f"yields {found.row['tokens_per_gpu_s']:.0f} tokens per GPU-second where dense does not fit"
+    if gain is not None:
+        speed = f"is {gain[0]:.2f}x dense ({gain[1]:.2f}-{gain[2]:.2f})"
     tied = f", a tie with {' and '.join(found.ties)}" if found.ties else ""
     doubt = "; not all of its results keep it" if found.row["loss_high"] > budget else ""
-    lost = _loss_words(found.row, metric)
-    return f"{_title(found.row)} is {value:.2f}x dense ({low:.2f}-{high:.2f}){tied}, {lost}{doubt}"
+    return f"{found.title} {speed}{tied}, {_loss_words(found.row, metric)}{doubt}"
 
 
-def _gain(found: Best | None, table: pd.DataFrame) -> tuple[float, float, float]:
-    """Speed over dense, with its interval; dense on the fewest GPUs that hold it."""
+def _gain(found: Best | None, table: pd.DataFrame) -> float:
+    """Speed over dense, by which batches are ordered: without end where dense does not fit, 0 where nothing does."""
+    from perfmodel.frontier import over_dense
+
     if found is None:
-        return 0.0, 0.0, 0.0
-    dense = float(table.loc[table["way"] == "dense", "tokens_per_gpu_s"].iloc[0])
-    value, low, high = (float(found.row[name]) / dense for name in ("tokens_per_gpu_s", "low", "high"))
-    return value, low, high
-
-
-def _title(row: dict[str, Any]) -> str:
-    zeros = f" {row['sparsity']:.0%}" if row["way"] in {"zeros anywhere", "layers dropped"} else ""
-    trained = " retrained" if row["retrained"] is True and zeros + row["way"] else ""
-    name = row["model"] if row["way"] == "smaller dense model" else row["way"]
-    return f"{name}{zeros}{trained}"
+        return 0.0
+    gain = over_dense(found.row, table)
+    return math.inf if gain is None else gain[0]
 
 
 def _loss_words(row: dict[str, Any], metric: str) -> str:
@@ -127,22 +125,26 @@ def _loss_words(row: dict[str, Any], metric: str) -> str:
 
     count = int(row["results"])
     spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}, " if row["loss_high"] > row["loss_low"] else ""
-    return f"{amount(row['loss'], metric)} lost ({spread}{count} result{'s' if count > 1 else ''})"
+    return f"{amount(row['loss'] + 0.0, metric)} lost ({spread}{count} result{'s' if count > 1 else ''})"
 
 
 def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...]:
-    from perfmodel.frontier import PRUNING, best
+    from perfmodel.frontier import PRUNING, best, over_dense
 
     def cells(found: Best | None) -> tuple[str, ...]:
         if found is None:
             return "-", "", "", ""
-        value, low, high = _gain(found, table)
-        return _title(found.row), f"{found.row['loss']:.1f}", f"{value:.2f}x", f"{low:.2f} - {high:.2f}"
+        gain = over_dense(found.row, table)
+        speed = ("", "") if gain is None else (f"{gain[0]:.2f}x", f"{gain[1]:.2f} - {gain[2]:.2f}")
+        return found.title, f"{found.row['loss']:.1f}", *speed
 
     return (str(batch), *cells(best(table, budget)), *cells(best(table, budget, PRUNING))[:3])
 
 
 def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
+    from perfmodel.evidence.accuracy import DENSE
+    from perfmodel.frontier import title_of
+
     known, fast = not math.isnan(row["loss"]), not math.isnan(row["tokens_per_gpu_s"])
     spread = f"{row['loss_low']:.1f} - {row['loss_high']:.1f}" if known and row["loss_high"] > row["loss_low"] else ""
     marks = [row["gap"], "extrapolated" if row["extrapolated"] is True else ""]
@@ -159,12 +161,12 @@ def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
             f"{row['low']:.0f} - {row['high']:.0f}",
             dollars,
         )
-    counted = (f"{row['loss']:.1f}", spread, f"{int(row['results'])}") if known and row["way"] != "dense" else ("",) * 3
+    counted = (f"{row['loss']:.1f}", spread, f"{int(row['results'])}") if known and row["way"] != DENSE else ("",) * 3
     zeros = f"{row['sparsity']:.0%}" if row["sparsity"] > 0 else ""
     tokens = row["retraining_tokens"]
     trained = f", {tokens / GIGA:.3g} B tokens" if known and tokens == tokens else ""
     method = f"{row['method']}{trained}" if known else ""
-    return (_title(row), method, zeros, *counted, *speed, ", ".join(mark for mark in marks if mark))
+    return (title_of(row), method, zeros, *counted, *speed, ", ".join(mark for mark in marks if mark))
 
 
 def budget_dict(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> dict[str, Any]:

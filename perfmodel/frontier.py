@@ -19,8 +19,9 @@ from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import DENSE, POINTS, VARIANT
 from perfmodel.evidence.ways import WAYS, ZEROS_ANYWHERE, Way
-from perfmodel.kernels import BASELINE, KERNELS
+from perfmodel.kernels import KERNELS
 from perfmodel.serving.planning import GPUS_PER_MACHINE, intervals_overlap
+from perfmodel.serving.run import MILLION, SECONDS_PER_HOUR
 from perfmodel.serving.transformer import splits
 from perfmodel.worth import AtBatch, Rival, at_batch
 
@@ -29,12 +30,10 @@ if TYPE_CHECKING:
 
 SIBLING, LAYERS = "smaller dense model", "layers dropped"
 DROPPED = "layers"  # pattern of models that lack layers
-SECONDS_PER_HOUR = 3600.0
-MILLION = 1e6
 PRUNING = tuple(way.title for way in WAYS if way.prunes)  # ways that leave zeros among the weights
 UNASKED_ZEROS = 0.5  # at which the speed of zeros anywhere is given where no loss is published
 
-
+_DENSE_FORMAT = ("dense",)
 _COLUMNS = [
     "way", *VARIANT, "model", "sources", "loss", "loss_low", "loss_high", "results", "kernel", "gpus",
     "tokens_per_gpu_s", "low", "high", "extrapolated", "usd_low", "usd_high", "gap",
@@ -58,6 +57,28 @@ class Best:
     row: dict[str, Any]
     ties: tuple[str, ...]
     sure: bool
+
+    @property
+    def title(self) -> str:
+        """Its way, with the zeros where the way does not tell them."""
+        return title_of(self.row)
+
+
+def title_of(row: dict[str, Any]) -> str:
+    """A row of `frontier` in a few words: its way, how many zeros or layers, whether retrained; a sibling's name."""
+    if row["way"] == SIBLING:
+        return str(row["model"])
+    zeros = f" {row['sparsity']:.0%}" if row["way"] in {ZEROS_ANYWHERE.title, LAYERS} else ""
+    return f"{row['way']}{zeros}{' retrained' * (row['retrained'] is True)}"
+
+
+def over_dense(row: dict[str, Any], table: pd.DataFrame) -> tuple[float, float, float] | None:
+    """How many times as fast as dense a row of ``table`` is, with its interval; None where dense does not fit."""
+    dense = float(table.loc[table["way"] == DENSE, "tokens_per_gpu_s"].iloc[0])
+    if np.isnan(dense):
+        return None
+    value, low, high = (float(row[name]) / dense for name in ("tokens_per_gpu_s", "low", "high"))
+    return value, low, high
 
 
 def frontier(
@@ -96,7 +117,7 @@ def frontier(
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     steps = _Steps(card, record, batch, gpus, {"input_len": input_len, "output_len": output_len})
     dense = {"way": DENSE, "method": DENSE, "model": record.key, "loss": 0.0, "loss_low": 0.0, "loss_high": 0.0}
-    rows = [dense | steps.of(record, ("dense",), 0.0)]
+    rows = [dense | steps.of(record, _DENSE_FORMAT, 0.0)]
     known = accuracy.variants(record.key, metric)
     for way in WAYS:
         same = (known["pattern"] == way.pattern) & (known["weights"] == way.weights)
@@ -104,11 +125,11 @@ def frontier(
         for row in of_way or [_unpublished(way)]:
             rows.append({"way": way.title} | row | steps.of(record, way.formats, row["sparsity"]))
     for row in known[known["pattern"] == DROPPED].to_dict("records"):
-        rows.append({"way": LAYERS} | row | steps.of(with_fewer_layers(record, row["sparsity"]), ("dense",), 0.0))
+        rows.append({"way": LAYERS} | row | steps.of(with_fewer_layers(record, row["sparsity"]), _DENSE_FORMAT, 0.0))
     for row in accuracy.siblings(record.key, metric).to_dict("records"):
         if row["model"] in model_names():
             named = {"way": SIBLING, "method": DENSE}
-            rows.append(named | row | steps.of(load_model(row["model"]), ("dense",), 0.0))
+            rows.append(named | row | steps.of(load_model(row["model"]), _DENSE_FORMAT, 0.0))
     return pd.DataFrame(rows).reindex(columns=_COLUMNS).assign(**_gaps(pd.DataFrame(rows)))
 
 
@@ -135,7 +156,8 @@ def best(table: pd.DataFrame, budget: float, ways: tuple[str, ...] = ()) -> Best
     able = able[able["way"].isin(ways)] if ways else able
     if able.empty:
         return None
-    row = able.loc[able["tokens_per_gpu_s"].idxmax()].to_dict()
+    able = able.sort_values(["tokens_per_gpu_s", "loss"], ascending=[False, True])  # of equally fast ones, the better
+    row = able.iloc[0].to_dict()
     own = (row["low"], row["high"])
     tied = [
         other["way"]
@@ -209,6 +231,5 @@ def _of_another_shape(dense: Rival) -> tuple[float, float, float]:
 def _reads(rival: Rival, formats: tuple[str, ...]) -> bool:
     """Whether the kernel multiplies weights of one of the formats, or zeros anywhere where none is named."""
     model = KERNELS[rival.kernel]
-    if formats:
-        return rival.kernel == BASELINE if formats == ("dense",) else model.format_name in formats
-    return model.format.change == "pruned" and not model.patterns
+    anywhere = model.format.change == "pruned" and not model.patterns
+    return model.format_name in formats if formats else anywhere

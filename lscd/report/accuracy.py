@@ -12,7 +12,7 @@ from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import POINTS, UNSTRUCTURED
 from perfmodel.evidence.ways import WAYS
-from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier
+from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier, over_dense
 from perfmodel.layer_wise import by_layer, compare, profiles
 from perfmodel.plotting import frontier as draw
 
@@ -67,16 +67,14 @@ def within_budget(context: Context) -> Exhibit:
 
 
 def _columns(found: Best, table: pd.DataFrame) -> dict[str, object]:
-    dense = float(table.loc[table["way"] == DENSE, "tokens_per_gpu_s"].iloc[0])
-    row = found.row
-    zeros = f" {percent(row['sparsity'], 0)}" if row["pattern"] in {UNSTRUCTURED, "layers"} else ""
-    named = row["model"] if row["way"] == SIBLING else f"{row['way']}{zeros}"
-    speeds = {"speedup": "tokens_per_gpu_s", "low": "low", "high": "high"}
+    gain = over_dense(found.row, table)
+    assert gain is not None  # each of MODELS fits dense on each of GPUS
+    kept = ("loss", "loss_low", "loss_high", "results", "usd_low", "usd_high")
     return {
-        "way": f"{named}{' retrained' if row['retrained'] is True and row['way'] != DENSE else ''}",
-        "change": draw.change_of(row["way"]),
-        **{name: row[column] / dense for name, column in speeds.items()},
-        **{name: row[name] for name in ("loss", "loss_low", "loss_high", "results", "usd_low", "usd_high")},
+        "way": found.title,
+        "change": draw.change_of(found.row["way"]),
+        **dict(zip(("speedup", "low", "high"), gain, strict=True)),
+        **{name: found.row[name] for name in kept},
         "ties": ", ".join(found.ties),
     }
 

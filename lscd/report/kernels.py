@@ -241,7 +241,7 @@ def storage(context: Context) -> Exhibit:
     even = {name: _break_even(name, "dense", m, k) for name in ("tiled-csl", "bitmap")}
     against_int4 = _break_even("bitmap", "int4", m, k)
     reached = pruned_to("opt-66b", "llama-2-7b", "llama-3.1-8b")
-    listed = ", ".join(f"{name} {percent(limit.sparsity, 0)}" for name, limit in reached.items())
+    listed = ", ".join(f"{name} {limit.share}" for name, limit in reached.items())
     return Exhibit(
         name="storage",
         title="What a sparse format costs, and where it breaks even",

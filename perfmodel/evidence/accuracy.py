@@ -81,13 +81,17 @@ class Limit:
     sources: tuple[str, ...]
 
     @property
+    def share(self) -> str:
+        """The sparsity alone: ``37%``, or ``at least 50%``."""
+        return f"{'at least ' * self.beyond}{self.sparsity:.0%}"
+
+    @property
     def words(self) -> str:
         """What it says, on what it rests."""
-        most = "at least " if self.beyond else ""
         spread = f" ({self.low:.0%} to {self.high:.0%})" if self.high - self.low > SAME else ""
         count = f"{self.results} result{'s' if self.results > 1 else ''}"
         return (
-            f"{most}{self.sparsity:.0%}{spread} within {amount(self.tolerance, self.metric)} "
+            f"{self.share}{spread} within {amount(self.tolerance, self.metric)} "
             f"({self.method} on {self.model}, {count})"
         )
 
@@ -167,7 +171,7 @@ def family_and_size(model: str) -> tuple[str, float | None]:
     >>> family_and_size("llama-3.1-70b"), family_and_size("opt-350m"), family_and_size("qwen3-30b-a3b")
     (('llama-3', 70.0), ('opt', 0.35), ('qwen3-a3b', 30.0))
     """
-    name = _TUNED.sub("", model.lower())
+    name = plain_name(model)
     found = _SIZE.search(name)
     family = re.sub("-{2,}", "-", _SIZE.sub("", name, count=1)).strip("-")
     for pattern, common in _RELATIVES.items():
@@ -216,18 +220,29 @@ def _nearest(table: pd.DataFrame, model: str, asked: dict[str, Any]) -> pd.DataF
     """Rows with what is ``asked`` of ``model``, or else of the model of its family nearest in size."""
     for column, value in asked.items():
         table = table if value is None else table[table[column] == value]
-    own = table[table["model"] == model.lower()]
-    family, size = family_and_size(model)
-    if len(own) or size is None:
-        return own
+    own, (family, size) = plain_name(model), family_and_size(model)
+    counts = table["model"].value_counts()
+    if own in counts or size is None:
+        return table[table["model"] == own]
     distances = {}
-    for other in table["model"].unique():
+    for other in counts.index:
         its_family, its_size = family_and_size(other)
         if its_family == family and its_size is not None:
             distances[other] = abs(np.log(its_size / size))
-    nearest = min(distances, key=distances.__getitem__, default=None)
-    close = nearest is not None and distances[nearest] <= np.log(NEAREST) + 1e-9
-    return table[table["model"] == nearest] if close else own
+    close = [other for other, distance in distances.items() if distance <= np.log(NEAREST) + SAME]
+    # Of two equally near, the one of which more is published.
+    return table[table["model"] == min(close, key=lambda other: (distances[other], -counts[other]), default=own)]
+
+
+def plain_name(model: str) -> str:
+    """A model's name without what says how it was tuned, or which release it is.
+
+    Examples
+    --------
+    >>> plain_name("Llama-3.1-8B-Instruct")
+    'llama-3.1-8b'
+    """
+    return _TUNED.sub("", model.lower())
 
 
 def feasible(
@@ -364,7 +379,7 @@ def siblings(model: str, metric: str = POINTS) -> pd.DataFrame:
     table = published()
     table = table[table["metric"].isin(BROAD if metric == POINTS else [metric]) & (table["metric"] != DROP)]
     dense = table.groupby(["model", *_JUDGED], dropna=False)["dense_value"].median().reset_index()
-    pairs = dense[dense["model"] == model.lower()].merge(dense, on=_JUDGED, suffixes=("_large", ""))
+    pairs = dense[dense["model"] == plain_name(model)].merge(dense, on=_JUDGED, suffixes=("_large", ""))
     pairs = pairs[np.array([_smaller(name, model) for name in pairs["model"]], dtype=bool)]
     large, small = pairs["dense_value_large"], pairs["dense_value"]
     rises = pairs["metric"].str.endswith(PERPLEXITY)
