@@ -77,7 +77,9 @@ def _print(table: pd.DataFrame, metric: str) -> None:
         return
     rows = [_row(row) for row in table.sort_values(["weights", "pattern", "sparsity", "loss"]).to_dict("records")]
     print_table(COLUMNS, rows, text=("weights", "pattern", "method", "model", "sources"))
-    say(f"Loss in {unit(metric)}: the median over published results, and their spread. Sources: data/sources.toml.")
+    say(
+        f"Loss in {unit(metric)}, minus a gain: the median over published results, and their spread; data/sources.toml."
+    )
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def _best_words(found: Best, table: pd.DataFrame, budget: float, metric: str) ->
     gain = over_dense(found.row, table)
     speed = f"yields {found.row['tokens_per_gpu_s']:.0f} tokens per GPU-second where dense does not fit"
     if gain is not None:
-        speed = f"is {gain[0]:.2f}x dense ({gain[1]:.2f}-{gain[2]:.2f})"
+        speed = f"is {gain[0]:.2f}x dense" + (f" ({gain[1]:.2f}-{gain[2]:.2f})" if gain[2] > gain[1] else "")
     tied = f", a tie with {' and '.join(found.ties)}" if found.ties else ""
     doubt = "; not all of its results keep it" if found.row["loss_high"] > budget else ""
     return f"{found.title} {speed}{tied}, {_loss_words(found.row, metric)}{doubt}"
@@ -121,11 +121,11 @@ def _gain(found: Best | None, table: pd.DataFrame) -> float:
 
 
 def _loss_words(row: dict[str, Any], metric: str) -> str:
-    from perfmodel.evidence.accuracy import amount
+    from perfmodel.evidence.accuracy import count_words, lost
 
-    count = int(row["results"])
     spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}, " if row["loss_high"] > row["loss_low"] else ""
-    return f"{amount(row['loss'] + 0.0, metric)} lost ({spread}{count} result{'s' if count > 1 else ''})"
+    count = count_words(int(row["results"]), len(str(row["sources"]).split()))
+    return f"{lost(row['loss'], metric)} ({spread}{count})"
 
 
 def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class Best:
     ties : tuple of str
         Other ways within the budget whose interval of speed overlaps.
     sure : bool
-        Whether more than one published result keeps the budget and none breaks it.
+        Whether more than one source has it keep the budget, and no result has it break it.
     """
 
     row: dict[str, Any]
@@ -130,7 +130,7 @@ def frontier(
         if row["model"] in model_names():
             named = {"way": SIBLING, "method": DENSE}
             rows.append(named | row | steps.of(load_model(row["model"]), _DENSE_FORMAT, 0.0))
-    return pd.DataFrame(rows).reindex(columns=_COLUMNS).assign(**_gaps(pd.DataFrame(rows)))
+    return pd.DataFrame(rows).reindex(columns=_COLUMNS).assign(**_gaps(pd.DataFrame(rows), metric))
 
 
 def _unpublished(way: Way) -> dict[str, Any]:
@@ -139,9 +139,13 @@ def _unpublished(way: Way) -> dict[str, Any]:
     return {"sparsity": zeros, "pattern": way.pattern, "weights": way.weights, "activation_bits": way.activation_bits}
 
 
-def _gaps(rows: pd.DataFrame) -> dict[str, Any]:
-    unknown = rows["loss"].isna() if "loss" in rows else True
-    return {"gap": rows["gap"].where(~unknown | (rows["gap"] != ""), "nothing published")}
+def _gaps(rows: pd.DataFrame, metric: str) -> dict[str, Any]:
+    return {"gap": rows["gap"].where(rows["loss"].notna() | (rows["gap"] != ""), unpublished(metric))}
+
+
+def unpublished(metric: str) -> str:
+    """The gap of a way of which nobody has published what it costs the model, counted so."""
+    return f"not published in {metric}"
 
 
 def with_fewer_layers(model: LanguageModel, share: float) -> LanguageModel:
@@ -167,7 +171,7 @@ def best(table: pd.DataFrame, budget: float, ways: tuple[str, ...] = ()) -> Best
     return Best(
         row,
         tuple(dict.fromkeys(tied)),
-        bool(row["loss_high"] <= budget and (row["results"] > 1 or row["way"] == DENSE)),
+        row["way"] == DENSE or bool(row["loss_high"] <= budget and len(str(row["sources"]).split()) > 1),
     )
 
 
@@ -212,7 +216,8 @@ class _Steps:
 
     def _columns(self, model: LanguageModel, rival: Rival, at: AtBatch, gpus: int) -> dict[str, Any]:
         dense = self.batch / (at.dense.step_s * gpus)
-        ratios = rival.speedup_over(at.dense) if model == self.model else _of_another_shape(rival)
+        alike = model.key == self.model.key  # with fewer layers too: the products and their errors are the same
+        ratios = rival.speedup_over(at.dense) if alike else _of_another_shape(rival)
         value, low, high = (dense * ratio for ratio in ratios)
         found = {"kernel": rival.kernel, "gpus": gpus, "tokens_per_gpu_s": value, "low": low, "high": high}
         price = self.gpu.price

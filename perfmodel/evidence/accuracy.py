@@ -36,10 +36,13 @@ NEAREST = 2.0
 TOLERANCES = {POINTS: 2.0, PERPLEXITY: 10.0}  # what counts as kept unless asked otherwise: points, percent
 FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say of a model's use
 SAME = 0.005  # sparsities no further apart are one
+NOTHING = 0.05  # losses that print as none
+HALF = 0.5
 _PLAIN = {"pattern": UNSTRUCTURED, "weights": "fp16", "activation_bits": 16, "retrained": False}
 VARIANT = ["method", "retrained", "retraining_tokens", "pattern", "sparsity", "weights", "activation_bits", "group"]
 _JUDGED = ["variant", "metric", "sequence_length", "shots", "source", "table"]  # what must agree to compare models
-_RUN = ["model", "method", "retrained", "retraining_tokens", *_JUDGED]
+# One curve: a source may print each sparsity in a table of its own, of the same dense model.
+_CURVE = ["model", "method", "retrained", "retraining_tokens", *_JUDGED[:-1], "dense_value"]
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 _TUNED = re.compile(r"-(instruct|chat|base|hf|it|v\d+(\.\d+)*)(?=-|$)")
 _PATTERN = re.compile(r"\d+:\d+")
@@ -53,17 +56,17 @@ class Limit:
     Attributes
     ----------
     sparsity : float
-        Fraction of zeros: median over the tables of the best method, between whose points it is interpolated.
+        Fraction of zeros: median over the curves of the best method, between whose points it is interpolated.
     low, high : float
-        Least and most of those tables.
+        Least and most of those curves.
     beyond : bool
-        Whether a table still keeps it at the highest sparsity tried, so that the limit lies further.
+        Whether half of them still keep it at the highest sparsity tried, so that the limit lies further.
     model, method : str
         Whose results, and how it was pruned.
     metric, tolerance
         What had to be kept: at most so many points, or percent of perplexity, may be lost.
-    results, tables : int
-        Published numbers of that method, and tables that they stand in.
+    results : int
+        Published numbers of that method.
     sources : tuple of str
         Keys of ``sources.toml``.
     """
@@ -77,7 +80,6 @@ class Limit:
     metric: str
     tolerance: float
     results: int
-    tables: int
     sources: tuple[str, ...]
 
     @property
@@ -89,18 +91,15 @@ class Limit:
     def words(self) -> str:
         """What it says, on what it rests."""
         spread = f" ({self.low:.0%} to {self.high:.0%})" if self.high - self.low > SAME else ""
-        count = f"{self.results} result{'s' if self.results > 1 else ''}"
-        return (
-            f"{self.share}{spread} within {amount(self.tolerance, self.metric)} "
-            f"({self.method} on {self.model}, {count})"
-        )
+        kept = amount(self.tolerance, self.metric)
+        return f"{self.share}{spread} within {kept} ({self.method} on {self.model}, {counted(self)})"
 
 
 @dataclass(frozen=True)
 class Loss:
     """What published results say a way of compression costs: points, or percent of perplexity.
 
-    ``value`` is the median over tables, ``low`` and ``high`` their least and most; the rest as in `Limit`.
+    ``value`` is the median over curves or rows, ``low`` and ``high`` their least and most; the rest as in `Limit`.
     """
 
     value: float
@@ -115,22 +114,18 @@ class Loss:
     @property
     def words(self) -> str:
         """What it says, on what it rests."""
-        spread = f" ({self._signed(self.low)} to {self._signed(self.high)})" if self.high > self.low else ""
-        count = f"{self.results} result{'s' if self.results > 1 else ''}"
-        return f"{self.change}{spread} ({self.method} on {self.model}, {count})"
+        spread = f" ({self.low:.1f} to {self.high:.1f})" if self.high > self.low else ""
+        return f"{self.change}{spread} ({self.method} on {self.model}, {counted(self)})"
 
     @property
     def change(self) -> str:
-        """What becomes of the metric: ``-1.2 points`` or ``+8.0 % of perplexity``."""
-        return f"{self._signed(self.value)} {unit(self.metric)}"
+        """What becomes of the metric, as `lost` says it."""
+        return lost(self.value, self.metric)
 
     @property
     def kept(self) -> bool:
         """Whether that counts as kept unless asked otherwise."""
         return self.value <= tolerance_of(self.metric)
-
-    def _signed(self, loss: float) -> str:
-        return f"{loss if self.metric.endswith(PERPLEXITY) else -loss:+.1f}"
 
 
 def published() -> pd.DataFrame:
@@ -154,8 +149,33 @@ def unit(metric: str) -> str:
 
 def amount(loss: float, metric: str) -> str:
     """A loss in words: ``1 point``, ``2.5 points``, ``10 % of perplexity``."""
-    number = f"{loss:.1f}".removesuffix(".0")
+    number = _short(loss)
     return f"{number} {'point' if number == '1' and unit(metric) == POINTS else unit(metric)}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def lost(loss: float, metric: str) -> str:
+    """``1.2 points lost``, ``0.3 points gained``, ``nothing lost``; ``8 % more perplexity``."""
+    if abs(loss) < NOTHING:
+        return "nothing lost"
+    if metric.endswith(PERPLEXITY):
+        return f"{_short(abs(loss))} % {'more' if loss > 0 else 'less'} perplexity"
+    return f"{amount(abs(loss), metric)} {'lost' if loss > 0 else 'gained'}"
+
+
+def counted(found: Limit | Loss) -> str:
+    """``1 result``, ``3 results of 1 source``: on how much an answer rests."""
+    return count_words(found.results, len(found.sources))
+
+
+def count_words(results: int, sources: int) -> str:
+    """As `counted`."""
+    if results == 1:
+        return "1 result"
+    return f"{results} results of {sources} source{'s' * (sources > 1)}"
 
 
 def tolerance_of(metric: str) -> float:
@@ -251,9 +271,9 @@ def feasible(
 ) -> Limit | None:  # fmt: skip
     """Highest sparsity at which published pruning keeps ``model`` within ``tolerance``; None if nothing is published.
 
-    Within a table of one method it is interpolated between neighbouring points, dense among them: from there down,
-    that is cautious, because losses bend upwards. Patterns have their own sparsities and no others. Of several methods
-    the one that reaches furthest answers, of those that more than one table reports where there are such.
+    Within one source's results of one method it is interpolated between neighbouring points, dense among them: from
+    there down, that is cautious, because losses bend upwards. Patterns have their own sparsities and no others. Of
+    several methods the one that reaches furthest answers; how many sources it has is said with it.
 
     Parameters
     ----------
@@ -270,8 +290,7 @@ def feasible(
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     between = pattern == UNSTRUCTURED
     limits = [_limit(rows, metric, allowed, between=between) for _, rows in found.groupby("method", sort=True)]
-    seen_twice = [limit for limit in limits if limit.tables > 1]
-    return max(seen_twice or limits, key=lambda limit: (limit.sparsity, limit.results), default=None)
+    return max(limits, key=lambda limit: (limit.sparsity, limit.results), default=None)
 
 
 def reach(model: str, *, retrained: bool, pattern: str = UNSTRUCTURED) -> Limit | None:
@@ -285,14 +304,14 @@ def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) 
     ends = [_last_kept(*curve, tolerance, between) for curve in curves(rows)]
     reached = [end for end, _ in ends]
     return Limit(
-        float(np.median(reached)), min(reached), max(reached), any(beyond for _, beyond in ends),
-        rows["model"].iloc[0], rows["method"].iloc[0], metric, tolerance, len(rows), len(ends), _sources(rows),
+        float(np.median(reached)), min(reached), max(reached), bool(np.mean([beyond for _, beyond in ends]) >= HALF),
+        rows["model"].iloc[0], rows["method"].iloc[0], metric, tolerance, len(rows), _sources(rows),
     )  # fmt: skip
 
 
 def curves(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sparsity and loss of each table of one method, dense first."""
-    for _, table in rows.groupby(_RUN, sort=True, dropna=False):
+    """Sparsity and loss of each source's curve of one method, dense first."""
+    for _, table in rows.groupby(_CURVE, sort=True, dropna=False):
         points = table.groupby("sparsity")["loss"].mean()
         yield np.append(0.0, points.index.to_numpy()), np.append(0.0, points.to_numpy())
 
@@ -312,8 +331,8 @@ def _last_kept(sparsity: np.ndarray, loss: np.ndarray, tolerance: float, between
 def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) -> Loss | None:
     """What published compression costs ``model``, by the method that costs least; None if nothing is known.
 
-    Methods that more than one table reports go first. Zeros anywhere are interpolated as `feasible` does, never beyond
-    the highest sparsity of a table.
+    Results at that very sparsity answer; failing that, zeros anywhere are interpolated as `feasible` does, never beyond
+    the highest sparsity of a curve.
 
     Parameters
     ----------
@@ -325,14 +344,13 @@ def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) 
     found = results(model, metric, **(_PLAIN | asked))
     losses = []
     for name, rows in found.groupby("method", sort=True):
-        if rows["pattern"].iloc[0] == UNSTRUCTURED:
-            reached = [float(np.interp(sparsity, *curve)) for curve in curves(rows) if sparsity <= curve[0][-1] + SAME]
-        else:
-            reached = rows.loc[(rows["sparsity"] - sparsity).abs() < SAME, "loss"].to_list()
-        if reached:
-            losses.append(_loss(reached, rows, str(name), metric))
-    seen_twice = [loss for loss in losses if loss.results > 1]
-    return min(seen_twice or losses, key=lambda loss: (loss.value, -loss.results), default=None)
+        reached = rows.loc[(rows["sparsity"] - sparsity).abs() < SAME]
+        if len(reached):
+            losses.append(_loss(reached["loss"].to_list(), reached, str(name), metric))
+        elif rows["pattern"].iloc[0] == UNSTRUCTURED:
+            between = [float(np.interp(sparsity, *curve)) for curve in curves(rows) if sparsity <= curve[0][-1]]
+            losses += [_loss(between, rows, str(name), metric)] if between else []
+    return min(losses, key=lambda loss: (loss.value, -loss.results), default=None)
 
 
 def costs(model: str, sparsity: float, **asked: Any) -> Loss | None:
@@ -352,8 +370,8 @@ def variants(model: str, metric: str = POINTS) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        `VARIANT`, ``model``; ``loss``, the median over tables, ``loss_low``, ``loss_high``; ``results``, their number;
-        ``sources``, joined by spaces.
+        `VARIANT`, ``model``; ``loss``, the median, ``loss_low``, ``loss_high``; ``results``, their number; ``sources``,
+        joined by spaces.
     """
     import pandas as pd
 

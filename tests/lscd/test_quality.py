@@ -30,7 +30,7 @@ def test_each_best_has_its_published_loss_or_none() -> None:
 def test_no_model_has_the_losses_of_another() -> None:
     silent = worth("gpt-oss-20b", "h100", batches=[16], sparsity=0.5)
     line = quality_line(silent.model, best_formats(silent))
-    assert "points" not in line
+    assert "point" not in line
     assert line.count("nothing published") == len(best_formats(silent))
     assert quality_line("opt-30b", {}) == ""
 

@@ -29,7 +29,7 @@ def made(*rows: tuple[str, float, float, float, float]) -> pd.DataFrame:
     """A frontier of ways with a loss, a speed and its interval; one result each."""
     names = ["way", "loss", "tokens_per_gpu_s", "low", "high"]
     table = pd.DataFrame(rows, columns=names)
-    return table.assign(loss_high=table["loss"], results=2)
+    return table.assign(loss_high=table["loss"], results=2, sources="a b")
 
 
 def test_dense_comes_first_and_loses_nothing(llama: pd.DataFrame) -> None:
@@ -56,7 +56,7 @@ def test_losses_are_the_published_ones_and_speeds_those_of_worth(llama: pd.DataF
 
 def test_gaps_stay_gaps(llama: pd.DataFrame) -> None:
     """A way without results has a speed and no loss, one without a kernel a loss and no speed."""
-    silent = llama[llama["gap"] == "nothing published"]
+    silent = llama[llama["gap"] == "not published in points"]
     assert len(silent)
     assert silent["loss"].isna().all()
     assert silent["tokens_per_gpu_s"].notna().all()
@@ -96,7 +96,7 @@ def test_smaller_models_of_the_family_take_part_dense() -> None:
 def test_a_model_of_which_nothing_is_published_has_speeds_alone() -> None:
     table = frontier("gpt-oss-20b", "h100")
     assert table["loss"].notna().sum() == 1  # dense
-    assert set(table["gap"]) <= {"", "nothing published", "no measured kernel on this GPU"}
+    assert set(table["gap"]) <= {"", "not published in points", "no measured kernel on this GPU"}
     found = best(table, 2.0)
     assert found is not None
     assert found.row["way"] == DENSE
@@ -121,9 +121,9 @@ def test_the_best_within_a_budget_names_its_ties() -> None:
     assert (loose.row["way"], loose.ties) == ("2:4", ("FP8",))
     assert pruned.row["way"] == "2:4"
     assert best(table[1:], 0.1) is None
-    one = best(table.assign(results=1), 1.0)
+    one = best(table.assign(sources="a"), 1.0)
     assert one is not None
-    assert not one.sure  # one result proves little
+    assert not one.sure  # one source proves little
 
 
 def test_the_efficient_are_beaten_by_none() -> None:

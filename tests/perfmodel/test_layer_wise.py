@@ -30,7 +30,15 @@ def test_a_profile_keeps_more_quality_at_the_same_zeros() -> None:
     known = table.dropna(subset=["layer_wise"]).drop_duplicates("profile")
     assert len(known) >= 3
     assert (known["dense"] < known["layer_wise"]).all()
-    assert (known["layer_wise"] < known["uniform"]).all()
+    published = known[known["profile"] != "owl-smollm2-135m-60"]
+    assert (published["layer_wise"] < published["uniform"]).all()
+
+
+def test_the_checkpoint_pruned_here_gains_nothing() -> None:
+    table = compare("h100", 16)
+    own = table[table["profile"] == "owl-smollm2-135m-60"].iloc[0]
+    assert own["layer_wise"] > own["uniform"] > own["dense"]
+    assert own["sparsity"] == pytest.approx(0.6, abs=1e-4)
 
 
 def test_a_profile_costs_little_time() -> None:

@@ -152,7 +152,7 @@ def test_a_limit_is_interpolated_between_points_of_one_table(evidence: object) -
     assert limit is not None
     assert limit.sparsity == pytest.approx(0.5 + 0.1 * (2 - 1) / (5 - 1))
     assert not limit.beyond
-    assert (limit.results, limit.tables, limit.model, limit.method) == (2, 1, "opt-13b", "wanda")
+    assert (limit.results, limit.model, limit.method) == (2, "opt-13b", "wanda")
     below = feasible("opt-13b", tolerance=0.5)
     assert below is not None
     assert below.sparsity == pytest.approx(0.25)  # between dense and the first point
@@ -172,22 +172,37 @@ def test_points_of_two_methods_or_tables_are_never_joined(evidence: object) -> N
     limit = feasible("opt-13b", tolerance=2.0)
     assert limit is not None
     assert (limit.low, limit.high) == (pytest.approx(0.6 * 2 / 10), 0.5)
-    assert limit.tables == 2
+    assert limit.sources == ("a", "b")
 
 
-def test_what_several_tables_report_goes_before_a_single_claim(evidence: object) -> None:
+def test_a_source_that_prints_each_sparsity_apart_is_one_curve(evidence: object) -> None:
+    apart = [table_of(("opt-13b", "wanda", s, v), table=name) for s, v, name in ((0.5, 69.0, "A"), (0.6, 65.0, "B"))]
+    evidence(*apart)  # type: ignore[operator]
+    limit = feasible("opt-13b", tolerance=2.0)
+    assert limit is not None
+    assert limit.sparsity == pytest.approx(0.525)
+    measured = loss_at("opt-13b", 0.5)
+    assert measured is not None
+    assert (measured.value, measured.results) == (1.0, 1)  # as printed, not a line to the other point
+    other_dense = table_of(("opt-13b", "wanda", 0.6, 60.0), table="C", dense_value=62.0)
+    evidence(*apart, other_dense)  # type: ignore[operator]
+    two = feasible("opt-13b", tolerance=2.0)
+    assert two is not None
+    assert two.high == pytest.approx(0.6)
+
+
+def test_the_best_method_answers_and_says_on_how_many_sources(evidence: object) -> None:
     seen = table_of(("opt-13b", "wanda", 0.5, 66.0)), table_of(("opt-13b", "wanda", 0.5, 65.0), source="b")
     claim = table_of(("opt-13b", "wonder", 0.5, 70.0), source="c")
-    evidence(*seen, claim)  # type: ignore[operator]
-    limit, loss = feasible("opt-13b"), loss_at("opt-13b", 0.5)
-    assert limit is not None
+    evidence(*seen)  # type: ignore[operator]
+    loss = loss_at("opt-13b", 0.5)
     assert loss is not None
-    assert limit.method == loss.method == "wanda"
     assert (loss.low, loss.value, loss.high) == (4.0, 4.5, 5.0)
-    evidence(claim)  # type: ignore[operator]
-    alone = loss_at("opt-13b", 0.5)
-    assert alone is not None
-    assert alone.method == "wonder"
+    assert loss.words == "4.5 points lost (4.0 to 5.0) (wanda on opt-13b, 2 results of 2 sources)"
+    evidence(*seen, claim)  # type: ignore[operator]
+    best = loss_at("opt-13b", 0.5)
+    assert best is not None
+    assert best.words == "nothing lost (wonder on opt-13b, 1 result)"
 
 
 def test_nothing_is_said_beyond_the_last_point_or_of_another_pattern(evidence: object) -> None:
@@ -253,8 +268,10 @@ def test_words_say_on_what_they_rest() -> None:
     assert limit.words == "at least 80% within 2 points (pruning+finetuning on opt-30b, 1 result)"
     loss = loss_at("opt-175b", 0.5, method="sparsegpt")
     assert loss is not None
-    assert loss.words.startswith("+0.2 points (sparsegpt on opt-175b, 1 result)")
+    assert loss.words == "0.2 points gained (sparsegpt on opt-175b, 1 result)"
     assert accuracy.amount(1.0, POINTS) == "1 point"
+    assert accuracy.lost(5.25, "wikitext2-perplexity") == "5.2 % more perplexity"
+    assert accuracy.lost(-0.04, POINTS) == "nothing lost"
     assert accuracy.amount(10.0, "wikitext2-perplexity") == "10 % of perplexity"
     assert {DENSE}.isdisjoint(results("qwen3-8b")["method"])
     assert set(results("qwen3-8b")["metric"]) <= set(BROAD)
