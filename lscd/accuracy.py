@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from perfmodel.evidence.accuracy import Limit
 
+MOST = 1000.0  # points, or percent of perplexity
 COLUMNS = ("weights", "pattern", "zeros", "method", "loss", "spread", "results", "model", "sources")
 
 
@@ -40,8 +41,8 @@ def accuracy(
     from perfmodel.catalog import load_model
     from perfmodel.evidence.accuracy import feasible, tolerance_of, variants
 
-    if tolerance is not None and not tolerance >= 0:
-        raise InputError(f"--tolerance is {tolerance:g}, allowed is 0 or more")
+    if tolerance is not None and not 0 <= tolerance <= MOST:
+        raise InputError(f"--tolerance is {tolerance:g}, allowed is 0 to {MOST:g}")
     key = load_model(model).key
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     table = variants(key, metric)
@@ -53,6 +54,9 @@ def accuracy(
         print(json.dumps({"model": key, **asked, "zeros_anywhere": found, "published": rows}, indent=2))
         return
     headline(answer(key, limits, metric))
+    several = feasible(key, sources=2, **asked)
+    if several is not None and several != limits["one shot"]:
+        say(f"By a method of which several sources have results, in one shot: {several.words}.")
     _print(table, metric)
 
 
@@ -60,8 +64,9 @@ def answer(model: str, limits: dict[str, Limit | None], metric: str) -> str:
     """How many zeros anywhere the model takes, in one shot and retrained."""
     from perfmodel.evidence.accuracy import FIRST_ASKED, results
 
-    known = [f"{way} up to {limit.words}" for way, limit in limits.items() if limit is not None]
-    unknown = [way for way, limit in limits.items() if limit is None]
+    said = {"one shot": "in one shot", "retrained": "retrained"}
+    known = [f"{said[way]} up to {limit.words}" for way, limit in limits.items() if limit is not None]
+    unknown = [said[way] for way, limit in limits.items() if limit is None]
     parts = [f"{model}, zeros anywhere: {'; '.join(known)}" if known else f"Nothing published of zeros in {model}"]
     if known and unknown:
         parts.append(f"nothing published {unknown[0]}")
@@ -83,12 +88,12 @@ def _print(table: pd.DataFrame, metric: str) -> None:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}" if row["loss_high"] > row["loss_low"] else ""
+    from perfmodel.evidence.accuracy import spread, tenths
+
     tokens = row["retraining_tokens"]
     trained = f", {tokens / GIGA:.3g} B tokens" if tokens == tokens else ", retrained" if row["retrained"] else ""
     activations = f" A{row['activation_bits']:.0f}" if row["activation_bits"] != 16 else ""
-    return (
-        f"{row['weights']}{activations}", "" if row["pattern"] == "none" else row["pattern"],
-        f"{row['sparsity']:.0%}" if row["sparsity"] else "", f"{row['method']}{trained}", f"{row['loss']:.1f}", spread,
-        str(row["results"]), row["model"], row["sources"],
-    )  # fmt: skip
+    kind = (f"{row['weights']}{activations}", "" if row["pattern"] == "none" else row["pattern"])
+    zeros = f"{row['sparsity']:.0%}" if row["sparsity"] else ""
+    losses = (tenths(row["loss"]), spread(row["loss_low"], row["loss_high"]))
+    return (*kind, zeros, f"{row['method']}{trained}", *losses, str(row["results"]), row["model"], row["sources"])

@@ -61,12 +61,16 @@ def worth(
         if pruned is not None or names:
             raise InputError("--accuracy-budget finds sparsity and kernel: give no --sparsity and no --kernels with it")
         budget = (accuracy_budget, accuracy_metric)
-        tables = within_budget(model, gpu, batches, *budget, gpus, lengths)
+        source = context.get_parameter_source("gpus")
+        asked = source is not None and source.name != "DEFAULT"  # whichever copy of click typer brings
+        tables = within_budget(model, gpu, batches, *budget, gpus if asked else None, lengths)
         if as_json:
             print(json.dumps(budget_dict(tables, gpu, *budget), indent=2))
         else:
             print_budget(tables, gpu, *budget)
         return
+    if accuracy_metric != "points":
+        raise InputError("--accuracy-metric says what --accuracy-budget counts: give both")
     assert pruned is not None  # one of both is there
 
     from perfmodel.worth import worth as weigh

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from perfmodel.frontier import Best
 
-MOST_POINTS = 100.0
+MOST_POINTS, MOST_PERCENT = 100.0, 1000.0
 BATCH_COLUMNS = (
     "batch",
     "fastest within budget",
@@ -31,14 +31,23 @@ WAY_COLUMNS = (
 )  # fmt: skip
 
 
-def check_budget(budget: float) -> None:
-    """Refuse a budget that is no number of points."""
-    if not 0 <= budget <= MOST_POINTS:
-        raise InputError(f"--accuracy-budget is {budget:g}, allowed is 0 to {MOST_POINTS:g}")
+def check_budget(budget: float, metric: str) -> None:
+    """Refuse a budget that is no number of points, or percent of perplexity."""
+    from perfmodel.evidence.accuracy import POINTS, unit
+
+    most = MOST_POINTS if unit(metric) == POINTS else MOST_PERCENT
+    if not 0 <= budget <= most:
+        raise InputError(f"--accuracy-budget is {budget:g}, allowed is 0 to {most:g} {unit(metric)}")
 
 
 def within_budget(
-    model: str, gpu: str, batches: tuple[int, ...], budget: float, metric: str, gpus: int, lengths: dict[str, int]
+    model: str,
+    gpu: str,
+    batches: tuple[int, ...],
+    budget: float,
+    metric: str,
+    gpus: int | None,
+    lengths: dict[str, int],
 ) -> dict[int, pd.DataFrame]:
     """Frontier of the model at each batch, its best within ``budget`` first asked for.
 
@@ -51,13 +60,13 @@ def within_budget(
     from perfmodel.evidence.accuracy import FIRST_ASKED, results, unit
     from perfmodel.frontier import frontier
 
-    check_budget(budget)
+    check_budget(budget, metric)
     key = load_model(model).key
     if results(key, metric).empty:
         others = [f"--accuracy-metric {name}" for name in FIRST_ASKED if not results(key, name).empty]
         hint = f"; {others[0]} has results" if others else ", by any metric: lscd worth --sparsity compares speed alone"
         raise InputError(f"--accuracy-budget: nothing is published of {key} or its family in {unit(metric)}{hint}")
-    asked: dict[str, Any] = {"metric": metric, "gpus": gpus if gpus > 1 else None, **lengths}
+    asked: dict[str, Any] = {"metric": metric, "gpus": gpus, **lengths}
     return {batch: frontier(model, gpu, batch=batch, **asked) for batch in batches}
 
 
@@ -76,7 +85,7 @@ def print_budget(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metri
 def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> str:
     """The fastest within the budget at the batch where it gains most, and the fastest that prunes."""
     from perfmodel.evidence.accuracy import amount
-    from perfmodel.frontier import PRUNING, best, title_of
+    from perfmodel.frontier import PRUNING, best
 
     batch = max(tables, key=lambda batch: _gain(best(tables[batch], budget), tables[batch]))
     table = tables[batch]
@@ -87,12 +96,23 @@ def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metr
     fastest = _best_words(first, table, budget, metric)
     words = f"Within {amount(budget, metric)} of {model} on {gpu}, batch {batch}: {fastest}."
     if pruned is None:
-        nearest = table[table["way"].isin(PRUNING)].dropna(subset=["loss", "tokens_per_gpu_s"]).nsmallest(1, "loss")
-        lost = [f"; {title_of(row)} comes nearest, {_loss_words(row, metric)}" for row in nearest.to_dict("records")]
-        return f"{words} Nothing that prunes keeps the budget{''.join(lost) or ': none is published'}."
+        return f"{words} {_no_pruning(table[table['way'].isin(PRUNING)], budget, metric)}"
     if pruned.row["way"] == first.row["way"]:
         return words
     return f"{words} Of what prunes: {_best_words(pruned, table, budget, metric)}."
+
+
+def _no_pruning(pruned: pd.DataFrame, budget: float, metric: str) -> str:
+    """Why nothing that prunes keeps the budget here: none is published, none loses so little, or none of those runs."""
+    from perfmodel.frontier import title_of, unpublished
+
+    known = pruned.dropna(subset=["loss"]).nsmallest(1, "loss").to_dict("records")
+    if not known:
+        return f"Of nothing that prunes the loss is {unpublished(metric).removeprefix('not ')}."
+    row = known[0]
+    if row["loss"] <= budget:
+        return f"Of what prunes {title_of(row)} would keep it, {_loss_words(row, metric)}, but: {row['gap']}."
+    return f"Nothing that prunes keeps it; {title_of(row)} comes nearest, {_loss_words(row, metric)}."
 
 
 def _best_words(found: Best, table: pd.DataFrame, budget: float, metric: str) -> str:
@@ -100,7 +120,7 @@ def _best_words(found: Best, table: pd.DataFrame, budget: float, metric: str) ->
     from perfmodel.frontier import over_dense
 
     if found.row["way"] == DENSE:
-        return "nothing that keeps it is faster than dense"
+        return "nothing measured that keeps it is faster than dense"
     gain = over_dense(found.row, table)
     speed = f"yields {found.row['tokens_per_gpu_s']:.0f} tokens per GPU-second where dense does not fit"
     if gain is not None:
@@ -121,11 +141,10 @@ def _gain(found: Best | None, table: pd.DataFrame) -> float:
 
 
 def _loss_words(row: dict[str, Any], metric: str) -> str:
-    from perfmodel.evidence.accuracy import count_words, lost
+    from perfmodel.evidence.accuracy import count_words, lost, spread
 
-    spread = f"{row['loss_low']:.1f} to {row['loss_high']:.1f}, " if row["loss_high"] > row["loss_low"] else ""
     count = count_words(int(row["results"]), len(str(row["sources"]).split()))
-    return f"{lost(row['loss'], metric)} ({spread}{count})"
+    return f"{lost(row['loss'], metric)} ({spread(row['loss_low'], row['loss_high'], after=', ')}{count})"
 
 
 def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...]:
@@ -136,17 +155,16 @@ def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...
             return "-", "", "", ""
         gain = over_dense(found.row, table)
         speed = ("", "") if gain is None else (f"{gain[0]:.2f}x", f"{gain[1]:.2f} - {gain[2]:.2f}")
-        return found.title, f"{found.row['loss']:.1f}", *speed
+        return found.title, f"{round(found.row['loss'], 1) + 0.0:.1f}", *speed
 
     return (str(batch), *cells(best(table, budget)), *cells(best(table, budget, PRUNING))[:3])
 
 
 def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
-    from perfmodel.evidence.accuracy import DENSE
+    from perfmodel.evidence.accuracy import DENSE, spread
     from perfmodel.frontier import title_of
 
     known, fast = not math.isnan(row["loss"]), not math.isnan(row["tokens_per_gpu_s"])
-    spread = f"{row['loss_low']:.1f} - {row['loss_high']:.1f}" if known and row["loss_high"] > row["loss_low"] else ""
     marks = [row["gap"], "extrapolated" if row["extrapolated"] is True else ""]
     speed = ("", "", "", "", "", "")
     if fast:
@@ -161,7 +179,8 @@ def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
             f"{row['low']:.0f} - {row['high']:.0f}",
             dollars,
         )
-    counted = (f"{row['loss']:.1f}", spread, f"{int(row['results'])}") if known and row["way"] != DENSE else ("",) * 3
+    told = (f"{round(row['loss'], 1) + 0.0:.1f}", spread(row["loss_low"], row["loss_high"]))
+    counted = (*told, f"{int(row['results'])}") if known and row["way"] != DENSE else ("",) * 3
     zeros = f"{row['sparsity']:.0%}" if row["sparsity"] > 0 else ""
     tokens = row["retraining_tokens"]
     trained = f", {tokens / GIGA:.3g} B tokens" if known and tokens == tokens else ""

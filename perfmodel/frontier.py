@@ -164,7 +164,7 @@ def best(table: pd.DataFrame, budget: float, ways: tuple[str, ...] = ()) -> Best
     row = able.iloc[0].to_dict()
     own = (row["low"], row["high"])
     tied = [
-        other["way"]
+        title_of(other) if other["way"] == SIBLING else str(other["way"])
         for other in able.to_dict("records")
         if other["way"] != row["way"] and intervals_overlap(own, (other["low"], other["high"]))
     ]
@@ -198,14 +198,18 @@ class _Steps:
 
     def of(self, model: LanguageModel, formats: tuple[str, ...], sparsity: float) -> dict[str, Any]:
         """Columns of the fastest measured kernel of ``formats`` on the fewest GPUs, or why there is none."""
-        found = False
-        for gpus in splits(model, GPUS_PER_MACHINE) if self.gpus is None else [self.gpus]:
+        found, counts = False, splits(model, GPUS_PER_MACHINE)
+        if self.gpus is not None:
+            if model.key != self.model.key and self.gpus not in splits(model, self.gpus):
+                return {"gap": f"cannot be shared by {self.gpus} GPUs"}
+            counts = [self.gpus]
+        for gpus in counts:
             at = self._at(model, gpus, sparsity)
             able = [rival for rival in at.rivals if _reads(rival, formats)]
             found = found or bool(able)
             if fitting := [rival for rival in able if rival.fits]:
                 return self._columns(model, min(fitting, key=lambda rival: rival.step_s), at, gpus) | {"gap": ""}
-        most = self.gpus or GPUS_PER_MACHINE
+        most = counts[-1]
         return {"gap": f"too large for {most} GPU{'s' * (most > 1)}" if found else "no measured kernel on this GPU"}
 
     def _at(self, model: LanguageModel, gpus: int, sparsity: float) -> AtBatch:

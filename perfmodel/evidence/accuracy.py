@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +39,15 @@ FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say o
 SAME = 0.005  # sparsities no further apart are one
 NOTHING = 0.05  # losses that print as none
 HALF = 0.5
+APART = 1e-3  # by which a relative of the same size stands behind the model itself
+_KIND = ["pattern", "weights", "activation_bits", "retrained"]
 _PLAIN = {"pattern": UNSTRUCTURED, "weights": "fp16", "activation_bits": 16, "retrained": False}
 VARIANT = ["method", "retrained", "retraining_tokens", "pattern", "sparsity", "weights", "activation_bits", "group"]
 _JUDGED = ["variant", "metric", "sequence_length", "shots", "source", "table"]  # what must agree to compare models
 # One curve: a source may print each sparsity in a table of its own, of the same dense model.
 _CURVE = ["model", "method", "retrained", "retraining_tokens", *_JUDGED[:-1], "dense_value"]
 _SIZE = re.compile(r"(?<![a-z0-9.])(\d+x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-_TUNED = re.compile(r"-(instruct|chat|base|hf|it|v\d+(\.\d+)*)(?=-|$)")
+_TUNED = re.compile(r"^meta-|-(instruct|chat|base|hf|it|v0\.\d)(-\d{4})?(?=-|$)")
 _PATTERN = re.compile(r"\d+:\d+")
 _RELATIVES = {r"^llama-3\.\d": "llama-3"}  # one pretraining, several releases
 
@@ -114,8 +117,7 @@ class Loss:
     @property
     def words(self) -> str:
         """What it says, on what it rests."""
-        spread = f" ({self.low:.1f} to {self.high:.1f})" if self.high > self.low else ""
-        return f"{self.change}{spread} ({self.method} on {self.model}, {counted(self)})"
+        return f"{self.change}{spread(self.low, self.high, ' (', ')')} ({self.method} on {self.model}, {counted(self)})"
 
     @property
     def change(self) -> str:
@@ -154,7 +156,7 @@ def amount(loss: float, metric: str) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
+    return f"{value:.2g}" if 0 < value < NOTHING else tenths(value).removesuffix(".0")
 
 
 def lost(loss: float, metric: str) -> str:
@@ -164,6 +166,17 @@ def lost(loss: float, metric: str) -> str:
     if metric.endswith(PERPLEXITY):
         return f"{_short(abs(loss))} % {'more' if loss > 0 else 'less'} perplexity"
     return f"{amount(abs(loss), metric)} {'lost' if loss > 0 else 'gained'}"
+
+
+def tenths(value: float) -> str:
+    """A loss to one decimal, without minus zero."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def spread(low: float, high: float, before: str = "", after: str = "") -> str:
+    """``1.0 to 4.8`` between ``before`` and ``after``; empty where both print alike."""
+    ends = [tenths(end) for end in (low, high)]
+    return "" if ends[0] == ends[1] else f"{before}{ends[0]} to {ends[1]}{after}"
 
 
 def counted(found: Limit | Loss) -> str:
@@ -196,7 +209,7 @@ def family_and_size(model: str) -> tuple[str, float | None]:
     family = re.sub("-{2,}", "-", _SIZE.sub("", name, count=1)).strip("-")
     for pattern, common in _RELATIVES.items():
         family = re.sub(pattern, common, family)
-    if found is None:
+    if found is None or float(found[2]) == 0:
         return family, None
     copies, number, letter = found.groups()
     return family, float(copies[:-1] if copies else 1) * float(number) * (1.0 if letter == "b" else 1e-3)
@@ -220,42 +233,46 @@ def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
         If no row has that metric, or nobody's that method or pattern; names the nearest.
     """
     table = published()
-    table = table[table["method"] != DENSE]
     _check_known(table, {"metric": metric, **asked})
-    return _nearest(table[table["metric"].isin(BROAD if metric == POINTS else [metric])], model, asked)
+    table = table[(table["method"] != DENSE) & table["metric"].isin(BROAD if metric == POINTS else [metric])]
+    for column, value in asked.items():
+        table = table if value is None else table[table[column] == value]
+    kinds = table.groupby(_KIND, sort=False).ngroup()
+    near = _near_models(tuple(table["model"].unique()), model)
+    # Of each kind of compression the nearest model that has results of it; of two equally near the better known.
+    ranked = table.assign(kind=kinds, distance=table["model"].map(near)).dropna(subset=["distance"])
+    counts = ranked.groupby(["kind", "distance", "model"]).size().reset_index(name="count")
+    first = counts.sort_values(["distance", "count"], ascending=[True, False]).drop_duplicates("kind")
+    return ranked.merge(first[["kind", "model"]], on=["kind", "model"]).drop(columns=["kind", "distance"])
 
 
 def _check_known(table: pd.DataFrame, asked: dict[str, Any]) -> None:
     """Refuse a metric, method or pattern of which there is no result at all; N:M may be any."""
     for column in ("metric", "method", "pattern"):
-        value = asked.get(column) or POINTS
-        known = value == POINTS or _PATTERN.fullmatch(value) or (table[column] == value).any()
+        value: str = asked.get(column, POINTS)
+        known = value in (None, POINTS) or _PATTERN.fullmatch(value) or (table[column] == value).any()
         if not known:
             raise ValueError(
                 unknown_name(column, value, [POINTS] * (column == "metric") + sorted(table[column].unique()))
             )
 
 
-def _nearest(table: pd.DataFrame, model: str, asked: dict[str, Any]) -> pd.DataFrame:
-    """Rows with what is ``asked`` of ``model``, or else of the model of its family nearest in size."""
-    for column, value in asked.items():
-        table = table if value is None else table[table[column] == value]
-    own, (family, size) = plain_name(model), family_and_size(model)
-    counts = table["model"].value_counts()
-    if own in counts or size is None:
-        return table[table["model"] == own]
-    distances = {}
-    for other in counts.index:
+@lru_cache
+def _near_models(models: tuple[str, ...], model: str) -> dict[str, float]:
+    """How far each of ``models`` may stand for ``model``: 0 for itself, else by size, within its family."""
+    itself = model.lower() if model.lower() in models else plain_name(model)
+    family, size = family_and_size(model)
+    near = {itself: 0.0}
+    for other in models:
         its_family, its_size = family_and_size(other)
-        if its_family == family and its_size is not None:
-            distances[other] = abs(np.log(its_size / size))
-    close = [other for other, distance in distances.items() if distance <= np.log(NEAREST) + SAME]
-    # Of two equally near, the one of which more is published.
-    return table[table["model"] == min(close, key=lambda other: (distances[other], -counts[other]), default=own)]
+        if other != itself and its_family == family and size and its_size:
+            distance = abs(float(np.log(its_size / size)))
+            near |= {other: distance + APART} if distance <= np.log(NEAREST) + SAME else {}
+    return near
 
 
 def plain_name(model: str) -> str:
-    """A model's name without what says how it was tuned, or which release it is.
+    """A model's name without what says how it was tuned, or by whom it was uploaded.
 
     Examples
     --------
@@ -267,7 +284,7 @@ def plain_name(model: str) -> str:
 
 def feasible(
     model: str, *, method: str | None = None, pattern: str = UNSTRUCTURED, retrained: bool = False,
-    metric: str = POINTS, tolerance: float | None = None,
+    metric: str = POINTS, tolerance: float | None = None, sources: int = 1,
 ) -> Limit | None:  # fmt: skip
     """Highest sparsity at which published pruning keeps ``model`` within ``tolerance``; None if nothing is published.
 
@@ -285,12 +302,15 @@ def feasible(
         Whether weights were trained after, or while, pruning.
     tolerance : float
         Points lost, or percent that perplexity rises; 2 and 10 by default.
+    sources : int
+        Only methods of which at least so many sources have results.
     """
     found = results(model, metric, **_PLAIN | {"method": method, "pattern": pattern, "retrained": retrained})
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     between = pattern == UNSTRUCTURED
     limits = [_limit(rows, metric, allowed, between=between) for _, rows in found.groupby("method", sort=True)]
-    return max(limits, key=lambda limit: (limit.sparsity, limit.results), default=None)
+    able = [limit for limit in limits if len(limit.sources) >= sources]
+    return max(able, key=lambda limit: (limit.sparsity, limit.results), default=None)
 
 
 def reach(model: str, *, retrained: bool, pattern: str = UNSTRUCTURED) -> Limit | None:
@@ -301,7 +321,7 @@ def reach(model: str, *, retrained: bool, pattern: str = UNSTRUCTURED) -> Limit 
 
 def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) -> Limit:
     """Limit of one method."""
-    ends = [_last_kept(*curve, tolerance, between) for curve in curves(rows)]
+    ends = [_last_kept(zeros, loss, tolerance, between) for _, zeros, loss in curves(rows)]
     reached = [end for end, _ in ends]
     return Limit(
         float(np.median(reached)), min(reached), max(reached), bool(np.mean([beyond for _, beyond in ends]) >= HALF),
@@ -309,11 +329,12 @@ def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) 
     )  # fmt: skip
 
 
-def curves(rows: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sparsity and loss of each source's curve of one method, dense first."""
+def curves(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Source, sparsity and loss of each curve of one method, dense first."""
     for _, table in rows.groupby(_CURVE, sort=True, dropna=False):
         points = table.groupby("sparsity")["loss"].mean()
-        yield np.append(0.0, points.index.to_numpy()), np.append(0.0, points.to_numpy())
+        zeros = np.append(0.0, points.index.to_numpy())
+        yield str(table["source"].iloc[0]), zeros, np.append(0.0, points.to_numpy())
 
 
 def _last_kept(sparsity: np.ndarray, loss: np.ndarray, tolerance: float, between: bool) -> tuple[float, bool]:
@@ -331,8 +352,7 @@ def _last_kept(sparsity: np.ndarray, loss: np.ndarray, tolerance: float, between
 def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) -> Loss | None:
     """What published compression costs ``model``, by the method that costs least; None if nothing is known.
 
-    Results at that very sparsity answer; failing that, zeros anywhere are interpolated as `feasible` does, never beyond
-    the highest sparsity of a curve.
+    Zeros anywhere are interpolated as `feasible` does, never beyond the highest sparsity of a curve.
 
     Parameters
     ----------
@@ -344,12 +364,14 @@ def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) 
     found = results(model, metric, **(_PLAIN | asked))
     losses = []
     for name, rows in found.groupby("method", sort=True):
-        reached = rows.loc[(rows["sparsity"] - sparsity).abs() < SAME]
-        if len(reached):
-            losses.append(_loss(reached["loss"].to_list(), reached, str(name), metric))
-        elif rows["pattern"].iloc[0] == UNSTRUCTURED:
-            between = [float(np.interp(sparsity, *curve)) for curve in curves(rows) if sparsity <= curve[0][-1]]
-            losses += [_loss(between, rows, str(name), metric)] if between else []
+        reached = rows[(rows["sparsity"] - sparsity).abs() < SAME]
+        values = reached["loss"].to_list()
+        if rows["pattern"].iloc[0] == UNSTRUCTURED:
+            within = [(of, zeros, loss) for of, zeros, loss in curves(rows) if sparsity <= zeros[-1] + SAME]
+            values = [float(np.interp(sparsity, zeros, loss)) for _, zeros, loss in within]
+            reached = rows[rows["source"].isin([of for of, _, _ in within])]
+        if values:
+            losses.append(_loss(values, reached, str(name), metric))
     return min(losses, key=lambda loss: (loss.value, -loss.results), default=None)
 
 

@@ -20,9 +20,12 @@ def test_the_first_line_is_how_far_zeros_go(monkeypatch: pytest.MonkeyPatch, cap
     assert code == 0
     first, *table = out.splitlines()
     assert first.startswith(
-        f"llama-2-7b, zeros anywhere: one shot up to {one_shot.words}; retrained up to {retrained.words}."
+        f"llama-2-7b, zeros anywhere: in one shot up to {one_shot.words}; retrained up to {retrained.words}."
     )
-    assert len(table) == 1 + len(variants("llama-2-7b")) + 1
+    several = feasible("llama-2-7b", sources=2)
+    assert several is not None
+    assert table[0].endswith(f"in one shot: {several.words}.")
+    assert len(table) == 2 + len(variants("llama-2-7b")) + 1
 
 
 def test_nothing_published_is_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -47,8 +50,10 @@ def test_json_has_the_same(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> 
     ("options", "message"),
     [
         (["--metric", "perplexty"], "unknown metric 'perplexty'"),
-        (["--tolerance", "-1"], "--tolerance is -1, allowed is 0 or more"),
-        (["--tolerance", "nan"], "--tolerance is nan, allowed is 0 or more"),
+        (["--tolerance", "-1"], "--tolerance is -1, allowed is 0 to 1000"),
+        (["--tolerance", "nan"], "--tolerance is nan, allowed is 0 to 1000"),
+        (["--tolerance", "inf"], "--tolerance is inf, allowed is 0 to 1000"),
+        (["--metric", ""], "unknown metric ''"),
     ],
 )
 def test_bad_input_is_one_sentence(

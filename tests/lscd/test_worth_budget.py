@@ -33,7 +33,7 @@ def test_one_batch_lists_every_way(monkeypatch: pytest.MonkeyPatch, capsys: Capt
 def test_several_batches_have_a_line_each(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     _, out, _ = run(monkeypatch, capsys, *QUESTION, "--accuracy-budget", "4", "--batch", "1,16,64")
     assert [line.split()[0] for line in out.splitlines()[2:5]] == ["1", "16", "64"]
-    assert "2:4 retrained" in out  # within four points something pruned is published
+    assert "2:4 FP8 retrained" in out  # within four points something pruned is published, of Llama 3
 
 
 def test_json_has_bests_and_ways(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -70,13 +70,15 @@ def test_a_metric_of_its_own_is_counted_in_its_unit(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--accuracy-budget", "-1"], "--accuracy-budget is -1, allowed is 0 to 100"),
+        (["--accuracy-budget", "-1"], "--accuracy-budget is -1, allowed is 0 to 100 points"),
         (["--accuracy-budget", "nan"], "--accuracy-budget is nan, allowed is 0 to 100"),
         (["--accuracy-budget", "1", "--sparsity", "0.5"], "give no --sparsity and no --kernels with it"),
         (["--accuracy-budget", "1", "--kernels", "fp8"], "give no --sparsity and no --kernels with it"),
         (["--accuracy-budget", "1", "--accuracy-metric", "mmluu"], "unknown metric 'mmluu'"),
-        (["--accuracy-budget", "1", "--gpus", "3"], "3"),
+        (["--accuracy-budget", "1", "--gpus", "3"], "cannot be shared by 3 GPUs"),
+        (["--accuracy-budget", "1", "--gpus", "0"], "cannot be shared by 0 GPUs"),
         (["--accuracy-metric", "mmlu"], "--sparsity"),
+        (["--sparsity", "0.5", "--accuracy-metric", "mmlu"], "give both"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -98,3 +100,28 @@ def test_a_model_without_results_is_told_so(monkeypatch: pytest.MonkeyPatch, cap
     code, _, err = run(monkeypatch, capsys, *asked, only)
     assert code == 2
     assert re.search(r"--accuracy-metric wikitext2-perplexity has results", err)
+
+
+def test_gpus_asked_for_are_those_taken(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    asked = ["worth", "--model", "llama-2-70b", "--gpu", "h100", "--batch", "16", "--accuracy-budget", "1"]
+    _, few, _ = run(monkeypatch, capsys, *asked)
+    assert "x dense" in few.splitlines()[0]
+    _, one, _ = run(monkeypatch, capsys, *asked, "--gpus", "1")
+    assert "where dense does not fit" in one.splitlines()[0]
+
+
+def test_relatives_refuse_nothing(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    asked = ["worth", "--model", "opt-6.7b", "--gpu", "h100", "--gpus", "8", "--batch", "16", "--accuracy-budget", "10"]
+    code, out, _ = run(monkeypatch, capsys, *asked)
+    assert code == 0
+    assert "cannot be shared by 8 GPUs" in out
+
+
+def test_a_published_result_is_not_denied_because_it_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    asked = ["worth", "--model", "llama-2-70b", "--gpu", "rtx-2080-super", "--batch", "16", "--accuracy-budget", "1"]
+    _, out, _ = run(monkeypatch, capsys, *asked)
+    assert "Of what prunes zeros anywhere 50% would keep it" in out
+    assert "too large for 8 GPUs" in out.splitlines()[0]
+    assert "-0.0" not in out

@@ -94,7 +94,7 @@ def test_more_zeros_cost_more() -> None:
     curves = [
         loss
         for _, rows in results("llama-2-7b", "wikitext2-perplexity", pattern=UNSTRUCTURED).groupby("method")
-        for _, loss in accuracy.curves(rows)
+        for _, _, loss in accuracy.curves(rows)
         if len(loss) > 2
     ]
     assert len(curves) >= 3
@@ -125,15 +125,43 @@ def test_results_of_another_family_never_count() -> None:
     for model in model_names():
         family, size = family_and_size(model)
         for metric in accuracy.FIRST_ASKED:
-            used = results(model, metric)["model"].unique()
-            assert len(used) <= 1
-            for other in used:
-                its_family, its_size = family_and_size(other)
-                assert other == model or (its_family == family and size and its_size)
-                if other != model:
+            for _, rows in results(model, metric).groupby(["pattern", "weights", "activation_bits", "retrained"]):
+                (used,) = rows["model"].unique()  # of each kind one model
+                its_family, its_size = family_and_size(used)
+                assert used == model or its_family == family
+                if used != model:
                     assert size is not None
                     assert its_size is not None
                     assert 0.5 <= its_size / size <= 2
+
+
+def test_each_kind_of_compression_finds_its_nearest_model(evidence: object) -> None:
+    own = table_of(("llama-3.1-70b", "gptq", 0.0, 69.0), pattern=WHOLE, weights="int4")
+    other = table_of(("llama-3-70b", "wanda", 0.5, 60.0))
+    evidence(own, other)  # type: ignore[operator]
+    found = results("llama-3.1-70b").set_index("pattern")["model"]
+    assert found.to_dict() == {WHOLE: "llama-3.1-70b", UNSTRUCTURED: "llama-3-70b"}
+    assert len(variants("llama-3.1-70b")) == 2
+    assert feasible("llama-3.1-70b").model == "llama-3-70b"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("Meta-Llama-3.1-8B-Instruct", "llama-3.1-8b"),
+        ("mistral-7b-v0.3", "mistral-7b"),
+        ("deepseek-v3.2", "deepseek-v3.2"),
+        ("qwen3-30b-a3b-instruct-2507", "qwen3-30b-a3b"),
+    ],
+)
+def test_tuning_is_no_other_model(name: str, plain: str) -> None:
+    assert accuracy.plain_name(name) == plain
+
+
+def test_a_version_is_another_model_and_a_size_of_zero_is_none() -> None:
+    assert not results("deepseek-v3.2", "mmlu-pro").empty
+    assert results("deepseek-v3", "mmlu-pro").empty
+    assert family_and_size("llama-0b") == ("llama", None)
 
 
 def test_the_nearest_of_the_family_answers_within_a_factor_of_two(evidence: object) -> None:
@@ -244,6 +272,8 @@ def test_unknown_questions_name_what_is_known() -> None:
         results("opt-30b", "mmlu-x")
     with pytest.raises(ValueError, match=r"unknown method 'wandaa': did you mean wanda"):
         feasible("opt-30b", method="wandaa")
+    with pytest.raises(ValueError, match="unknown metric ''"):
+        results("opt-30b", "")
     with pytest.raises(ValueError, match="unknown pattern 'unstructrd': did you mean unstructured"):
         feasible("opt-30b", pattern="unstructrd")
     assert feasible("opt-30b", pattern="3:5") is None
@@ -265,6 +295,7 @@ def test_the_lines_of_the_paper_are_those_of_its_models_alone() -> None:
 def test_words_say_on_what_they_rest() -> None:
     limit = feasible("opt-30b", retrained=True)
     assert limit is not None
+    assert feasible("opt-30b", retrained=True, sources=2) is None
     assert limit.words == "at least 80% within 2 points (pruning+finetuning on opt-30b, 1 result)"
     loss = loss_at("opt-175b", 0.5, method="sparsegpt")
     assert loss is not None
@@ -272,6 +303,9 @@ def test_words_say_on_what_they_rest() -> None:
     assert accuracy.amount(1.0, POINTS) == "1 point"
     assert accuracy.lost(5.25, "wikitext2-perplexity") == "5.2 % more perplexity"
     assert accuracy.lost(-0.04, POINTS) == "nothing lost"
+    assert accuracy.amount(0.04, POINTS) == "0.04 points"
+    assert accuracy.tenths(-0.01) == "0.0"
+    assert accuracy.spread(-0.01, 0.04) == ""
     assert accuracy.amount(10.0, "wikitext2-perplexity") == "10 % of perplexity"
     assert {DENSE}.isdisjoint(results("qwen3-8b")["method"])
     assert set(results("qwen3-8b")["metric"]) <= set(BROAD)
