@@ -18,7 +18,8 @@ from perfmodel.layer_wise import by_layer, compare, profiles
 from perfmodel.plotting import frontier as draw
 
 GPUS = ("a100-80gb", "h100", "b200", "rtx-4090")
-MODELS = ("llama-3.1-8b", "opt-30b", "qwen3-8b")  # of each family that of which most ways are published
+# Of today with both rounding and pruning published, and the paper's own.
+MODELS = ("llama-3.1-8b", "opt-30b", "qwen3-8b")
 BUDGETS = (1.0, 2.0)
 PERCENT = (5.0, 10.0)  # the same for perplexity
 SMALLEST = 1.0  # billions of parameters of models whose reach is shown: smaller ones have little to lose
@@ -198,12 +199,10 @@ def _frontier_of(model: str, metric: str = POINTS) -> Exhibit:
         finding=f"Fastest within {accuracy.amount(budgets[-1], metric)}: {listed}.",
         evidence=(
             f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more "
-            f"than {accuracy.amount(right, metric)} and are not drawn, {len(known) - modelled} have no kernel "
-            "model. "
+            f"than {accuracy.amount(right, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
             "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, and "
-            f"the spread of what is published. Rings: the fastest within each budget. At the right, in grey, "
-            f"{unpublished(metric)}: {', '.join(silent) or 'none'}. "
-            f"Batch {BATCH}."
+            "the spread of what is published. Steps: the fastest at each loss; rings: within each budget. At right, "
+            f"in grey, {unpublished(metric)}: {', '.join(silent) or 'none'}. Batch {BATCH}."
         ),
         sources=tuple(sorted(set(" ".join(drawn["sources"].dropna()).split()))),
         table=every,
