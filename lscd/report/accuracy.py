@@ -63,7 +63,8 @@ def within_budget(context: Context) -> Exhibit:
             f"Batch {BATCH}, 64 + 512 tokens. x: tokens per GPU-second over dense, each on the fewest GPUs that hold "
             "it, and the 90 % of the prediction; * outside the evidence of its kernel, ~ a tie with dense. Points: "
             "percent of questions answered rightly, means of many tasks (MMLU among them), the median over published "
-            f"results of that method. {_rests_on()} {unrounded()}"
+            "results of that method on the model or, of ways it has none of, its nearest relative. "
+            f"{_rests_on()} {unrounded()}"
         ),
         sources=_sources(),
         table=table,
