@@ -76,7 +76,7 @@ def answer(model: str, limits: dict[str, Limit | None], metric: str) -> str:
 
 
 def _print(table: pd.DataFrame, metric: str) -> None:
-    from perfmodel.evidence.accuracy import unit
+    from perfmodel.evidence.quality_words import unit
 
     if table.empty:
         return
@@ -88,7 +88,7 @@ def _print(table: pd.DataFrame, metric: str) -> None:
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    from perfmodel.evidence.accuracy import spread, tenths
+    from perfmodel.evidence.quality_words import spread, tenths
 
     tokens = row["retraining_tokens"]
     trained = f", {tokens / GIGA:.3g} B tokens" if tokens == tokens else ", retrained" if row["retrained"] else ""

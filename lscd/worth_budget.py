@@ -33,7 +33,7 @@ WAY_COLUMNS = (
 
 def check_budget(budget: float, metric: str) -> None:
     """Refuse a budget that is no number of points, or percent of perplexity."""
-    from perfmodel.evidence.accuracy import POINTS, unit
+    from perfmodel.evidence.quality_words import POINTS, unit
 
     most = MOST_POINTS if unit(metric) == POINTS else MOST_PERCENT
     if not 0 <= budget <= most:
@@ -57,7 +57,8 @@ def within_budget(
         If nothing is published of the model in that metric; names those in which something is.
     """
     from perfmodel.catalog import load_model
-    from perfmodel.evidence.accuracy import FIRST_ASKED, results, unit
+    from perfmodel.evidence.accuracy import FIRST_ASKED, results
+    from perfmodel.evidence.quality_words import unit
     from perfmodel.frontier import frontier
 
     check_budget(budget, metric)
@@ -84,7 +85,7 @@ def print_budget(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metri
 
 def budget_answer(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric: str) -> str:
     """The fastest within the budget at the batch where it gains most, and the fastest that prunes."""
-    from perfmodel.evidence.accuracy import amount
+    from perfmodel.evidence.quality_words import amount
     from perfmodel.frontier import PRUNING, best
 
     batch = max(tables, key=lambda batch: _gain(best(tables[batch], budget), tables[batch]))
@@ -141,13 +142,14 @@ def _gain(found: Best | None, table: pd.DataFrame) -> float:
 
 
 def _loss_words(row: dict[str, Any], metric: str) -> str:
-    from perfmodel.evidence.accuracy import count_words, lost, spread
+    from perfmodel.evidence.quality_words import count_words, lost, spread
 
     count = count_words(int(row["results"]), len(str(row["sources"]).split()))
     return f"{lost(row['loss'], metric)} ({spread(row['loss_low'], row['loss_high'], after=', ')}{count})"
 
 
 def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...]:
+    from perfmodel.evidence.quality_words import tenths
     from perfmodel.frontier import PRUNING, best, over_dense
 
     def cells(found: Best | None) -> tuple[str, ...]:
@@ -155,13 +157,14 @@ def _batch_row(batch: int, table: pd.DataFrame, budget: float) -> tuple[str, ...
             return "-", "", "", ""
         gain = over_dense(found.row, table)
         speed = ("", "") if gain is None else (f"{gain[0]:.2f}x", f"{gain[1]:.2f} - {gain[2]:.2f}")
-        return found.title, f"{round(found.row['loss'], 1) + 0.0:.1f}", *speed
+        return found.title, tenths(found.row["loss"]), *speed
 
     return (str(batch), *cells(best(table, budget)), *cells(best(table, budget, PRUNING))[:3])
 
 
 def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
-    from perfmodel.evidence.accuracy import DENSE, spread
+    from perfmodel.evidence.accuracy import DENSE
+    from perfmodel.evidence.quality_words import spread, tenths
     from perfmodel.frontier import title_of
 
     known, fast = not math.isnan(row["loss"]), not math.isnan(row["tokens_per_gpu_s"])
@@ -179,7 +182,7 @@ def _way_row(row: dict[str, Any], batch: int) -> tuple[str, ...]:
             f"{row['low']:.0f} - {row['high']:.0f}",
             dollars,
         )
-    told = (f"{round(row['loss'], 1) + 0.0:.1f}", spread(row["loss_low"], row["loss_high"]))
+    told = (tenths(row["loss"]), spread(row["loss_low"], row["loss_high"]))
     counted = (*told, f"{int(row['results'])}") if known and row["way"] != DENSE else ("",) * 3
     zeros = f"{row['sparsity']:.0%}" if row["sparsity"] > 0 else ""
     tokens = row["retraining_tokens"]

@@ -17,7 +17,8 @@ from perfmodel.catalog import load_gpu, load_model, model_names
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence import accuracy
-from perfmodel.evidence.accuracy import DENSE, POINTS, VARIANT
+from perfmodel.evidence.accuracy import DENSE, VARIANT
+from perfmodel.evidence.quality_words import POINTS
 from perfmodel.evidence.ways import WAYS, ZEROS_ANYWHERE, Way
 from perfmodel.kernels import KERNELS
 from perfmodel.serving.planning import GPUS_PER_MACHINE, intervals_overlap

@@ -11,7 +11,8 @@ import pandas as pd
 from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent
 from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
-from perfmodel.evidence.accuracy import POINTS, UNSTRUCTURED
+from perfmodel.evidence.accuracy import UNSTRUCTURED
+from perfmodel.evidence.quality_words import POINTS, amount, count_words, lost
 from perfmodel.evidence.ways import WAYS
 from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier, over_dense, unpublished
 from perfmodel.layer_wise import by_layer, compare, profiles
@@ -143,11 +144,11 @@ def _cell(row: dict[str, Any]) -> str:
         return "dense"
     marks = "*" * bool(row["extrapolated"]) + " ~" * (DENSE in row["ties"].split(", "))
     gpus = "" if row["gpus"] == row["dense_gpus"] else f" on {row['gpus']:.0f} GPUs, dense on {row['dense_gpus']}"
-    lost = accuracy.lost(row["loss"], POINTS)
-    count = accuracy.count_words(int(row["results"]), row["sources"])
+    kept = lost(row["loss"], POINTS)
+    count = count_words(int(row["results"]), row["sources"])
     interval = f" ({row['low']:.2f}-{row['high']:.2f})" if row["high"] > row["low"] else ""
     how = "" if row["method"] == row["way"].lower() else f" ({row['method']})"
-    return f"{row['way']}{how}: {row['speedup']:.2f}x{marks}{interval}{gpus}; {lost}, {count}"
+    return f"{row['way']}{how}: {row['speedup']:.2f}x{marks}{interval}{gpus}; {kept}, {count}"
 
 
 def _rests_on() -> str:
@@ -169,7 +170,7 @@ def unrounded() -> str:
         table = _frontier(model, GPUS[0], METRICS[1])
         found = best(table, PERCENT[-1], tuple(way.title for way in WAYS if not way.prunes))
         if _rounded(model).empty and found is not None:
-            known, gain = accuracy.lost(found.row["loss"], METRICS[1]), over_dense(found.row, table)
+            known, gain = lost(found.row["loss"], METRICS[1]), over_dense(found.row, table)
             speed = f"{gain[0]:.2f}x on {gpu_title(GPUS[0])}, " if gain else ""
             said.append(
                 f"Of {model} nobody has published in points what rounding costs, so rounding takes no part there; by "
@@ -197,10 +198,10 @@ def _frontier_of(model: str, metric: str = POINTS) -> Exhibit:
     return Exhibit(
         name=f"frontier_{model.split('-')[0]}{'' if metric == POINTS else '_perplexity'}",
         title=f"Quality against speed: {load_model(model).name}{'' if metric == POINTS else ', by perplexity'}",
-        finding=f"Fastest within {accuracy.amount(budgets[-1], metric)}: {listed}.",
+        finding=f"Fastest within {amount(budgets[-1], metric)}: {listed}.",
         evidence=(
             f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more "
-            f"than {accuracy.amount(right, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
+            f"than {amount(right, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
             "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, and "
             "the spread of what is published. Steps: the fastest at each loss; rings: within each budget. At right, "
             f"in grey, {unpublished(metric)}: {', '.join(silent) or 'none'}. Batch {BATCH}."
@@ -240,8 +241,8 @@ def pruning_reach(context: Context) -> Exhibit:
     half = shot[shot["sparsity"] >= 0.5 - accuracy.SAME]
     results = accuracy.published()
     results = results[(results["pattern"] == UNSTRUCTURED) & (results["weights"] == "fp16")]
-    kept = {metric: f"within {accuracy.amount(accuracy.tolerance_of(metric), metric)}" for metric in METRICS}
-    tolerance = accuracy.amount(accuracy.tolerance_of(POINTS), POINTS)
+    kept = {metric: f"within {amount(accuracy.tolerance_of(metric), metric)}" for metric in METRICS}
+    tolerance = amount(accuracy.tolerance_of(POINTS), POINTS)
     return Exhibit(
         name="pruning_reach",
         title="How far can it be pruned?",

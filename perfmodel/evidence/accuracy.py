@@ -21,15 +21,14 @@ import numpy as np
 
 from perfmodel.catalog.files import data_directory, once_a_version, read_table
 from perfmodel.catalog.names import unknown_name
+from perfmodel.evidence.quality_words import PERPLEXITY, POINTS, amount, count_words, lost, spread
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLE = "published/accuracy.csv"
-POINTS = "points"  # a metric that stands for any of `BROAD`
 DROP = "accuracy-drop"  # of tasks that the source leaves unnamed, without what dense reaches
 BROAD = ("mean-zero-shot", "mean-leaderboard-v1", "mean-leaderboard-v2", "mmlu", DROP)  # of many tasks: percent right
-PERPLEXITY = "perplexity"  # how names of such metrics end
 UNSTRUCTURED = "unstructured"
 DENSE = "dense"  # a method that changes nothing: rows that only say how well a model of some size does
 WHOLE = "none"  # pattern of weights that are all kept
@@ -37,7 +36,6 @@ NEAREST = 2.0
 TOLERANCES = {POINTS: 2.0, PERPLEXITY: 10.0}  # what counts as kept unless asked otherwise: points, percent
 FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say of a model's use
 SAME = 0.005  # sparsities no further apart are one
-NOTHING = 0.05  # losses that print as none
 HALF = 0.5
 APART = 1e-3  # by which a relative of the same size stands behind the model itself
 _KIND = ["pattern", "weights", "activation_bits", "retrained"]
@@ -95,7 +93,7 @@ class Limit:
         """What it says, on what it rests."""
         spread = f" ({self.low:.0%} to {self.high:.0%})" if self.high - self.low > SAME else ""
         kept = amount(self.tolerance, self.metric)
-        return f"{self.share}{spread} within {kept} ({self.method} on {self.model}, {counted(self)})"
+        return f"{self.share}{spread} within {kept} {_rests_on(self)}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Loss:
     @property
     def words(self) -> str:
         """What it says, on what it rests."""
-        return f"{self.change}{spread(self.low, self.high, ' (', ')')} ({self.method} on {self.model}, {counted(self)})"
+        return f"{self.change}{spread(self.low, self.high, ' (', ')')} {_rests_on(self)}"
 
     @property
     def change(self) -> str:
@@ -128,6 +126,10 @@ class Loss:
     def kept(self) -> bool:
         """Whether that counts as kept unless asked otherwise."""
         return self.value <= tolerance_of(self.metric)
+
+
+def _rests_on(found: Limit | Loss) -> str:
+    return f"({found.method} on {found.model}, {count_words(found.results, len(found.sources))})"
 
 
 def published() -> pd.DataFrame:
@@ -142,53 +144,6 @@ def _with_losses(path: Path) -> pd.DataFrame:
     points = table["dense_value"] - table["value"]
     rise = 100 * (table["value"] / table["dense_value"] - 1)
     return table.assign(loss=points.where(~perplexity, rise))
-
-
-def unit(metric: str) -> str:
-    """What a loss is counted in."""
-    return "% of perplexity" if metric.endswith(PERPLEXITY) else "points"
-
-
-def amount(loss: float, metric: str) -> str:
-    """A loss in words: ``1 point``, ``2.5 points``, ``10 % of perplexity``."""
-    number = _short(loss)
-    return f"{number} {'point' if number == '1' and unit(metric) == POINTS else unit(metric)}"
-
-
-def _short(value: float) -> str:
-    return f"{value:.2g}" if 0 < value < NOTHING else tenths(value).removesuffix(".0")
-
-
-def lost(loss: float, metric: str) -> str:
-    """``1.2 points lost``, ``0.3 points gained``, ``nothing lost``; ``8 % more perplexity``."""
-    if abs(loss) < NOTHING:
-        return "nothing lost"
-    if metric.endswith(PERPLEXITY):
-        return f"{_short(abs(loss))} % {'more' if loss > 0 else 'less'} perplexity"
-    return f"{amount(abs(loss), metric)} {'lost' if loss > 0 else 'gained'}"
-
-
-def tenths(value: float) -> str:
-    """A loss to one decimal, without minus zero."""
-    return f"{round(value, 1) + 0.0:.1f}"
-
-
-def spread(low: float, high: float, before: str = "", after: str = "") -> str:
-    """``1.0 to 4.8`` between ``before`` and ``after``; empty where both print alike."""
-    ends = [tenths(end) for end in (low, high)]
-    return "" if ends[0] == ends[1] else f"{before}{ends[0]} to {ends[1]}{after}"
-
-
-def counted(found: Limit | Loss) -> str:
-    """``1 result``, ``3 results of 1 source``: on how much an answer rests."""
-    return count_words(found.results, len(found.sources))
-
-
-def count_words(results: int, sources: int) -> str:
-    """As `counted`."""
-    if results == 1:
-        return "1 result"
-    return f"{results} results of {sources} source{'s' * (sources > 1)}"
 
 
 def tolerance_of(metric: str) -> float:

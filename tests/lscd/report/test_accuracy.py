@@ -13,6 +13,7 @@ from lscd.report.exhibit import Context, pruned_to, rests_on
 from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import family_and_size
+from perfmodel.evidence.quality_words import POINTS
 from perfmodel.frontier import best, frontier
 from perfmodel.plotting.style import house_style
 from perfmodel.serving.transformer import layer_matrices
@@ -56,7 +57,7 @@ def test_every_frontier_says_how_much_it_rests_on() -> None:
 def test_limits_are_of_the_models_they_stand_beside() -> None:
     table = chapter.reach_table()
     assert len(table) > 40
-    row = table[(table["model"] == "opt-175b") & (table["metric"] == accuracy.POINTS)].iloc[0]
+    row = table[(table["model"] == "opt-175b") & (table["metric"] == POINTS)].iloc[0]
     limit = accuracy.feasible("opt-175b")
     assert limit is not None
     assert (row["sparsity"], row["method"]) == (limit.sparsity, limit.method)
