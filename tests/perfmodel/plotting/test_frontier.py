@@ -1,0 +1,74 @@
+"""Quality against speed as pictures: every way has its mark, gaps stand apart, rings sit on the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from perfmodel.evidence.ways import WAYS
+from perfmodel.plotting import frontier as draw
+from perfmodel.plotting.style import house_style
+
+
+@pytest.fixture(autouse=True)
+def style() -> Iterator[None]:
+    with house_style():
+        yield
+    plt.close("all")
+
+
+def table() -> pd.DataFrame:
+    """Dense, FP8, two prunings as fast as each other, one way unpublished, one beyond the edge."""
+    rows = [
+        ("dense", 0.0, 100.0, None), ("FP8", 0.5, 150.0, False), ("zeros anywhere", 1.5, 200.0, False),
+        ("zeros anywhere", 1.8, 200.0, False), ("6:8", np.nan, 120.0, None), ("2:4", 30.0, 400.0, True),
+    ]  # fmt: skip
+    found = pd.DataFrame(rows, columns=["way", "loss", "tokens_per_gpu_s", "retrained"])
+    spread = {"loss_low": found["loss"], "loss_high": found["loss"], "sparsity": 0.5, "model": "opt-30b"}
+    ends = {"low": found["tokens_per_gpu_s"] * 0.9, "high": found["tokens_per_gpu_s"] * 1.1}
+    return found.assign(**spread, **ends)
+
+
+def test_every_way_has_a_mark_and_says_what_becomes_of_the_weights() -> None:
+    assert {way.title for way in WAYS} | {"dense", "layers dropped", "smaller dense model"} == set(draw.MARKS)
+    assert len(set(draw.MARKS.values())) == len(draw.MARKS)
+    for way in WAYS:
+        rounds = way.weights != "fp16"
+        expected = "pruned and rounded" if way.prunes and rounds else "pruned" if way.prunes else "rounded"
+        assert draw.change_of(way.title) == expected
+
+
+def test_the_best_is_ringed_and_what_is_unknown_stands_apart() -> None:
+    figure = draw.frontiers({"one": table()}, (1, 2), "points")
+    axes = figure.axes[0]
+    rings = [line for line in axes.lines if line.get_markersize() > 10]
+    assert [tuple(np.concatenate(line.get_data())) for line in rings] == [(0.5, 150.0), (1.5, 200.0)]
+    unknown = [line for line in axes.lines if line.get_markerfacecolor() == "lightgrey"]
+    assert [line.get_data()[0][0] for line in unknown] == [draw.UNKNOWN * draw.RIGHT]
+    drawn = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert drawn == {"dense", "FP8", "zeros anywhere", "6:8"}  # nothing beyond the edge
+    assert axes.get_ylim()[1] < 300
+
+
+def test_reach_says_where_nothing_is_published() -> None:
+    rows = pd.DataFrame(
+        {
+            "model": ["opt-30b", "opt-30b", "llama-2-7b"],
+            "family": ["opt", "opt", "llama-2"],
+            "metric": ["points", "points", "wikitext2-perplexity"],
+            "retrained": [False, True, False],
+            "sparsity": [0.5, 0.8, 0.2],
+            "low": [0.4, 0.8, 0.1],
+            "high": [0.6, 0.8, 0.3],
+            "beyond": [False, True, False],
+            "sources": [2, 1, 1],
+        }
+    )
+    figure = draw.pruning_reach(rows, {"points": "within 2 points", "wikitext2-perplexity": "within 10 %"})
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [["not published"], ["not published"]]
+    sizes = [line.get_markersize() for line in figure.axes[0].lines if line.get_marker() in ("o", ">")]
+    assert sizes[0] > sizes[1]  # two sources, one
