@@ -167,7 +167,7 @@ def family_and_size(model: str) -> tuple[str, float | None]:
     if found is None or float(found[2]) == 0:
         return family, None
     copies, number, letter = found.groups()
-    return family, float(copies[:-1] if copies else 1) * float(number) * (1.0 if letter == "b" else 1e-3)
+    return family, float(copies[:-1] if copies else 1) * float(number) / (1 if letter == "b" else 1000)
 
 
 def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
