@@ -16,6 +16,7 @@ from perfmodel.catalog.specs import Source
 
 MARGIN_MM = 18
 TEXT_MM, HEADING_MM = 5.0, 8.0
+WIDEST = 36  # characters by which a column counts at most: longer cells wrap
 MAX_ROWS = 40  # longer tables stand in the CSV
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # the same input gives the same bytes
 SOFT, TEXT = (95, 98, 105), (25, 25, 28)
@@ -105,7 +106,7 @@ def _table(pdf: FPDF, exhibit: Exhibit) -> None:
     pdf.set_font("DejaVu", "", 6.5)
     pdf.set_text_color(*TEXT)
     cells = [list(map(str, shown.columns)), *([str(cell) for cell in row] for row in shown.head(MAX_ROWS).to_numpy())]
-    widths = tuple(max(len(row[i]) for row in cells) + 2 for i in range(len(cells[0])))
+    widths = tuple(min(max(len(row[i]) for row in cells), WIDEST) + 2 for i in range(len(cells[0])))
     with pdf.table(cells, col_widths=widths, line_height=4, borders_layout="HORIZONTAL_LINES"):
         pass
     if len(shown) > MAX_ROWS:
