@@ -39,7 +39,7 @@ def accuracy(
     refuse_missing(context, "--model llama-3.1-8b", "model")
 
     from perfmodel.catalog import load_model
-    from perfmodel.evidence.accuracy import feasible, tolerance_of, variants
+    from perfmodel.evidence.accuracy import TRAININGS, feasible, tolerance_of, variants
 
     if tolerance is not None and not 0 <= tolerance <= MOST:
         raise InputError(f"--tolerance is {tolerance:g}, allowed is 0 to {MOST:g}")
@@ -47,7 +47,7 @@ def accuracy(
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     table = variants(key, metric)
     asked: dict[str, Any] = {"metric": metric, "tolerance": allowed}
-    limits = {way: feasible(key, retrained=way == "retrained", **asked) for way in ("one shot", "retrained")}
+    limits = {name: feasible(key, retrained=retrained, **asked) for name, retrained in TRAININGS.items()}
     if as_json:
         found = {way: None if limit is None else asdict(limit) for way, limit in limits.items()}
         rows = table.astype(object).where(table.notna(), None).to_dict("records")

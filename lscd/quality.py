@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def quality_line(model: str, formats: Mapping[str, tuple[str, float]]) -> str:
     """What the formats of kernels or systems named, each at a sparsity, cost a model by published results."""
-    listed = "; ".join(f"{name}: {_cost_words(_costs(model, *asked))}" for name, asked in formats.items())
+    from perfmodel.evidence.ways import costs_of
+
+    listed = "; ".join(f"{name}: {_cost_words(costs_of(model, *asked))}" for name, asked in formats.items())
     return f"Published quality of {model}: {listed}." if listed else ""
 
 
@@ -29,20 +31,16 @@ def best_formats(found: Worth) -> dict[str, tuple[str, float]]:
 
 def quality(model: str, rival: Rival) -> dict[str, Any]:
     """Published losses of a rival's weights, in one shot and retrained; null where nothing is published."""
+    from perfmodel.evidence.accuracy import TRAININGS
+    from perfmodel.evidence.ways import costs_of
     from perfmodel.kernels import KERNELS
 
-    found = _costs(model, KERNELS[rival.kernel].format_name, rival.sparsity)
-    return {name: None if loss is None else asdict(loss) for name, loss in found.items()}
+    found = costs_of(model, KERNELS[rival.kernel].format_name, rival.sparsity)
+    return {name.replace(" ", "_"): asdict(found[name]) if name in found else None for name in TRAININGS}
 
 
-def _costs(model: str, format_name: str, sparsity: float) -> dict[str, Loss | None]:
-    from perfmodel.evidence.ways import cost_of
+def _cost_words(losses: Mapping[str, Loss]) -> str:
+    from perfmodel.evidence.accuracy import TRAININGS
 
-    asked = (model, format_name, sparsity)
-    return {"one_shot": cost_of(*asked), "retrained": cost_of(*asked, retrained=True)}
-
-
-def _cost_words(losses: Mapping[str, Loss | None]) -> str:
-    known = {name: loss for name, loss in losses.items() if loss is not None}
-    trained = {"one_shot": "", "retrained": "retrained "}
-    return ", ".join(f"{trained[name]}{loss.words}" for name, loss in known.items()) or "nothing published"
+    said = (f"{'retrained ' * TRAININGS[name]}{loss.words}" for name, loss in losses.items())
+    return ", ".join(said) or "nothing published"

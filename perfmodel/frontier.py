@@ -22,7 +22,7 @@ from perfmodel.evidence.quality_words import POINTS
 from perfmodel.evidence.ways import WAYS, ZEROS_ANYWHERE, Way
 from perfmodel.kernels import KERNELS
 from perfmodel.serving.planning import GPUS_PER_MACHINE, intervals_overlap
-from perfmodel.serving.run import MILLION, SECONDS_PER_HOUR
+from perfmodel.serving.run import usd_per_million
 from perfmodel.serving.transformer import splits
 from perfmodel.worth import AtBatch, Rival, at_batch
 
@@ -227,8 +227,8 @@ class _Steps:
         found = {"kernel": rival.kernel, "gpus": gpus, "tokens_per_gpu_s": value, "low": low, "high": high}
         price = self.gpu.price
         if price is not None:
-            hours = MILLION / value / SECONDS_PER_HOUR
-            found |= {"usd_low": hours * price.low_usd_per_hour, "usd_high": hours * price.high_usd_per_hour}
+            dollars = usd_per_million((price.low_usd_per_hour, price.high_usd_per_hour), value)
+            found |= dict(zip(("usd_low", "usd_high"), dollars, strict=True))
         return found | {"extrapolated": rival.extrapolated}
 
 

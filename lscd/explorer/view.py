@@ -14,8 +14,8 @@ import pandas as pd
 from lscd.explorer.state import State
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.evidence.accuracy import Limit, Loss, reach
-from perfmodel.evidence.ways import cost_of
+from perfmodel.evidence.accuracy import Limit, Loss, reaches
+from perfmodel.evidence.ways import costs_of
 from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
@@ -96,9 +96,7 @@ class View:
     @cached_property
     def losses(self) -> dict[str, Loss]:
         """What the system's weights cost this model: "one shot", "retrained", as far as it is published."""
-        asked = (self.state.model, load_system(self.system).format.name, self.sparsity)
-        found = {"one shot": cost_of(*asked), "retrained": cost_of(*asked, retrained=True)}
-        return {way: loss for way, loss in found.items() if loss is not None}
+        return costs_of(self.state.model, load_system(self.system).format.name, self.sparsity)
 
     @cached_property
     def kernels(self) -> pd.DataFrame:
@@ -279,5 +277,4 @@ def _speedups(state: State, kernel: str, sparsity: np.ndarray, kind: str) -> pd.
 @cache
 def _reach(model: str) -> dict[str, Limit]:
     """Reads the evidence once a model."""
-    found = {"one shot": reach(model, retrained=False), "retrained": reach(model, retrained=True)}
-    return {way: limit for way, limit in found.items() if limit is not None}
+    return reaches(model)

@@ -35,6 +35,7 @@ WHOLE = "none"  # pattern of weights that are all kept
 NEAREST = 2.0
 TOLERANCES = {POINTS: 2.0, PERPLEXITY: 10.0}  # what counts as kept unless asked otherwise: points, percent
 FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say of a model's use
+TRAININGS = {"one shot": False, "retrained": True}  # whether weights were trained after pruning, by its name
 SAME = 0.005  # sparsities no further apart are one
 HALF = 0.5
 APART = 1e-3  # by which a relative of the same size stands behind the model itself
@@ -272,6 +273,12 @@ def reach(model: str, *, retrained: bool, pattern: str = UNSTRUCTURED) -> Limit 
     """`feasible` by the first metric of `FIRST_ASKED` in which anything is published."""
     found = (feasible(model, pattern=pattern, retrained=retrained, metric=metric) for metric in FIRST_ASKED)
     return next((limit for limit in found if limit is not None), None)
+
+
+def reaches(model: str) -> dict[str, Limit]:
+    """`reach` of zeros anywhere, by the names of `TRAININGS`, as far as anything is published."""
+    found = {name: reach(model, retrained=retrained) for name, retrained in TRAININGS.items()}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) -> Limit:

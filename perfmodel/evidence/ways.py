@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perfmodel.evidence.accuracy import UNSTRUCTURED, WHOLE, Loss, costs
+from perfmodel.evidence.accuracy import TRAININGS, UNSTRUCTURED, WHOLE, Loss, costs
 from perfmodel.formats import FORMATS
 
 
@@ -71,3 +71,9 @@ def cost_of(model: str, format_name: str, sparsity: float, *, retrained: bool = 
     return costs(
         model, zeros, pattern=way.pattern, weights=way.weights, activation_bits=way.activation_bits, retrained=retrained
     )
+
+
+def costs_of(model: str, format_name: str, sparsity: float) -> dict[str, Loss]:
+    """`cost_of` by the names of `TRAININGS`, as far as it is published."""
+    found = {name: cost_of(model, format_name, sparsity, retrained=retrained) for name, retrained in TRAININGS.items()}
+    return {name: loss for name, loss in found.items() if loss is not None}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,7 @@ from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
 Parts = dict[Part, Array]
+Rate = TypeVar("Rate", float, Array)
 
 SECONDS_PER_HOUR = 3600.0
 MILLION = 1e6
@@ -127,8 +128,7 @@ class Serving:
         """Dollars per million output tokens at the low and high price; None without a known price."""
         if self.usd_per_gpu_hour is None:
             return None
-        hours = MILLION / self.tokens_per_gpu_s / SECONDS_PER_HOUR
-        return self.usd_per_gpu_hour[0] * hours, self.usd_per_gpu_hour[1] * hours
+        return usd_per_million(self.usd_per_gpu_hour, self.tokens_per_gpu_s)
 
     @property
     def joules_per_token(self) -> tuple[Array, Array, Array] | None:
@@ -137,6 +137,12 @@ class Serving:
             return None
         low, mean, high = (watts / self.tokens_per_gpu_s for watts in board_power_w(self.gpu, *self.busy()))
         return low, mean, high
+
+
+def usd_per_million(usd_per_gpu_hour: tuple[float, float], tokens_per_gpu_s: Rate) -> tuple[Rate, Rate]:
+    """Dollars per million tokens at the low and high price of a GPU-hour."""
+    hours = MILLION / tokens_per_gpu_s / SECONDS_PER_HOUR
+    return usd_per_gpu_hour[0] * hours, usd_per_gpu_hour[1] * hours
 
 
 def evaluate(
