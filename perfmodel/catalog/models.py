@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from perfmodel.catalog.files import convert, find, named, once_a_version, own_key, parse, read_texts, shown, stems
-from perfmodel.catalog.hf.config import shape_from_config
+from perfmodel.catalog.hf.config import family_of, shape_from_config
 from perfmodel.catalog.hf.quantisation import stored_from_config
 from perfmodel.catalog.language_model import LanguageModel, Layers
 from perfmodel.catalog.sparsities import Sparsities, rows_from_json, rows_from_table, sparsities
@@ -56,21 +56,26 @@ def _model(path: Path) -> LanguageModel:
         config = fields.pop("config")
         source = fields.pop("source", "")
         described = _described(config, path, str(source))
-        return convert({"family": config["model_type"]} | fields | described, LanguageModel, path)
+        return convert({"family": family_of(config)} | fields | described, LanguageModel, path)
     shape = fields.get("shape")
     if isinstance(shape, dict) and "blocks" not in shape:
         fields["shape"] = msgspec.to_builtins(convert(shape, Layers, path, within="shape").decoder)
     return convert(fields, LanguageModel, path)
 
 
+WAY_OUT = "a TOML file with its shape, as in data/models, is understood too"
+
+
 def _described(config: Any, path: Path, source: str) -> dict[str, Any]:
-    """Shape and storage that a Hugging Face configuration describes, as fields of a model."""
+    """Shape and storage that a Hugging Face configuration describes, as fields of a model; a refusal names a way out."""
     with named(path):
         try:
             shape = shape_from_config(config, source)
             stored = stored_from_config(config, shape)
         except KeyError as error:
-            raise ValueError(f"missing key {error}") from error
+            raise ValueError(f"missing key {error}; {WAY_OUT}") from error
+        except ValueError as error:
+            raise ValueError(f"{error}; {WAY_OUT}") from error
     return {"shape": msgspec.to_builtins(shape), "stored": msgspec.to_builtins(stored)}
 
 
@@ -94,7 +99,7 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
         config |= {"quantization_config": parse(beside)}  # ModelOpt's older exports
     described = _described(config, path, source=str(path))
     key = path.resolve().parent.name if path.name == "config.json" else path.stem
-    fields = {"key": key, "name": config.get("_name_or_path") or key, "family": config["model_type"]}
+    fields = {"key": key, "name": config.get("_name_or_path") or key, "family": family_of(config)}
     return convert(fields | described, LanguageModel, path)
 
 

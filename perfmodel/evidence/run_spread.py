@@ -5,8 +5,8 @@ groups of runs that need it: ``inside`` on FasterTransformer and Flash-LLM on th
 ``prefill`` on requests of a few tokens there, whose server, first token and prompts weigh most; ``gpu`` on SpInfer's
 two cards; ``system`` on engines with a host of their own, instead of ``inside``. Groups weigh alike however many runs
 they hold. Of cards few groups tell, and a question is about one more: there the share to hold is conformal
-prediction's. Left out are SlideSparse's runs, whose harness adds kernels of its own, and models so small that the host
-decides.
+prediction's. Left out are SlideSparse's runs, whose harness adds kernels of its own, models so small that the host
+decides, and public reports, which only judge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_model
-from perfmodel.evidence.runs import FIT_GPU, HARNESS_SOURCE, TEST_MODEL, evaluated, joined_runs, of_today
+from perfmodel.evidence.runs import (
+    FIT_GPU,
+    HARNESS_SOURCE,
+    PUBLIC_SOURCE,
+    TEST_MODEL,
+    evaluated,
+    joined_runs,
+    of_today,
+    times_tokens,
+)
 from perfmodel.serving.systems import HostParameters, SystemParameters
 from perfmodel.serving.uncertainty import SPREADS
 
@@ -28,7 +37,7 @@ Array = NDArray[np.float64]
 
 COVERED = 0.9
 LONG = 100  # output tokens from which a request is no longer short
-APART = (HARNESS_SOURCE,)
+APART = (HARNESS_SOURCE, PUBLIC_SOURCE)
 LEAST_PARAMETERS = 6e9  # of smaller models the host decides, which is not modelled
 NOTHING = dict.fromkeys(SPREADS, 0.0)
 ORDER = ("inside", "prefill", "gpu", "system")  # each is what its own groups need beyond the ones before
@@ -55,7 +64,7 @@ def judged_runs(parameters: SystemParameters | None = None, host: HostParameters
     for place, run in evaluated(runs, parameters, host):
         rows = runs.index[place]
         runs.loc[rows, ["kernel_faster", "kernel_slower"]] = np.stack(run.half_widths(NOTHING).run, axis=1)
-        runs.loc[rows, "share"] = run.ttft_s / run.total_s
+        runs.loc[rows, "share"] = np.where(times_tokens(runs.loc[rows]), 0.0, run.ttft_s / run.total_s)
     away, short = runs["gpu"] != FIT_GPU, runs["output_len"] < LONG
     engine = of_today(runs["system"])
     runs["log_error"] = np.log1p(runs["error"])

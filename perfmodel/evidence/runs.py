@@ -1,9 +1,9 @@
 """Published runs of whole models, their parts where a figure shows them, and what is predicted for each.
 
-Five tables hold throughput of batches that start together: Flash-LLM's own figures (`published_runs`), SpInfer's on two
-other cards (`spinfer_runs`), other systems on the A100 (`outside_runs`, `engine_runs`), and vLLM with 2:4
-(`vllm_runs`); a sixth holds runs under load (`served_runs`). The column ``fitted`` says what takes part in a fit of the
-systems (`hosts_fit` for engines).
+Six tables hold throughput of batches that start together: Flash-LLM's own figures (`published_runs`), SpInfer's on two
+other cards (`spinfer_runs`), other systems on the A100 (`outside_runs`, `engine_runs`), vLLM with 2:4 (`vllm_runs`),
+and what people report in public threads (`public_reports`); a seventh holds runs under load (`served_runs`). The column
+``fitted`` says what takes part in a fit of the systems (`hosts_fit` for engines).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ FIT_GPU, FIT_MODEL = "a100-80gb", "opt-66b"
 # 16-bit ones (FP8), which another kernel reads, scales and writes in 16 bits.
 SCALED_APART_BYTES = {"int8": 10.0, "fp8": 6.0}
 HARNESS_SOURCE = "slidesparse-vllm"
+PUBLIC_SOURCE = "public-reports"
 QUEUEING_SOURCES = ("llm-inference-bench", "aiconfigurator-served")
 TEST_MODEL = "opt-175b"  # takes part in no fit, and no spread either
 WAIT_MODEL, WAIT_CATALOGUE_MODEL, WAIT_MIN_BATCH = "llama-70b", "llama-2-70b", 4
@@ -105,11 +106,27 @@ def served_runs() -> pd.DataFrame:
     return runs.assign(fitted=np.logical_or.reduce([runs.eval(rows) for rows in SERVED_FITS.values()]))
 
 
+def public_reports() -> pd.DataFrame:
+    """Runs that people report in public threads, which only judge: `data/published/public_reports.csv`.
+
+    ``quantity`` is the ``total`` time of a run, its ``tpot`` or that of one ``pass``; tokens and rate are of that time.
+    """
+    runs = load_table("published/public_reports.csv")
+    tokens = runs["batch"] * np.where(runs["quantity"] == "total", runs["output_len"], 1)
+    rate = tokens / (runs["time_ms"] * MILLI * runs["gpus"])
+    return runs.assign(tokens_per_gpu_s=rate, fits=True, err=np.nan, fitted=False)
+
+
+def times_tokens(runs: pd.DataFrame) -> NDArray[np.bool_]:
+    """True for runs of which the time between tokens is known, and not that of the whole run."""
+    return (runs["quantity"].fillna("total") != "total").to_numpy() if "quantity" in runs else np.zeros(len(runs), bool)
+
+
 def batch_runs() -> pd.DataFrame:
     """All published batches that start together and fitted into memory."""
     import pandas as pd
 
-    tables = [published_runs(), spinfer_runs(), outside_runs(), engine_runs(), vllm_runs()]
+    tables = [published_runs(), spinfer_runs(), outside_runs(), engine_runs(), vllm_runs(), public_reports()]
     runs = pd.concat(tables, ignore_index=True)
     return runs[runs["fits"]].reset_index(drop=True)
 
@@ -235,7 +252,8 @@ def predict_runs(
 def predicted_rate(rows: pd.DataFrame, run: Serving) -> Array:
     """Tokens per GPU-second of runs of one model, GPU and system, less what the harness of their source adds."""
     seconds = np.where(rows["source"] == HARNESS_SOURCE, _scaled_apart_s(rows), 0.0) if "source" in rows else 0.0
-    return np.asarray(run.tokens / ((run.total_s + seconds) * run.gpus))
+    whole, between = run.tokens / (run.total_s + seconds), rows["batch"] / run.tpot_s
+    return np.asarray(np.where(times_tokens(rows), between, whole) / run.gpus)
 
 
 def _scaled_apart_s(rows: pd.DataFrame) -> Array:

@@ -41,7 +41,8 @@ def csr_issue_s(machine: Machine, shape: Shape, nnz: Array, p: CsrParameters) ->
     nonempty = shape.m * -np.expm1(-nnz / shape.m)
     work = nnz + p.row_nonzeros * nonempty
     cycles = p.cycles_per_nonzero * np.minimum(shape.n, TILE_N) ** p.token_exponent * ceil_div(shape.n, TILE_N)
-    return np.asarray(cycles * work / machine.sm_cycles_per_s)
+    idle = np.maximum(machine.sm_count / shape.m, 1.0)  # a row is never shared
+    return np.asarray(cycles * work * idle / machine.sm_cycles_per_s)
 
 
 class Sputnik(KernelModel):

@@ -25,6 +25,7 @@ from perfmodel.units import FP16_BYTES
 TILE_M = 128
 TILE_ROWS = 32  # rows of a block where few tokens leave room for many blocks
 OVERLAP_SHARPNESS = 2  # p = 4: fits the dense GEMM rows around the ridge best
+LONE_SHARES = 3.0  # of device memory's rate that one SM reaches alone, in its share of it
 TOKEN_TILES = (16.0, 32.0)  # below 64 tokens cuBLAS has narrow tiles, above it works in 64s
 
 
@@ -57,7 +58,7 @@ class Dense(KernelModel):
     Bound by DRAM up to about 64 tokens: each weight is read once at the rate of a long read. Beyond, the Tensor Cores
     take over, with N padded to the tile. L2 serves the inputs once per row of tiles. Memory and compute overlap
     imperfectly around the ridge (`overlap` with p = 4). Where the rows alone do not give every SM a block, K is shared,
-    which costs a little more.
+    which costs a little more, but never more than it saves: a short K is left to one block.
     """
 
     name = "cublas"
@@ -76,7 +77,9 @@ class Dense(KernelModel):
         l2_s = (weight_bytes + inputs) / machine.l2_bytes_per_s
         compute_s = machine.tensor_s(2 * shape.weights * token_tile(shape.n), p.tensor_efficiency)
         idle = np.maximum(1 - ceil_div(shape.m, TILE_ROWS) / machine.sm_count, 0)
-        latency_s = call.launch_s() + (p.pipeline_cycles + p.split_cycles * idle) / machine.clock_hz
+        block_s = FP16_BYTES * TILE_ROWS * shape.k * machine.sm_count / (LONE_SHARES * machine.streamed_bytes_per_s)
+        split_s = np.minimum(p.split_cycles / machine.clock_hz, block_s)
+        latency_s = call.launch_s() + p.pipeline_cycles / machine.clock_hz + split_s * idle
         time_s = latency_s + overlap(np.maximum(memory_s, l2_s), compute_s, OVERLAP_SHARPNESS)
         terms = {Bound.MEMORY: memory_s, Bound.L2: np.asarray(l2_s), Bound.COMPUTE: compute_s}
         terms[Bound.LATENCY] = np.broadcast_to(latency_s, np.shape(time_s))

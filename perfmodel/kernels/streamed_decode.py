@@ -18,6 +18,7 @@ from perfmodel.formats import STRIP_M
 from perfmodel.kernels.base import FIRST_CALL, Array, Call, Machine, Shape, ceil_div
 from perfmodel.kernels.machine import L2_PORT_BYTES_PER_CYCLE, RESERVED_SHARED_BYTES
 from perfmodel.kernels.register_decode import (
+    PIECE_CYCLES,
     STAGES,
     STRIPS,
     TILE_K,
@@ -33,7 +34,6 @@ from perfmodel.units import FP16_BYTES, FP32_BYTES
 
 STREAMS = np.array([16, 16, 12, 8])  # warps of a block, by `WIDTHS`
 BARRIER_BYTES, BARRIER_UNIT = 8, 128  # of a stage; that all barriers are rounded up to
-PIECE_CYCLES = 600.0  # two round trips to the L2, of 280 cycles on an H100 and 295 on a B200: the flag, then the sums
 
 
 @dataclass(frozen=True)

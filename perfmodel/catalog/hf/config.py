@@ -3,7 +3,7 @@
 Pure: a parsed configuration comes in, a :class:`~perfmodel.catalog.decoder.Decoder` goes out; `load` reads the file.
 A key that the architecture's own class defaults, and that checkpoints therefore leave out, is defaulted to the same
 value; every other missing key is an error, and so is a key that says something no family here reads (`keys`). Of a
-multimodal configuration its language model is taken alone.
+multimodal configuration its language model is taken alone, which leaves out sizes too (`class_defaults`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from perfmodel.catalog.decoder import Decoder
 from perfmodel.catalog.hf import experts, families, hybrids, older
+from perfmodel.catalog.hf.class_defaults import with_class_defaults
 from perfmodel.catalog.hf.keys import Config, Keys
 from perfmodel.catalog.hf.mixers import merged
 
@@ -75,6 +76,11 @@ def shape_from_config(config: Config, source: str) -> Decoder:
     return msgspec.structs.replace(described, blocks=merged(described.blocks))
 
 
+def family_of(config: Config) -> Any:
+    """What the configuration, or else its language model, calls itself."""
+    return config.get("model_type") or _language_model(config)["model_type"]
+
+
 def supported_model_types() -> tuple[str, ...]:
     """Values of ``model_type`` that :func:`shape_from_config` understands, sorted."""
     return tuple(sorted(_FAMILIES))
@@ -88,12 +94,13 @@ def _language_model(config: Config) -> dict[str, Any]:
     text = config[where]
     if not isinstance(text, Mapping):
         raise ValueError(f"{where} is {text!r}, allowed is an object of keys")
-    found = dict(text)
-    if found.get("model_type") is None:
+    model_type = text.get("model_type")
+    if model_type is None:
         outer = config.get("model_type")
-        if outer not in _TEXT_OF:
+        if not isinstance(outer, str) or outer not in _TEXT_OF:
             raise KeyError(f"{where}.model_type")
-        found["model_type"] = _TEXT_OF[outer]
+        model_type = _TEXT_OF[outer]
+    found = with_class_defaults({**text, "model_type": model_type})
     if config.get("tie_word_embeddings") is not None:  # the outer one counts where both are given
         found["tie_word_embeddings"] = config["tie_word_embeddings"]
     return found
@@ -101,16 +108,30 @@ def _language_model(config: Config) -> dict[str, Any]:
 
 # The language model of multimodal families whose ``text_config`` does not name its own.
 _TEXT_OF = {
+    "aya_vision": "cohere2",
+    "blip-2": "opt",
     "gemma3": "gemma3_text",
+    "got_ocr2": "qwen2",
+    "idefics2": "mistral",
+    "idefics3": "llama",
+    "instructblip": "opt",
+    "internvl": "qwen2",
     "llama4": "llama4_text",
     "llava": "llama",
+    "llava_next": "llama",
+    "llava_next_video": "llama",
+    "llava_onevision": "qwen2",
     "mistral3": "mistral",
+    "paligemma": "gemma",
     "qwen2_5_vl": "qwen2",
     "qwen2_vl": "qwen2",
     "qwen3_5": "qwen3_5_text",
     "qwen3_5_moe": "qwen3_5_moe_text",
     "qwen3_vl": "qwen3",
     "qwen3_vl_moe": "qwen3_moe",
+    "smolvlm": "llama",
+    "video_llava": "llama",
+    "vipllava": "llama",
 }
 _FAMILIES: dict[str, families.Family] = {
     "baichuan": families.baichuan,

@@ -77,6 +77,11 @@ _HARMLESS = re.compile(
 )
 
 
+def names_of(key: str) -> tuple[str, ...]:
+    """Every name under which families keep ``key``."""
+    return _NAMES.get(key, (key,))
+
+
 class Keys:
     """A configuration that remembers what was read of it.
 
@@ -95,7 +100,7 @@ class Keys:
         return self._name(key) in self._config
 
     def _name(self, key: str) -> str:
-        names = _NAMES.get(key, (key,))
+        names = names_of(key)
         self._read.update(names)
         return next((name for name in names if name in self._config), names[0])
 
@@ -184,7 +189,7 @@ class Keys:
 
     def ignore(self, *keys: str) -> None:
         """Keys that this family knows and that change nothing in it."""
-        self._read.update(name for key in keys for name in _NAMES.get(key, (key,)))
+        self._read.update(name for key in keys for name in names_of(key))
 
     def refuse_unread(self, model_type: str) -> None:
         """Refuse the first key that says something, is not harmless and was not read."""

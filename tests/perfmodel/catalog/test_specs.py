@@ -40,6 +40,7 @@ DATASHEET = {
     "rtx-a5000": (64, 768, 111.1),
     "rtx-a6000": (84, 768, 154.8),
     "rtx-pro-6000": (188, 1792, 503.8),
+    "t4": (40, 320, 65),
     "v100": (80, 900, 125),
 }
 
@@ -73,6 +74,7 @@ LOW_PRECISION: dict[str, tuple[float | None, float | None, float | None]] = {
     "rtx-6000-ada": (728.5, 728.5, None),
     "rtx-a5000": (None, 222.2, None),
     "rtx-a6000": (None, 309.7, None),
+    "t4": (None, 130, None),
     "rtx-pro-6000": (1007.6, 1007.6, 2015.2),
     "v100": (None, None, None),
 }

@@ -468,6 +468,7 @@ def test_hf_config_that_cannot_be_modelled_is_refused_by_key(
     with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is compared below, unescaped
         model_from_hf_config(write_config(tmp_path / "a", config))
     assert message in str(refusal.value)
+    assert str(refusal.value).endswith("; a TOML file with its shape, as in data/models, is understood too")
 
 
 def test_an_explicit_head_dim_needs_no_division() -> None:
@@ -501,6 +502,42 @@ def test_the_text_part_of_a_multimodal_file_is_taken() -> None:
     assert named.left_out == ("vision tower",)
     tied = shape_of(outer | {"text_config": text, "tie_word_embeddings": True})
     assert named.parameters - tied.parameters == 151_936 * 4096
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "positions"),
+    [
+        # LLaVA 1.5 7B, LLaVA-NeXT with Mistral 7B, PaliGemma 3B and Gemma 3 4B as their files are: language models of
+        # Vicuna, Mistral 7B v0.1 with 64 more rows of both tables, Gemma 2B with a larger vocabulary, 3.88 B in all
+        ({"model_type": "llava", "text_config": {
+            "model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064, "rms_norm_eps": 1e-5}},
+         6_738_415_616 + 2 * 64 * 4096, 4096),
+        ({"model_type": "llava_next", "text_config": {
+            "model_type": "mistral", "intermediate_size": 14336, "max_position_embeddings": 32768,
+            "num_key_value_heads": 8, "sliding_window": None, "vocab_size": 32064}},
+         7_241_732_096 + 2 * 64 * 4096, 32768),
+        ({"model_type": "paligemma", "text_config": {
+            "model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_attention_heads": 8,
+            "num_hidden_layers": 18, "num_image_tokens": 256, "num_key_value_heads": 1, "vocab_size": 257216}},
+         2_506_172_416 + 1216 * 2048, 8192),
+        ({"model_type": "gemma3", "text_config": {
+            "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+            "sliding_window": 1024}},
+         3_880_263_168, 131_072),
+    ],
+)  # fmt: skip
+def test_a_text_part_leaves_out_its_class_s_sizes(config: dict[str, Any], parameters: int, positions: int) -> None:
+    shape = shape_of(config)
+    assert (shape.parameters, shape.max_positions) == (parameters, positions)
+
+
+def test_a_file_whose_text_part_alone_says_what_it_is(tmp_path: Path) -> None:
+    assert model_from_hf_config(write_config(tmp_path / "a", {"text_config": LLAMA})).family == "llama"
+
+
+def test_a_name_of_its_own_replaces_a_class_s_default() -> None:
+    text = {"model_type": "llama", "n_layer": 2}
+    assert shape_of({"model_type": "llava", "text_config": text}).layers == 2
 
 
 def test_windows_of_qwen_begin_at_a_layer() -> None:
