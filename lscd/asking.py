@@ -101,6 +101,12 @@ def finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+BOUND_WORDS = (
+    "No kernel of this format has been timed: its bytes at cuBLAS's rate, decoding hidden, are a bound. "
+    "A real one is slower."
+)
+
+
 def dense_words(host: System, sparsity: float | Sparsities) -> list[str]:
     """Which pruned matrices stay dense in this system, if some do."""
     each = sparsity.every if isinstance(sparsity, Sparsities) else (float(sparsity),)

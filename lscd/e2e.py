@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.asking import (
+    BOUND_WORDS,
     SYSTEM_HELP,
     AsJson,
     Card,
@@ -122,12 +123,12 @@ def e2e(
     if as_json:
         started = launch or host.engine.launch.value
         fields = {**asked, "launch": started, **_run_fields(run), **_compared(run, plain)}
-        fields |= {"bound": host.kernel is None, "change": words.fate, "remarks": words.remarks()}
+        fields |= {"bound": host.is_bound, "change": words.fate, "remarks": words.remarks()}
         print(json.dumps(fields, indent=2))
         return
     weights = "dense weights" if load_model(model).stored is None else "the checkpoint's weights"
     asked_of = f"{model}, {gpus} x {gpu}, {name}, batch {batch}, {input_len} + {output_len} tokens"
-    _print_run(asked_of, run, plain, weights)
+    _print_run(asked_of, run, plain, weights, bound=host.is_bound)
     if run.memory.fits:
         say(error_words([name]))
     for remark in words.remarks():
@@ -197,9 +198,8 @@ def _doubts(host: System, fate: str) -> list[str]:
     """What a reader must know of a system whose kernel nobody has timed, or that has none; nothing of the others."""
     from perfmodel.kernels.rivals import NOT_MEASURED
 
-    if host.kernel is None:
-        ideal = "its bytes at cuBLAS's rate, decoding hidden"
-        return [f"No kernel of this format has been timed: {ideal}. A real one is slower."]
+    if host.is_bound:
+        return [BOUND_WORDS]
     if fate == NOT_MEASURED:
         return [f"Kernel {host.kernel}: {fate}. Its times come from counts alone: recommend nothing by them."]
     return []
@@ -235,16 +235,17 @@ def _compared(run: Serving, plain: tuple[str, Serving] | None) -> dict[str, Any]
     return {"compared_with": name, "speedup": values if dense.memory.fits else None}
 
 
-def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, own: str) -> None:
+def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, own: str, bound: bool) -> None:
     fields = _run_fields(run) | _compared(run, plain)
     memory = {name.replace("_", " "): f"{size / 1e9:.1f}" for name, size in fields["memory_bytes"].items()}
     shares: dict[str, str] = {}
     if fields["fits"]:
         mark = " (extrapolated)" if fields["extrapolated"] else ""
-        headline(f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1)}{mark}")
+        rate = f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1, bound)}"
+        headline(f"{'at most ' * bound}{rate}{mark}")
         say(question)
-        _say_speedup(fields, own)
-        _say_latency_and_cost(fields)
+        _say_speedup(fields, own, bound)
+        _say_latency_and_cost(fields, bound)
         shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
     else:
         headline(f"out of memory by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU")
@@ -254,7 +255,7 @@ def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, o
     print_table(header, rows, text=("memory per GPU", "time of the run"))
 
 
-def _say_speedup(fields: dict[str, Any], own: str) -> None:
+def _say_speedup(fields: dict[str, Any], own: str, bound: bool) -> None:
     """Against the same engine dense; the interval is that of this run, as both share what is off."""
     if fields["compared_with"] is None:
         return
@@ -262,24 +263,27 @@ def _say_speedup(fields: dict[str, Any], own: str) -> None:
         say(f"{fields['compared_with']} with {own} does not fit")
         return
     value, low, high = fields["speedup"]
-    say(f"{value:.2f}x {fields['compared_with']} with {own} (90 %: {low:.2f} - {high:.2f})")
+    ends = f"up to {high:.2f}" if bound else f"{low:.2f} - {high:.2f}"
+    say(f"{'at most ' * bound}{value:.2f}x {fields['compared_with']} with {own} (90 %: {ends})")
 
 
-def _say_latency_and_cost(fields: dict[str, Any]) -> None:
-    tpot = ""
+def _say_latency_and_cost(fields: dict[str, Any], bound: bool) -> None:
+    least, most, tpot = "at least " * bound, "at most " * bound, ""
     if fields["tpot_ms"] is not None:
-        tpot = f", then a token every {fields['tpot_ms']:.2f} ms{_ends(fields, 'tpot_ms', 2)}"
-    first = f"first token after {fields['ttft_ms']:.0f} ms{_ends(fields, 'ttft_ms', 0)}"
-    say(f"{first}{tpot}; {fields['tokens_per_s']:.0f} tokens/s")
+        tpot = f", then a token every {least}{fields['tpot_ms']:.2f} ms{_ends(fields, 'tpot_ms', 2)}"
+    first = f"first token after {least}{fields['ttft_ms']:.0f} ms{_ends(fields, 'ttft_ms', 0)}"
+    say(f"{first}{tpot}; {most}{fields['tokens_per_s']:.0f} tokens/s")
     if fields["usd_per_million_tokens"]:
         low, high = fields["usd_per_million_tokens"]
-        say(f"${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
+        say(f"{least}${low:.2f} to ${high:.2f} per million output tokens at cloud prices of the GPU")
     if fields["joules_per_token"]:
         low, mean, high = fields["joules_per_token"]
         say(f"{mean:.2f} J per token of the GPUs (90 %: {low:.2f} - {high:.2f})")
 
 
-def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
-    """The 90 % interval of a field in words."""
+def _ends(fields: dict[str, Any], name: str, digits: int, bound: bool = False) -> str:
+    """The 90 % interval of a field in words; of a bound the end that there is."""
     low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
-    return f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
+    if high is None:
+        return f" (90 %: from {low:.{digits}f})"
+    return f" (90 %: up to {high:.{digits}f})" if bound else f" (90 %: {low:.{digits}f} - {high:.{digits}f})"

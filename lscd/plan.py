@@ -177,6 +177,8 @@ def _listed(names: list[str]) -> str:
 
 def _option_cells(option: Option, fewest: int | None) -> tuple[str, ...]:
     price = option.usd_per_million_tokens
+    marks = [*["a bound"] * option.bound, *["extrapolated"] * option.extrapolated]
+    low, high = option.tokens_per_gpu_s_interval
     return (
         option.system,
         option.change + (f", {option.sparsity:.0%}" if option.sparsity else ""),
@@ -185,11 +187,11 @@ def _option_cells(option: Option, fewest: int | None) -> tuple[str, ...]:
         str(option.batch),
         str(option.largest_batch),
         f"{option.tokens_per_gpu_s:.1f}",
-        " - ".join(f"{end:.0f}" for end in option.tokens_per_gpu_s_interval),
+        f"up to {high:.0f}" if option.bound else f"{low:.0f} - {high:.0f}",
         f"{option.ttft_s * 1e3:.0f}",
         "-" if math.isnan(option.tpot_s) else f"{option.tpot_s * 1e3:.1f}",
         "unknown" if price is None else f"{price[0]:.2f} to {price[1]:.2f}",
-        "extrapolated" if option.extrapolated else "",
+        ", ".join(marks),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lscd.asking import (
+    BOUND_WORDS,
     SYSTEM_HELP,
     AsJson,
     Card,
@@ -120,15 +121,18 @@ def serve(
     table = served_columns(found) | {"goodput_per_s": found.goodput(*limits)}
     if as_json:
         asked = {"model": model, "gpu": gpu, "system": system, "gpus": gpus, "input_len": input_len}
+        asked |= {"bound": host.is_bound}
         rows: list[dict[str, Any]] = [
             {load: value, **{name: finite(column[i]) for name, column in table.items()}}
             for i, value in enumerate(values)
         ]
         print(json.dumps({**asked, "output_len": output_len, "loads": rows}, indent=2))
         return
-    _print(f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens", load, values, table, limits)
+    question = f"{model}, {gpus} x {gpu}, {system}, {input_len} + {output_len} tokens"
+    _print(question, load, values, table, limits, bound=host.is_bound)
     say("Steady state, requests at random: benchmarks that start all users together measure a longer TTFT.")
-    for line in [error_words([host.name]), *dense_words(host, how["sparsity"]), *checkpoint_words(model, host)]:
+    bound = [BOUND_WORDS] * host.is_bound
+    for line in [*bound, error_words([host.name]), *dense_words(host, how["sparsity"]), *checkpoint_words(model, host)]:
         say(line)
 
 
@@ -142,7 +146,9 @@ def _numbers(option: str, text: str) -> list[float]:
     return values
 
 
-def _print(question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, float]) -> None:
+def _print(
+    question: str, load: str, values: list[float], table: dict[str, Any], limits: tuple[float, float], *, bound: bool
+) -> None:
     best = max(range(len(values)), key=lambda i: table["goodput_per_s"][i])
     kept = [
         f"{name} {limit / MILLI:g} ms" for name, limit in zip(("TTFT", "TPOT"), limits, strict=True) if limit < math.inf
@@ -155,8 +161,8 @@ def _print(question: str, load: str, values: list[float], table: dict[str, Any],
     else:
         good, tokens, tpot = (table[name][best] for name in ("goodput_per_s", "tokens_per_gpu_s", "tpot_ms"))
         headline(
-            f"{good:.2f} requests a second{within} at {values[best]:g} {words}: {tokens:.0f} tokens per GPU-second, "
-            f"a token every {tpot:.1f} ms"
+            f"{'at most ' * bound}{good:.2f} requests a second{within} at {values[best]:g} {words}: "
+            f"{tokens:.0f} tokens per GPU-second, a token every {tpot:.1f} ms"
         )
     say(question)
     room = float(table["room"][best])

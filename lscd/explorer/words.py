@@ -119,14 +119,21 @@ def _throughput(view: View) -> Fact:
         against += ", which does not fit"
     elif against and intervals_overlap((low, high), view.dense.tokens_per_gpu_s_interval):
         against += ", a tie: their intervals overlap"
-    notes = [f"90 % interval {low:,.1f} – {high:,.1f}", against, *_warnings(view)]
-    return Fact("throughput", "Tokens per GPU-second", f"{rate:,.1f}", "; ".join(note for note in notes if note))
+    bound = load_system(view.system).is_bound
+    ends = f"90 % interval up to {high:,.1f}" if bound else f"90 % interval {low:,.1f} – {high:,.1f}"
+    notes = [ends, against, *_warnings(view)]
+    return Fact(
+        "throughput",
+        "Tokens per GPU-second",
+        f"{'at most ' * bound}{rate:,.1f}",
+        "; ".join(note for note in notes if note),
+    )
 
 
 def _warnings(view: View) -> list[str]:
     """What limits the trust in a run."""
     found = [] if view.run.memory.fits else ["if it did fit"]
-    if load_system(view.system).kernel is None:
+    if load_system(view.system).is_bound:
         found.append("not measured: no kernel of this format has been timed, and a real one is slower")
     elif view.change == NOT_MEASURED:
         found.append(f"{view.change}: from counts alone")

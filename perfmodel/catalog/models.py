@@ -67,7 +67,7 @@ WAY_OUT = "a TOML file with its shape, as in data/models, is understood too"
 
 
 def _described(config: Any, path: Path, source: str) -> dict[str, Any]:
-    """Shape and storage that a Hugging Face configuration describes, as fields of a model; a refusal names a way out."""
+    """Shape and storage that a Hugging Face configuration describes, as fields of a model; refusals name a way out."""
     with named(path):
         try:
             shape = shape_from_config(config, source)

@@ -54,7 +54,7 @@ class Option:
     tokens_per_gpu_s, ttft_s, tpot_s : float
         Of the best run.
     tokens_per_gpu_s_interval : tuple of float
-        Low and high end of the 90 % interval of the first.
+        Low and high end of the 90 % interval of the first; from 0 where it is a bound.
     usd_per_million_tokens : tuple of float or None
         At the low and high price of the GPU.
     extrapolated : bool
@@ -63,6 +63,8 @@ class Option:
         What becomes of the weights: "lossless", "rounded", "pruned", "pruned and rounded"; or "not measured".
     sparsity : float
         Fraction of zeros that it makes use of: that asked for, the pattern's, or 0 where all weights are kept.
+    bound : bool
+        True where no kernel of its format is known: a real one is slower.
     """
 
     system: str
@@ -77,6 +79,7 @@ class Option:
     tokens_per_gpu_s_interval: tuple[float, float]
     change: str
     sparsity: float
+    bound: bool = False
 
     def ties_with(self, other: Option) -> bool:
         """Whether either throughput could be the higher."""
@@ -277,6 +280,7 @@ def _best_batch(
         tokens_per_gpu_s_interval=(float(ends[0][i]), float(ends[1][i])),
         change=fate,
         sparsity=0.0 if fate in WHOLE else float(record.own_sparsity(mean)),
+        bound=record.is_bound,
     )
 
 

@@ -23,7 +23,7 @@ SPLIT_COLUMNS = ("pipeline_parallel", "expert_parallel")
 RESULT_COLUMNS = (
     "fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "matmul_gpu_s", "attention_gpu_s", "other_gpu_s",
     "comm_gpu_s", "lo_tokens_per_gpu_s", "hi_tokens_per_gpu_s", "lo_ttft_ms", "hi_ttft_ms", "lo_tpot_ms", "hi_tpot_ms",
-    "extrapolated", "change",
+    "extrapolated", "change", "bound",
 )  # fmt: skip
 
 
@@ -41,7 +41,8 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         `RESULT_COLUMNS`, in the order and with the index of ``rows``: ``memory_gb`` per GPU, GPU-seconds of the whole
         run summed over all GPUs, ``lo_`` and ``hi_`` the ends of the 90 % interval, ``change`` what becomes of the
-        weights or "not measured" (`change`). Where the run does not fit there is no time (NaN).
+        weights or "not measured" (`change`), ``bound`` whether no kernel of the format is known, so that a real run is
+        slower. Where the run does not fit there is no time (NaN), nor is there a longest time of a bound.
 
     Raises
     ------
@@ -57,6 +58,7 @@ def evaluate_rows(rows: pd.DataFrame) -> pd.DataFrame:
         marks = {
             "extrapolated": run.extrapolated,
             "change": [change(host, share, record) for share in columns["sparsity"]],
+            "bound": host.is_bound,
         }
         parts.append(pd.DataFrame(result_columns(run) | interval_columns(run) | marks, index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
@@ -103,7 +105,7 @@ def interval_columns(run: Serving) -> dict[str, Any]:
         "tpot_ms": tuple(seconds / MILLI for seconds in run.tpot_s_interval),
     }
     pairs = {f"{end}_{name}": both[i] for name, both in ends.items() for i, end in enumerate(("lo", "hi"))}
-    return {name: np.where(fits, value, np.nan) for name, value in pairs.items()}
+    return {name: np.where(fits & np.isfinite(value), value, np.nan) for name, value in pairs.items()}
 
 
 SERVED_INPUTS = ("gpus", "sparsity", "users", "input_len", "output_len", *SPLIT_COLUMNS)
@@ -125,13 +127,15 @@ def serve_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `SERVED_COLUMNS` of `perfmodel.serving.steady.Steady`, in the order and with the index of ``rows``.
+        `SERVED_COLUMNS` of `perfmodel.serving.steady.Steady`, in the order and with the index of ``rows``; and ``bound``
+        as `evaluate_rows` has it.
     """
     import pandas as pd
 
     parts = []
     for index, asked in _questions(rows, SERVED_INPUTS):
-        parts.append(pd.DataFrame(served_columns(serve(**asked)), index=index))
+        marks = {"bound": load_system(asked["system"]).is_bound}
+        parts.append(pd.DataFrame(served_columns(serve(**asked)) | marks, index=index))
     return pd.concat(parts).sort_index().set_axis(rows.index)
 
 

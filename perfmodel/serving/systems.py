@@ -216,6 +216,11 @@ class System:
             raise ValueError(f"system {self.name!r}: {refusal}")
         return other
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether its format has no kernel of its own: runs are as fast as its bytes allow, and real ones slower."""
+        return self.kernel is None
+
     def own_sparsity(self, sparsity: ArrayLike) -> Array:
         """Sparsity at which it runs a model pruned to ``sparsity``: that of its pattern, if it has one."""
         if self.pattern is not None:

@@ -5,7 +5,8 @@ has seen (`perfmodel.evidence.run_spread`): ``inside`` for FasterTransformer and
 fit; more on another ``gpu``; more for another ``system``, whose host and attention are its own; and more for the
 ``prefill``, by its share of the time. The other is that of the kernels: each shape of a layer may be off by its
 kernel's own interval, independently of the others, and weighs as much as its time does. Where nobody measured a kernel,
-all its shapes are off together.
+all its shapes are off together; where a format has none, its time is a lower bound, and nothing says how much slower a
+real one is: the half-width towards slower is infinite.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ def kernel_errors_s(group: Group, n: Array) -> Sides:
     together = group.system.kernel is not None and group.system.kernel not in fits
     sides = (np.stack(np.broadcast_arrays(*side)) for side in (faster, slower))
     first, second = (np.sum(s, axis=0) if together else np.sqrt(np.sum(s**2, axis=0)) for s in sides)
+    if group.system.is_bound:
+        second = np.full(np.shape(second), np.inf)
     return np.asarray(first), np.asarray(second)
 
 

@@ -52,6 +52,35 @@ def test_a_kernel_known_from_below_runs_no_model(name):
     assert "of cusparse only a lower bound of the time is known" in result.stderr
 
 
+BOUND = ("--model", "llama-2-7b", "--gpu", "a100-80gb", "--system", "vllm+gqsa-w4s50")
+
+
+def test_a_format_without_a_kernel_is_a_bound_in_words_and_in_json() -> None:
+    """Nothing says how much slower a real kernel is, so one end of every interval is open."""
+    answer = json.loads(invoke("e2e", *BOUND, "--batch", "8", "--json").stdout)
+    assert answer["bound"] is True
+    assert (answer["lo_tokens_per_gpu_s"], answer["hi_ttft_ms"], answer["hi_tpot_ms"]) == (0, None, None)
+    assert answer["speedup"][1] == 0
+    text = invoke("e2e", *BOUND, "--batch", "8").stdout
+    assert text.startswith(f"at most {answer['tokens_per_gpu_s']:.1f} tokens per GPU-second (90 %: up to ")
+    assert f"a token every at least {answer['tpot_ms']:.2f} ms (90 %: from {answer['lo_tpot_ms']:.2f})" in text
+    assert "A real one is slower." in text
+
+
+def test_a_bound_is_one_in_tables_plans_and_servers(tmp_path: Path) -> None:
+    rows, out = write_rows(tmp_path / "in.csv", system="fastertransformer+df11", sparsity=0), tmp_path / "out.csv"
+    invoke("e2e", "--input", rows, "--output", out)
+    assert pd.read_csv(out)["bound"].tolist() == [False, False, True]
+    plan = json.loads(invoke("plan", *BOUND[:4], "--systems", "vllm,vllm+df11", "--json").stdout)
+    assert {o["system"]: (o["bound"], o["tokens_per_gpu_s_interval"][0] > 0) for o in plan["options"]} == {
+        "vllm": (False, True), "vllm+df11": (True, False),
+    }  # fmt: skip
+    assert "a bound" in invoke("plan", *BOUND[:4], "--systems", "vllm,vllm+df11").stdout
+    served = RUNNER.invoke(app, ["serve", *BOUND, "--users", "4"]).stdout
+    assert served.startswith("at most ")
+    assert "A real one is slower." in served
+
+
 def test_out_of_memory_says_by_how_much():
     result = invoke("e2e", "--model", "opt-175b", "--gpu", "a100-80gb", "--gpus", "4", "--system", "deepspeed",
                     "--batch", "8")  # fmt: skip

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from perfmodel import predict
-from perfmodel.kernels import KERNELS
+from perfmodel.kernels import KERNELS, kernel_model
 from perfmodel.prediction import predict_all, predict_table
 from tests.perfmodel.cases import CASE
 from tests.perfmodel.kernels.running import RUNNING
@@ -77,3 +77,19 @@ def test_bad_input_names_value_and_remedy(change: dict[str, object], message: st
     arguments = {"kernel": "flash-llm", "gpu": "a100-80gb", **CASE, "sparsity": 0.8} | change
     with pytest.raises(ValueError, match=message):
         predict(**arguments)
+
+
+SMALL = [(64, 64), (256, 256), (512, 512), (1024, 1024), (64, 4096), (4096, 64)]
+
+
+@pytest.mark.parametrize("gpu", ["a100-80gb", "h100", "b200", "rtx-4090", "l4", "v100", "t4"])
+@pytest.mark.parametrize("size", SMALL)
+@pytest.mark.parametrize("n", [1, 8, 64])
+def test_no_16_bit_kernel_beats_dense_where_launches_decide(gpu: str, size: tuple[int, int], n: int) -> None:
+    """At sparsity 0 it has no fewer bytes to read, and starts no sooner; what its assumed ends differ by is a percent."""
+    found = {p.kernel: p for _, p in predict_all(gpu, *size, n, 0.0)}
+    dense = found["cublas"]
+    for other in found.values():
+        model = kernel_model(other.kernel)
+        if model.format.change in ("lossless", "pruned") and not model.patterns:
+            assert float(other.time_s) > 0.98 * float(dense.time_s), other.kernel

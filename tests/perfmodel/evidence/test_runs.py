@@ -6,22 +6,27 @@ import pandas as pd
 import pytest
 
 from perfmodel.catalog import gpu_names, load_gpu, load_model, load_sources
+from perfmodel.evidence.run_spread import _spread, judged_runs, run_spread
 from perfmodel.evidence.runs import (
     engine_runs,
     joined_runs,
     outside_runs,
+    public_reports,
     published_parts,
     published_runs,
     spinfer_runs,
     vllm_runs,
 )
+from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import Part
 
 CASE = ["model", "gpu", "gpus", "system", "batch", "input_len", "output_len", "source"]
 
 
-@pytest.mark.parametrize("table", [published_runs, spinfer_runs, published_parts, vllm_runs, engine_runs])
+@pytest.mark.parametrize(
+    "table", [published_runs, spinfer_runs, published_parts, vllm_runs, engine_runs, public_reports]
+)
 def test_every_row_names_what_the_catalogue_knows(table):
     rows = table()
     assert set(rows["source"]) <= set(load_sources())
@@ -74,3 +79,25 @@ def test_runs_that_did_not_fit_have_no_error():
     assert 0 < queued < 0.2 * len(engine_runs())  # of engines, whose cache would not fit
     assert 0 < len(runs) < stated.sum() < len(stated)
     assert runs["error"].notna().all()
+
+
+def test_public_reports_judge_and_take_part_in_nothing() -> None:
+    """Each is compared in the quantity its thread reports: within 30 % all but gpt-oss, whose batches of 64 err most."""
+    runs = joined_runs(runs=public_reports())
+    assert len(runs) == 33
+    assert not runs["fitted"].any()
+    worst = runs.loc[runs["error"].abs().idxmax()]
+    assert (worst["model"], worst["batch"]) == ("gpt-oss-120b", 64)
+    assert (runs["error"].abs() < 0.3).sum() == 32
+    assert runs.groupby("quantity")["error"].apply(lambda error: error.abs().mean()).max() < 0.25
+    spread = judged_runs()
+    assert run_spread() == _spread(spread[spread["source"] != "public-reports"])
+
+
+def test_times_between_tokens_are_compared_without_the_prompt() -> None:
+    """A report of 4.6 ms a token at batch 1 is 217 tokens per GPU-second whatever the prompt took."""
+    row = public_reports().iloc[[0]]
+    assert row["quantity"].item() == "tpot"
+    assert row["tokens_per_gpu_s"].item() == pytest.approx(1000 / 4.6)
+    run = evaluate("qwen3-1.7b", "a100-80gb", "vllm-v1", batch=1, input_len=128, output_len=128)
+    assert joined_runs(runs=row)["predicted_us"].item() == pytest.approx(1e6 * float(run.tpot_s))

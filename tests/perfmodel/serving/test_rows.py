@@ -87,7 +87,7 @@ def test_what_does_not_fit_has_memory_and_no_time() -> None:
     assert found["fits"].tolist() == [False, True]
     assert (found["memory_gb"] > 0).all()
     assert found["memory_gb"].iloc[0] > 80
-    numbers = [name for name in RESULT_COLUMNS if name not in ("fits", "memory_gb", "extrapolated", "change")]
+    numbers = [name for name in RESULT_COLUMNS if name not in ("fits", "memory_gb", "extrapolated", "change", "bound")]
     assert found.loc[0, numbers].isna().all()
     assert found.loc[1, numbers].notna().all()
     for name in ("tokens_per_gpu_s", "ttft_ms", "tpot_ms"):
@@ -116,7 +116,7 @@ def servers() -> pd.DataFrame:
 def test_each_server_is_as_if_asked_alone() -> None:
     rows = servers()
     found = serve_rows(rows)
-    assert tuple(found.columns) == SERVED_COLUMNS
+    assert tuple(found.columns) == (*SERVED_COLUMNS, "bound")
     assert found.index.equals(rows.index)
     for name, row in rows.iterrows():
         load = serve(row["model"], row["gpu"], row["system"], **{key: row[key] for key in SERVED})
@@ -124,7 +124,9 @@ def test_each_server_is_as_if_asked_alone() -> None:
             1e3 * load.ttft_s, 1e3 * load.ttft_p90_s, 1e3 * load.tpot_s, 1e3 * load.tpot_p90_s, load.requests_per_s,
             load.tokens_per_gpu_s, load.decoding, load.room, load.prompt_share,
         ]  # fmt: skip
-        assert found.loc[name].tolist() == pytest.approx([float(value) for value in expected], rel=1e-9)
+        assert found.loc[name, list(SERVED_COLUMNS)].tolist() == pytest.approx(
+            [float(value) for value in expected], rel=1e-9
+        )
 
 
 def test_servers_in_any_order_of_columns() -> None:
