@@ -127,8 +127,8 @@ def serve_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `SERVED_COLUMNS` of `perfmodel.serving.steady.Steady`, in the order and with the index of ``rows``; and ``bound``
-        as `evaluate_rows` has it.
+        `SERVED_COLUMNS` of `perfmodel.serving.steady.Steady`, in the order and with the index of ``rows``; and
+        ``bound`` as `evaluate_rows` has it.
     """
     import pandas as pd
 

@@ -86,7 +86,7 @@ SMALL = [(64, 64), (256, 256), (512, 512), (1024, 1024), (64, 4096), (4096, 64)]
 @pytest.mark.parametrize("size", SMALL)
 @pytest.mark.parametrize("n", [1, 8, 64])
 def test_no_16_bit_kernel_beats_dense_where_launches_decide(gpu: str, size: tuple[int, int], n: int) -> None:
-    """At sparsity 0 it has no fewer bytes to read, and starts no sooner; what its assumed ends differ by is a percent."""
+    """At sparsity 0 it has no fewer bytes to read, and starts no sooner, but for what is assumed of its ends."""
     found = {p.kernel: p for _, p in predict_all(gpu, *size, n, 0.0)}
     dense = found["cublas"]
     for other in found.values():

@@ -82,7 +82,7 @@ def test_runs_that_did_not_fit_have_no_error():
 
 
 def test_public_reports_judge_and_take_part_in_nothing() -> None:
-    """Each is compared in the quantity its thread reports: within 30 % all but gpt-oss, whose batches of 64 err most."""
+    """Each is compared in the quantity its thread reports: within 30 % all but a batch of 64 of gpt-oss."""
     runs = joined_runs(runs=public_reports())
     assert len(runs) == 33
     assert not runs["fitted"].any()
