@@ -40,13 +40,22 @@ from kernels_numba.formats import (
     encode_tiled_csl,
     encode_two_four,
 )
-from kernels_numba.formats.encoded import HALF_ELEMENTS, check, half_element_of
+from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check, half_element_of, widened
 from kernels_numba.gpu.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
 
 logger = logging.getLogger(__name__)
 
+LIBRARY = "dense-fp32"  # what a CPU has without us
+
+
+def dense_for_blas(a: NDArray[Any], element: Element | None = None) -> Dense:
+    """``a`` in float32: twice the bytes of a 16-bit matrix, for the library that everybody has."""
+    return Dense(widened(as_stored(a), half_element_of(a, element)))
+
+
 ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
     "dense": Dense,
+    LIBRARY: dense_for_blas,
     "tiled-csl": encode_tiled_csl,
     "bitmap": encode_bitmap,
     "bitmap-pairs": partial(encode_bitmap, width=2),
@@ -63,9 +72,9 @@ NAMES: dict[type[EncodedWeight], str] = {
 }  # fmt: skip
 FORMATS = {
     "cuda": ("dense", "tiled-csl", "bitmap", "bitmap-pairs", "condensed", "condensed-pairs", "two-four", "csr"),
-    "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr", "cpu-bitmap"),
+    "cpu": ("dense", "tiled-csl", "two-four", "csr", "panel-csr", "cpu-bitmap", LIBRARY),
 }
-MEASURED = 4  # candidates that are tried, best predicted first
+MEASURED = 4  # candidates that are tried, best predicted first, and the library's
 MOST_CONDENSED = 0.32  # density up to which most random strips fit 2:4 (docs/condensed.md)
 DENSITY_STEPS = 100  # densities that agree to a percent share a measurement
 
@@ -128,7 +137,8 @@ def plan(
     n : int
         Columns of the activations.
     candidates : iterable of Candidate, optional
-        What may be chosen, with predicted times; by default every format of the backend. Those that the backend has no
+        What may be chosen, with predicted times; by default every format of the backend, on a CPU NumPy's dense product
+        in float32 among them, which is measured in any case. Those that the backend has no
         kernel for, or an encoded weight does not have, are left out.
     backend : {"auto", "cuda", "cpu"}
         "auto" takes the GPU if there is one.
@@ -164,12 +174,17 @@ def plan(
     known = store.get(key)
     if known is not None and known.format in {candidate.format for candidate in ordered}:
         return Choice(known.format, known.split_k, backend, "cache", known.time_us, {}, kind)
-    tried = _measure(weights, n, ordered[:MEASURED], backend, time_us)
+    tried = _measure(weights, n, _tried(ordered), backend, time_us)
     if not tried:
         return unmeasured
     name, split_k = min(tried, key=tried.__getitem__)
     store.put(key, Entry(name, split_k, tried[name, split_k]))
     return Choice(name, split_k, backend, "measured", tried[name, split_k], tried, kind)
+
+
+def _tried(ordered: Sequence[Candidate]) -> list[Candidate]:
+    """The first few, and the library's if it may be chosen: whatever is chosen has been compared with it."""
+    return [candidate for i, candidate in enumerate(ordered) if i < MEASURED or candidate.format == LIBRARY]
 
 
 def _backend(name: str) -> str:
@@ -182,6 +197,8 @@ def _backend(name: str) -> str:
 def format_name(weights: EncodedWeight) -> str | None:
     """Key of `ENCODERS` for the format ``weights`` have; None if it is not among them."""
     name = NAMES.get(type(weights))
+    if isinstance(weights, Dense) and weights.element is Element.FLOAT32:
+        return LIBRARY
     return f"{name}-pairs" if isinstance(weights, Bitmap | Condensed) and weights.width == 2 else name
 
 
@@ -224,6 +241,7 @@ def estimated_bytes(shape: tuple[int, int], nnz: int) -> dict[str, float]:
     spilled = (4 * density**3 * (1 - density) + 2 * density**4) / 4 * size
     return {
         "dense": 2.0 * size,
+        LIBRARY: 4.0 * size,
         "tiled-csl": 4.0 * nnz,
         "bitmap": 2.0 * nnz + size / 8,
         "bitmap-pairs": 2.0 * size * (1 - (1 - density) ** 2) + size / 16,
@@ -240,7 +258,7 @@ def product_key(weights: EncodedWeight, n: int, candidates: Sequence[Candidate])
     """What a measurement is kept under: sizes, density to a percent, element, and which candidates took part."""
     m, k = weights.shape
     density = round(weights.nnz / (m * k) * DENSITY_STEPS) / DENSITY_STEPS
-    names = {f"{c.format}" + (f"/{c.split_k}" if c.split_k else "") for c in candidates[:MEASURED]}
+    names = {f"{c.format}" + (f"/{c.split_k}" if c.split_k else "") for c in _tried(candidates)}
     element = "" if weights.element == Element.FLOAT16 else f" {weights.element}"
     return f"{m}x{k} n={n} density={density:.2f}{element} of {' '.join(sorted(names))}"
 

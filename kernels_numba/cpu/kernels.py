@@ -42,7 +42,8 @@ def spmm(
     Parameters
     ----------
     weights : CpuBitmap (the fastest here), PanelCsr, TiledCsl, Csr or Dense; all others are decoded to a dense copy
-        first, QuantisedBitmap to values times scales rounded to float16, as on the GPU.
+        first, QuantisedBitmap to values times scales rounded to float16, as on the GPU. Dense of float32 goes
+        to NumPy's BLAS.
     x : (k, n), float16, float32, or uint16 bit patterns with ``element=Element.BFLOAT16``; finite wherever a weight
         is zero: a dense product turns 0 * inf into NaN, a sparse one skips it.
     path : "auto" (see ``choose_path``), "decode" or "sparse".
@@ -64,6 +65,8 @@ def spmm(
     if isinstance(weights, CpuBitmap) and _on_tiles(weights, x):
         return _multiply_tiles(weights, x)
     wide = x if x.dtype == FLOAT else widened(x, Element.BFLOAT16 if x.dtype == BITS else Element.FLOAT16)
+    if isinstance(weights, Dense) and weights.element is Element.FLOAT32:
+        return np.matmul(weights.values, wide)
     if _in_chunks(weights):
         return _multiply_chunks(weights, wide)
     chosen = choose_path(weights) if path == "auto" else path

@@ -78,14 +78,15 @@ def test_bfloat16_is_planned_apart_from_float16(cache: TuningCache) -> None:
     encoded = plan(choice.encode(bits), 8, backend="cpu", cache=cache)
     assert (encoded.format, encoded.element) == ("csr", Element.BFLOAT16)
     for name, encode in ENCODERS.items():
-        assert encode(bits, element=Element.BFLOAT16).element is Element.BFLOAT16, name
+        own = Element.FLOAT32 if name == "dense-fp32" else Element.BFLOAT16
+        assert encode(bits, element=Element.BFLOAT16).element is own, name
 
 
 def test_only_the_best_predicted_are_measured(cache: TuningCache) -> None:
     candidates = [Candidate(name, 1e-6 * i) for i, name in enumerate(FORMATS["cpu"], 1)]
-    watch = Stopwatch(dense=5, tiled_csl=4, two_four=3, csr=2)
+    watch = Stopwatch(dense=5, tiled_csl=4, two_four=3, csr=2, dense_fp32=6)
     assert plan(A, 8, candidates, backend="cpu", measure=watch, cache=cache).format == "csr"
-    assert [name for name, _, _ in watch.asked] == ["dense", "tiled-csl", "two-four", "csr"]
+    assert [name for name, _, _ in watch.asked] == ["dense", "tiled-csl", "two-four", "csr", "dense-fp32"]
 
 
 def test_gpu_candidates_try_splits_around_the_launchers_own(
@@ -193,3 +194,15 @@ def test_estimated_bytes_of_condensed_strips(name: str, density: float) -> None:
     a = random_matrix(512, 512, density)
     estimate = estimated_bytes(a.shape, np.count_nonzero(a))[name]
     assert ENCODERS[name](a).nbytes == pytest.approx(estimate, rel=0.1)
+
+
+def test_a_cpu_is_compared_with_the_library_whatever_is_smaller(cache: TuningCache) -> None:
+    """NumPy's product in float32 has the most bytes of all, so an order by bytes alone would never try it."""
+    watch = Stopwatch(cpu_bitmap=50, panel_csr=56, two_four=99, tiled_csl=70, dense_fp32=10)
+    choice = plan(A, 8, backend="cpu", measure=watch, cache=cache)
+    assert choice.format == "dense-fp32"
+    assert len(watch.asked) == 5
+    encoded = choice.encode(A)
+    x = RNG.standard_normal((A.shape[1], 8)).astype(np.float32)
+    np.testing.assert_array_equal(spmm(encoded, x, backend="cpu"), (A.astype(np.float32) @ x).astype(np.float16))
+    assert "dense-fp32" not in FORMATS["cuda"]
