@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from socket import SO_REUSEADDR, SOL_SOCKET, socket
+from typing import Annotated, Any
 
 import typer
 
 from lscd.errors import InputError
 
 ADDRESS = "127.0.0.1"  # the page is for its owner; nothing listens on the network
+OPEN_TO = f"it listens on {ADDRESS} only and asks for no token: whoever works on this machine can open it"
+MOST_CONNECTIONS = 500  # a browser opens up to seven a page
 
 
 def explore(
@@ -38,27 +44,51 @@ def serve(port: int, page: str, browser: bool) -> None:
         If marimo is not installed, or the port is taken; the message says what to type.
     """
     try:
-        import marimo
         import uvicorn
+
+        server = uvicorn.Server(_config(uvicorn))
     except ImportError:
         raise InputError("the explorer needs marimo: pip install 'lscd-lab[explore]', or make explore") from None
-    _check_port(port)
-    app = Path(__file__).parent / "explorer" / "app.py"
-    server = marimo.create_asgi_app(quiet=True).with_app(path="/", root=str(app)).build()
-    print(f"explorer: {page}\nstop it with Ctrl+C", flush=True)
-    if browser:
-        import webbrowser
+    with _listening(port) as listening:
+        print(f"explorer: {page}\n{OPEN_TO}\nstop it with Ctrl+C", flush=True)
+        if browser:
+            import webbrowser
 
-        webbrowser.open(page)
-    uvicorn.run(server, host=ADDRESS, port=port, log_level="warning")
+            webbrowser.open(page)
+        with suppress(KeyboardInterrupt):  # which ends it as announced
+            server.run(sockets=[listening])
+    os._exit(0)  # nothing is left to save, and threads of open pages would be waited for without end
 
 
-def _check_port(port: int) -> None:
-    import socket
+def _config(uvicorn: Any) -> Any:
+    """Settings of the server: marimo behind the door, bounded in every message that it reads."""
+    import marimo
 
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except OSError as error:
-            raise InputError(f"port {port} is not free ({error.strerror}); choose another with --port") from None
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a page that is gone
+    from lscd.explorer.door import KEPT_S, LONGEST_LINE, Door
+    from perfmodel.catalog.files import data_directory
+
+    app = Path(__file__).resolve().parent / "explorer" / "app.py"
+    pages = marimo.create_asgi_app(quiet=True, session_ttl=KEPT_S).with_app(path="/", root=str(app)).build()
+    hidden = [app.parent, app.parents[2], data_directory(), Path.cwd(), Path.home()]
+    return uvicorn.Config(
+        Door(pages, hidden),
+        http="h11",  # the one whose requests are bounded
+        h11_max_incomplete_event_size=LONGEST_LINE,
+        ws_max_size=LONGEST_LINE,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=1,
+        log_level="critical",
+    )
+
+
+def _listening(port: int) -> socket:
+    found = socket()
+    found.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+    try:
+        found.bind((ADDRESS, port))
+        found.listen()
+    except OSError as error:
+        found.close()
+        raise InputError(f"port {port} is not free ({error.strerror}); choose another with --port") from None
+    return found
