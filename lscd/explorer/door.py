@@ -22,7 +22,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")  # any other name that leads here is a page's trick (DNS rebinding)
 ROUTES = {  # what the page asks for; marimo would also run, export and list notebooks
-    "GET": re.compile(r"/|/health|/(assets|@file)/.+|/[\w-]+\.(ico|png|json|js)"),
+    "GET": re.compile(r"/|/health|/assets/.+|/@file/\d+-[\w.-]+|/[\w-]+\.(ico|png|json|js)"),
     "POST": re.compile(r"/api/kernel/set_ui_element_value"),
     "websocket": re.compile(r"/ws"),
 }
