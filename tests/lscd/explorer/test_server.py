@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -42,6 +44,13 @@ def test_it_says_where_it_listens_and_that_it_asks_for_no_token(explorer: Explor
     }
     listening = re.findall(rf"([0-9A-F]+):{explorer.port:04X} \S+ 0A ", "".join(addresses))
     assert set(listening) <= {"0100007F"}
+
+
+def test_a_taken_port_is_a_sentence(explorer: Explorer) -> None:
+    command = [sys.executable, "-m", "lscd", "explore", "--no-browser", "--port", str(explorer.port)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert re.fullmatch(rf"lscd: port {explorer.port} is not free \(.*\); choose another with --port\n", found.stderr)
 
 
 def test_the_page_names_no_folder_and_lets_no_other_origin_in(explorer: Explorer) -> None:
