@@ -193,14 +193,15 @@ class Eraser:
 
     def __init__(self, folders: Iterable[Path]) -> None:
         names = {str(folder) for folder in folders if len(folder.parts) > 1}
-        spelled = {kind(name) for name in names for kind in (str, _in_json, quote, _in_query)}
-        longest_first = "|".join(re.escape(name) for name in sorted(spelled, key=len, reverse=True))
+        self.spelled = {kind(name) for name in names for kind in (str, _in_json, quote, _in_query)}
+        longest_first = "|".join(re.escape(name) for name in sorted(self.spelled, key=len, reverse=True))
         # a name that goes on before or behind is another one: ./assets/root.js is not in /root
-        self.pattern = re.compile(rf"(?<![\w.%-])(?:{longest_first})(?![\w.-])") if names else None
+        self.pattern = re.compile(rf"(?<![\w.%-])(?:{longest_first})(?![\w.-])")
 
     def __call__(self, text: str) -> str:
         """The text without them."""
-        return self.pattern.sub("", text) if self.pattern else text
+        found = any(name in text for name in self.spelled)  # charts are long, and mostly name none
+        return self.pattern.sub("", text) if found else text
 
 
 def check_visitor(scope: Message) -> None:
@@ -240,7 +241,7 @@ def check_address(scope: Message) -> None:
 
 def session_of(scope: Message) -> str:
     """The session that a page asks for; empty before it has one."""
-    return dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("session_id", "")
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)).get("session_id", "")
 
 
 async def body_of(receive: Receive) -> bytes:

@@ -49,7 +49,7 @@ def _config(uvicorn: Any) -> Any:
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a page that is gone
     app = Path(__file__).resolve().parent / "app.py"
     pages = marimo.create_asgi_app(quiet=True, session_ttl=KEPT_S).with_app(path="/", root=str(app)).build()
-    hidden = [app.parent, app.parents[2], data_directory(), Path.cwd(), Path.home()]
+    hidden = [app.parent, app.parents[2], data_directory(), Path.cwd(), Path(os.path.expanduser("~"))]
     return uvicorn.Config(
         Door(pages, hidden),
         http="h11",  # the one whose requests are bounded

@@ -91,10 +91,10 @@ def _wait(explorer: Explorer) -> None:
 
 
 def shown(page: Any, mark: str, within_s: float = 40) -> str:
-    """What the socket of a page brings, as text without HTML's escapes, until ``mark`` has come."""
+    """What the socket of a page brings, as HTML, until a reader has seen ``mark``."""
     end, found = time.monotonic() + within_s, ""
-    while mark not in found:
+    while mark not in unescape(found):
         message = page.recv(timeout=end - time.monotonic())
         text = message if isinstance(message, str) else message.decode()
-        found += unescape(re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), text))
+        found += re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code[1], 16)), text)
     return found
