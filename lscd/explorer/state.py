@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from numbers import Integral, Real
+from numbers import Integral
 from urllib.parse import parse_qsl, urlencode
 
 from perfmodel.catalog import gpu_names, model_names
@@ -114,10 +114,8 @@ def _check(name: str, value: object, kind: type) -> None:
         good = isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= MOST
         allowed = f"be a whole number from 1 to {MOST:,}"
     else:
-        good, allowed = (
-            isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= 1,
-            "lie in [0, 1]",
-        )
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        allowed = "lie in [0, 1]"
     if not good:
         raise ValueError(f"{name} must {allowed}, got {_short(repr(value))}")
 

@@ -79,6 +79,7 @@ def test_broken_links_say_what_is_wrong(query: str, message: str) -> None:
         ("sparsity", "0.5"),
         ("sparsity", [0.5]),
         ("sparsity", True),
+        ("sparsity", 10**400),
         ("gpu", 1),
         ("system", ["flash-llm"]),
         ("model", {}),
