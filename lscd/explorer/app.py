@@ -13,14 +13,15 @@ def _():
     import marimo as mo
 
     from lscd.explorer import page
+    from lscd.explorer.state import linked
 
-    return mo, page
+    return linked, mo, page
 
 
 @app.cell
-def _(mo, page):
+def _(linked, mo, page):
     request = mo.app_meta().request
-    start, link_error = page.asked(dict(request.query_params) if request else {})
+    start, link_error = linked(dict(request.query_params) if request else {})
     widgets = mo.ui.dictionary(page.widgets(start))
     page.controls(widgets, link_error)  # shown where they are made: a cell is not run again by its own widgets
     return (widgets,)

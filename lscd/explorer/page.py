@@ -16,8 +16,6 @@ from perfmodel.catalog import gpu_names, model_names
 from perfmodel.serving.contenders import change
 from perfmodel.serving.systems import load_system
 
-# Keys marimo itself may put into the address.
-HOST_KEYS = {"file", "session_id", "access_token", "view-as", "show-chrome", "kiosk"}
 LABELS = {
     "model": "Model",
     "gpu": "GPU",
@@ -38,15 +36,6 @@ FINDINGS = (
     ("speedups", "When sparse pays", charts.speedups),
     ("roofline", "Roofline position", charts.roofline),
 )
-
-
-def asked(query: Mapping[str, str | list[str]]) -> tuple[State, str]:
-    """State of the address; the default and a message if it is unusable. Of a repeated key the last value counts."""
-    own = {key: value for key, value in query.items() if key not in HOST_KEYS}
-    try:
-        return State.from_query({key: v if isinstance(v, str) else v[-1] for key, v in own.items()}), ""
-    except ValueError as error:
-        return State(), f"The link cannot be used: {error}. Defaults are shown."
 
 
 def widgets(start: State) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from urllib.parse import parse_qsl, urlencode
 
 from perfmodel.catalog import gpu_names, model_names
@@ -12,6 +13,10 @@ from perfmodel.serving.contenders import hosted_systems
 from perfmodel.serving.systems import HOST, SYSTEMS, load_system
 
 MATRICES = ("qkv", "attention-output", "mlp-in", "mlp-out")
+MOST = 2**40  # the models' largest whole number
+LONGEST_NAME = 100  # characters
+SHOWN = 40  # characters that a sentence repeats of what it does not know
+HOST_KEYS = {"file", "session_id", "access_token", "view-as", "show-chrome", "kiosk"}  # marimo's own in the address
 BOUNDS = ("coo", "int4-2:4", "gqsa-w4s50")  # formats whose kernel nobody modelled: as if cuBLAS read their bytes
 
 
@@ -54,7 +59,9 @@ class State:
     matrix: str = "mlp-in"
 
     def __post_init__(self) -> None:
-        """Refuse unknown names; numbers are checked by the models."""
+        """Refuse unknown names and numbers out of range; the models check what goes together."""
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), type(field.default))
         load_system(self.system)
         offered = {"model": model_names(), "gpu": gpu_names(), "matrix": MATRICES}
         for name, known in offered.items():
@@ -80,7 +87,7 @@ class State:
         values: dict[str, object] = {}
         for key, text in pairs.items():
             if key not in defaults:
-                raise ValueError(unknown_name("setting", key, defaults))
+                raise ValueError(unknown_name("setting", _short(key), defaults))
             values[key] = _parse(key, text, type(defaults[key]))
         return cls(**{**defaults, **values})
 
@@ -96,7 +103,34 @@ def _parse(key: str, text: str, kind: type) -> object:
         return kind(text)
     except ValueError:
         allowed = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{key} must be {allowed}, got {text!r}") from None
+        raise ValueError(f"{key} must be {allowed}, got {_short(text)!r}") from None
+
+
+def _check(name: str, value: object, kind: type) -> None:
+    """Refuse what no page can show: another type, a number out of range, a text longer than any name."""
+    if kind is str:
+        good, allowed = isinstance(value, str) and len(value) <= LONGEST_NAME, "be a name"
+    elif kind is int:
+        good = isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= MOST
+        allowed = f"be a whole number from 1 to {MOST:,}"
+    else:
+        good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+        allowed = "lie in [0, 1]"
+    if not good:
+        raise ValueError(f"{name} must {allowed}, got {_short(repr(value))}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def linked(query: Mapping[str, str | list[str]]) -> tuple[State, str]:
+    """State of an address, or the default and why the address is unusable; of a repeated key the last value counts."""
+    own = {key: value for key, value in query.items() if key not in HOST_KEYS}
+    try:
+        return State.from_query({key: v if isinstance(v, str) else v[-1] for key, v in own.items()}), ""
+    except ValueError as error:
+        return State(), f"The link cannot be used: {error}. Defaults are shown."
 
 
 PRESETS: dict[str, State] = {

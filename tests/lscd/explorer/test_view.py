@@ -82,7 +82,7 @@ def test_the_crossover_is_where_the_drawn_curve_passes_one(shown: View) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 0}, "batch must be a whole number of at least 1"),
+        ({"batch": 0}, "batch must be a whole number from 1 to"),
         ({"sparsity": 1.5}, "sparsity must lie in"),
         ({"gpus": 5}, "cannot be shared by 5 GPUs"),
         ({"output_len": 5000}, "positions, got 5064"),
