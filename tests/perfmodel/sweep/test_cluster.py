@@ -20,9 +20,8 @@ from tests.perfmodel.sweep.cases import plan, small_chunks
 def test_a_dying_worker_loses_nothing_and_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     made, out = plan(), tmp_path / "out.parquet"
-    store = Store(out, made)
     seen: list[int] = []
-    with cluster_client("local") as client:
+    with Store(out, made) as store, cluster_client("local") as client:
         first_pid, *_ = client.run(os.getpid).values()
         for index, table in cluster_map(client, _Slow(made), store.missing()):
             seen.append(index)
@@ -30,9 +29,9 @@ def test_a_dying_worker_loses_nothing_and_doubles_nothing(tmp_path: Path, monkey
             if len(seen) == 3:
                 os.kill(first_pid, signal.SIGKILL)
         pids = set(client.run(os.getpid).values())
+        store.finish()
     assert first_pid not in pids
     assert sorted(seen) == list(range(made.spec.grid.chunks))
-    store.finish()
     run(made, tmp_path / "here.parquet")
     assert out.read_bytes() == (tmp_path / "here.parquet").read_bytes()
 
