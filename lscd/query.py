@@ -48,7 +48,7 @@ def query(
         writable(output)
         refuse_overwriting(results, output)
     try:
-        with opened_results(results) as (facts, rows), confined(rows) as connection, _in_words(facts["columns"]):
+        with opened_results(results) as (facts, rows), confined(rows) as connection, in_words(facts["columns"]):
             if output is None:
                 print(_beside(connection, lambda: _shown(answer(connection, sql))))
                 return
@@ -65,9 +65,13 @@ def confined(rows: Dataset) -> Iterator[DuckDBPyConnection]:
     """Database whose SQL reaches the table of these ``rows``, and no file, network, extension, setting or variable."""
     import duckdb
 
-    with duckdb.connect(config=CONFINED) as connection:
-        connection.register(TABLE_NAME, rows)
+    connection = duckdb.connect(config=CONFINED)
+    connection.register(TABLE_NAME, rows)
+    try:
         yield connection
+    finally:
+        if not isinstance(sys.exception(), KeyboardInterrupt):  # DuckDB refuses to close what is still at work
+            connection.close()
 
 
 def answer(connection: DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
@@ -81,6 +85,10 @@ def answer(connection: DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
     import duckdb
     import pyarrow as pa
 
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"a query is text in UTF-8, got {sql!r}") from None
     kinds = [statement.type for statement in connection.extract_statements(sql)]
     if kinds != [duckdb.StatementType.SELECT]:
         raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql!r}")
@@ -112,7 +120,7 @@ def _beside(connection: DuckDBPyConnection, work: Callable[[], Any]) -> Any:
 
 
 @contextmanager
-def _in_words(columns: Iterable[str]) -> Iterator[None]:
+def in_words(columns: Iterable[str]) -> Iterator[None]:
     """Turn what goes wrong with a query into a sentence."""
     import duckdb
     import pyarrow as pa

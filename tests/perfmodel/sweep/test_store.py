@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +250,40 @@ def test_a_second_writer_is_refused_and_harms_nothing(tmp_path: Path, monkeypatc
             run(plan(), out)
         assert contents(tmp_path) == before
     assert run(plan(), out) == pq.read_metadata(out).num_rows
+
+
+def test_writers_at_once_are_one_writer_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_chunks(monkeypatch)
+    made = plan(axes=AXES | {"gpu": "h100", "kernel": ["cublas", "sputnik"], "n": 8})
+    rows = run(made, tmp_path / "whole.parquet")
+
+    def said(out: Path) -> int | str:
+        try:
+            return run(made, out, threads=1)
+        except ValueError as error:
+            return str(error).partition(" is ")[2]
+
+    with ThreadPoolExecutor(3) as pool:
+        for attempt in range(15):
+            out = tmp_path / f"{attempt}.parquet"
+            answers = set(pool.map(said, [out] * 3))
+            assert rows in answers
+            assert answers <= {rows, "being written by another process; wait, or give another --out"}
+            assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 16
+
+
+def test_killed_at_any_point_nothing_is_lost_and_nothing_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.perfmodel.sweep.killed", str(tmp_path), "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).resolve().parents[3])
+    *stopped, finished = json.loads(done.stdout)
+    assert len(stopped) >= 10
+    assert {attempt["stopped"] for attempt in stopped} == {-signal.SIGKILL}
+    assert {name for attempt in stopped for name in attempt["left"]} <= {"out.parquet", "out.parquet.parts"}
+    assert finished["stopped"] == 0
+    for attempt in (*stopped, finished):
+        assert attempt["sound"], attempt
+        assert (attempt["again"], attempt["after"], attempt["same"]) == (0, ["out.parquet"], True), attempt
 
 
 @pytest.mark.parametrize("kind", ["loop", "folder", "fifo", "missing/out"])
