@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 PATIENCE_S = 0.5  # that a query gets to stop by itself
 SHOWN_ROWS = 40
-LONGEST_REASON = 300  # characters of what DuckDB found wrong
+LONGEST_REASON = 300  # characters repeated of a query, or of what DuckDB found wrong
 TABLE_NAME = "results"
 CONFINED: dict[str, Any] = {
     "enable_external_access": False,
@@ -88,10 +88,10 @@ def answer(connection: DuckDBPyConnection, sql: str) -> pa.RecordBatchReader:
     try:
         sql.encode()
     except UnicodeEncodeError:
-        raise InputError(f"a query is text in UTF-8, got {sql!r}") from None
+        raise InputError(f"a query is text in UTF-8, got {sql[:LONGEST_REASON]!r}") from None
     kinds = [statement.type for statement in connection.extract_statements(sql)]
     if kinds != [duckdb.StatementType.SELECT]:
-        raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql!r}")
+        raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql[:LONGEST_REASON]!r}")
     return pa.RecordBatchReader.from_stream(connection.sql(sql))
 
 
@@ -130,7 +130,7 @@ def in_words(columns: Iterable[str]) -> Iterator[None]:
     except (MemoryError, duckdb.OutOfMemoryException):
         raise InputError("the answer takes more memory than there is; aggregate, or choose rows and columns") from None
     except (duckdb.Error, pa.ArrowException) as error:
-        wrong = str(error).strip().splitlines()[0].rstrip("!.")[:LONGEST_REASON]
+        wrong = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip("!.")[:LONGEST_REASON]
         raise InputError(f"{wrong}; the table {TABLE_NAME} has {', '.join(columns)}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 MOST_THREADS = 256
 LARGEST_SPEC_BYTES = 1 << 26
+DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
+_DEEP_KEY = re.compile(rb"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){%d}""" % DEEPEST_KEY)
 
 
 def sweep(
@@ -56,6 +59,8 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"lscd: stopped; {_resume_hint(*chunks)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except MemoryError:
+        raise InputError(f"out of memory with {threads} threads, give fewer; {_resume_hint(*chunks)}") from None
     except OSError as error:
         raise InputError(f"{error}; {_resume_hint(*chunks)}") from error
     size = digits(out.stat().st_size / 1e6, 1)
@@ -72,6 +77,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     if len(text) > LARGEST_SPEC_BYTES:
         raise InputError(f"larger than {LARGEST_SPEC_BYTES >> 20} MiB, more than any spec needs")
     try:
+        if _DEEP_KEY.search(text):
+            raise RecursionError
         return tomllib.loads(text.decode())
     except RecursionError:
         raise InputError("not a TOML file that can be read: nested too deeply") from None

@@ -47,7 +47,7 @@ def cluster_client(address: str) -> Iterator[Any]:
             return
         try:
             client = Client(address, timeout=CONNECT_TIMEOUT)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # the last where TLS is not set up
             raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
         with client, _lost(address):
             yield client

@@ -148,6 +148,7 @@ def refused(spec: Path, out: Path, message: str) -> None:
         ("missing", "No such file"),
         (os.fsdecode(b"\xff.toml"), "No such file"),
         ("deep", "deep: not a TOML file that can be read: nested too deeply"),
+        ("dotted", "dotted: not a TOML file that can be read: nested too deeply"),
         ("latin", "latin: not a TOML file: 'utf-8' codec"),
         ("long", "long: larger than 0 MiB"),
         ("digits", "digits: not a TOML file: Exceeds the limit"),
@@ -160,6 +161,7 @@ def test_specs_that_cannot_be_read_are_refused(
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "deep").write_text("x = " + "[" * 90_000)
+    (tmp_path / "dotted").write_text(" . ".join("a" * 40_000) + " = 1")
     (tmp_path / "latin").write_bytes(b"title = '\xe9'")
     (tmp_path / "long").write_bytes(b"\n" * 200_001)
     (tmp_path / "digits").write_text("m = " + "9" * 5000)
