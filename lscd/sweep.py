@@ -24,7 +24,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 MOST_THREADS = 256
 LARGEST_SPEC_BYTES = 1 << 26
 DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
-_DEEP_KEY = re.compile(rb"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){%d}""" % DEEPEST_KEY)
+_DEEP_KEY = re.compile(rb"""(?m)(?:^|[\[{,])[ \t]*+(?:[\w"'-]++[ \t]*+\.[ \t]*+){%d}""" % DEEPEST_KEY)
 
 
 def sweep(

@@ -27,7 +27,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class SealedSink:
-    """File to write Parquet into; closed in good order, it is sealed and on the disk."""
+    """File to write Parquet into; closed in good order, it is sealed."""
 
     def __init__(self, path: Path, role: str) -> None:
         self._file = path.open("w+b")
@@ -68,8 +68,6 @@ class SealedSink:
         footer = self._file.read()
         self._file.seek(footer_at)
         self._file.write(_MAGIC + self._sum.to_bytes(4, "little") + footer)
-        self._file.flush()
-        os.fsync(self._file.fileno())  # a renamed file must not be an empty one after a power cut
 
 
 @contextmanager

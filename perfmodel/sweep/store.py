@@ -189,6 +189,7 @@ class Store:
         partial = self.parts / f"{_WRITING}{secrets.token_hex(4)}"
         try:
             yield partial
+            _flush(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -261,6 +262,12 @@ def _regular(file: Path) -> Path:
     if file.is_symlink() or not file.is_file():
         raise ValueError(f"{file} is no regular file")
     return file
+
+
+def _flush(path: Path) -> None:
+    """Wait until the file is on the disk, so that a renamed file is never an empty one after a power cut."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _read(file: Path) -> bytes:
