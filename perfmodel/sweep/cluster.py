@@ -41,7 +41,8 @@ def cluster_client(address: str) -> Iterator[Any]:
         raise ValueError(f"the cluster is {address!r}, allowed are {LOCAL!r} or an address such as tcp://HOST:8786")
     with _quiet(), config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS}):
         if address == LOCAL:
-            options = {"n_workers": LOCAL_WORKERS, "threads_per_worker": 1, "dashboard_address": None}
+            # Any free port: dask warns where its own is taken, by another cluster of this machine.
+            options = {"n_workers": LOCAL_WORKERS, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
             with LocalCluster(**options) as cluster, Client(cluster) as client:
                 yield client
             return
