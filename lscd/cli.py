@@ -16,6 +16,7 @@ from lscd import (
     measure,
     plan,
     predict,
+    query,
     serve,
     simulate,
     sweep,
@@ -44,7 +45,7 @@ app.command()(report)
 app.command()(explore.explore)
 app.command()(generate.generate)
 app.command()(sweep.sweep)
-app.command()(sweep.query)
+app.command()(query.query)
 app.command()(measure.measure)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)

@@ -1,8 +1,9 @@
-"""`lscd sweep` and `lscd query`: many predictions into one Parquet file, and questions to it."""
+"""`lscd sweep`: many predictions into one Parquet file."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, refuse_overwriting, written_whole
-from lscd.printing import digits
+from lscd.errors import InputError, writable
+from lscd.printing import digits, printable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from perfmodel.sweep import Plan
     from perfmodel.sweep.runner import Progress
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-SHOWN_ROWS = 40
-TABLE_NAME = "results"
+MOST_THREADS = 256
+LARGEST_SPEC_BYTES = 1 << 26
+DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
+_DEEP_KEY = re.compile(rb"""(?m)(?:^|[\[{,])[ \t]*+(?:[\w"'-]++[ \t]*+\.[ \t]*+){%d}""" % DEEPEST_KEY)
 
 
 def sweep(
@@ -31,11 +32,14 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Parquet file to write; run again, an interrupted sweep goes on.")],
     yes: Annotated[bool, typer.Option("--yes", help="Allow more than 20 million points.")] = False,
     cluster: Annotated[str, typer.Option(help="Run on Dask workers: local, or tcp://HOST:PORT of a scheduler.")] = "",
-    threads: Annotated[int, typer.Option(min=1, help="Threads on this machine.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads on this machine.")] = min(
+        os.cpu_count() or 1, MOST_THREADS
+    ),
 ) -> None:
     """Evaluate predict or e2e over the product of many axes into a Parquet file."""
     from perfmodel.sweep import Plan, run
 
+    writable(out)
     try:
         plan = Plan.of(_parsed(spec))
     except ValueError as error:
@@ -55,58 +59,30 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"lscd: stopped; {_resume_hint(*chunks)}", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except MemoryError:
+        raise InputError(f"out of memory with {threads} threads, give fewer; {_resume_hint(*chunks)}") from None
     except OSError as error:
         raise InputError(f"{error}; {_resume_hint(*chunks)}") from error
-    print(f"{out}: {rows:,} rows of {plan.spec.grid.points:,} points, {digits(out.stat().st_size / 1e6, 1)} MB")
-
-
-def query(
-    results: Annotated[Path, typer.Argument(help="Parquet file of `lscd sweep`.")],
-    sql: Annotated[str, typer.Argument(help=f"SQL on the table `{TABLE_NAME}`; quote it for the shell.")],
-    output: Annotated[Path | None, typer.Option(help="CSV to write the answer to, whole.")] = None,
-) -> None:
-    """Ask a sweep file a question in SQL (DuckDB)."""
-    import pandas as pd
-
-    if output is not None:
-        refuse_overwriting(results, output)
-    answer = _answer(results, sql)
-    if output is not None:
-        with written_whole(output) as partial:
-            answer.to_pandas().to_csv(partial, index=False)
-        print(f"{output}: {answer.num_rows:,} rows")
-        return
-    shown = answer.slice(0, SHOWN_ROWS).to_pandas()
-    with pd.option_context("display.max_columns", None, "display.max_rows", None, "display.width", None):
-        print(shown.to_string(index=False) if len(shown) else f"no rows; columns {', '.join(answer.column_names)}")
-    if answer.num_rows > SHOWN_ROWS:
-        print(f"... {answer.num_rows - SHOWN_ROWS:,} more rows; --output FILE.csv keeps all")
-
-
-def _answer(results: Path, sql: str) -> pa.Table:
-    import duckdb
-
-    from perfmodel.sweep import read_facts
-
-    facts = read_facts(results)
-    with duckdb.connect() as connection:
-        connection.from_parquet(str(results)).create_view(TABLE_NAME)
-        try:
-            kinds = [statement.type for statement in connection.extract_statements(sql)]
-            if kinds != [duckdb.StatementType.SELECT]:
-                raise InputError(f"a query is one SELECT ... FROM {TABLE_NAME}, got {sql!r}")
-            return connection.sql(sql).to_arrow_table()
-        except duckdb.Error as error:
-            wrong, columns = str(error).splitlines()[0].rstrip("!"), ", ".join(facts["columns"])
-            raise InputError(f"{wrong}; the table {TABLE_NAME} has {columns}") from None
+    size = digits(out.stat().st_size / 1e6, 1)
+    print(f"{printable(out)}: {rows:,} rows of {plan.spec.grid.points:,} points, {size} MB")
 
 
 def _parsed(path: Path) -> dict[str, Any]:
     import tomllib
 
+    if path.exists() and not path.is_file():
+        raise InputError("no regular file")
+    with path.open("rb") as file:
+        text = file.read(LARGEST_SPEC_BYTES + 1)
+    if len(text) > LARGEST_SPEC_BYTES:
+        raise InputError(f"larger than {LARGEST_SPEC_BYTES >> 20} MiB, more than any spec needs")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if _DEEP_KEY.search(text):
+            raise RecursionError
+        return tomllib.loads(text.decode())
+    except RecursionError:
+        raise InputError("not a TOML file that can be read: nested too deeply") from None
+    except ValueError as error:
         raise InputError(f"not a TOML file: {error}") from None
 
 
@@ -142,7 +118,8 @@ def _progress(plan: Plan) -> Iterator[Progress]:
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} points"), BarColumn(),
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("sweep", total=points, rate="")
 
         def report(done: int, total: int) -> None:

@@ -26,8 +26,10 @@ SLOW = (
     "lscd/report/test_build.py",
     "lscd/test_evidence.py",
     "lscd/test_kernels.py",
+    "lscd/test_query.py",
     "lscd/test_sweep.py",
     "perfmodel/sweep/test_cluster.py",
+    "perfmodel/sweep/test_store.py",
     "test_docs.py",
     "test_notebooks.py",
 )

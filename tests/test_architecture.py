@@ -24,7 +24,7 @@ PLAN = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 DOORS = {"perfmodel", "kernels_numba", "perfmodel/moved", "kernels_numba/moved"}
 MATPLOTLIB_HOMES = {"perfmodel/plotting"}
 # The store of sweeps: results too large to hand over in memory are streamed to and from Parquet.
-FILE_READERS = {"perfmodel/catalog/files.py", "perfmodel/sweep/store.py"}
+FILE_READERS = {"perfmodel/catalog/files.py", *(f"perfmodel/sweep/{name}.py" for name in ("store", "seal", "lock"))}
 # Modules named by a string: users' doors, which no room uses, and packages whose docstrings a study reads.
 IMPORT_BY_STRING = {"perfmodel/__init__.py", "perfmodel/moved.py", "kernels_numba/moved.py", "lscd/study/pruning.py"}
 # Distribution on PyPI -> package on conda-forge, where the names differ.

@@ -6,6 +6,7 @@ its task run again elsewhere by the scheduler; the caller sees each result exact
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ def cluster_client(address: str) -> Iterator[Any]:
     ------
     ValueError
         If dask.distributed is not installed, the address is malformed, or nobody answers there.
+    ConnectionError
+        If the scheduler is lost on the way.
     """
     try:
         from dask import config
@@ -36,18 +39,50 @@ def cluster_client(address: str) -> Iterator[Any]:
         raise ValueError("a cluster needs dask.distributed: pip install 'lscd-lab[cluster]'") from None
     if address != LOCAL and "://" not in address:
         raise ValueError(f"the cluster is {address!r}, allowed are {LOCAL!r} or an address such as tcp://HOST:8786")
-    with config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS}):
+    with _quiet(), config.set({"distributed.scheduler.allowed-failures": WORKER_DEATHS}):
         if address == LOCAL:
-            options = {"n_workers": LOCAL_WORKERS, "threads_per_worker": 1, "dashboard_address": None}
+            # Any free port: dask warns where its own is taken, by another cluster of this machine.
+            options = {"n_workers": LOCAL_WORKERS, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
             with LocalCluster(**options) as cluster, Client(cluster) as client:
                 yield client
             return
         try:
             client = Client(address, timeout=CONNECT_TIMEOUT)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # the last where TLS is not set up
             raise ValueError(f"no Dask scheduler answers at {address}: {error}") from error
-        with client:
+        with client, _lost(address):
             yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep dask's tracebacks off the terminal: what fails is said once, by whoever asked."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _lost(address: str) -> Iterator[None]:
+    """Say in a sentence that the scheduler is gone, or that no worker survives a task."""
+    from distributed import CancelledError
+    from distributed.comm import CommClosedError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        yield
+    except (CancelledError, CommClosedError) as error:
+        raise ConnectionError(f"the Dask scheduler at {address} is lost") from error
+    except KilledWorker as error:
+        raise ConnectionError(f"workers of {address} died {WORKER_DEATHS} times over the same task") from error
+    except ImportError as error:
+        raise ValueError(f"a worker of {address} does not have this package: {error}") from error
 
 
 def on_every_worker(client: Any, function: Callable[..., Result], *arguments: Any) -> dict[str, Result]:

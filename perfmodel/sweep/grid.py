@@ -104,6 +104,16 @@ class Grid:
         return next(d.columns[axis] for d in self.dimensions if axis in d.columns)
 
     @cached_property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """Of every axis of names: each name once, with its place among them."""
+        columns = {axis: self.column(axis) for axis in self.axes}
+        return {
+            axis: {name: code for code, name in enumerate(dict.fromkeys(column))}
+            for axis, column in columns.items()
+            if isinstance(column, tuple)
+        }
+
+    @cached_property
     def _cut(self) -> int:
         """Index of the dimension that blocks slice: those after it are whole, those before it fixed."""
         cut, inner = len(self.dimensions), 1
@@ -117,6 +127,11 @@ class Grid:
         return sum(dimension.named for dimension in self.dimensions)
 
     @cached_property
+    def _cut_size(self) -> int:
+        """Values of the cut dimension; one where every dimension holds names, and none is cut."""
+        return self.dimensions[self._cut].size if self._cut < len(self.dimensions) else 1
+
+    @cached_property
     def _slice(self) -> int:
         """Values of the cut dimension in one block."""
         inner = math.prod(dimension.size for dimension in self.dimensions[self._cut + 1 :])
@@ -126,7 +141,7 @@ class Grid:
     def _outer(self) -> tuple[int, ...]:
         """Sizes of the index that counts blocks: fixed dimensions, then slices of the cut one."""
         fixed = [dimension.size for dimension in self.dimensions[: self._cut]]
-        return (*fixed, -(-self.dimensions[self._cut].size // self._slice))
+        return (*fixed, -(-self._cut_size // self._slice))
 
     @property
     def _blocks(self) -> int:
@@ -135,7 +150,7 @@ class Grid:
     @cached_property
     def _blocks_per_chunk(self) -> int:
         inner = math.prod(dimension.size for dimension in self.dimensions[self._cut + 1 :])
-        largest = inner * min(self._slice, self.dimensions[self._cut].size)
+        largest = inner * min(self._slice, self._cut_size)
         return max(1, CHUNK_POINTS // largest)
 
     def _block(self, index: int) -> Block:
@@ -145,7 +160,7 @@ class Grid:
         slices = [slice(i, i + 1) for i in fixed] + [cut] + [slice(None)] * (len(self.dimensions) - self._cut - 1)
         chosen = [
             {name: column[part] for name, column in dimension.columns.items()}
-            for dimension, part in zip(self.dimensions, slices, strict=True)
+            for dimension, part in zip(self.dimensions, slices, strict=False)  # no dimension is cut where all are named
         ]
         shape = tuple(len(next(iter(columns.values()))) for columns in chosen)
         names, numbers = {}, {}

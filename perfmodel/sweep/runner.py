@@ -61,17 +61,17 @@ def run(
     """
     check_size(plan.spec, yes)
     check_possible(plan.spec)
-    store = Store(out, plan)
-    missing, total = store.missing(), plan.spec.grid.chunks
-    done = total - len(missing)
-    chunks = _on_cluster(plan, missing, cluster) if cluster else _on_threads(plan, missing, threads)
-    report = progress or (lambda done, total: None)
-    report(done, total)
-    for index, table in chunks:
-        store.put(index, table)
-        done += 1
+    with Store(out, plan) as store:
+        missing, total = store.missing(), plan.spec.grid.chunks
+        done = total - len(missing)
+        chunks = _on_cluster(plan, missing, cluster) if cluster else _on_threads(plan, missing, threads)
+        report = progress or (lambda done, total: None)
         report(done, total)
-    return store.finish()
+        for index, table in chunks:
+            store.put(index, table)
+            done += 1
+            report(done, total)
+        return store.finish()
 
 
 def _on_threads(plan: Plan, indices: list[int], threads: int) -> Iterator[tuple[int, pa.Table]]:

@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,7 @@ from perfmodel.serving.systems import SYSTEMS, load_system
 from perfmodel.sweep.grid import Column, Dimension, Grid
 
 LIMIT_POINTS = 20_000_000
+LARGEST_POINTS = 100_000_000_000  # a hundred thousand chunks, a week on one machine
 LARGEST_AXIS = 1_000_000
 LARGEST_WHOLE = 2**31 - 1
 EVERYTHING = "all"
@@ -65,6 +67,7 @@ _ALL_NAMES = {
 WHOLE = {"m", "k", "n", "split_k", "gpus", "batch", "input_len", "output_len", "pipeline_parallel", "expert_parallel"}
 _RANGE_KEYS = ({"start", "stop", "step"}, {"log_start", "log_stop", "count"})
 SCALES = ("dram_bandwidth_scale", "l2_bandwidth_scale", "tensor_peak_scale", "clock_scale")
+SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e6  # further out, floating-point numbers of the models overflow
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,15 @@ class Spec:
         for key in head:
             if key not in ("target", "columns", "title"):
                 raise ValueError(unknown_name("key of [sweep]", key, ("target", "columns", "title")))
+        if not isinstance(head.get("title", ""), str):
+            raise ValueError(f"title is {_said(head['title'])}, allowed is a text in quotes")
         name = str(head.get("target", ""))
         if name not in TARGETS:
             raise ValueError(unknown_name("target", name, TARGETS))
         target = TARGETS[name]
         columns = head.get("columns", target.default)
         if not isinstance(columns, list | tuple) or not all(isinstance(column, str) for column in columns):
-            raise ValueError(f"columns is {columns!r}, allowed is a list of names of {', '.join(target.results)}")
+            raise ValueError(f"columns is {_said(columns)}, allowed is a list of names of {', '.join(target.results)}")
         for column in columns:
             if column not in target.results:
                 raise ValueError(unknown_name("result column", column, target.results))
@@ -170,13 +175,17 @@ class Spec:
         constraints = dict(_table(parsed, "constraints"))
         possible = constraints.pop(POSSIBLE, False)
         if not isinstance(possible, bool):
-            raise ValueError(f"possible is {possible!r}, allowed is true or false")
+            raise ValueError(f"possible is {_said(possible)}, allowed is true or false")
         keep = {column: _bounds(column, value, grid, target) for column, value in constraints.items()}
         return cls(name, tuple(columns), grid, keep, possible)
 
 
 def check_size(spec: Spec, yes: bool) -> None:
-    """Refuse more than `LIMIT_POINTS` points unless ``yes``."""
+    """Refuse more than `LIMIT_POINTS` points unless ``yes``, and more than `LARGEST_POINTS` in any case."""
+    if spec.grid.points > LARGEST_POINTS:
+        raise ValueError(
+            f"the sweep has {spec.grid.points:.4g} points, allowed are at most {LARGEST_POINTS:,}; cut it into several"
+        )
     if spec.grid.points > LIMIT_POINTS and not yes:
         raise ValueError(
             f"the sweep has {spec.grid.points:,} points, more than {LIMIT_POINTS:,}; "
@@ -187,7 +196,7 @@ def check_size(spec: Spec, yes: bool) -> None:
 def _table(parsed: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     table = parsed.get(key, {})
     if not isinstance(table, Mapping):
-        raise ValueError(f"[{key}] must be a table of keys, got {table!r}")
+        raise ValueError(f"[{key}] must be a table of keys, got {_said(table)}")
     return table
 
 
@@ -221,10 +230,12 @@ def _dimension(group: Mapping[str, Any]) -> Dimension:
 def _values(axis: str, value: Any) -> Column:
     if axis in _CHECK_NAME:
         return _names(axis, list(_ALL_NAMES[axis]()) if value == EVERYTHING else value)
-    numbers = _range(axis, value) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise ValueError(f"axis {axis} must hold numbers, got {value!r}")
-    return _checked(axis, np.asarray(numbers, dtype=np.float64))
+    if isinstance(value, Mapping):
+        return _checked(axis, _range(axis, value))
+    numbers = value if isinstance(value, list) else [value]
+    if not all(_is_number(number) for number in numbers):
+        raise ValueError(f"axis {axis} must hold numbers, got {_said(value)}")
+    return _checked(axis, np.asarray([_float(number) for number in numbers], dtype=np.float64))
 
 
 def _names(axis: str, value: Any) -> tuple[str, ...]:
@@ -233,30 +244,58 @@ def _names(axis: str, value: Any) -> tuple[str, ...]:
         raise ValueError(f"axis {axis} is empty")
     for name in names:
         if not isinstance(name, str):
-            raise ValueError(f"axis {axis} holds {name!r}, allowed are names in quotes")
+            raise ValueError(f"axis {axis} holds {_said(name)}, allowed are names in quotes")
         _CHECK_NAME[axis](name)
     return tuple(names)
 
 
-def _range(axis: str, value: Mapping[str, Any]) -> list[float]:
+def _range(axis: str, value: Mapping[str, Any]) -> NDArray[np.float64]:
     """Numbers of an inclusive range; rounded to 12 digits, so that steps of 0.1 hit 0.3."""
+    got = f"got {_said(dict(value))}"
     if set(value) not in _RANGE_KEYS:
-        raise ValueError(f"axis {axis} is a list, {{start, stop, step}} or {{log_start, log_stop, count}}, got {value}")
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in value.values()):
-        raise ValueError(f"axis {axis}: a range holds numbers, got {value}")
-    if "count" in value:
-        low, high, count = value["log_start"], value["log_stop"], value["count"]
-        if not (0 < low <= high < np.inf and count >= 1 and count == int(count)):
-            raise ValueError(f"axis {axis}: a log range needs 0 < log_start <= log_stop and a count >= 1, got {value}")
+        raise ValueError(f"axis {axis} is a list, {{start, stop, step}} or {{log_start, log_stop, count}}, {got}")
+    if not all(_is_number(number) for number in value.values()):
+        raise ValueError(f"axis {axis}: a range holds numbers, {got}")
+    given = {key: _float(number) for key, number in value.items()}
+    if "count" in given:
+        low, high, count = given["log_start"], given["log_stop"], given["count"]
+        if not (0 < low <= high < np.inf and count >= 1 and count == np.floor(count)):
+            raise ValueError(f"axis {axis}: a log range needs 0 < log_start <= log_stop and a count >= 1, {got}")
         _check_length(axis, count)
-        points = np.geomspace(low, high, int(count))
-        return (points if axis not in WHOLE else np.unique(np.round(points))).tolist()
-    start, stop, step = value["start"], value["stop"], value["step"]
-    if not (step > 0 and -np.inf < start <= stop < np.inf):
-        raise ValueError(f"axis {axis}: a range needs start <= stop and a step above 0, got {value}")
+        _checked(axis, _rounded(axis, np.asarray([low, high])))
+        points = _rounded(axis, np.geomspace(low, high, int(count)))
+        return np.unique(points) if axis in WHOLE else points
+    start, stop, step = given["start"], given["stop"], given["step"]
+    if not (0 < step < np.inf and -np.inf < start <= stop < np.inf):
+        raise ValueError(f"axis {axis}: a range needs start <= stop and a step above 0, {got}")
     count = np.floor((stop - start) / step + 1e-9) + 1
     _check_length(axis, count)
-    return np.round(start + step * np.arange(int(count)), 12).tolist()
+    _checked(axis, np.asarray([start, min(start + step * (count - 1), stop)]))
+    return np.round(start + step * np.arange(int(count)), 12)
+
+
+def _rounded(axis: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.round(numbers) if axis in WHOLE else numbers
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _float(number: float) -> float:
+    """The number; infinite where an integer is larger than floating-point numbers are."""
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf if number > 0 else -np.inf
+
+
+def _said(value: object) -> str:
+    """What was given, shortened."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "a number of thousands of digits"
 
 
 def _check_length(axis: str, count: float) -> None:
@@ -274,7 +313,8 @@ def _checked(axis: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         wrong = ~((numbers >= 1) & (numbers <= LARGEST_WHOLE) & (np.floor(numbers) == numbers))
         allowed = f"a whole number from 1 to {LARGEST_WHOLE:,}"
     else:
-        wrong, allowed = ~((numbers > 0) & (numbers < np.inf)), "a factor above 0"
+        wrong = ~((numbers >= SMALLEST_SCALE) & (numbers <= LARGEST_SCALE))
+        allowed = f"a factor from {SMALLEST_SCALE:g} to {LARGEST_SCALE:,.0f}"
     if wrong.any():
         raise ValueError(f"axis {axis} holds {numbers[wrong][0]:g}, allowed is {allowed}")
     return numbers
@@ -289,9 +329,9 @@ def _bounds(column: str, value: Any, grid: Grid, target: Target) -> tuple[float,
     if isinstance(value, bool) and kinds[column] == "flag":
         return float(value), float(value)
     ends = value.values() if isinstance(value, Mapping) and set(value) <= {"min", "max"} else ()
-    if ends and all(isinstance(end, int | float) for end in ends) and kinds[column] == "number":
-        low, high = float(value.get("min", -np.inf)), float(value.get("max", np.inf))
+    if ends and all(_is_number(end) and np.isfinite(_float(end)) for end in ends) and kinds[column] == "number":
+        low, high = _float(value.get("min", -np.inf)), _float(value.get("max", np.inf))
         if low <= high:
             return low, high
-    allowed = "true or false" if kinds[column] == "flag" else "{min = ..., max = ...} with min <= max"
-    raise ValueError(f"constraint {column} is {value!r}, allowed is {allowed}")
+    allowed = "true or false" if kinds[column] == "flag" else "{min = ..., max = ...}, finite, with min <= max"
+    raise ValueError(f"constraint {column} is {_said(value)}, allowed is {allowed}")

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -25,10 +25,37 @@ from perfmodel.sweep.evaluate import BOUNDS, block_results
 from perfmodel.sweep.grid import Block
 from perfmodel.sweep.spec import TARGETS, WHOLE, Spec
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = b"lscd_sweep"
 _PACKAGES = ("lscd-lab", "numpy", "pyarrow")
 _KINDS = {"number": pa.float64(), "flag": pa.bool_(), "text": pa.dictionary(pa.int8(), pa.string())}
+
+
+class Facts(TypedDict):
+    """What a file says of the sweep that wrote it; the types are checked where it is read."""
+
+    spec: dict[str, Any]
+    versions: dict[str, str]
+    catalogue: str
+    points: int
+    chunks: int
+    columns: dict[str, str]
+
+
+def parsed_facts(identity: bytes) -> Facts:
+    """Facts of a `Plan.identity` that somebody stored.
+
+    Raises
+    ------
+    ValueError
+        If it is none; the message says where.
+    """
+    try:
+        return msgspec.json.decode(identity, type=Facts)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"it says no facts of a sweep: {error}") from None
+    except RecursionError:
+        raise ValueError("it says no facts of a sweep, but is nested too deeply") from None
 
 
 @dataclass(frozen=True)
@@ -62,8 +89,10 @@ class Plan:
     def identity(self) -> str:
         """JSON that two sweeps share only if their results are the same, bit for bit."""
         grid = self.spec.grid
-        facts: dict[str, Any] = {"spec": self.parsed, "versions": self.versions, "catalogue": self.catalogue}
-        facts |= {"points": grid.points, "chunks": grid.chunks, "columns": described(self._fields)}
+        facts = Facts(
+            spec=self.parsed, versions=self.versions, catalogue=self.catalogue,
+            points=grid.points, chunks=grid.chunks, columns=described(self._fields),
+        )  # fmt: skip
         return json.dumps(facts, sort_keys=True)
 
     @cached_property
@@ -112,22 +141,14 @@ def _block_columns(spec: Spec, block: Block) -> dict[str, np.ndarray]:
     """Flat columns of the rows kept; names and texts as codes."""
     results, keep = block_results(spec, block)
     rows = None if keep is None else np.flatnonzero(np.broadcast_to(keep, block.shape))
-    codes = {axis: np.asarray(_code(spec, axis, name), dtype=np.int32) for axis, name in block.names.items()}
+    codes = {axis: np.asarray(spec.grid.codes[axis][name], dtype=np.int32) for axis, name in block.names.items()}
     columns = codes | block.numbers | {name: results[name] for name in spec.columns}
     flat = {name: np.broadcast_to(values, block.shape).reshape(-1) for name, values in columns.items()}
     return flat if rows is None else {name: values[rows] for name, values in flat.items()}
 
 
-def _code(spec: Spec, axis: str, name: str) -> int:
-    return _names(spec, axis).index(name)
-
-
-def _names(spec: Spec, axis: str) -> list[str]:
-    return list(dict.fromkeys(str(name) for name in spec.grid.column(axis)))
-
-
 def _axis_type(spec: Spec, axis: str) -> pa.DataType:
-    if isinstance(spec.grid.column(axis), tuple):
+    if axis in spec.grid.codes:
         return pa.dictionary(pa.int32(), pa.string())
     return pa.int64() if axis in WHOLE else pa.float64()
 
@@ -135,7 +156,7 @@ def _axis_type(spec: Spec, axis: str) -> pa.DataType:
 def _arrow(spec: Spec, field: pa.Field, values: np.ndarray) -> pa.Array:
     if not pa.types.is_dictionary(field.type):
         return pa.array(values.astype(field.type.to_pandas_dtype(), copy=False))
-    words = _names(spec, field.name) if field.name in spec.grid.axes else list(BOUNDS)
+    words = list(spec.grid.codes.get(field.name, BOUNDS))
     codes = pa.array(values.astype(field.type.index_type.to_pandas_dtype(), copy=False))
     return pa.DictionaryArray.from_arrays(codes, pa.array(words))
 
@@ -151,9 +172,9 @@ def _versions() -> dict[str, str]:
 
 
 def _catalogue_hash(spec: Spec) -> str:
-    names = {axis: _names(spec, axis) for axis in spec.grid.axes if isinstance(spec.grid.column(axis), tuple)}
+    names = spec.grid.codes
     records: list[Any] = [load_device(name) for name in names["gpu"]]
-    records += [load_model(name) for name in names.get("model", [])]
+    records += [load_model(name) for name in names.get("model", ())]
     fits = kernel_fits()
     parameters = {kernel: (fits.get(kernel), asdict(calibrated(kernel, fits))) for kernel in KERNELS}
     records += [parameters, load_calibration(SYSTEMS_FILE)]

@@ -1,9 +1,9 @@
-"""`lscd sweep` and `lscd query` as processes: stopped, out of disk, resumed, asked."""
+"""`lscd sweep` as a process: stopped, out of disk, resumed, refused."""
 
 from __future__ import annotations
 
 import json
-import re
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from perfmodel.sweep import Plan, run
+from perfmodel.sweep import Plan
 from perfmodel.sweep.table import chunk_table
-from tests.perfmodel.sweep.cases import AXES, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +85,21 @@ def test_resume_after_a_stop_gives_the_same_file(tmp_path: Path, how: signal.Sig
     assert not parts.exists()
 
 
+def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out.parquet"
+    first = start_sweep(tmp_path, out)
+    wait_for_chunks(first, tmp_path / "out.parquet.parts", 1)
+    first.send_signal(signal.SIGSTOP)  # it holds on while it sleeps
+    second = start_sweep(tmp_path, out)
+    _, said = second.communicate(timeout=60)
+    assert (second.returncode, said.count("\n")) == (2, 1), said
+    assert "out.parquet is being written by another process" in said
+    first.send_signal(signal.SIGCONT)
+    finish(first)
+    assert pq.read_metadata(out).num_rows == 2 * 20 * 20 * 4 * 500
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["many.toml", "out.parquet"]
+
+
 @pytest.mark.parametrize(("limit", "chunks"), [(50_000, 0), (2_000_000, 80)], ids=["first chunk", "join"])
 def test_a_full_disk_leaves_whole_chunks_and_a_hint(tmp_path: Path, limit: int, chunks: int) -> None:
     """A limit on file size stands in for the full disk: writes fail midway just the same."""
@@ -103,48 +117,76 @@ def test_a_full_disk_leaves_whole_chunks_and_a_hint(tmp_path: Path, limit: int, 
     assert "File too large" in stopped.stderr
     assert "the same command goes on from there" in stopped.stderr
     assert not out.exists()
-    left = sorted(path.name for path in (tmp_path / "out.parquet.parts").iterdir())
-    assert left == [f"chunk-{index:08d}.parquet" for index in range(chunks)] + ["plan.json"]
+    left = sorted(path.name for path in tmp_path.glob("out.parquet.parts/*"))
+    assert left == [f"chunk-{index:08d}.parquet" for index in range(chunks)] + ["plan.json"] * (chunks > 0)
+    assert (tmp_path / "out.parquet.parts").exists() == (chunks > 0)
     finish(start_sweep(tmp_path, out))
     assert pq.read_metadata(out).num_rows == 2 * 20 * 20 * 4 * 500
-
-
-def test_sweep_then_query(tmp_path: Path) -> None:
-    spec, out, csv = tmp_path / "s.toml", tmp_path / "out.parquet", tmp_path / "best.csv"
-    spec.write_text(MANY.replace("stop = 20480", "stop = 3072").replace("step = 0.002", "step = 0.1"))
-    result = RUNNER.invoke(app, ["sweep", str(spec), "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    assert "720 rows of 720 points" in result.output
-    sql = "SELECT kernel, count(*) AS points FROM results GROUP BY kernel ORDER BY kernel"
-    assert "flash-llm     360" in RUNNER.invoke(app, ["query", str(out), sql]).output
-    assert RUNNER.invoke(app, ["query", str(out), sql, "--output", str(csv)]).exit_code == 0
-    assert csv.read_text() == "kernel,points\nflash-llm,360\nsputnik,360\n"
-
-
-@pytest.mark.parametrize(
-    ("sql", "message"),
-    [
-        ("SELECT tme_us FROM results", "the table results has kernel|tme_us"),
-        ("SELEC 1", "syntax error"),
-        ("CREATE TABLE x (i INT)", "a query is one SELECT"),
-        ("SELECT 1; DROP VIEW results", "a query is one SELECT"),
-        ("", "a query is one SELECT"),
-    ],
-)
-def test_query_explains_wrong_sql(tmp_path: Path, sql: str, message: str) -> None:
-    out = tmp_path / "out.parquet"
-    run(plan(axes=AXES | {"kernel": "cublas"}), out)
-    with pytest.raises(ValueError, match=message):
-        RUNNER.invoke(app, ["query", str(out), sql], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("text", ["not toml", "[sweep]\ntarget = 'predict'\n"])
 def test_sweep_names_the_broken_spec(tmp_path: Path, text: str) -> None:
     spec = tmp_path / "s.toml"
     spec.write_text(text)
-    with pytest.raises(ValueError, match=r"s.toml: (not a TOML file|missing axes gpu, kernel, m, k, n, sparsity)"):
-        RUNNER.invoke(app, ["sweep", str(spec), "--out", str(tmp_path / "o.parquet")], catch_exceptions=False)
+    refused(spec, tmp_path / "o.parquet", r"s.toml: (not a TOML file|missing axes gpu, kernel, m, k, n, sparsity)")
     assert list(tmp_path.iterdir()) == [spec]
+
+
+def refused(spec: Path, out: Path, message: str) -> None:
+    with pytest.raises((ValueError, OSError), match=message):
+        RUNNER.invoke(app, ["sweep", str(spec), "--out", str(out)], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("/dev/zero", "/dev/zero: no regular file"),
+        ("/dev/null", "/dev/null: no regular file"),
+        ("fifo", "fifo: no regular file"),
+        (".", "no regular file"),
+        ("loop", "Too many levels of symbolic links"),
+        ("missing", "No such file"),
+        (os.fsdecode(b"\xff.toml"), "No such file"),
+        ("deep", "deep: not a TOML file that can be read: nested too deeply"),
+        ("dotted", "dotted: not a TOML file that can be read: nested too deeply"),
+        ("latin", "latin: not a TOML file: 'utf-8' codec"),
+        ("long", "long: larger than 0 MiB"),
+        ("digits", "digits: not a TOML file: Exceeds the limit"),
+    ],
+)
+def test_specs_that_cannot_be_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
+) -> None:
+    monkeypatch.setattr("lscd.sweep.LARGEST_SPEC_BYTES", 200_000)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "deep").write_text("x = " + "[" * 90_000)
+    (tmp_path / "dotted").write_text(" . ".join("a" * 40_000) + " = 1")
+    (tmp_path / "latin").write_bytes(b"title = '\xe9'")
+    (tmp_path / "long").write_bytes(b"\n" * 200_001)
+    (tmp_path / "digits").write_text("m = " + "9" * 5000)
+    before = sorted(tmp_path.iterdir())
+    refused(tmp_path / spec, tmp_path / "o.parquet", message)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["loop", "/dev/null", "fifo", ".", "missing/o.parquet"])
+def test_outputs_that_are_no_files_are_refused_before_work(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "s.toml").write_text(MANY)
+    before = sorted(tmp_path.iterdir())
+    refused(tmp_path / "s.toml", tmp_path / kind, "leads back to itself|is no file|is a directory|no such directory")
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_name_that_is_no_text_is_written_and_asked(tmp_path: Path) -> None:
+    spec, out = tmp_path / os.fsdecode(b"\xfe.toml"), tmp_path / os.fsdecode(b"\xff.parquet")
+    spec.write_text(MANY.replace("stop = 20480", "stop = 1024").replace("step = 0.002", "step = 0.499"))
+    made = RUNNER.invoke(app, ["sweep", str(spec), "--out", str(out)], catch_exceptions=False)
+    assert r"\xff.parquet: 24 rows of 24 points" in made.output
+    assert "24" in RUNNER.invoke(app, ["query", str(out), "SELECT count(*) FROM results"]).output
+    assert sorted(tmp_path.iterdir()) == [spec, out]
 
 
 def test_every_example_spec_runs(tmp_path: Path) -> None:
@@ -158,15 +200,3 @@ def test_every_example_spec_runs(tmp_path: Path) -> None:
         rows = chunk_table(made, 0)
         assert rows.num_rows > 0, path
         assert json.loads(made.identity)["points"] == made.spec.grid.points
-
-
-def test_the_answers_in_the_documentation_are_what_its_queries_give(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "sweeps.md").read_text()
-    out = tmp_path / "plan.parquet"
-    made = RUNNER.invoke(app, ["sweep", str(ROOT / "data/sweeps/serving-plan.toml"), "--out", str(out)])
-    assert re.search(r"[\d,]+ rows of [\d,]+ points", made.output)[0] in page  # type: ignore[index]
-    asked = re.findall(r"```sql\n(.*?)\n```\n\n```text\n(.*?)\n```", page, flags=re.DOTALL)
-    assert len(asked) == 2
-    for sql, answer in asked:
-        told = RUNNER.invoke(app, ["query", str(out), sql]).output
-        assert [line.split() for line in told.splitlines()] == [line.split() for line in answer.splitlines()]

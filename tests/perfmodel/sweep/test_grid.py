@@ -50,3 +50,18 @@ def test_ranges_include_their_end_and_hit_decimals() -> None:
     spec = plan(axes=axes).spec
     assert list(spec.grid.column("sparsity")) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     assert list(spec.grid.column("n")) == [1, 2, 3, 4]
+
+
+def test_a_group_of_names_and_numbers_alone_is_a_row_a_value() -> None:
+    group = {
+        "gpu": ["h100", "v100"],
+        "kernel": ["cublas"] * 2,
+        "m": [1, 2],
+        "k": [3, 4],
+        "n": [5, 6],
+        "sparsity": [0] * 2,
+    }
+    made = Plan.of({"sweep": {"target": "predict", "columns": ["time_us"]}, "zipped": [group]})
+    rows = chunk_table(made, 0).to_pandas()
+    assert rows.drop(columns="time_us").astype(object).to_dict("list") == group
+    assert made.spec.grid.chunks == 1

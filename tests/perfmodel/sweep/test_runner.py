@@ -45,14 +45,14 @@ def test_two_runs_give_the_same_bytes_and_the_file_says_what_it_is(
 def test_parts_are_checked_before_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_chunks(monkeypatch)
     made, out = plan(), tmp_path / "out.parquet"
-    store = Store(out, made)
-    for index in (0, 1):
-        store.put(index, chunk_table(made, index))
-    assert store.missing() == list(range(2, made.spec.grid.chunks))
-    with pytest.raises(ValueError, match=r"another sweep: other .*spec"):
-        Store(out, plan(axes=AXES | {"n": [8]}))
-    with pytest.raises(ValueError, match="chunk 2 is missing"):
-        store.finish()
+    with Store(out, made) as store:
+        for index in (0, 1):
+            store.put(index, chunk_table(made, index))
+        assert store.missing() == list(range(2, made.spec.grid.chunks))
+        with pytest.raises(ValueError, match="chunk 2 is missing"):
+            store.finish()
+    with pytest.raises(ValueError, match=r"another sweep: other .*spec"), Store(out, plan(axes=AXES | {"n": [8]})):
+        pass
     chunk = store.parts / "chunk-00000001.parquet"
     whole = chunk.read_bytes()
     chunk.write_bytes(whole[:100])
