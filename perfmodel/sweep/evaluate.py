@@ -133,7 +133,8 @@ def _e2e(block: Block, wanted: set[str], possible: Mask) -> Columns:
     # A dense system's times have no axis of sparsity; through the number of GPUs its results get one.
     x["gpus"] = np.broadcast_to(x["gpus"], np.broadcast_shapes(x["gpus"].shape, x["sparsity"].shape))
     run = evaluate(names["model"], names["gpu"], system, **x)
-    columns = {**result_columns(run), "extrapolated": run.extrapolated}
+    at_least = np.full(run.total_s.shape, system.is_bound)
+    columns = {**result_columns(run), "extrapolated": run.extrapolated, "at_least": at_least}
     if "usd_per_million_tokens" in wanted:
         price = run.usd_per_million_tokens
         columns["usd_per_million_tokens"] = np.where(run.memory.fits, np.nan if price is None else price[0], np.nan)

@@ -108,10 +108,10 @@ TARGETS = {
         results={
             "fits": "flag", "memory_gb": "number", "tokens_per_gpu_s": "number", "ttft_ms": "number",
             "tpot_ms": "number", **dict.fromkeys(_GPU_SECONDS, "number"), "usd_per_million_tokens": "number",
-            "extrapolated": "flag",
+            "extrapolated": "flag", "at_least": "flag",
         },
         default=("fits", "memory_gb", "tokens_per_gpu_s", "ttft_ms", "tpot_ms", "usd_per_million_tokens",
-                 "extrapolated"),
+                 "extrapolated", "at_least"),
     ),
 }  # fmt: skip
 
