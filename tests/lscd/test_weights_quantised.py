@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels_numba.checkpoints.layouts.recognise import packed_matrices
+from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from lscd.weights_quantised import _formats
 from perfmodel.catalog import load_sparsities
 from tests.kernels_numba.checkpoints.layouts.files import DECODED, NAMED, K, M
@@ -110,17 +112,14 @@ def test_the_kernel_of_the_format_is_timed(tmp_path: Path, capsys: pytest.Captur
     ("case", "formats"),
     [
         ("GPTQ 4, v2", ["int4-zp", "int4"]), ("GPTQ 4", ["int4-g64-zp", "int4-g64"]),
-        ("AWQ", ["int4-g64-zp", "int4-g64"]),
-        ("GPTQ 3", []), ("FP8 by row", ["fp8-row"]), ("FP8 by block", ["fp8-block"]), ("FP8 by tensor", ["fp8", "fp8-row"]),
+        ("AWQ", ["int4-g64-zp", "int4-g64"]), ("FP8 by tensor", ["fp8", "fp8-row"]), ("FP8 by row", ["fp8-row"]),
+        ("GPTQ 3", []), ("FP8 by block", ["fp8-block"]),
         ("NVFP4 of ModelOpt", ["nvfp4"]), ("MXFP4 of gpt-oss", ["mxfp4"]), ("MXFP8", ["mxfp8"]), ("Marlin", ["int4"]),
         ("int-quantized by row", ["int8"]), ("bitsandbytes 4", ["int4-g64"]), ("sparse-24-bitmask", ["2:4"]),
         ("sparse-24-bitmask, FP8", ["2:4-fp8"]), ("sparse-bitmask", []), ("Marlin-24", ["int4-2:4"]),
     ],
 )  # fmt: skip
 def test_layouts_have_the_formats_of_the_catalogue(tmp_path: Path, case: str, formats: list[str]) -> None:
-    from kernels_numba.checkpoints.layouts.recognise import packed_matrices
-    from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
-
     (packed,) = packed_matrices(open_checkpoint(LAYOUTS[case]().write(tmp_path)))
     assert _formats(packed.coding) == formats
 
