@@ -72,8 +72,9 @@ def chosen_matrices(
 
     Parameters
     ----------
-    include : patterns (``*``, ``?``, ``[...]``) of the names wanted; all but ``LEFT_ALONE`` if there are none. A matrix
-        in pieces goes by its name where it is stored whole, and by those of its pieces.
+    include : patterns (``*``, ``?``, ``[...]``) of the names wanted; all but ``LEFT_ALONE``, and what has a single row
+        or column, if there are none. A matrix in pieces goes by its name where it is stored whole, and by those of its
+        pieces.
     exclude : patterns of names to leave alone in any case.
 
     Raises
@@ -90,13 +91,19 @@ def chosen_matrices(
         asked = any(_matches(x, include) for x in names) if include else not _matches(name, LEFT_ALONE)
         return asked and not any(_matches(x, exclude) for x in names)
 
-    names = [name for name in whole if wanted(name)]
+    names = [name for name in whole if wanted(name) and (include or min(checkpoint.info(name).shape) > 1)]
     chosen = [matrix for matrix in packed if wanted(matrix.name, *matrix.parts)]
     if not names and not chosen:
+        stray = len(pieces) - sum(len(matrix.parts) for matrix in packed)
         where = f"{checkpoint.path}: of its {len(whole) + len(packed)} weight matrices none is left"
-        wish = f"include {', '.join(include)}" if include else "all but embeddings, norms, routers and output heads"
-        raise ValueError(f"{where}: {wish}" + (f", exclude {', '.join(exclude)}" if exclude else ""))
+        raise ValueError(f"{where}: {_wish(include, exclude)}" + f"; {stray} tensors belong to codes" * bool(stray))
     return names, chosen
+
+
+def _wish(include: Sequence[str], exclude: Sequence[str]) -> str:
+    """What was asked for, in words."""
+    wish = f"include {', '.join(include)}" if include else "all but embeddings, norms, routers and output heads"
+    return wish + (f", exclude {', '.join(exclude)}" if exclude else "")
 
 
 def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:

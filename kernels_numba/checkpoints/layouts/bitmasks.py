@@ -1,8 +1,9 @@
-"""compressed-tensors without the zeros: values one after the other, and a bit for each weight that has one.
+"""Without the zeros: values one after the other, and a bit for each weight that has one; and a mask beside weights.
 
 References
 ----------
-compressed-tensors, formats sparse-bitmask and sparse-24-bitmask, alone or around codes with a scale.
+compressed-tensors, formats sparse-bitmask and sparse-24-bitmask, alone or around codes with a scale; PyTorch,
+``torch.nn.utils.prune``.
 """
 
 from __future__ import annotations
@@ -79,3 +80,20 @@ def _floats(values: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:
     if dtype in ELEMENTS:
         return as_float32(values, dtype)
     return values.astype(np.float32) if dtype == "I8" else values_of(dtype)[values]
+
+
+def masked(p: Pieces) -> Packed | None:
+    """Weights as they were and a mask of zeros and ones, as PyTorch keeps them until pruning is made permanent."""
+    roles, types = ("weight_orig", "weight_mask"), tuple(ELEMENTS)
+    if not all(p.is_a(role, types, 2) for role in roles) or p.shape(roles[0]) != p.shape(roles[1]):
+        return None
+    shape, dtype = (p.shape(roles[0])[0], p.shape(roles[0])[1]), p.dtype(roles[0])
+
+    def decoder() -> Rows:
+        weights, mask = p.read(roles[0]), p.read(roles[1])
+        return lambda first, stop: (
+            as_float32(weights[first:stop], dtype) * as_float32(mask[first:stop], p.dtype(roles[1]))
+        )
+
+    coding = Coding(BITS[dtype], True, "", name=dtype)
+    return p.packed("torch.nn.utils.prune", roles, shape=shape, coding=coding, decoder=decoder)

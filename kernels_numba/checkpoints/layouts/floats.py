@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.float_values import ELEMENTS
 from kernels_numba.checkpoints.layouts.pieces import (
     FLOATS,
     ROW,
@@ -147,7 +148,9 @@ def fp4(p: Pieces) -> Packed | None:
         return None
     maker = "ModelOpt " if p.has("weight_scale_2") else ""
     layout = f"compressed-tensors {name.lower()}-pack-quantized" if codes == "weight_packed" else f"{maker}{name}"
-    if k % group or p.shape("weight_scale") != (m, k // group):
+    factor = p.first(*GLOBAL_SCALES)
+    single = factor is None or (p.dtype(factor) in ELEMENTS and math.prod(p.shape(factor)) == 1)
+    if k % group or p.shape("weight_scale") != (m, k // group) or not single:
         return p.packed(layout, roles, obstacle="its scales have a shape that is not known (padded or reordered)")
     coding = Coding(4, True, group, name=name)
     return p.packed(layout, roles, shape=(m, k), coding=coding, decoder=lambda: _fp4_rows(p, codes, k))
@@ -181,3 +184,17 @@ def blocks(p: Pieces) -> Packed | None:
 
     coding = Coding(4, True, MX_GROUP, name="MXFP4")
     return p.packed("gpt-oss MXFP4", roles, name=p.stem, shape=(m, k), coding=coding, decoder=decoder)
+
+
+def scaled_floats(p: Pieces) -> Packed | None:
+    """Weights of 16 or 32 bits that have scales for codes: codes in disguise, or rounded weights; nobody says which."""
+    roles = ("weight", "weight_scale", "weight_scale_inv", "scales", ZERO_POINT, "qzeros")
+    if not p.is_a("weight", tuple(ELEMENTS), 2) or p.first(*roles[1:]) is None:
+        return None
+    shape, offset = (p.shape("weight")[0], p.shape("weight")[1]), p.has(ZERO_POINT) or p.has("qzeros")
+
+    def zeros() -> int | None:
+        return None if offset else int((p.floats("weight") == 0).sum())
+
+    obstacle = "whether its scales are applied already is not said"
+    return p.packed(f"{p.dtype('weight')} with scales", roles, shape=shape, zeros=zeros, obstacle=obstacle)

@@ -85,8 +85,8 @@ def marlin_24(p: Pieces) -> Packed | None:
     coding = Coding(bits, False, ROW if groups == 1 else k // groups, pattern=True)
 
     def zeros() -> int | None:
-        if not p.floats(scale).all():
-            return None
+        if (p.floats(scale) == 0).any():
+            return None  # whose weights they are is unknown
         kept = sum(int((unpacked(row, bits) == 1 << (bits - 1)).sum()) for row in p.words(codes))
         return m * k // 2 + kept
 

@@ -17,15 +17,16 @@ _DOTTED = (
 )
 _ANY = (
     "weight_scale_inv|weight_scale_2|weight_global_scale|weight_scale|weight_zero_point|weight_g_idx|weight_shape|"
-    "weight_packed|weight_format|weight|qweight|qzeros|scales|g_idx|blocks|scale_inv|scale_weight|scale"
+    "weight_packed|weight_format|weight_orig|weight_mask|weight|qweight|qzeros|scales|g_idx|blocks|scale_inv|scale_weight|scale"
 )
 _ROLE = re.compile(rf"(?P<stem>.*?)(?:(?:^|\.)(?P<dotted>{_DOTTED})|(?:^|[._])(?P<any>{_ANY}))$")
 # Words of names that only parameters of a code have, whatever their type.
 _TABLES = {"codebook", "codebooks", "centroids", "lut", "luts", "lookup"}
 _PARAMETERS = _TABLES | {
-    "scale", "scales", "scaling", "qscale", "qscales", "zero", "zeros", "qzeros", "szeros", "zp", "absmax", "amax",
-    "quant", "scb", "dequant", "smooth", "invperm", "g_idx",
+    "scaling", "zp", "absmax", "amax", "quant", "scb", "dequant", "smooth", "invperm", "g_idx", "mask",
 }  # fmt: skip
+_SCALES = re.compile(r"[a-z]{0,2}(scale|zero)s?")  # wscales, qzeros, szero
+_CODES = {"qweight", "packed"}  # whatever type they are seen as
 # Integers that count, order or mask and never stand for weights.
 _HARMLESS = {
     "ids", "id", "position", "positions", "relative", "token", "tokens", "mask", "masked", "causal", "bias", "num",
@@ -58,7 +59,7 @@ def is_parameter(name: str) -> bool:
     *_, before, leaf = ("", *name.split("."))
     if leaf == "weight":
         return not _TABLES.isdisjoint(_words(before))
-    return not _PARAMETERS.isdisjoint(_words(leaf)) or (leaf == "s" and before != "")
+    return _of_codes(leaf) or not _CODES.isdisjoint(_words(leaf)) or (leaf == "s" and before != "")
 
 
 def is_carrier(info: TensorInfo) -> bool:
@@ -66,7 +67,12 @@ def is_carrier(info: TensorInfo) -> bool:
     words = _words(info.name.rpartition(".")[2])
     coded = info.dtype in _INTEGERS or (info.dtype in _SMALL_FLOATS and len(info.shape) > 1)
     many = info.nbytes > 8 and len(info.shape) > 0
-    return coded and many and words.isdisjoint(_HARMLESS) and words.isdisjoint(_PARAMETERS)
+    return coded and many and words.isdisjoint(_HARMLESS) and not _of_codes(info.name.rpartition(".")[2])
+
+
+def _of_codes(leaf: str) -> bool:
+    words = _words(leaf)
+    return not _PARAMETERS.isdisjoint(words) or any(_SCALES.fullmatch(word) for word in words)
 
 
 def _words(name: str) -> set[str]:

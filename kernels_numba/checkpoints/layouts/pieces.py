@@ -94,7 +94,7 @@ class Packed:
             raise ValueError(f"matrix {self.name!r} is {self.what}, which is not decoded here: {self.obstacle}")
         m, k = self.shape
         height = multiple * max(1, BLOCK_ELEMENTS // (multiple * k))
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # scales of any size, NaN included
+        with np.errstate(all="ignore"):  # scales of any size, 0 and NaN included
             rows = self.decoder()
             for first in range(0, m, height):
                 yield rows(first, min(m, first + height))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kernels_numba.checkpoints.layouts.bitmasks import bitmask
-from kernels_numba.checkpoints.layouts.floats import blocks, coded, fp4
+from kernels_numba.checkpoints.layouts.bitmasks import bitmask, masked
+from kernels_numba.checkpoints.layouts.floats import blocks, coded, fp4, scaled_floats
 from kernels_numba.checkpoints.layouts.integers import awq, gptq, mlx, pack_quantized
 from kernels_numba.checkpoints.layouts.marlin import marlin, marlin_24
 from kernels_numba.checkpoints.layouts.names import is_carrier, is_parameter, module_of, role_of
@@ -21,6 +21,7 @@ from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo,
 
 LAYOUTS: tuple[Callable[[Pieces], Packed | None], ...] = (
     gptq, awq, marlin_24, pack_quantized, bitmask, blocks, bitsandbytes, int8, fp4, coded, mlx, marlin,
+    masked, scaled_floats,
 )  # fmt: skip
 # Layouts that are not decoded, by a tensor's name that no other has.
 SIGNATURES = {
@@ -28,7 +29,7 @@ SIGNATURES = {
     "lookup_table": "SqueezeLLM", "s1_scales": "QServe", "weight._data": "Quanto", "dense_weights": "SpQR",
     "weight_qdata": "torchao", "weights_scaling_factor": "TensorRT-LLM", "tables2": "HIGGS",
     "forward_hadamard_matrix": "FP-Quant", "encoded_exponent": "DFloat11", "dequant_scale": "SmoothQuant",
-    "weight_scales": "EETQ", "qweight": "like GPTQ or AWQ", "indices": "VPTQ",
+    "weight_scales": "EETQ", "qweight": "like GPTQ or AWQ", "centroids.weight": "VPTQ",
     "weight_packed": "like compressed-tensors", "weight_scale": "codes with scales",
     "B": "like Marlin",
 }  # fmt: skip
@@ -74,17 +75,16 @@ def _unknown_module(module: str, parts: list[TensorInfo]) -> Packed:
     leaves = [info.name.removeprefix(module).lstrip(".") for info in parts]
     layout = next((SIGNATURES[leaf] for leaf in SIGNATURES if leaf in leaves), UNKNOWN)
     seen = ", ".join(f"{leaf or info.name} {info.dtype}" for leaf, info in zip(leaves, parts, strict=True))
-    whole = next((info for info, leaf in zip(parts, leaves, strict=True) if leaf == "weight"), None)
-    shape = (whole.shape[0], whole.shape[1]) if whole and whole.dtype == "I8" and len(whole.shape) == 2 else None
     nbytes = sum(info.nbytes for info in parts)
     names = tuple(info.name for info in parts)
-    return Packed(f"{module}.weight", layout, names, nbytes, shape, obstacle=f"no layout known here has its {seen}")
+    return Packed(f"{module}.weight", layout, names, nbytes, obstacle=f"no layout known here has its {seen}")
 
 
 def pieces_of(checkpoint: Checkpoint, packed: list[Packed]) -> set[str]:
-    """Names of all tensors that are no weights: pieces of ``packed``, and parameters of codes that lie elsewhere."""
-    stray = {name for name, info in checkpoint.tensors.items() if is_parameter(name)}
-    return stray | {part for matrix in packed for part in matrix.parts}
+    """Names of all tensors that are no weights: in modules of ``packed``, and parameters of codes elsewhere."""
+    modules = {module_of(part) for matrix in packed for part in matrix.parts}
+    parts = {part for matrix in packed for part in matrix.parts}
+    return parts | {name for name in checkpoint.tensors if module_of(name) in modules or is_parameter(name)}
 
 
 def _quantisation(folder: Path) -> Mapping[str, Any]:

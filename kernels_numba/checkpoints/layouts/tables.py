@@ -17,6 +17,7 @@ from kernels_numba.checkpoints.layouts.pieces import ROW, Coding, Packed, Pieces
 from kernels_numba.checkpoints.safetensors_reader import parse_json
 
 MAX_STATE_BYTES = 1 << 16
+MAX_SIZE = 1 << 40
 LARGEST_INT8 = 127
 STATE = "weight.quant_state"
 MAPS = ("weight.absmax", "weight.quant_map", "weight.nested_absmax", "weight.nested_quant_map")
@@ -78,7 +79,7 @@ def _rows4(p: Pieces, codes: str, state: dict[str, Any], k: int) -> Rows:
     stored, table, block = p.read(codes).reshape(-1), p.read("weight.quant_map"), state["blocksize"]
     largest = p.read("weight.absmax")
     if p.has("weight.nested_absmax"):
-        outer = np.repeat(p.read("weight.nested_absmax"), state["nested_blocksize"])[: len(largest)]
+        outer = p.read("weight.nested_absmax")[np.arange(len(largest)) // state["nested_blocksize"]]
         largest = p.read("weight.nested_quant_map")[largest] * outer + np.float32(state["nested_offset"])
 
     def rows(first: int, stop: int) -> NDArray[np.float32]:
@@ -110,4 +111,4 @@ def int8(p: Pieces) -> Packed | None:
 
 
 def _naturals(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 1 for value in values)
+    return isinstance(values, list) and all(type(value) is int and 1 <= value < MAX_SIZE for value in values)

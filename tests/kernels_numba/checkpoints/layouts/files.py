@@ -342,6 +342,20 @@ def marlin_24() -> Layout:
     return Layout(tensors, f"Marlin-24, INT4 g{K // 2} 2:4", zeros=M * K // 2 + int((kept == 8).sum()))
 
 
+def masked() -> Layout:
+    rng = np.random.default_rng(17)
+    weights, mask = rng.standard_normal((M, K)).astype(np.float16), rng.integers(0, 2, (M, K)).astype(np.float16)
+    tensors = {".weight_orig": ("F16", weights), ".weight_mask": ("F16", mask)}
+    return Layout(tensors, "torch.nn.utils.prune, F16", weights.astype(np.float32) * mask)
+
+
+def floats_with_scales() -> Layout:
+    rng = np.random.default_rng(18)
+    weights = rng.integers(-8, 8, (M, K)).astype(np.float16)
+    tensors = {".weight": ("F16", weights), ".weight_scale": ("F16", half(rng, (M, 4)))}
+    return Layout(tensors, "F16 with scales", zeros=int((weights == 0).sum()))
+
+
 def unknown(ends: dict[str, tuple[str, tuple[int, ...]]], what: str) -> Layout:
     """Any tensors that hold codes in a way nobody told us."""
     types = {"F16": np.float16, "F32": np.float32, "I32": np.int32, "I16": np.int16, "U8": np.uint8, "I8": np.int8}
@@ -383,11 +397,13 @@ DECODED: dict[str, Callable[[], Layout]] = {
     "bitsandbytes 4": lambda: bitsandbytes(False),
     "bitsandbytes 4, nested": lambda: bitsandbytes(True),
     "bitsandbytes 8": bitsandbytes_8,
+    "masks of PyTorch": masked,
     "Marlin": lambda: marlin(128),
     "Marlin by row": lambda: marlin(K),
 }
 NAMED: dict[str, Callable[[], Layout]] = {
     "Marlin-24": marlin_24,
+    "weights with scales": floats_with_scales,
     "HQQ": lambda: unknown({".W_q": ("U8", (64, 256)), ".scale": ("F16", (512, 1)), ".zero": ("F16", (512, 1))}, "HQQ"),
     "AQLM": lambda: unknown(
         {".codes": ("I16", (128, 32, 1)), ".codebooks": ("F16", (1, 65536, 1, 8)), ".scales": ("F16", (128, 1, 1, 1))},
@@ -414,6 +430,10 @@ NAMED: dict[str, Callable[[], Layout]] = {
     ),
     "some private layout": lambda: unknown(
         {".kernel_q": ("U8", (128, 128)), ".kernel_steps": ("F16", (128, 4))}, "packed weights"
+    ),
+    "codes with what corrects them": lambda: unknown(
+        {".qweight": ("I8", (128, 128)), ".wscales": ("F16", (4, 128)), ".proj_down": ("F16", (256, 32))},
+        "like GPTQ or AWQ",
     ),
     "INT8 without scales": lambda: unknown({".weight": ("I8", (128, 256))}, "packed weights"),
 }

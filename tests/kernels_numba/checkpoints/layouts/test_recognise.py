@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kernels_numba.checkpoints.census import take_census
 from kernels_numba.checkpoints.checkpoint import (
@@ -19,12 +22,13 @@ from kernels_numba.checkpoints.layouts.recognise import packed_matrices, pieces_
 from kernels_numba.checkpoints.pruning import Method, PruningRule
 from kernels_numba.checkpoints.safetensors_reader import open_checkpoint
 from tests.kernels_numba.checkpoints.files import save
-from tests.kernels_numba.checkpoints.layouts.files import DECODED, NAMED, STEM, K, M, fp8, gptq
+from tests.kernels_numba.checkpoints.layouts.files import DECODED, NAMED, STEM, K, Layout, M, fp8, gptq
 
 PLAIN = {
     "model.layers.0.self_attn.q_proj.weight": ("F16", np.ones((8, 8), np.float16)),
     "model.layers.0.input_layernorm.weight": ("F16", np.ones(8, np.float16)),
 }
+BUILT: dict[str, Layout] = {}
 HALF = PruningRule(Method.MAGNITUDE, 0.5)
 
 
@@ -98,6 +102,7 @@ def test_nothing_in_pieces_is_taken_for_weights(tmp_path: Path, case: str) -> No
     [
         "q.scales", "q.qzeros", "q.weight_scale_inv", "q.weight.absmax", "q.centroids.weight", "q.s", "q.codebooks",
         "q.lookup_table", "q.s1_szeros", "experts.w1_scales", "q.weights_scaling_factor", "model.scale_table",
+        "q.weight_mask", "q.wscales", "q.qweight",
     ],
 )  # fmt: skip
 def test_parameters_of_codes_that_lie_in_another_file_are_no_weights(tmp_path: Path, name: str) -> None:
@@ -131,10 +136,14 @@ def test_integers_that_count_and_order_make_no_layout(tmp_path: Path, name: str,
     [
         "rotary_emb.inv_freq", "model.freqs_cis", "mixer.A_log", "conv1d.weight", "block.gate.weight", "router.weight",
         "attn.relative_position_bias_table", "q.lora_A.weight", "q.lora_B.weight", "rotary.cos_cached", "shared.weight",
+        "time_decay",
     ],
 )  # fmt: skip
 def test_tables_and_adapters_are_left_alone_unless_asked_for(tmp_path: Path, name: str) -> None:
-    tensors = {name: np.ones((8, 8), np.float32), "up.weight": np.ones((8, 8), np.float32)}
+    tensors = {
+        name: np.ones((8, 1 if name == "time_decay" else 8), np.float32),
+        "up.weight": np.ones((8, 8), np.float32),
+    }
     source = open_checkpoint(save(tmp_path / "x.safetensors", tensors, dict.fromkeys(tensors, "F32")))
     assert weight_matrices(source) == ["up.weight"]
     assert weight_matrices(source, include=[name]) == [name]
@@ -166,6 +175,49 @@ def test_pieces_that_contradict_each_other_are_refused_in_a_sentence(tmp_path: P
         packed.values()
     with pytest.raises(ValueError, match="stored in pieces"):
         weight_matrices(open_checkpoint(path))
+
+
+def test_what_corrects_codes_is_no_matrix(tmp_path: Path) -> None:
+    """Tensors beside a matrix in pieces belong to it, though the layout knows nothing of them."""
+    low_rank = (f"{STEM}.low_rank", ("F16", np.ones((M, 8), np.float16)))
+    source = open_checkpoint(DECODED["GPTQ 4"]().write(tmp_path, PLAIN | dict([low_rank])))
+    assert chosen_matrices(source, ["*"])[0] == ["model.layers.0.self_attn.q_proj.weight"]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(sorted(DECODED)), st.sampled_from(["gone", "noise", "short", "flat", "turned", "other type"]),
+    st.integers(0, 9), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_broken_pieces_end_in_a_sentence_and_are_never_weights(
+    tmp_path: Path, case: str, fault: str, which: int, seed: int
+) -> None:
+    layout = BUILT.setdefault(case, DECODED[case]())
+    tensors = {f"{STEM}{end}": entry for end, entry in layout.tensors.items()}
+    name = sorted(tensors)[which % len(tensors)]
+    dtype, values = tensors.pop(name)
+    rng, flat = np.random.default_rng(seed), np.frombuffer(values.tobytes(), np.uint8)
+    faults = {
+        "noise": lambda: (
+            dtype,
+            np.frombuffer(rng.bytes(len(flat)), np.uint8).view(values.dtype).reshape(values.shape),
+        ),
+        "short": lambda: (dtype, values[: rng.integers(len(values))] if values.ndim else values[None]),
+        "flat": lambda: (dtype, values.reshape(-1)),
+        "turned": lambda: (dtype, np.ascontiguousarray(values.T)),
+        "other type": lambda: ("U8", flat.reshape(*values.shape, -1)),
+    }
+    if fault in faults:
+        tensors[name] = faults[fault]()
+    if not tensors:
+        return
+    arrays = {key: values for key, (_, values) in tensors.items()}
+    path = save(tmp_path / "x.safetensors", arrays, {key: dtype for key, (dtype, _) in tensors.items()})
+    with suppress(ValueError):
+        names, packed = chosen_matrices(open_checkpoint(path))
+        assert [key for key in names if not key.endswith("weight_orig")] == []
+        for matrix in packed:
+            matrix.values()
 
 
 def test_numbers_that_stand_alone_are_no_codes(tmp_path: Path) -> None:
