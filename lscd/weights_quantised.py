@@ -203,7 +203,8 @@ def quantised_remarks(matrices: Sequence[QuantisedMatrix], gpu: str | None, toke
         notes.append(f"Not decoded: {count} of {len(matrices)}, {obstacle}.")
     return [
         *notes,
-        "`lscd weights prune` and `convert` refuse these: start from the 16-bit checkpoint, or dequantise it first.",
+        "`lscd weights prune` and `convert` refuse these: start from the 16-bit checkpoint, or dequantise it first "
+        "(`lscd weights import`).",
     ]
 
 

@@ -48,7 +48,7 @@ LEFT_ALONE = (
     "*lora_*", "*lokr_*", "*hada_*",
 )  # fmt: skip
 MARK = "lscd_pruned"
-WAY_OUT = "start from the checkpoint in 16 or 32 bits, or dequantise it first"
+WAY_OUT = "start from the checkpoint in 16 or 32 bits, or dequantise it first (lscd weights import)"
 
 
 @dataclass(frozen=True)
