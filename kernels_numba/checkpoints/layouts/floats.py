@@ -25,6 +25,7 @@ from kernels_numba.checkpoints.layouts.pieces import (
     Rows,
     columns_of,
     nibbles,
+    side_of,
 )
 from kernels_numba.checkpoints.small_floats import FLOAT8, POWERS, values_of
 
@@ -32,7 +33,6 @@ CODES = ("weight", "")  # roles of codes that are called like a whole weight
 SCALES = ("weight_scale_inv", "weight_scale", "scale_weight", "scale_inv", "scale", "scales")
 GLOBAL_SCALES = ("weight_scale_2", "weight_global_scale")
 ZERO_POINT = "weight_zero_point"
-BLOCK = 128  # side of the blocks that share a scale, where several sizes would do
 NVFP4_GROUP, MX_GROUP = 16, 32
 Block = tuple[int, int]
 
@@ -89,7 +89,7 @@ class Scaled:
     """Scales, or zero points, of a matrix by the blocks that share one."""
 
     def __init__(self, p: Pieces, role: str, shape: tuple[int, ...], block: Block) -> None:
-        integers = p.dtype(role) in ("I8", "I32", "I64")
+        integers = role == ZERO_POINT and p.dtype(role) in ("I8", "U8", "I32", "I64")
         values = p.read(role).astype(np.float32) if integers else p.floats(role)
         self.k, self.block = shape[1], block
         self.values = values.reshape(-(-shape[0] // block[0]), -1)
@@ -109,18 +109,8 @@ def block_of(shape: Block, scales: tuple[int, ...]) -> Block | None:
         scales = (scales[0], 1)
     if len(scales) != 2:
         return None
-    sides = [_side(size, count) for size, count in zip(shape, scales, strict=True)]
+    sides = [side_of(size, count) for size, count in zip(shape, scales, strict=True)]
     return None if None in sides else (sides[0] or 0, sides[1] or 0)
-
-
-def _side(size: int, count: int) -> int | None:
-    """Side of ``count`` equal parts of ``size``, the last maybe smaller: `BLOCK`, what divides, or a power of two."""
-    if count in (1, size):
-        return size // count
-    sides = [BLOCK, *(1 << n for n in range(1, 13))]
-    if count and size % count == 0:
-        sides.insert(1, size // count)
-    return next((side for side in sides if -(-size // side) == count), None)
 
 
 def grain_of(block: Block, shape: Block) -> str | int:

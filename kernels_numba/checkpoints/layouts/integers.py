@@ -14,7 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.float_values import ELEMENTS
-from kernels_numba.checkpoints.layouts.pieces import ROW, WORD_BITS, Coding, Packed, Pieces, Rows, columns_of, unpacked
+from kernels_numba.checkpoints.layouts.pieces import (
+    ROW,
+    WORD_BITS,
+    Coding,
+    Packed,
+    Pieces,
+    Rows,
+    columns_of,
+    side_of,
+    unpacked,
+)
 from kernels_numba.formats.encoded import check
 
 WORDS = ("I32", "U32")
@@ -41,8 +51,17 @@ def gptq(p: Pieces) -> Packed | None:
     if groups > k or not zeros_fit or p.shape("g_idx") not in ((), (k,)):
         return p.packed("GPTQ", GPTQ_PARTS, obstacle="its pieces have shapes that do not fit each other")
     symmetric = p.config.get("sym") is True or not p.has("qzeros")
-    coding = Coding(bits, False, ROW if groups == 1 else -(-k // groups), zero_points=not symmetric)
+    coding = Coding(bits, False, _grain(k, groups), zero_points=not symmetric)
     return p.packed("GPTQ", GPTQ_PARTS, shape=(m, k), coding=coding, decoder=lambda: _gptq_rows(p, bits, k))
+
+
+def _grain(k: int, groups: int) -> str | int:
+    return ROW if groups == 1 else side_of(k, groups) or -(-k // groups)
+
+
+def _in_order(k: int, groups: int) -> NDArray[np.int64]:
+    """Group of each column where neighbours share one."""
+    return np.arange(k) // (side_of(k, groups) or -(-k // groups))
 
 
 def _gptq_bits(p: Pieces) -> int | None:
@@ -63,7 +82,7 @@ def _gptq_rows(p: Pieces, bits: int, k: int) -> Rows:
         stored = unpacked(p.words("qzeros"), bits)
         zeros = (stored + _gptq_offset(p, stored, middle) & (2 * middle - 1)).astype(np.float32)
     groups = len(scales)
-    of_column = p.read("g_idx").astype(np.int64) if p.has("g_idx") else np.arange(k) // -(-k // groups)
+    of_column = p.read("g_idx").astype(np.int64) if p.has("g_idx") else _in_order(k, groups)
     inside = ((of_column >= 0) & (of_column < groups)).all()
     check(bool(inside), f"{p.where}: g_idx", "points outside the groups", f"0 to {groups - 1}")
 
@@ -134,7 +153,7 @@ def pack_quantized(p: Pieces) -> Packed | None:
     scaled = p.shape("weight_scale")[0] == m and groups <= k and p.shape("weight_g_idx") in ((), (k,))
     if rows != m or not fitting or not scaled or (zeros and zeros != (-(-m // (WORD_BITS // fitting[0])), groups)):
         return p.packed(layout, roles, obstacle="its pieces have shapes that do not fit each other")
-    coding = Coding(fitting[0], False, ROW if groups == 1 else -(-k // groups), zero_points=bool(zeros))
+    coding = Coding(fitting[0], False, _grain(k, groups), zero_points=bool(zeros))
     return p.packed(layout, roles, shape=(m, k), coding=coding, decoder=lambda: _pack_rows(p, coding, k))
 
 
@@ -144,9 +163,9 @@ def _pack_rows(p: Pieces, coding: Coding, k: int) -> Rows:
     zeros: NDArray[Any] = np.full(scales.shape, 1 << (coding.bits - 1), np.uint8)
     if coding.zero_points:
         zeros = _whole_in_words(np.ascontiguousarray(p.words("weight_zero_point").T), coding.bits).T[:m]
-    of_column = p.read("weight_g_idx").astype(np.int64) if p.has("weight_g_idx") else np.arange(k) // -(-k // groups)
-    if (of_column == -1).all():  # columns in order
-        of_column = np.arange(k) // -(-k // groups)
+    of_column = p.read("weight_g_idx").astype(np.int64) if p.has("weight_g_idx") else _in_order(k, groups)
+    if (of_column == -1).all():  # as vLLM's own tensors say "in order"
+        of_column = _in_order(k, groups)
     inside = ((of_column >= 0) & (of_column < groups)).all()
     check(bool(inside), f"{p.where}: weight_g_idx", "points outside the groups", f"0 to {groups - 1}")
 

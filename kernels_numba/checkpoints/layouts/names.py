@@ -9,15 +9,16 @@ import re
 
 from kernels_numba.checkpoints.safetensors_reader import TensorInfo
 
-# Pieces by the end of their names; the longest that fits counts. Those of one line need a dot before them, so that
-# lora_B and embed_shape stay what they are.
+# Pieces by the end of their names; the longest that fits counts. Some need a dot before them, so that lora_B and
+# embed_shape stay what they are; stacked experts have an underscore before the others.
 _DOTTED = (
     r"B_24|B_meta|B|s|workspace|SCB|biases|shape|meta|compressed|bitmask|row_offsets|scale_packed|"
     r"weight\.(?:quant_state\.bitsandbytes__\w+|absmax|quant_map|nested_absmax|nested_quant_map)"
 )
 _ANY = (
     "weight_scale_inv|weight_scale_2|weight_global_scale|weight_scale|weight_zero_point|weight_g_idx|weight_shape|"
-    "weight_packed|weight_format|weight_orig|weight_mask|weight|qweight|qzeros|scales|g_idx|blocks|scale_inv|scale_weight|scale"
+    "weight_packed|weight_format|weight_orig|weight_mask|weight|qweight|qzeros|scales|g_idx|blocks|scale_inv|"
+    "scale_weight|scale"
 )
 _ROLE = re.compile(rf"(?P<stem>.*?)(?:(?:^|\.)(?P<dotted>{_DOTTED})|(?:^|[._])(?P<any>{_ANY}))$")
 # Words of names that only parameters of a code have, whatever their type.

@@ -18,6 +18,7 @@ BY_NAME = ("NVFP4", "MXFP4", "MXFP8")  # types whose name says how many weights 
 FLOATS = (*ELEMENTS, "F8_E4M3", "F8_E5M2", POWERS)  # what scales are stored in
 BLOCK_ELEMENTS = 1 << 22  # decoded at a time, 16 MiB as float32
 WORD_BITS = 32
+USUAL = 128  # weights along a side that share a scale, where several numbers would do
 
 Rows = Callable[[int, int], NDArray[np.float32]]  # values of rows [first, stop), (stop - first, k)
 Codes = NDArray[np.uint8]
@@ -96,8 +97,10 @@ class Packed:
         height = multiple * max(1, BLOCK_ELEMENTS // (multiple * k))
         with np.errstate(all="ignore"):  # scales of any size, 0 and NaN included
             rows = self.decoder()
-            for first in range(0, m, height):
-                yield rows(first, min(m, first + height))
+        for first in range(0, m, height):
+            with np.errstate(all="ignore"):
+                block = rows(first, min(m, first + height))
+            yield block
 
     def values(self) -> NDArray[np.float32]:
         """The whole matrix; errors as `row_blocks`."""
@@ -179,6 +182,16 @@ def nibbles(bytes_: Codes) -> Codes:
     """Codes of 4 bits along the last axis, low halves first."""
     pair = np.stack([bytes_ & 0xF, bytes_ >> 4], axis=-1)
     return pair.reshape(*bytes_.shape[:-1], 2 * bytes_.shape[-1])
+
+
+def side_of(size: int, count: int) -> int | None:
+    """Side of ``count`` equal parts of ``size``, the last maybe smaller: `USUAL`, what divides, or a power of two."""
+    if count in (1, size):
+        return size // count
+    sides = [USUAL, *(1 << n for n in range(1, 13))]
+    if count and size % count == 0:
+        sides.insert(1, size // count)
+    return next((side for side in sides if -(-size // side) == count), None)
 
 
 def columns_of(values: NDArray[Any], k: int) -> NDArray[Any]:

@@ -104,7 +104,8 @@ def test_quantised_matrices_are_decoded_and_layouts_unknown_refused(tmp_path: Pa
     stem = name.removesuffix(".weight")
     codes = np.random.default_rng(0).integers(-128, 128, weights[name].shape).astype(np.int8)
     scales = np.full((len(codes), 1), 0.01, np.float32)
-    folder = write_model(tmp_path / "a", LLAMA, weights | {name: codes * scales})
+    config = LLAMA | {"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized"}}
+    folder = write_model(tmp_path / "a", config, weights | {name: codes * scales})
     whole = load_decoder(folder)
     types = dict.fromkeys(weights, "F32")
     quantised = weights | {name: codes, f"{stem}.weight_scale": scales}
