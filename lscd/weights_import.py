@@ -21,10 +21,17 @@ def import_weights(
 ) -> None:
     """Write weights as safetensors with config.json and tokenizer.json, their codes multiplied out."""
     path = Path(source)
-    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+    if path.exists() and not _is_gguf(path):  # a name like smollm2 is no path
         _dequantise(path, folder, dtype)
     else:
         _import_gguf(source, folder, dtype)
+
+
+def _is_gguf(path: Path) -> bool:
+    """By its name, or by what it begins with."""
+    from kernels_numba.checkpoints.file_kinds import starts_with
+
+    return path.suffix == ".gguf" or (path.is_file() and starts_with(path, b"GGUF"))
 
 
 def _import_gguf(source: str, folder: Path, dtype: str) -> None:

@@ -58,6 +58,12 @@ def kind_of(path: Path) -> tuple[str, str] | None:
     return None
 
 
+def starts_with(path: Path, magic: bytes) -> bool:
+    """Whether a regular file begins with ``magic``."""
+    with path.open("rb") as file:
+        return file.read(len(magic)) == magic
+
+
 def refuse_other_kind(path: Path) -> None:
     """ValueError that names what ``path`` is, if its first bytes say so."""
     if kind := kind_of(path):

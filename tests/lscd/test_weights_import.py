@@ -41,3 +41,15 @@ def test_a_quantised_checkpoint_becomes_whole_matrices(
     code, text, _ = run(monkeypatch, capsys, "weights", "prune", out, pruned, "--sparsity", "0.5")
     assert code == 0
     assert "16,384 of 32,768 weights in 1 matrices are zero now" in text
+
+
+def test_files_of_other_kinds_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unnamed = write_gguf(tmp_path / "x.gguf", CONFIG, weights_of(CONFIG)).rename(tmp_path / "blob")
+    assert run(monkeypatch, capsys, "weights", "import", str(unnamed), str(tmp_path / "out"))[0] == 0
+    (tmp_path / "model.bin").write_bytes(b"\x80\x02}q\x00." + bytes(99))
+    code, _, error = run(monkeypatch, capsys, "weights", "import", str(tmp_path / "model.bin"), str(tmp_path / "new"))
+    assert code == 2
+    assert "is a pickle" in error
+    assert not (tmp_path / "new").exists()
