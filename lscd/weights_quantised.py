@@ -201,11 +201,11 @@ def quantised_remarks(matrices: Sequence[QuantisedMatrix], gpu: str | None, toke
     notes += _times_in_words(matrices, gpu, tokens) if gpu else []
     for obstacle, count in Counter(matrix.packed.obstacle for matrix in matrices if matrix.packed.obstacle).items():
         notes.append(f"Not decoded: {count} of {len(matrices)}, {obstacle}.")
-    return [
-        *notes,
-        "`lscd weights prune` and `convert` refuse these: start from the 16-bit checkpoint, or dequantise it first "
-        "(`lscd weights import`).",
-    ]
+    here = " (`lscd weights import`)" if all(matrix.packed.decoder for matrix in matrices) else ""
+    refused = (
+        "`lscd weights prune` and `convert` refuse these: start from the 16-bit checkpoint, or dequantise it first"
+    )
+    return [*notes, f"{refused}{here}."]
 
 
 def _without_zeros(matrices: Sequence[QuantisedMatrix], bits: int) -> str:

@@ -48,7 +48,7 @@ LEFT_ALONE = (
     "*lora_*", "*lokr_*", "*hada_*",
 )  # fmt: skip
 MARK = "lscd_pruned"
-WAY_OUT = "start from the checkpoint in 16 or 32 bits, or dequantise it first (lscd weights import)"
+WAY_OUT = "start from the checkpoint in 16 or 32 bits, or dequantise it first"
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,10 @@ def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude
     names, packed = chosen_matrices(checkpoint, include, exclude)
     if packed:
         layouts = ", ".join(sorted({matrix.what for matrix in packed}))
+        here = " (lscd weights import)" if all(matrix.decoder for matrix in packed) else ""
         raise ValueError(
             f"{checkpoint.path}: {len(packed)} of the {len(names) + len(packed)} matrices chosen, {packed[0].name} "
-            f"first, are stored in pieces ({layouts}); {WAY_OUT}, or choose others by include and exclude"
+            f"first, are stored in pieces ({layouts}); {WAY_OUT}{here}, or choose others by include and exclude"
         )
     return names
 
