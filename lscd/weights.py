@@ -39,8 +39,9 @@ def inspect(
 ) -> None:
     """Say what a checkpoint's zeros are worth: in bytes of every format, and in predicted time."""
     from kernels_numba.checkpoints.census import TILE_M, take_census
-    from kernels_numba.checkpoints.checkpoint import weight_matrices
+    from kernels_numba.checkpoints.checkpoint import chosen_matrices
     from lscd.weights_plan import CheckpointPlan, plan_matrices
+    from lscd.weights_quantised import count_packed, plan_quantised
     from lscd.weights_table import print_plan
     from perfmodel.catalog import load_device
 
@@ -48,16 +49,22 @@ def inspect(
     if batch < 1:
         raise InputError(f"--batch is {batch}, allowed is at least 1")
     source = plain_checkpoint(path)
-    names, found = weight_matrices(source, include or (), exclude or ()), []
-    with progress("counting", len(names)) as step:
+    names, packed = chosen_matrices(source, include or (), exclude or ())
+    found, counted = [], []
+    with progress("counting", len(names) + len(packed)) as step:
         for name in names:
             info = source.info(name)
             blocks = source.row_blocks(name, TILE_M)
             found.append((name, info.dtype, take_census((info.shape[0], info.shape[1]), info.dtype, blocks)))
             step(name)
-    other = sum(info.nbytes for name, info in source.tensors.items() if name not in set(names))
-    matrices = plan_matrices(found, gpu or None, batch)
-    plan = CheckpointPlan(str(path), record.key if record else None, batch if record else None, matrices, other)
+        for matrix in packed:
+            counted.append((matrix, *count_packed(matrix)))
+            step(matrix.name)
+    matrices, quantised = plan_matrices(found, gpu or None, batch), plan_quantised(counted, gpu or None, batch)
+    shown = {part for matrix in packed for part in matrix.parts} | set(names)
+    other = sum(info.nbytes for name, info in source.tensors.items() if name not in shown)
+    device = record.key if record else None
+    plan = CheckpointPlan(str(path), device, batch if record else None, matrices, other, quantised)
     if as_json:
         print(json.dumps(plan.as_json(), indent=2))
     else:

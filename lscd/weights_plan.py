@@ -6,38 +6,21 @@ sparsity; these models assume zeros that fall evenly, so the plan shows how far 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kernels_numba.checkpoints.census import Census
 from lscd.printing import digits
+from lscd.weights_quantised import QuantisedMatrix, quantised_answer, quantised_json, total_sparsity
+from lscd.weights_times import DENSE_FORMAT, KernelTimes, dense_kernel, predicted_times
 
 if TYPE_CHECKING:
     from perfmodel.formats import WeightFormat
 
-DENSE_FORMAT = "dense"
+WHOLE = "whole"  # the layout of a matrix that is one tensor
+DTYPE_BITS = {"F16": 16, "BF16": 16, "F32": 32}
 HARDLY_PRUNED = 0.01  # zeros a matrix has without anyone's doing
-
-
-@dataclass(frozen=True)
-class KernelTimes:
-    """Predicted time of one matrix on one kernel.
-
-    tokens : N after the padding the kernel asks for.
-    time_us, lo_us, hi_us : microseconds of one product and the model's 90 % interval.
-    bound : the resource with the longest time alone.
-    extrapolated : the kernel was never measured near this shape, N or GPU.
-    measured : anybody has measured the kernel at all.
-    """
-
-    tokens: int
-    time_us: float
-    lo_us: float
-    hi_us: float
-    bound: str
-    extrapolated: bool
-    measured: bool
 
 
 @dataclass(frozen=True)
@@ -60,9 +43,7 @@ class MatrixPlan:
     @property
     def dense_kernel(self) -> str | None:
         """The dense kernel of the device that was named: None if none was."""
-        from perfmodel.kernels import BASELINES
-
-        return next((name for name in BASELINES if name in self.times), None)
+        return dense_kernel(self.times)
 
     @property
     def surely_faster(self) -> bool:
@@ -90,6 +71,10 @@ class MatrixPlan:
             "kernels": {kernel: asdict(times) for kernel, times in self.times.items()},
             "best_format": self.best_format,
             "best_kernel": self.best_kernel,
+            "layout": WHOLE,
+            "tensors": [self.name],
+            "bits_per_weight": DTYPE_BITS[self.dtype],
+            "not_decoded": None,
         }
 
 
@@ -98,6 +83,8 @@ class CheckpointPlan:
     """Plan of all matrices of a checkpoint.
 
     gpu, tokens : None if no GPU was named.
+    matrices : those stored whole; totals, plan and answer are of them.
+    quantised : those stored in pieces.
     other_bytes : bytes of the tensors that are not planned, as stored.
     """
 
@@ -106,10 +93,11 @@ class CheckpointPlan:
     tokens: int | None
     matrices: list[MatrixPlan]
     other_bytes: int
+    quantised: list[QuantisedMatrix] = field(default_factory=list)
 
     @property
     def sparsity(self) -> float:
-        """Fraction of zeros over all planned matrices."""
+        """Fraction of zeros over all matrices stored whole."""
         sizes = [plan.census.shape[0] * plan.census.shape[1] for plan in self.matrices]
         zeros = sum(size * plan.census.sparsity for size, plan in zip(sizes, self.matrices, strict=True))
         return float(zeros / sum(sizes))
@@ -117,7 +105,8 @@ class CheckpointPlan:
     @property
     def kernels(self) -> list[str]:
         """Kernels that can run every matrix."""
-        return [kernel for kernel in self.matrices[0].times if all(kernel in plan.times for plan in self.matrices)]
+        common = self.matrices[0].times if self.matrices else ()
+        return [kernel for kernel in common if all(kernel in plan.times for plan in self.matrices)]
 
     @property
     def sparse_matrices(self) -> list[MatrixPlan]:
@@ -136,13 +125,13 @@ class CheckpointPlan:
     def as_json(self) -> dict[str, Any]:
         """The whole plan, for scripts."""
         kernels = self.kernels
-        formats = {name: self.total_bytes(name) for name in self.matrices[0].format_bytes}
+        formats = {name: self.total_bytes(name) for name in (self.matrices[0].format_bytes if self.matrices else ())}
         return {
             "path": self.path,
             "gpu": self.gpu,
             "n": self.tokens,
-            "answer": answer(self),
-            "sparsity": self.sparsity,
+            "answer": " ".join(self._answers()),
+            "sparsity": self._sparsity_of_all,
             "total": {
                 "matrices": len(self.matrices),
                 "sparse_matrices": len(self.sparse_matrices),
@@ -152,8 +141,28 @@ class CheckpointPlan:
                 "plan_us": self.total_us() if kernels else None,
                 "us_by_kernel": {kernel: self.total_us(kernel) for kernel in kernels},
             },
-            "matrices": [plan.as_json() for plan in self.matrices],
+            "quantised": quantised_json(self.quantised),
+            "matrices": [plan.as_json() for plan in self.matrices]
+            + [plan.as_json() for plan in self.quantised if plan.zeros is not None],
+            "undecoded": [plan.as_json() for plan in self.quantised if plan.zeros is None],
         }
+
+    def _answers(self) -> Iterator[str]:
+        """What is to be said of matrices in pieces, and of those stored whole."""
+        if self.quantised:
+            yield quantised_answer(self.quantised)
+        if self.matrices:
+            yield answer(self)
+
+    @property
+    def _sparsity_of_all(self) -> float | None:
+        """Fraction of zeros of all matrices where it is known."""
+        size = sum(plan.census.shape[0] * plan.census.shape[1] for plan in self.matrices)
+        known = sum(matrix.size for matrix in self.quantised if matrix.zeros is not None)
+        packed = total_sparsity(self.quantised)
+        if not size or packed is None:
+            return self.sparsity if size else packed
+        return (self.sparsity * size + packed * known) / (size + known)
 
 
 def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tokens: int) -> list[MatrixPlan]:
@@ -170,7 +179,8 @@ def plan_matrices(found: Sequence[tuple[str, str, Census]], gpu: str | None, tok
 
     on_cpu = gpu is not None and isinstance(load_device(gpu), Cpu)
     sizes = [_all_bytes(census) | (_cpu_bytes(census) if on_cpu else {}) for _, _, census in found]
-    times = _times([census for _, _, census in found], gpu, tokens) if gpu else [{} for _ in found]
+    shaped = [(census.shape, census.sparsity) for _, _, census in found]
+    times = predicted_times(shaped, gpu, tokens) if gpu and found else [{} for _ in found]
     plans = []
     for (name, dtype, census), format_bytes, by_kernel in zip(found, sizes, times, strict=True):
         # A kernel whose format cannot hold the matrix cannot run it.
@@ -207,28 +217,6 @@ def _keeps_pattern(fmt: WeightFormat, census: Census) -> bool:
 
     patterns = [part for part in fmt.name.split("-") if part in PATTERNS]
     return fmt.change == "pruned and rounded" and any(pattern in census.format_bytes for pattern in patterns)
-
-
-def _times(found: Sequence[Census], gpu: str, tokens: int) -> list[dict[str, KernelTimes]]:
-    """Predicted times of every matrix on every kernel that takes so many tokens."""
-    import numpy as np
-
-    from perfmodel.prediction import predict_all
-
-    if tokens < 1:
-        raise ValueError(f"batch must be at least 1, got {tokens}")
-    m, k = (np.array([census.shape[axis] for census in found]) for axis in (0, 1))
-    # Rounding may leave -1e-17 for a full matrix.
-    sparsity = np.clip([census.sparsity for census in found], 0, 1)
-    result: list[dict[str, KernelTimes]] = [{} for _ in found]
-    for padded, p in predict_all(gpu, m, k, tokens, sparsity):
-        for i, times in enumerate(result):
-            if p.at_least[i]:
-                continue  # a lower bound ranks with nothing
-            time_us, lo_us, hi_us = (float(column[i]) * 1e6 for column in (p.time_s, p.lo_s, p.hi_s))
-            about = (str(p.bound[i]), bool(p.extrapolated[i]), p.measured)
-            times[p.kernel] = KernelTimes(padded, time_us, lo_us, hi_us, *about)
-    return result
 
 
 def answer(plan: CheckpointPlan) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from lscd.printing import digits, headline, print_table, say
 from lscd.weights_plan import CheckpointPlan, MatrixPlan, answer, remarks
+from lscd.weights_quantised import label_of, print_quantised, span
 
 HEADER = (
     "matrices", "count", "m x k", "type", "zeros", "tile spread", "fullest tile", "dense MB", "smallest", "MB",
@@ -15,27 +14,33 @@ TIMED_HEADER = ("fastest exact", "us", "dense us")
 
 def print_plan(plan: CheckpointPlan, every: bool) -> None:
     """Print ``plan``; one row a matrix if ``every``, otherwise layers of equal shape together."""
-    headline(answer(plan))
+    if plan.quantised:
+        print_quantised(plan.quantised, plan.gpu, plan.tokens, every)
+    if plan.matrices:
+        _print_whole(plan, every)
+    if plan.matrices or any(matrix.census for matrix in plan.quantised):
+        say("Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1).")
+    say(f"Other tensors: {digits(plan.other_bytes / 1e6, 4)} MB as they are.")
+    for line in _totals(plan) if plan.matrices else ():
+        say(line)
+
+
+def _print_whole(plan: CheckpointPlan, every: bool) -> None:
+    """Print the answer on matrices stored whole, how far to trust it, and their table."""
+    headline(f"{'The others are stored whole. ' if plan.quantised else ''}{answer(plan)}")
     for remark in remarks(plan):
         say(remark)
     timed = plan.gpu is not None
     header = (*HEADER, *(TIMED_HEADER if timed else ()))
     rows = [(label, *_row(group, timed)) for label, group in _groups(plan.matrices, every)]
     print_table(header, rows, text=("matrices", "m x k", "type", "smallest", "fastest exact"))
-    say(
-        "Tile spread: deviation of the non-zeros per 128 x 64 tile over that of independent zeros (1). "
-        f"Other tensors: {digits(plan.other_bytes / 1e6, 4)} MB as they are."
-    )
-    for line in _totals(plan):
-        say(line)
 
 
 def _groups(matrices: list[MatrixPlan], every: bool) -> list[tuple[str, list[MatrixPlan]]]:
     """Matrices put together by name, its numbers blanked out, shape and type."""
     groups: dict[tuple[str, tuple[int, int], str], list[MatrixPlan]] = {}
     for matrix in matrices:
-        label = matrix.name if every else re.sub(r"(?<=\.)\d+(?=\.)", "*", matrix.name)
-        groups.setdefault((label, matrix.census.shape, matrix.dtype), []).append(matrix)
+        groups.setdefault((label_of(matrix.name, every), matrix.census.shape, matrix.dtype), []).append(matrix)
     return [(label, group) for (label, _, _), group in groups.items()]
 
 
@@ -54,8 +59,8 @@ def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
         f"{len(group)}",
         f"{m} x {k}",
         group[0].dtype,
-        _range(min(zeros), max(zeros), "{:.3f}"),
-        _range(min(ratios), max(ratios), "{:.1f}") if ratios else "-",
+        span(zeros, "{:.3f}"),
+        span(ratios, "{:.1f}") if ratios else "-",
         f"{max(spread.max_density for spread in spreads):.2f}",
         f"{totals['dense'] / 1e6:.3f}",
         smallest,
@@ -66,11 +71,6 @@ def _row(group: list[MatrixPlan], timed: bool) -> list[str]:
         cells.append(f"{sum(matrix.time_us(matrix.best_kernel) for matrix in group):.1f}")
         cells.append(f"{sum(matrix.time_us(matrix.dense_kernel) for matrix in group):.1f}")
     return cells
-
-
-def _range(low: float, high: float, form: str) -> str:
-    first, last = form.format(low), form.format(high)
-    return first if first == last else f"{first}-{last}"
 
 
 def _totals(plan: CheckpointPlan) -> list[str]:

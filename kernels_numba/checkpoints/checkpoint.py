@@ -1,7 +1,9 @@
 """Prune a checkpoint, tensor by tensor: the file a checkpoint becomes when some of its weights are zeroed.
 
-Only weight matrices are touched, and of these not the embeddings, the output head, normalisations and routers; every
-other tensor is copied byte for byte. Memory holds one matrix and its scores.
+Only weight matrices are touched, and of these not the embeddings, the output head, normalisations, routers, tables;
+every other tensor is copied byte for byte. A matrix that is stored in pieces, quantised or without its zeros, is
+refused by the name of its layout: half of its scales set to zero would be no pruned matrix. Memory holds one matrix
+and its scores.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.allocation import zeros_by_matrix
 from kernels_numba.checkpoints.float_values import ELEMENTS, as_float32
+from kernels_numba.checkpoints.layouts.pieces import Packed
+from kernels_numba.checkpoints.layouts.recognise import packed_matrices, pieces_of
 from kernels_numba.checkpoints.pruning import (
     Allocation,
     GlobalThreshold,
@@ -35,11 +39,16 @@ from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo
 from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
 from kernels_numba.formats.encoded import bits_of, check
 
-# Pruning studies leave these alone: few weights, looked up instead of multiplied, or sensitive.
+# Pruning studies leave these alone: few weights, looked up instead of multiplied, or sensitive. Factors of LoRA are no
+# weights of the model, but what is added to them.
 LEFT_ALONE = (
-    "*embed*", "*wte*", "*wpe*", "*lm_head*", "embed_out*", "*norm*", "*Norm*", "*ln_*", "*.gate.weight", "*bias*",
+    "*embed*", "*wte*", "*wpe*", "*lm_head*", "embed_out*", "shared.weight", "*norm*", "*Norm*", "*ln_*",
+    "*.gate.weight", "*router*", "*bias*", "*rotary*", "*inv_freq*", "*freqs*", "*cos_cached*", "*sin_cached*",
+    "*alibi*", "*pos_emb*", "*rel_pos*", "*relative_position*", "*_table", "*A_log", "*conv1d*", "*running_*",
+    "*lora_*", "*lokr_*", "*hada_*",
 )  # fmt: skip
 MARK = "lscd_pruned"
+WAY_OUT = "start from the checkpoint in 16 or 32 bits, or dequantise it first"
 
 
 @dataclass(frozen=True)
@@ -52,16 +61,20 @@ class Pruned:
 
 
 def is_matrix(info: TensorInfo) -> bool:
-    """Whether a tensor is a weight matrix: two dimensions, F16, BF16 or F32, not empty."""
+    """Whether a tensor has the form of a weight matrix stored whole: two dimensions, F16, BF16 or F32, not empty."""
     return len(info.shape) == 2 and info.dtype in ELEMENTS and info.nbytes > 0
 
 
-def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
-    """Names of the matrices to work on, in file order.
+def chosen_matrices(
+    checkpoint: Checkpoint, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[list[str], list[Packed]]:
+    """Names of the matrices that are stored whole, and records of those in pieces, in file order.
 
     Parameters
     ----------
-    include : patterns (``*``, ``?``, ``[...]``) of the names wanted; all but ``LEFT_ALONE`` if there are none.
+    include : patterns (``*``, ``?``, ``[...]``) of the names wanted; all but ``LEFT_ALONE``, and what has a single row
+        or column, if there are none. A matrix in pieces goes by its name where it is stored whole, and by those of its
+        pieces.
     exclude : patterns of names to leave alone in any case.
 
     Raises
@@ -69,14 +82,59 @@ def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude
     ValueError
         If nothing is left; the message says why.
     """
-    matrices = [name for name, info in checkpoint.tensors.items() if is_matrix(info)]
-    wanted = [name for name in matrices if (_matches(name, include) if include else not _matches(name, LEFT_ALONE))]
-    chosen = [name for name in wanted if not _matches(name, exclude)]
-    if not chosen:
-        where = f"{checkpoint.path}: of its {len(matrices)} weight matrices none is left"
-        wish = f"include {', '.join(include)}" if include else "all but embeddings, norms, routers and output heads"
-        raise ValueError(f"{where}: {wish}" + (f", exclude {', '.join(exclude)}" if exclude else ""))
-    return chosen
+    packed = packed_matrices(checkpoint)
+    pieces = pieces_of(checkpoint, packed)
+    whole = [name for name, info in checkpoint.tensors.items() if is_matrix(info) and name not in pieces]
+
+    def wanted(name: str, *parts: str) -> bool:
+        names = (name, *parts)
+        asked = any(_matches(x, include) for x in names) if include else not _matches(name, LEFT_ALONE)
+        return asked and not any(_matches(x, exclude) for x in names)
+
+    names = [name for name in whole if wanted(name) and (include or min(checkpoint.info(name).shape) > 1)]
+    chosen = [matrix for matrix in packed if wanted(matrix.name, *matrix.parts)]
+    if not names and not chosen:
+        stray = len(pieces) - sum(len(matrix.parts) for matrix in packed)
+        where = f"{checkpoint.path}: of its {len(whole) + len(packed)} weight matrices none is left"
+        raise ValueError(f"{where}: {_wish(include, exclude)}" + f"; {stray} tensors belong to codes" * bool(stray))
+    return names, chosen
+
+
+def _wish(include: Sequence[str], exclude: Sequence[str]) -> str:
+    """What was asked for, in words."""
+    wish = f"include {', '.join(include)}" if include else "all but embeddings, norms, routers and output heads"
+    return wish + (f", exclude {', '.join(exclude)}" if exclude else "")
+
+
+def weight_matrices(checkpoint: Checkpoint, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+    """Names of the matrices to work on, in file order; chosen as by `chosen_matrices`.
+
+    Raises
+    ------
+    ValueError
+        If nothing is left, or one of those chosen is stored in pieces; the message names layout and way out.
+    """
+    names, packed = chosen_matrices(checkpoint, include, exclude)
+    if packed:
+        layouts = ", ".join(sorted({matrix.what for matrix in packed}))
+        here = " (lscd weights import)" if all(matrix.decoder for matrix in packed) else ""
+        raise ValueError(
+            f"{checkpoint.path}: {len(packed)} of the {len(names) + len(packed)} matrices chosen, {packed[0].name} "
+            f"first, are stored in pieces ({layouts}); {WAY_OUT}{here}, or choose others by include and exclude"
+        )
+    return names
+
+
+def whole_shapes(source: Checkpoint, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Shapes of matrices stored whole; ValueError naming the first that is none, or a piece of one."""
+    pieces, shapes = pieces_of(source, packed_matrices(source)), {}
+    for name in names:
+        info = source.info(name)
+        where, found = f"{info.path}: tensor {name!r}", f"{info.dtype} {info.shape}"
+        check(is_matrix(info), where, found, "a matrix of F16, BF16, F32")
+        check(name not in pieces, where, "a piece of a matrix that is stored in pieces", WAY_OUT)
+        shapes[name] = (info.shape[0], info.shape[1])
+    return shapes
 
 
 def check_target(source: Checkpoint, target: str | Path) -> None:
@@ -115,7 +173,7 @@ def prune_checkpoint(
     check(norms is not None or rule.method is not Method.WANDA, "norms", "none", "a file of input norms for wanda")
     check(norms is None or rule.method in (Method.WANDA, Method.NM), "norms", "given", "none but for wanda and nm")
     check(rule.method is not Method.SPARSEGPT, "method", rule.method, "those that need no calibration tokens")
-    shapes = {name: _matrix_shape(source, name) for name in names}
+    shapes = whole_shapes(source, names)
     zeros, threshold = zeros_by_matrix(rule, shapes), _threshold(source, rule, shapes)
 
     def zeroed(name: str, values: NDArray[Any]) -> NDArray[Any]:
@@ -216,12 +274,6 @@ def _naming(info: TensorInfo) -> Iterator[None]:
 def _zeros(values: NDArray[Any], dtype: str) -> int:
     """Zeros of either sign."""
     return values.size - int(np.count_nonzero(bits_of(values) & ELEMENTS[dtype].magnitude))
-
-
-def _matrix_shape(source: Checkpoint, name: str) -> tuple[int, int]:
-    info = source.info(name)
-    check(is_matrix(info), f"{info.path}: tensor {name!r}", f"{info.dtype} {info.shape}", "a matrix of F16, BF16, F32")
-    return info.shape[0], info.shape[1]
 
 
 def _order(source: Checkpoint) -> list[str]:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.checkpoints.checkpoint import check_target
+from kernels_numba.checkpoints.checkpoint import check_target, whole_shapes
 from kernels_numba.checkpoints.encodings import BUFFERS, code_error, encode, holds_same, rebuild
 from kernels_numba.checkpoints.float_values import DTYPE_NAMES, ELEMENTS, Rounding
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo, open_checkpoint, parse_json
@@ -116,6 +116,7 @@ def convert_checkpoint(
     check_target(source, target)
     reserved = [name for name in source.tensors if name.startswith(PADDING)]
     check(not reserved, str(source.path), f"tensor {reserved[:1]}", f"names that do not begin with {PADDING}")
+    whole_shapes(source, names)
     found: dict[str, Converted] = {}
     weights = {name: _entry(source.info(name), format_name, keep_dtype) for name in names}
     with written(target, _room(source, weights), padded=True) as out:

@@ -15,6 +15,7 @@ from kernels_numba.formats import Element
 from kernels_numba.formats.encoded import check, widened
 
 ELEMENTS = {"F16": Element.FLOAT16, "BF16": Element.BFLOAT16, "F32": Element.FLOAT32}
+DTYPES = {"float16": "F16", "float32": "F32"}  # what weights are imported as
 DTYPE_NAMES = {element: name for name, element in ELEMENTS.items()}
 
 
@@ -52,3 +53,12 @@ def as_float16(values: NDArray[Any], dtype: str) -> tuple[NDArray[np.float16], R
     before, after = wide[changed], narrow[changed]
     overflowed = np.isinf(after) & np.isfinite(before)
     return narrow, Rounding(before.size, int((after == 0).sum()), int(overflowed.sum()))
+
+
+def in_dtype(values: NDArray[np.float32], dtype: str, where: str) -> NDArray[Any]:
+    """Values as a key of ``DTYPES``; ValueError that begins with ``where`` if a finite one overflows float16."""
+    if dtype == "float32":
+        return values
+    narrow, rounding = as_float16(values, "F32")
+    check(not rounding.overflowed, where, f"{rounding.overflowed} values overflow float16", "--dtype float32")
+    return narrow

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 from kernels_numba.formats.encoded import check
@@ -54,6 +56,16 @@ def weights_file(source: Checkpoint, out: str | Path) -> Iterator[Path]:
         return
     with new_folder(out) as folder:
         yield folder / WEIGHTS
-        for name in COMPANIONS:
-            if (source.path.parent / name).is_file():
-                shutil.copyfile(source.path.parent / name, folder / name)
+        copy_companions(source, folder)
+
+
+def copy_companions(source: Checkpoint, folder: Path) -> None:
+    """Put into ``folder`` what lies beside the weights of ``source``."""
+    for name in COMPANIONS:
+        if (source.path.parent / name).is_file():
+            shutil.copyfile(source.path.parent / name, folder / name)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of JSON as people read it."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from kernels_numba.checkpoints.float_values import as_float16
-from kernels_numba.checkpoints.folders import WEIGHTS, new_folder
+from kernels_numba.checkpoints.float_values import DTYPES, in_dtype
+from kernels_numba.checkpoints.folders import WEIGHTS, new_folder, write_json
 from kernels_numba.checkpoints.gguf_reader import GgufModel
 from kernels_numba.checkpoints.safetensors_writer import header_room, written
 from kernels_numba.checkpoints.tokenizer import gguf_tokenizer, special_tokens
 from kernels_numba.formats.encoded import check
-
-DTYPES = {"float16": "F16", "float32": "F32"}
 
 
 def import_gguf(
@@ -42,8 +35,8 @@ def import_gguf(
         gguf_tokenizer(model).save(str(partial / "tokenizer.json"))
         chat = model.fields.get("tokenizer.chat_template")
         described = special_tokens(model) | ({"chat_template": chat} if chat else {})
-        _write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **described})
-        _write_json(partial / "config.json", model.config | {"dtype": dtype})
+        write_json(partial / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **described})
+        write_json(partial / "config.json", model.config | {"dtype": dtype})
         size = _write_weights(model, partial / WEIGHTS, dtype, progress)
     return size
 
@@ -53,18 +46,6 @@ def _write_weights(model: GgufModel, target: Path, dtype: str, progress: Callabl
     with written(target, header_room((name, len(shape)) for name, shape in shapes.items())) as out:
         out.metadata = {"format": "pt"}
         for name, shape in shapes.items():
-            out.add(name, DTYPES[dtype], shape, [_as(model.read(name), dtype, f"{model.path}: tensor {name!r}")])
+            out.add(name, DTYPES[dtype], shape, [in_dtype(model.read(name), dtype, f"{model.path}: tensor {name!r}")])
             progress(name)
     return sum(stop - start for start, stop in (entry["data_offsets"] for entry in out.entries.values()))
-
-
-def _as(values: NDArray[np.float32], dtype: str, where: str) -> NDArray[Any]:
-    if dtype == "float32":
-        return values
-    narrow, rounding = as_float16(values, "F32")
-    check(not rounding.overflowed, where, f"{rounding.overflowed} values overflow float16", "--dtype float32")
-    return narrow
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

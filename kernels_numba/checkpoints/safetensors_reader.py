@@ -3,10 +3,12 @@
 A file is an 8-byte little-endian header length, a JSON header, and the tensors' bytes. Its header is treated as
 hostile: everything in it is checked before a single byte of data is read, and every error names the file. Memory in
 use is what the caller asks for, one tensor or one block of rows, never the file. Written here rather than taken from
-the ``safetensors`` package, because that one builds a file from tensors which are all in memory, and has no bfloat16
-for NumPy.
+the ``safetensors`` package, because its NumPy side returns whole tensors, knows no bfloat16 and no float below 16 bits
+without ``ml_dtypes``, says of a bad header neither file nor tensor, and writes a file from tensors which are all in
+memory; what is left of it, the header, is short. What bytes of 8 bits and less stand for is in `small_floats`.
 
-bfloat16 travels as uint16 bit patterns, 8-bit floats and booleans as uint8.
+bfloat16 travels as uint16 bit patterns, 8-bit floats and booleans as uint8, floats of 4 and 6 bits as the bytes that
+hold them, in one dimension.
 
 References
 ----------
@@ -26,17 +28,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.file_kinds import others_in, refuse_other_kind
+
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 MAX_DIMENSIONS = 16
 CHUNK_BYTES = 1 << 26  # what a block of rows or a copy holds at a time
 METADATA = "__metadata__"
 STORAGE: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.uint8), "U8": np.dtype(np.uint8), "I8": np.dtype(np.int8),
-    "F8_E4M3": np.dtype(np.uint8), "F8_E5M2": np.dtype(np.uint8), "F8_E8M0": np.dtype(np.uint8),
+    **dict.fromkeys(("BOOL", "U8", "F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0"), np.dtype(np.uint8)),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), np.dtype(np.uint8)), "I8": np.dtype(np.int8),
     "U16": np.dtype("<u2"), "I16": np.dtype("<i2"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"),
     "U32": np.dtype("<u4"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4"),
     "U64": np.dtype("<u8"), "I64": np.dtype("<i8"), "F64": np.dtype("<f8"), "C64": np.dtype("<c8"),
 }  # fmt: skip
+# Bits of one value; types of less than a byte fill whole bytes tensor by tensor.
+BITS = {dtype: 8 * stored.itemsize for dtype, stored in STORAGE.items()} | {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,9 @@ class Checkpoint:
     def read(self, name: str) -> NDArray[Any]:
         """Tensor ``name`` in its storage dtype; ValueError if the file has become shorter."""
         info = self.info(name)
-        out = np.empty(info.shape, STORAGE[info.dtype])
+        stored = STORAGE[info.dtype]
+        whole = BITS[info.dtype] == 8 * stored.itemsize
+        out = np.empty(info.shape if whole else (info.nbytes,), stored)
         if out.size:
             _fill(info, info.start, out)
         return out
@@ -125,10 +133,11 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         choices = [path / "model.safetensors.index.json", path / "model.safetensors"]
         found = [choice for choice in choices if choice.is_file()]
         if not found:
-            raise ValueError(f"{path}: a folder without {' or '.join(choice.name for choice in choices)}")
+            wanted = " or ".join(choice.name for choice in choices)
+            raise ValueError(f"{path}: a folder without {wanted}{others_in(path)}")
         path = found[0]
     if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+        raise ValueError(f"{path}: {'no regular file' if path.exists() else 'no such file'}")
     return _open_shards(path) if path.suffix == ".json" else _open_file(path)
 
 
@@ -163,10 +172,12 @@ def _open_file(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            refuse_other_kind(path)
             allowed = min(max(size - 8, 0), MAX_HEADER_BYTES)
             raise ValueError(f"{path}: header length is {length} bytes; allowed: at most {allowed}")
         text = file.read(length)
     if not text.startswith(b"{"):
+        refuse_other_kind(path)
         raise ValueError(f"{path}: not a safetensors file: its header does not begin with '{{'")
     header = parse_json(text, path)
     metadata = _checked_metadata(header.pop(METADATA, {}), path)
@@ -194,7 +205,9 @@ def _checked_entry(name: str, entry: Any, path: Path, data_start: int) -> Tensor
         raise ValueError(f"{where}: shape {ascii(shape)[:80]}; allowed: up to {MAX_DIMENSIONS} sizes of at least 0")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(f"{where}: data_offsets {ascii(offsets)[:80]}; allowed: [begin, end], begin <= end")
-    needed = math.prod(shape) * STORAGE[dtype].itemsize
+    needed, rest = divmod(math.prod(shape) * BITS[dtype], 8)
+    if rest:
+        raise ValueError(f"{where}: {dtype} {shape} ends within a byte; allowed: shapes that fill whole bytes")
     if offsets[1] - offsets[0] != needed:
         raise ValueError(f"{where}: {offsets[1] - offsets[0]} bytes; {dtype} {shape} needs {needed}")
     return TensorInfo(path, name, dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels_numba.checkpoints.safetensors_reader import MAX_HEADER_BYTES, METADATA, STORAGE
+from kernels_numba.checkpoints.safetensors_reader import BITS, MAX_HEADER_BYTES, METADATA, STORAGE
 
 ALIGNMENT = 8  # of padded files, so that other readers may map their tensors
 PADDING = "__pad__."  # the format allows no gaps: tensors of this name fill them
@@ -55,7 +55,9 @@ class TensorWriter:
             digest.update(data)
             self._file.write(data)
             self._position += len(data)
-        wanted = math.prod(shape) * STORAGE[dtype].itemsize
+        wanted, rest = divmod(math.prod(shape) * BITS[dtype], 8)
+        if rest:
+            raise ValueError(f"{self._path}: {name}: {dtype} {shape} ends within a byte; allowed: whole bytes")
         if self._position - start != wanted:
             raise ValueError(f"{self._path}: {name} has {self._position - start} bytes; {dtype} {shape} needs {wanted}")
         offsets = [start, self._position]
@@ -108,7 +110,7 @@ def aligned_order(tensors: Mapping[str, str]) -> list[str]:
 def header_room(tensors: Iterable[tuple[str, int]], metadata: Mapping[str, str] | None = None) -> int:
     """Bytes no header of ``tensors`` (name, number of dimensions) exceeds, alignment padding included."""
     number = 20  # digits of 2**64 and a comma
-    fixed = len(json.dumps({"dtype": "F8_E4M3", "shape": [], "data_offsets": []})) + 2 * number + 4
+    fixed = len(json.dumps({"dtype": max(BITS, key=len), "shape": [], "data_offsets": []})) + 2 * number + 4
     padding = len(PADDING) + number + fixed + number
     total = sum(len(json.dumps(name)) + fixed + padding + number * rank for name, rank in tensors)
     return total + len(json.dumps({METADATA: dict(metadata or {})})) + ALIGNMENT

