@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
+from perfmodel.catalog.arguments import number
 from perfmodel.catalog.cpu import Device
+from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.crossing import first_fraction
+from perfmodel.formats import check_sparsity
 from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model
 from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.call import FIRST_CALL
@@ -43,7 +46,8 @@ def value_where(
     """
     from scipy.optimize import brentq
 
-    if not low < high or (log and low <= 0):
+    target, low, high = (number(name, at) for name, at in (("target", target), ("low", low), ("high", high)))
+    if not -np.inf < low < high < np.inf or (log and low <= 0):
         raise ValueError(f"the interval is {low:g} to {high:g}, allowed is low < high{', above 0' if log else ''}")
     points = np.geomspace(low, high, BRACKETS) if log else np.linspace(low, high, BRACKETS)
     excess = np.array([function(float(point)) - target for point in points])
@@ -67,6 +71,7 @@ def product_speedup(
         As `bandwidth_for_speedup`.
     """
     ask = _Question(kernel, gpu, 1.0, m, k, call)
+    n, sparsity = number("n", n, 1, LARGEST_SIZE), number("sparsity", check_sparsity(sparsity))
     if np.isnan(ask.model.padded_n(n)):
         return float(ask.known_gain(n, sparsity))  # says why not
     gain = float(ask.gain(n, sparsity))
@@ -86,7 +91,7 @@ def sparsity_for_speedup(
         If a name is unknown, the GPU cannot run the kernel, it takes no N that holds ``n`` tokens, only a bound of its
         time is known there, or it has a pattern, whose sparsity is given; names kernel and value.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     if ask.model.patterns:
         raise ValueError(f"{kernel} has the sparsity of its pattern, so that there is none to look for")
     found = float(first_fraction(lambda sparsity: ask.known_gain(n, sparsity) >= speedup))
@@ -111,7 +116,7 @@ def tokens_for_speedup(
     ValueError
         As `sparsity_for_speedup`, but for N, and if the sparsity is none of the kernel's pattern.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     Shape.of(m, k, n, sparsity)
     if n > MOST_TOKENS:
         raise ValueError(f"n is {n}, allowed is at most {MOST_TOKENS}")
@@ -131,7 +136,7 @@ def bandwidth_for_speedup(
     ValueError
         As `sparsity_for_speedup`, and if the sparsity is none of the kernel's pattern.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
 
     def gain(scale: float) -> float:
         return float(ask.known_gain(n, sparsity, scale))
@@ -158,7 +163,7 @@ def bandwidths_for_speedup(
     ValueError
         As `bandwidth_for_speedup`.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     own = float(Machine.of(ask.card).dram_bytes_per_s)
     scales = np.geomspace(*BANDWIDTH_SCALES, BRACKETS)  # odd, so the middle one is 1
     found = _run_around(ask.known_gain(n, sparsity, scales) >= speedup, BRACKETS // 2)
@@ -187,8 +192,10 @@ class _Question:
     call: Call
 
     def __post_init__(self) -> None:
-        if not 0 < self.speedup < np.inf:
-            raise ValueError(f"speedup must be a number above 0, got {self.speedup:g}")
+        speedup = number("speedup", self.speedup)
+        if not 0 < speedup < np.inf:
+            raise ValueError(f"speedup must be a number above 0, got {speedup:g}")
+        Shape.of(*(number(name, size) for name, size in (("m", self.m), ("k", self.k))), 1, 0.0)
         if (refusal := self.model.refusal(self.card)) is not None:
             raise ValueError(refusal)
 
@@ -202,7 +209,7 @@ class _Question:
 
     def gain(self, n: ArrayLike, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """Times as fast as dense; NaN where the kernel takes no such N, or only a bound of its time is known."""
-        check_pattern(self.model, sparsity)
+        check_pattern(self.model, check_sparsity(sparsity))
         scale = np.asarray(bandwidth_scale, dtype=np.float64)
         real = Machine.of(self.card)
         machine = real.with_(dram_bytes_per_s=scale * real.dram_bytes_per_s)
