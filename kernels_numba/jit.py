@@ -48,10 +48,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """Compile on first use, kept on disk if there is a place for it."""
+    compiled: Callable[..., Any]
     try:
-        return njit(**_COMMON, cache=True, **options)(function)  # type: ignore[no-any-return]
+        compiled = njit(**_COMMON, cache=True, **options)(function)
     except RuntimeError:  # no folder that may be written: neither beside the package nor in the user's cache
-        return njit(**_COMMON, **options)(function)  # type: ignore[no-any-return]
+        compiled = njit(**_COMMON, **options)(function)
+    return compiled
 
 
 def serial(function: Callable[..., Any]) -> Callable[..., Any]:

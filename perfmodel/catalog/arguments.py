@@ -35,13 +35,12 @@ def numbers(name: str, value: Any) -> Array:
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, allowed is one without a mask: call its filled()")
     try:
-        found = np.asarray(value)
-        found = found.astype(np.float64, copy=False) if _is_numeric(found) else None
-    except (TypeError, ValueError, OverflowError):
-        found = None
-    if found is None:
-        raise ValueError(f"{name} is {shown(value)}, allowed is a number below 1e308 or an array of numbers")
-    return found
+        given = np.asarray(value)
+        if _is_numeric(given):
+            return given.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError):  # ragged, or too large
+        pass
+    raise ValueError(f"{name} is {shown(value)}, allowed is a number below 1e308 or an array of numbers")
 
 
 def _is_numeric(found: NDArray[Any]) -> bool:

@@ -10,10 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numba.core import caching
 from numpy.typing import NDArray
 
+from kernels_numba import jit, reference
 from kernels_numba.cpu.bitmap import encode_cpu_bitmap
+from kernels_numba.cpu.kernels import spmm as cpu_spmm
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import (
     Csr,
@@ -29,6 +34,8 @@ from kernels_numba.formats import (
 )
 from kernels_numba.formats.records import pack_bitmap, pack_quantised
 from kernels_numba.formats.two_four_tiles import pack
+from kernels_numba.plan import Candidate, plan
+from kernels_numba.spmm import spmm
 
 SHAPE, N = (48, 80), 4
 A: NDArray[Any] = np.random.default_rng(3).standard_normal(SHAPE).astype(np.float16)
@@ -123,12 +130,12 @@ def attempt(call: Callable[[], Any]) -> tuple[Any, str | None]:
 
 def same_encoding(encode: str, memory: str) -> str | None:
     """What is wrong with the encoding of the same numbers in other memory."""
-    given = SAME[memory](A)
-    found, why = attempt(lambda: ENCODERS[encode](given).validate())
+    other = SAME[memory](A)
+    found, why = attempt(lambda: ENCODERS[encode](other).validate())
     if found is None:
         return why or "refused"
     expected = ENCODERS[encode](A)
-    aliased = any(np.shares_memory(one, given) for one in found.buffers.values()) and given.flags.writeable
+    aliased = any(np.shares_memory(one, other) for one in found.buffers.values()) and other.flags.writeable
     same = all(np.array_equal(one, found.buffers[name]) for name, one in expected.buffers.items())
     return None if same and not aliased else "aliases" if aliased else "another encoding"
 
