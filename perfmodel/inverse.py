@@ -61,7 +61,7 @@ def value_where(
 
 
 def product_speedup(
-    kernel: str, gpu: str | Device, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, *, m: int, k: int, n: float, sparsity: float, call: Call = FIRST_CALL
 ) -> float | None:
     """How many times as fast as dense ``kernel`` is on one product, padded as it asks; None if only a bound is known.
 
@@ -79,7 +79,7 @@ def product_speedup(
 
 
 def sparsity_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: float, call: Call = FIRST_CALL
 ) -> float | None:
     """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None.
 
@@ -99,7 +99,15 @@ def sparsity_for_speedup(
 
 
 def tokens_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> tuple[int, int] | None:
     """First and last N between which ``kernel`` is ``speedup`` times as fast as dense at every N, padding included.
 
@@ -125,7 +133,15 @@ def tokens_for_speedup(
 
 
 def bandwidth_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> float | None:
     """DRAM bandwidth in bytes/s at which ``kernel`` is ``speedup`` times as fast as dense, the GPU else unchanged.
 
@@ -146,7 +162,15 @@ def bandwidth_for_speedup(
 
 
 def bandwidths_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> tuple[float, float] | None:
     """Lowest and highest DRAM bandwidth in bytes/s between which ``kernel`` is ``speedup`` times as fast as dense.
 
@@ -195,7 +219,7 @@ class _Question:
         speedup = number("speedup", self.speedup)
         if not 0 < speedup < np.inf:
             raise ValueError(f"speedup must be a number above 0, got {speedup:g}")
-        Shape.of(*(number(name, size) for name, size in (("m", self.m), ("k", self.k))), 1, 0.0)
+        Shape.of(number("m", self.m), number("k", self.k), 1, 0.0)
         if (refusal := self.model.refusal(self.card)) is not None:
             raise ValueError(refusal)
 
@@ -224,7 +248,7 @@ class _Question:
         known = np.where(np.isnan(padded) | self.model.at_least(own), np.nan, gain)
         return np.broadcast_to(known, np.broadcast(shape.n, shape.sparsity, scale).shape)
 
-    def known_gain(self, n: int, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
+    def known_gain(self, n: float, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """As `gain` for one N, which must be known."""
         found = self.gain(n, sparsity, bandwidth_scale)
         if np.isnan(found).any():
@@ -234,7 +258,7 @@ class _Question:
         return found
 
 
-def _run_around(holds: NDArray[np.bool_], at: int) -> tuple[int, int] | None:
+def _run_around(holds: NDArray[np.bool_], at: float) -> tuple[int, int] | None:
     """First and last index of the run of true values that holds ``at``, or else the nearest to it; None if none is."""
     true = np.flatnonzero(holds)
     if not true.size:

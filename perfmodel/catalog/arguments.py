@@ -79,7 +79,8 @@ def whole_number(name: str, value: Any, low: int = 1, high: int = LARGEST_SIZE) 
     except TypeError:
         found = None
     if found is None or not low <= found <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {shown(value)}")
+        most = f" and at most {'2**40' if high == LARGEST_SIZE else high}" if found is not None and found > high else ""
+        raise ValueError(f"{name} must be a whole number of at least {low}{most}, got {shown(value)}")
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog.arguments import number, text, texts, whole_number
+from perfmodel.catalog.arguments import number, text, texts
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
@@ -214,7 +214,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing keeps."""
-        whole_number("max_gpus", self.gpus, 1, GPUS_PER_MACHINE)
+        if not 1 <= number("max_gpus", self.gpus) <= GPUS_PER_MACHINE:
+            raise ValueError(f"max_gpus must be from 1 to {GPUS_PER_MACHINE}, got {self.gpus}")
         for name, value in (("ttft", self.ttft_s), ("tpot", self.tpot_s)):
             if not number(name, value) > 0:
                 raise ValueError(f"{name} must be above 0, got {value:g}")
