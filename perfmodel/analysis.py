@@ -150,7 +150,8 @@ def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup:
     ValueError
         If ``speedup`` is not above 0, or a name is unknown; names the value.
     """
-    speedup = number("speedup", speedup, 0.0, above=True)
+    if not number("speedup", speedup) > 0:
+        raise ValueError(f"speedup must be above 0, got {speedup:g}")
     tokens = sizes("n", n)
 
     def wins(sparsity: Array) -> NDArray[np.bool_]:

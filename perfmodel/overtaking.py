@@ -155,7 +155,7 @@ def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES,
     able = unstructured(gpu)
     if not able:
         raise ValueError(f"{gpu} runs no kernel for zeros anywhere that is modelled")
-    shares = np.atleast_1d(check_sparsity(sparsities))
+    shares = np.atleast_1d(check_sparsity(sparsities)) if np.size(sparsities) else np.zeros(0)
     if not shares.size or (np.diff(shares) <= 0).any():
         raise ValueError(f"sparsities are {sparsities!r}: one or more, each above the one before")
     other = layer_on(rival, gpu, n, 0.0, model)

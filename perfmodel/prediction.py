@@ -314,7 +314,7 @@ def predict_all(
             yield int(padded), predict(name, record, m, k, padded, own, **how)
 
 
-def left_out(gpu: str | Device, n: int, sparsity: ArrayLike = 0.0) -> dict[str, str]:
+def left_out(gpu: str | Device, n: float, sparsity: ArrayLike = 0.0) -> dict[str, str]:
     """Why `predict_all` passes over a kernel of such devices, in a sentence: it lacks something, no such N, or no room.
 
     Raises

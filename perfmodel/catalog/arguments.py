@@ -86,9 +86,11 @@ def whole_number(name: str, value: Any, low: int = 1, high: int = LARGEST_SIZE) 
 
 def wholes(name: str, values: Any) -> tuple[int, ...]:
     """``values`` as one or more ints from 1 on; ValueError for anything else."""
-    found = tuple(whole_number(name, one) for one in values) if np.iterable(values) else ()
-    if not found:
+    if not np.iterable(values):
         raise ValueError(f"{name} is {shown(values)}, allowed are one or more whole numbers")
+    found = tuple(whole_number(name, one) for one in values)
+    if not found:
+        raise ValueError(f"{name} is empty, needed is at least one")
     return found
 
 
