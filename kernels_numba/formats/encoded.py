@@ -267,8 +267,11 @@ def pointers_of(counts: NDArray[np.int64], what: str) -> NDArray[np.int32]:
 
 def check_shape(shape: Any) -> tuple[int, int]:
     """Return ``shape``, refusing anything but two positive integers."""
-    check(isinstance(shape, tuple) and len(shape) == 2, "shape", repr(shape), "(m, k), two integers >= 1")
-    m, k = (whole_number(size, "shape", LARGEST_SIZE) for size in shape)
+    sizes = tuple(map(_integer, shape)) if isinstance(shape, tuple) else ()
+    ok = len(sizes) == 2 and all(size is not None and 0 < size <= LARGEST_SIZE for size in sizes)
+    check(ok, "shape", shape, "(m, k), two integers >= 1, at most 2**40")
+    m, k = sizes
+    assert m is not None and k is not None  # noqa: PT018
     return m, k
 
 
