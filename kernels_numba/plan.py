@@ -40,8 +40,16 @@ from kernels_numba.formats import (
     encode_tiled_csl,
     encode_two_four,
 )
-from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check, half_element_of, widened
-from kernels_numba.gpu.launch import MAX_INT32, MAX_SPLIT_K, make_plan, whole_number, with_aligned_rows
+from kernels_numba.formats.encoded import (
+    HALF_ELEMENTS,
+    as_stored,
+    check,
+    check_memory,
+    half_element_of,
+    whole_number,
+    widened,
+)
+from kernels_numba.gpu.launch import MAX_INT32, MAX_SPLIT_K, make_plan, with_aligned_rows
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +164,7 @@ def plan(
     """
     n = whole_number(n, "n", MAX_INT32)
     if not isinstance(weights, EncodedWeight):
-        weights = Dense(weights, half_element_of(weights, element))
+        weights = Dense.of_same_memory(weights, half_element_of(weights, element))
         own = None
     else:
         own = format_name(weights)
@@ -169,6 +177,7 @@ def plan(
     time_us = (measure if callable(measure) else timer(backend)) if measure else None
     if time_us is None:
         return unmeasured
+    check_memory(4.0 * n * sum(weights.shape), f"activations and product to measure with n = {n}")
     store = cache or TuningCache(device_identity(backend))
     key = product_key(weights, n, ordered)
     known = store.get(key)

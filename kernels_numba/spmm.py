@@ -26,9 +26,19 @@ from kernels_numba.formats import (
     TiledCsl,
     TwoFour,
 )
-from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check, dtype_name, narrowed, output_element
+from kernels_numba.formats.encoded import (
+    HALF_ELEMENTS,
+    as_activations,
+    as_stored,
+    check,
+    dtype_name,
+    narrowed,
+    output_element,
+    plain,
+    whole_number,
+)
 from kernels_numba.gpu.emulate import emulate
-from kernels_numba.gpu.launch import MAX_GRID_Y, activations_for, whole_number
+from kernels_numba.gpu.launch import MAX_GRID_Y, activations_for
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +87,12 @@ def spmm(
         If shapes, dtypes, layout or backend do not fit; names what was given and what is allowed.
     """
     if not isinstance(weights, EncodedWeight):
-        weights = Dense(host_array(weights, "weights"), Element.BFLOAT16 if is_bfloat16(weights) else None)
+        weights = Dense.of_same_memory(
+            host_array(weights, "weights"), Element.BFLOAT16 if is_bfloat16(weights) else None
+        )
     given = x
     if not is_on_gpu(x):
-        x = host_array(x, "x")
+        x = as_activations(host_array(x, "x"))
     check_operands(weights, x)
     split_k = None if split_k is None else whole_number(split_k, "split_k", MAX_GRID_Y)
     element = output_element(out_dtype, element_of_activations(weights, x))
@@ -116,14 +128,17 @@ def is_on_gpu(x: Any) -> bool:
 def host_array(value: Any, name: str) -> NDArray[Any]:
     """NumPy view of an array in CPU memory, without copying; bfloat16 as bit patterns."""
     if isinstance(value, np.ndarray):
-        return as_stored(value)
+        return plain(value, name)
     on_cpu = hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) == DLPACK_CPU
     check(on_cpu, name, type(value).__name__, "an array: NumPy, or with DLPack on the CPU")
     if is_bfloat16(value) and type(value).__module__ == "torch":
         import torch
 
         value = value.view(torch.uint16)  # NumPy takes no bfloat16 by DLPack
-    return np.from_dlpack(value)
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError) as error:  # of a type that NumPy does not have, or a wrong promise
+        raise ValueError(f"{name}: {type(value).__name__}, which NumPy cannot read: {error}") from error
 
 
 def is_bfloat16(array: Any) -> bool:

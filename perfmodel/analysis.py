@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.arguments import number, sizes
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu
 from perfmodel.crossing import first_fraction
+from perfmodel.formats import check_sparsity
 from perfmodel.inverse import bandwidth_for_speedup, sparsity_for_speedup, value_where
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated
@@ -61,7 +63,7 @@ def layer_times(
     """
     chosen = kernel_model(kernel)
     machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
-    tokens, s = (np.asarray(value, dtype=np.float64) for value in (n, sparsity))
+    tokens, s = sizes("n", n), check_sparsity(sparsity)
     own, dense = np.zeros(()), np.zeros(())
     card = load_gpu(gpu)
     for matrix in layer_matrices(load_model(model).shape):
@@ -109,7 +111,7 @@ def expert_speedups(kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, 
     block = next((block for block in shape.blocks if block.experts), None)
     if block is None or block.experts is None:
         raise ValueError(f"{model} has no experts")
-    tokens, machine = np.atleast_1d(np.asarray(n, dtype=np.float64)), Machine.of(card)
+    tokens, machine = np.atleast_1d(sizes("n", n)), Machine.of(card)
     matrices = [matrix for matrix in block_matrices(shape, block) if matrix.grouped]
     load = active_experts(tokens, block.experts.count, block.experts.per_token)
 
@@ -148,9 +150,9 @@ def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup:
     ValueError
         If ``speedup`` is not above 0, or a name is unknown; names the value.
     """
-    if not speedup > 0:
+    if not number("speedup", speedup) > 0:
         raise ValueError(f"speedup must be above 0, got {speedup:g}")
-    tokens = np.asarray(n, dtype=np.float64)
+    tokens = sizes("n", n)
 
     def wins(sparsity: Array) -> NDArray[np.bool_]:
         own, dense = layer_times(kernel, gpu, model, tokens[..., None], sparsity)

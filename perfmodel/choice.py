@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_device, load_model
+from perfmodel.catalog.arguments import number, texts, whole_number
 from perfmodel.catalog.cpu import Cpu, Device, memory_bytes
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Launch
 from perfmodel.formats import check_sparsity
-from perfmodel.kernels import BOUNDED, KERNELS, VARIANTS, Machine, baseline_of, kernel_model
+from perfmodel.kernels import BOUNDED, KERNELS, VARIANTS, Call, Machine, baseline_of, kernel_model
 from perfmodel.kernels import tiled_csl as flash
 from perfmodel.kernels.base import KernelModel, ceil_div
 from perfmodel.kernels.rivals import NOT_MEASURED, drops_more, rivals
@@ -232,7 +233,7 @@ class Pruning:
     def of(cls, model: LanguageModel, sparsity: float | Sparsities) -> Pruning:
         """Checked against the model."""
         if not isinstance(sparsity, Sparsities):
-            share = float(check_sparsity(sparsity))
+            share = float(check_sparsity(number("sparsity", sparsity)))
             return cls(share, share)
         sparsity.check(model)
         return cls(sparsity, mean_sparsity(model.shape, sparsity))
@@ -286,8 +287,9 @@ def choose(
     """
     record = model if isinstance(model, LanguageModel) else load_model(model)
     card = load_device(gpu)
-    if not (isinstance(batch, int) and batch >= 1):
-        raise ValueError(f"batch must be a whole number of at least 1, got {batch!r}")
+    batch, gpus = whole_number("batch", batch), whole_number("gpus", gpus)
+    formats, kernels = texts("formats", formats), texts("kernels", kernels)
+    Call.of(launch=launch)  # refuses what is no launch
     pruned = Pruning.of(record, sparsity)
     share = pruned.mean
     check_split(record, gpus)

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from perfmodel.catalog import load_gpu, load_model, model_names
+from perfmodel.catalog.arguments import text, whole_number
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence import accuracy
@@ -116,6 +117,8 @@ def frontier(
 
     record = (model if isinstance(model, LanguageModel) else load_model(model)).unquantised
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    batch, gpus = whole_number("batch", batch), None if gpus is None else whole_number("gpus", gpus)
+    text("metric", metric)
     steps = _Steps(card, record, batch, gpus, {"input_len": input_len, "output_len": output_len})
     dense = {"way": DENSE, "method": DENSE, "model": record.key, "loss": 0.0, "loss_low": 0.0, "loss_high": 0.0}
     rows = [dense | steps.of(record, _DENSE_FORMAT, 0.0)]

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
+from perfmodel.catalog.arguments import number
 from perfmodel.catalog.cpu import Device
+from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.crossing import first_fraction
+from perfmodel.formats import check_sparsity
 from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model
 from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.call import FIRST_CALL
@@ -43,7 +46,8 @@ def value_where(
     """
     from scipy.optimize import brentq
 
-    if not low < high or (log and low <= 0):
+    target, low, high = (number(name, at) for name, at in (("target", target), ("low", low), ("high", high)))
+    if not -np.inf < low < high < np.inf or (log and low <= 0):
         raise ValueError(f"the interval is {low:g} to {high:g}, allowed is low < high{', above 0' if log else ''}")
     points = np.geomspace(low, high, BRACKETS) if log else np.linspace(low, high, BRACKETS)
     excess = np.array([function(float(point)) - target for point in points])
@@ -57,7 +61,7 @@ def value_where(
 
 
 def product_speedup(
-    kernel: str, gpu: str | Device, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, *, m: int, k: int, n: float, sparsity: float, call: Call = FIRST_CALL
 ) -> float | None:
     """How many times as fast as dense ``kernel`` is on one product, padded as it asks; None if only a bound is known.
 
@@ -67,6 +71,7 @@ def product_speedup(
         As `bandwidth_for_speedup`.
     """
     ask = _Question(kernel, gpu, 1.0, m, k, call)
+    n, sparsity = number("n", n, 1, LARGEST_SIZE), number("sparsity", check_sparsity(sparsity))
     if np.isnan(ask.model.padded_n(n)):
         return float(ask.known_gain(n, sparsity))  # says why not
     gain = float(ask.gain(n, sparsity))
@@ -74,7 +79,7 @@ def product_speedup(
 
 
 def sparsity_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, call: Call = FIRST_CALL
+    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: float, call: Call = FIRST_CALL
 ) -> float | None:
     """Sparsity at which ``kernel`` first is ``speedup`` times as fast as dense on one product, or None.
 
@@ -86,7 +91,7 @@ def sparsity_for_speedup(
         If a name is unknown, the GPU cannot run the kernel, it takes no N that holds ``n`` tokens, only a bound of its
         time is known there, or it has a pattern, whose sparsity is given; names kernel and value.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     if ask.model.patterns:
         raise ValueError(f"{kernel} has the sparsity of its pattern, so that there is none to look for")
     found = float(first_fraction(lambda sparsity: ask.known_gain(n, sparsity) >= speedup))
@@ -94,7 +99,15 @@ def sparsity_for_speedup(
 
 
 def tokens_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> tuple[int, int] | None:
     """First and last N between which ``kernel`` is ``speedup`` times as fast as dense at every N, padding included.
 
@@ -111,7 +124,7 @@ def tokens_for_speedup(
     ValueError
         As `sparsity_for_speedup`, but for N, and if the sparsity is none of the kernel's pattern.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     Shape.of(m, k, n, sparsity)
     if n > MOST_TOKENS:
         raise ValueError(f"n is {n}, allowed is at most {MOST_TOKENS}")
@@ -120,7 +133,15 @@ def tokens_for_speedup(
 
 
 def bandwidth_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> float | None:
     """DRAM bandwidth in bytes/s at which ``kernel`` is ``speedup`` times as fast as dense, the GPU else unchanged.
 
@@ -131,7 +152,7 @@ def bandwidth_for_speedup(
     ValueError
         As `sparsity_for_speedup`, and if the sparsity is none of the kernel's pattern.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
 
     def gain(scale: float) -> float:
         return float(ask.known_gain(n, sparsity, scale))
@@ -141,7 +162,15 @@ def bandwidth_for_speedup(
 
 
 def bandwidths_for_speedup(
-    kernel: str, gpu: str | Device, speedup: float, *, m: int, k: int, n: int, sparsity: float, call: Call = FIRST_CALL
+    kernel: str,
+    gpu: str | Device,
+    speedup: float,
+    *,
+    m: int,
+    k: int,
+    n: float,
+    sparsity: float,
+    call: Call = FIRST_CALL,
 ) -> tuple[float, float] | None:
     """Lowest and highest DRAM bandwidth in bytes/s between which ``kernel`` is ``speedup`` times as fast as dense.
 
@@ -158,7 +187,7 @@ def bandwidths_for_speedup(
     ValueError
         As `bandwidth_for_speedup`.
     """
-    ask = _Question(kernel, gpu, speedup, m, k, call)
+    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     own = float(Machine.of(ask.card).dram_bytes_per_s)
     scales = np.geomspace(*BANDWIDTH_SCALES, BRACKETS)  # odd, so the middle one is 1
     found = _run_around(ask.known_gain(n, sparsity, scales) >= speedup, BRACKETS // 2)
@@ -187,8 +216,10 @@ class _Question:
     call: Call
 
     def __post_init__(self) -> None:
-        if not 0 < self.speedup < np.inf:
-            raise ValueError(f"speedup must be a number above 0, got {self.speedup:g}")
+        speedup = number("speedup", self.speedup)
+        if not 0 < speedup < np.inf:
+            raise ValueError(f"speedup must be a number above 0, got {speedup:g}")
+        Shape.of(number("m", self.m), number("k", self.k), 1, 0.0)
         if (refusal := self.model.refusal(self.card)) is not None:
             raise ValueError(refusal)
 
@@ -202,7 +233,7 @@ class _Question:
 
     def gain(self, n: ArrayLike, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """Times as fast as dense; NaN where the kernel takes no such N, or only a bound of its time is known."""
-        check_pattern(self.model, sparsity)
+        check_pattern(self.model, check_sparsity(sparsity))
         scale = np.asarray(bandwidth_scale, dtype=np.float64)
         real = Machine.of(self.card)
         machine = real.with_(dram_bytes_per_s=scale * real.dram_bytes_per_s)
@@ -217,7 +248,7 @@ class _Question:
         known = np.where(np.isnan(padded) | self.model.at_least(own), np.nan, gain)
         return np.broadcast_to(known, np.broadcast(shape.n, shape.sparsity, scale).shape)
 
-    def known_gain(self, n: int, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
+    def known_gain(self, n: float, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
         """As `gain` for one N, which must be known."""
         found = self.gain(n, sparsity, bandwidth_scale)
         if np.isnan(found).any():
@@ -227,7 +258,7 @@ class _Question:
         return found
 
 
-def _run_around(holds: NDArray[np.bool_], at: int) -> tuple[int, int] | None:
+def _run_around(holds: NDArray[np.bool_], at: float) -> tuple[int, int] | None:
     """First and last index of the run of true values that holds ``at``, or else the nearest to it; None if none is."""
     true = np.flatnonzero(holds)
     if not true.size:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from perfmodel.catalog import load_gpu, load_model, load_table
+from perfmodel.catalog.arguments import text
 from perfmodel.catalog.matrix_names import matrix_counts
+from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.sparsities import Row, Sparsities, sparsities
 from perfmodel.evidence import accuracy
 from perfmodel.worth import at_batch
@@ -40,6 +42,8 @@ def profiles() -> pd.DataFrame:
 def profile(name: str) -> Sparsities:
     """Profile ``name`` as `worth`, `choose` and `plan` take it, for the model that it was made for."""
     rows = profiles()
+    if text("profile", name) not in set(rows["profile"]):
+        raise ValueError(unknown_name("profile", name, rows["profile"].unique()))
     rows = rows[rows["profile"] == name]
     every = matrix_counts(load_model(rows["model"].iloc[0]).shape)
     return sparsities(

@@ -15,8 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.arguments import sizes
 from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.choice import SEVERAL_MATRICES, rivals
+from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
 from perfmodel.kernels.rivals import WHOLE
 from perfmodel.prediction import predict
@@ -98,8 +100,8 @@ def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, mod
     ValueError
         As `predict`, but for N and sparsities that the kernel does not take, which are NaN.
     """
-    chosen = KERNELS[kernel]
-    tokens, shares = np.broadcast_arrays(np.asarray(n, dtype=np.float64), np.asarray(sparsity, dtype=np.float64))
+    chosen = kernel_model(kernel)
+    tokens, shares = np.broadcast_arrays(sizes("n", n), check_sparsity(sparsity))
     padded = chosen.padded_n(tokens)
     taken = ~np.isnan(padded) & _takes_part(chosen, shares)
     m, k = (np.array([float(getattr(matrix, axis)) for matrix in _matrices(model)]) for axis in "mk")
@@ -153,7 +155,7 @@ def overtaking(gpu: str, rival: str, n: int, sparsities: ArrayLike = SPARSITIES,
     able = unstructured(gpu)
     if not able:
         raise ValueError(f"{gpu} runs no kernel for zeros anywhere that is modelled")
-    shares = np.atleast_1d(np.asarray(sparsities, dtype=np.float64))
+    shares = np.atleast_1d(check_sparsity(sparsities)) if np.size(sparsities) else np.zeros(0)
     if not shares.size or (np.diff(shares) <= 0).any():
         raise ValueError(f"sparsities are {sparsities!r}: one or more, each above the one before")
     other = layer_on(rival, gpu, n, 0.0, model)
@@ -188,7 +190,7 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
         ``gpu, n, sparsity, kernel, change, speedup`` (over dense), ``extrapolated``, and ``clear``: whether the 90 %
         interval of its speed-up over the runner-up of another kind (pruned or not) lies above 1.
     """
-    n, shares = np.meshgrid(np.asarray(tokens, dtype=np.float64), np.asarray(sparsities), indexing="ij")
+    n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
     layers = {name: layer_on(name, gpu, n, shares, model) for name in running(gpu)}
     names = np.array(list(layers), dtype=object)
     times = np.stack([layer.time_s for layer in layers.values()])

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
+from perfmodel.catalog.arguments import number, numbers
 from perfmodel.catalog.cpu import Device
+from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Bound, Gpu
+from perfmodel.formats import check_sparsity
 from perfmodel.kernels import KERNELS, Call, KernelModel, Machine, Shape, baseline_of, kernel_model, kernels_of
 from perfmodel.kernels.base import check_pattern
 from perfmodel.kernels.fits import calibrated, extrapolated, interval, kernel_fits
@@ -143,7 +146,7 @@ def check_tokens(model: KernelModel, n: ArrayLike) -> None:
     ValueError
         Names the kernel, the value, what it takes, and the N to pad to.
     """
-    tokens = np.atleast_1d(np.asarray(n, dtype=np.float64))
+    tokens = np.atleast_1d(numbers("n", n))
     padded = np.atleast_1d(model.padded_n(tokens))
     wrong = np.flatnonzero(padded != tokens)
     if wrong.size:
@@ -303,15 +306,15 @@ def predict_all(
     ValueError
         As `predict`.
     """
-    record = load_device(gpu)
+    record, tokens, sparsity = load_device(gpu), number("n", n, 1, LARGEST_SIZE), check_sparsity(sparsity)
     for name, model in kernels_of(record).items():
-        padded, own = float(model.padded_n(n)), model.own_sparsity(sparsity)
+        padded, own = float(model.padded_n(tokens)), model.own_sparsity(sparsity)
         runs = not np.isnan(padded) and model.refusal(record) is None
         if runs and model.has_room(record, padded, own).all():
             yield int(padded), predict(name, record, m, k, padded, own, **how)
 
 
-def left_out(gpu: str | Device, n: int, sparsity: ArrayLike = 0.0) -> dict[str, str]:
+def left_out(gpu: str | Device, n: float, sparsity: ArrayLike = 0.0) -> dict[str, str]:
     """Why `predict_all` passes over a kernel of such devices, in a sentence: it lacks something, no such N, or no room.
 
     Raises
@@ -319,7 +322,7 @@ def left_out(gpu: str | Device, n: int, sparsity: ArrayLike = 0.0) -> dict[str, 
     ValueError
         If the GPU is unknown.
     """
-    record = load_device(gpu)
+    record, n, sparsity = load_device(gpu), number("n", n, 1, LARGEST_SIZE), check_sparsity(sparsity)
     found = {}
     for name, model in kernels_of(record).items():
         if (refusal := model.refusal(record)) is not None:

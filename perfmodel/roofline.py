@@ -11,8 +11,10 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import check_points, record, shown, sizes
 from perfmodel.catalog.specs import Bound, Gpu
-from perfmodel.formats import FORMATS, WeightFormat
+from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
+from perfmodel.formats.base import LEAST_SIZE
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -60,7 +62,9 @@ def bytes_moved(
     ValueError
         As `WeightFormat.bytes`.
     """
-    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
+    m_, k_, n_ = _sizes(m, k, n)
+    record("fmt", fmt, WeightFormat)
+    _check_level(level)
     weights, inputs, outputs = fmt.bytes(m_, k_, sparsity), FP16_BYTES * k_ * n_, FP16_BYTES * m_ * n_
     if level is MemoryLevel.DRAM:
         return weights + inputs + outputs
@@ -71,13 +75,28 @@ def bytes_moved(
     return 2 * dense_tiles + outputs
 
 
+def _sizes(m: ArrayLike, k: ArrayLike, n: ArrayLike) -> tuple[Array, Array, Array]:
+    """Rows, columns and tokens as float arrays that broadcast, each from 1 to 2**40."""
+    found = tuple(sizes(name, size, LEAST_SIZE) for name, size in (("m", m), ("k", k), ("n", n)))
+    check_points(*(size.shape for size in found))
+    return found[0], found[1], found[2]
+
+
+def _check_level(level: MemoryLevel) -> None:
+    if not isinstance(level, str) or level not in tuple(MemoryLevel):
+        raise ValueError(f"level is {shown(level)}, allowed are {', '.join(MemoryLevel)}")
+
+
 def _peak(gpu: Gpu) -> float:
     """Dense FP16 FLOP/s of the Tensor Cores at the clock that boards reach."""
+    record("gpu", gpu, Gpu)
     return gpu.peak.fp16_tensor * gpu.clock.gain
 
 
 def level_bandwidth(gpu: Gpu, level: MemoryLevel) -> float:
     """Peak bytes/s of ``level``: datasheet for DRAM, measured for L2, banks x clock x SMs for shared memory."""
+    record("gpu", gpu, Gpu)
+    _check_level(level)
     if level is MemoryLevel.DRAM:
         return gpu.dram.bandwidth_bytes_per_s
     if level is MemoryLevel.L2:
@@ -89,7 +108,7 @@ def intensity(
     fmt: WeightFormat, level: MemoryLevel, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0
 ) -> Array:
     """FLOP of the dense product per byte that crosses ``level``."""
-    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
+    m_, k_, n_ = _sizes(m, k, n)
     return 2 * m_ * k_ * n_ / bytes_moved(fmt, level, m_, k_, n_, sparsity)
 
 
@@ -107,7 +126,7 @@ def ridge_point(gpu: Gpu, level: MemoryLevel = MemoryLevel.DRAM) -> float:
 
 def attainable_flops_per_s(gpu: Gpu, at_intensity: ArrayLike, level: MemoryLevel = MemoryLevel.DRAM) -> Array:
     """Roof: ``min(peak, intensity * bandwidth)`` in FLOP/s."""
-    return np.minimum(_peak(gpu), np.asarray(at_intensity) * level_bandwidth(gpu, level))
+    return np.minimum(_peak(gpu), sizes("at_intensity", at_intensity, 0.0) * level_bandwidth(gpu, level))
 
 
 def memory_time_floor(
@@ -117,6 +136,7 @@ def memory_time_floor(
 
     A matrix that stays in the L2 cache from one launch to the next escapes it.
     """
+    record("gpu", gpu, Gpu)
     return bytes_moved(fmt, MemoryLevel.DRAM, m, k, n, sparsity) / gpu.dram.bandwidth_bytes_per_s
 
 
@@ -124,8 +144,8 @@ def roofline_time(
     gpu: Gpu, m: ArrayLike, k: ArrayLike, n: ArrayLike, sparsity: ArrayLike = 0.0, fmt: WeightFormat | None = None
 ) -> Array:
     """Seconds at the roof of DRAM and Tensor Cores: no kernel of this format can be faster."""
-    m_, k_, n_ = (np.asarray(v, dtype=np.float64) for v in (m, k, n))
-    memory_s = memory_time_floor(fmt or FORMATS["dense"], gpu, m_, k_, n_, sparsity)
+    m_, k_, n_ = _sizes(m, k, n)
+    memory_s = memory_time_floor(FORMATS["dense"] if fmt is None else fmt, gpu, m_, k_, n_, sparsity)
     return np.maximum(memory_s, 2 * m_ * k_ * n_ / _peak(gpu))
 
 
@@ -138,7 +158,7 @@ def bound(
         Bound.L2: MemoryLevel.L2,
         Bound.SHARED_MEMORY: MemoryLevel.SHARED,
     }
-    m_, k_, n_, s_ = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (m, k, n, sparsity)))
+    m_, k_, n_, s_ = np.broadcast_arrays(*_sizes(m, k, n), check_sparsity(sparsity))
     seconds = [bytes_moved(fmt, level, m_, k_, n_, s_) / level_bandwidth(gpu, level) for level in levels.values()]
     seconds.append(2 * m_ * k_ * n_ / _peak(gpu))
     names = np.array([*levels, Bound.COMPUTE], dtype=object)

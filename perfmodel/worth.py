@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.arguments import whole_number, wholes
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu, Launch
@@ -230,8 +231,11 @@ def worth(
     """
     record = model if isinstance(model, LanguageModel) else load_model(model)
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    if not batches:
-        raise ValueError("batches is empty, needed is at least one")
+    batches = wholes("batches", batches)
+    gpus, input_len, output_len = (
+        whole_number(name, value)
+        for name, value in (("gpus", gpus), ("input_len", input_len), ("output_len", output_len))
+    )
     if output_len < SHORTEST_OUTPUT:
         raise ValueError(f"output_len is {output_len}, allowed is at least {SHORTEST_OUTPUT}: one token takes no step")
     lengths = {"input_len": input_len, "output_len": output_len}

@@ -61,7 +61,7 @@ class CpuBitmap(EncodedWeight):
 
         m, k = self.shape
         out = np.zeros((-(-m // TILE) * TILE, self.chunks * COLUMNS), self.element.bits)
-        bitmap_njit.move_values(self.masks, self.offsets, bits_of(self.values), out, False)
+        bitmap_njit.value_mover(False)(self.masks, self.offsets, bits_of(self.values), out)
         return np.ascontiguousarray(out[:m, :k]).view(self.element.storage)
 
     def validate(self) -> Self:
@@ -88,7 +88,7 @@ class CpuBitmap(EncodedWeight):
         from kernels_numba.cpu import bitmap_njit
 
         out = np.zeros((-(-self.shape[0] // TILE) * TILE, self.chunks * COLUMNS), np.uint8)
-        bitmap_njit.move_values(self.masks, self.offsets, np.ones(self.values.size, np.uint8), out, False)
+        bitmap_njit.value_mover(False)(self.masks, self.offsets, np.ones(self.values.size, np.uint8), out)
         return int(out[:, k:].sum() + out[self.shape[0] :].sum())
 
 
@@ -114,5 +114,5 @@ def encode_cpu_bitmap(a: NDArray[Any], *, element: Element | None = None) -> Cpu
     bitmap_njit.fill_masks(bits, element.magnitude, masks, counts)
     offsets = np.concatenate(([0], np.cumsum(counts)))
     values = np.zeros(int(offsets[-1]) + OVERREAD, bits.dtype)
-    bitmap_njit.move_values(masks, offsets, values, bits, True)
+    bitmap_njit.value_mover(True)(masks, offsets, values, bits)
     return CpuBitmap((m, k), masks, values.view(element.storage), offsets, element)

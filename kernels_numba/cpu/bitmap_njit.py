@@ -52,26 +52,32 @@ def fill_masks(bits: Any, magnitude: Any, masks: Any, counts: Any) -> None:
                 masks[mask_index(row, chunk, m, chunks)] = mask
 
 
-@parallel
-def move_values(masks: Any, offsets: Any, values: Any, bits: Any, encoding: bool) -> None:
-    """Copy the values of all masks from ``bits`` (m, k) to ``values``, or back."""
-    m, k = bits.shape
-    chunks = -(-k // COLUMNS)
-    for block in prange(offsets.size - 1):
-        at = offsets[block]
-        for panel in range(0, chunks, PANEL_CHUNKS):
-            for group in range(min(GROUPS, -(-(m - block * BLOCK_ROWS) // PADDED_ROWS) * PADDED_ROWS // ROWS)):
-                for chunk in range(panel, min(panel + PANEL_CHUNKS, chunks)):
-                    first = block * BLOCK_ROWS + group * ROWS
-                    for row in range(first, first + ROWS):
-                        mask = masks[mask_index(row, chunk, m, chunks)]
-                        for lane in range(COLUMNS):
-                            if mask >> np.uint32(lane) & np.uint32(1):
-                                if encoding:
-                                    values[at] = bits[row, chunk * COLUMNS + lane]
-                                else:
-                                    bits[row, chunk * COLUMNS + lane] = values[at]
-                                at += 1
+@cache
+def value_mover(encoding: bool) -> Callable[..., None]:
+    """Compile the loop that packs or unpacks values: two loops, since what one writes the other may find read-only."""
+
+    @parallel
+    def move_values(masks: Any, offsets: Any, values: Any, bits: Any) -> None:
+        """Copy the values of all masks from ``bits`` (m, k) to ``values``, or back."""
+        m, k = bits.shape
+        chunks = -(-k // COLUMNS)
+        for block in prange(offsets.size - 1):
+            at = offsets[block]
+            for panel in range(0, chunks, PANEL_CHUNKS):
+                for group in range(min(GROUPS, -(-(m - block * BLOCK_ROWS) // PADDED_ROWS) * PADDED_ROWS // ROWS)):
+                    for chunk in range(panel, min(panel + PANEL_CHUNKS, chunks)):
+                        first = block * BLOCK_ROWS + group * ROWS
+                        for row in range(first, first + ROWS):
+                            mask = masks[mask_index(row, chunk, m, chunks)]
+                            for lane in range(COLUMNS):
+                                if mask >> np.uint32(lane) & np.uint32(1):
+                                    if encoding:
+                                        values[at] = bits[row, chunk * COLUMNS + lane]
+                                    else:
+                                        bits[row, chunk * COLUMNS + lane] = values[at]
+                                    at += 1
+
+    return move_values
 
 
 @parallel

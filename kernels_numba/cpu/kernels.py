@@ -18,7 +18,7 @@ from kernels_numba.cpu import lanes, tiles
 from kernels_numba.cpu.bitmap import CpuBitmap
 from kernels_numba.cpu.panel_csr import BLOCK_ROWS, PANEL_K, PanelCsr
 from kernels_numba.formats import Csr, Dense, Element, EncodedWeight, TiledCsl
-from kernels_numba.formats.encoded import HALF_ELEMENTS, bits_of, check, widened
+from kernels_numba.formats.encoded import HALF_ELEMENTS, as_activations, bits_of, check, check_memory, widened
 
 STRIP_WIDTHS = (8, 16, 32)
 ROW_GROUP = 4  # rows the dense product computes together
@@ -59,7 +59,9 @@ def spmm(
         If x does not fit the weights, or the format has no such path; the message names value and allowed range.
     """
     check(isinstance(weights, EncodedWeight), "weights", type(weights).__name__, "an encoded weight (Dense(a) ...)")
+    x = as_activations(x)
     _check_activations(x, weights.shape[1], element)
+    check_memory(FLOAT.itemsize * sum(weights.shape) * x.shape[1], f"product with x {x.shape}")
     if path != "auto":
         check(path in _paths(weights), "path", path, f"auto, {', '.join(_paths(weights))} for {type(weights).__name__}")
     if isinstance(weights, CpuBitmap) and _on_tiles(weights, x):
@@ -168,7 +170,7 @@ def _paths(weights: EncodedWeight) -> tuple[Path, ...]:
 
 def _check_activations(x: NDArray[Any], k: int, element: Element | None) -> None:
     """Refuse x that is no (k, n) of a type the kernels widen."""
-    check(isinstance(x, np.ndarray) and x.ndim == 2, "x", getattr(x, "shape", type(x).__name__), "an array (k, n)")
+    check(x.ndim == 2, "x", x.shape, "an array (k, n)")
     check(x.shape[0] == k and x.shape[1] > 0, "shape of x", x.shape, f"({k}, n) with n >= 1")
     fits = x.dtype in (FLOAT, HALF) or (element is Element.BFLOAT16 and x.dtype == BITS)
     check(fits, "dtype of x", x.dtype, "float16, float32, or uint16 as bfloat16")
@@ -214,5 +216,5 @@ def _multiply_strip(
             weights.row_ptr, weights.col_idx, values, bfloat16, grid, x, out, stride, column
         )
     else:
-        values = bits_of(weights.decode())
+        values = bits_of(weights.values if isinstance(weights, Dense) else weights.decode())
         kernels_njit.dense_kernel(width)(values, bfloat16, x, out, stride, column)

@@ -23,6 +23,7 @@ from kernels_numba.formats.encoded import (
     check_vector,
     element_of,
     pointers_of,
+    zeros,
 )
 from kernels_numba.jit import parallel
 
@@ -60,7 +61,7 @@ class PanelCsr(EncodedWeight):
 
     def decode(self) -> NDArray[Any]:
         """Dense matrix (m, k)."""
-        out = np.zeros(self.shape, self.element.bits)
+        out = zeros(self.shape, self.element.bits)
         _scatter_segments(self.segment_ptr, self.col_idx, bits_of(self.values), out)
         return out.view(self.element.storage)
 

@@ -35,6 +35,8 @@ from kernels_numba.formats.encoded import (
     check_shape,
     check_vector,
     half_element_of,
+    one_of,
+    zeros,
 )
 from kernels_numba.formats.layout import CHUNKS, LANES, MAGNITUDE_16, STRIP_K, STRIP_M, UNIT_BYTES
 
@@ -124,7 +126,7 @@ def encode_bitmap(a: NDArray[Any], width: int = 1, *, element: Element | None = 
         If ``a`` is no float16 or bfloat16 matrix with at least one element, or too large for 32-bit offsets, or
         ``width`` is neither 1 nor 2.
     """
-    check(width in MASK_DTYPES, "width", width, "1 or 2")
+    width = one_of(width, "width", *MASK_DTYPES)
     element = half_element_of(a, element)
     bits = bits_of(as_matrix(a, element))
     masks, values, offsets = pack(bits, bits, 16, width)
@@ -160,7 +162,7 @@ def pack(
     kept : (m, k) bit patterns of float16; what is not zero there is stored.
     bits : stored bits per element; decides how many fill a unit of 16 bytes.
     """
-    from kernels_numba.formats.bitmap_njit import fill_masks, move_values
+    from kernels_numba.formats.bitmap_njit import fill_masks, value_mover
 
     grid = strip_grid(elements.shape)
     per_unit = UNIT_BYTES * 8 // bits
@@ -171,20 +173,20 @@ def pack(
     ends = np.cumsum(units).reshape(grid)
     check(ends[-1, -1] <= INT32_MAX, "units of 16 bytes", int(ends[-1, -1]), f"at most {INT32_MAX}")
     values = np.zeros(int(ends[-1, -1]) * per_unit, elements.dtype)
-    move_values(elements, MAGNITUDE_16, width, masks, (ends - units) * per_unit, values, True)
+    value_mover(True)(elements, MAGNITUDE_16, width, masks, (ends - units) * per_unit, values)
     offsets = np.concatenate(([0], ends.reshape(-1), ends[-1, -1:])).astype(np.int32)
     return masks.reshape(-1, LANES), values, offsets
 
 
 def expand(shape: tuple[int, int], masks: Masks, elements: NDArray[Any], offsets: NDArray[np.int32]) -> NDArray[Any]:
     """Dense (m, k) of what `pack` made, for masks and offsets that `check_strips` let through."""
-    from kernels_numba.formats.bitmap_njit import move_values
+    from kernels_numba.formats.bitmap_njit import value_mover
 
     grid = strip_grid(shape)
     per_unit = elements.size // int(offsets[-1]) if offsets[-1] else 1
-    out = np.zeros(shape, elements.dtype)
+    out = zeros(shape, elements.dtype)
     begins = offsets[:-2].reshape(grid).astype(np.int64) * per_unit
-    move_values(out, MAGNITUDE_16, _width(masks), masks.reshape(*grid, LANES), begins, elements, False)
+    value_mover(False)(out, MAGNITUDE_16, _width(masks), masks.reshape(*grid, LANES), begins, elements)
     return out
 
 

@@ -6,6 +6,8 @@ A *register* is two neighbouring columns of a row. Register r of lane ``4 g + t`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -66,48 +68,58 @@ def fill_masks(kept: NDArray[Any], magnitude: Any, width: int, masks: Any, count
             counts[row, column] = stored
 
 
-@parallel
-def move_values(
-    dense: NDArray[Any], magnitude: Any, width: int, masks: Any, begins: Any, values: Any, pack: bool
-) -> None:
-    """Carry the marked elements between ``dense`` (m, k) and ``values``, by chunk, lane, register from ``begins`` on.
+@cache
+def value_mover(pack: bool) -> Callable[..., None]:
+    """Compile the loop that packs or unpacks values: two loops, since what one writes the other may find read-only."""
 
-    Both targets hold zeros. Packing leaves out a partner that lies beyond the matrix or is zero but for its sign;
-    unpacking what lies beyond.
-    """
-    m, k = dense.shape
-    for row in prange(masks.shape[0]):
-        for column in range(masks.shape[1]):
-            at = begins[row, column]
-            for chunk in range(CHUNKS):
-                for lane in range(LANES):
-                    word = np.uint64(masks[row, column, lane])
-                    for register in range(REGISTERS):
-                        marked = bits_of_register(word, chunk, register, width)
-                        i = row * STRIP_M + register_row(chunk, lane, register)
-                        j = column * STRIP_K + register_column(chunk, lane, register)
-                        for half in range(2):
-                            if marked >> np.uint64(half) & np.uint64(1):
-                                if i < m and j + half < k:
-                                    if not pack:
-                                        dense[i, j + half] = values[at]
-                                    elif (dense[i, j + half] & magnitude) != 0:
-                                        values[at] = dense[i, j + half]
-                                at += 1
+    @parallel
+    def move_values(dense: NDArray[Any], magnitude: Any, width: int, masks: Any, begins: Any, values: Any) -> None:
+        """Carry the marked elements between ``dense`` (m, k) and ``values``, by chunk, lane, register from ``begins``.
+
+        Both targets hold zeros. Packing leaves out a partner that lies beyond the matrix or is zero but for its sign;
+        unpacking what lies beyond.
+        """
+        m, k = dense.shape
+        for row in prange(masks.shape[0]):
+            for column in range(masks.shape[1]):
+                at = begins[row, column]
+                for chunk in range(CHUNKS):
+                    for lane in range(LANES):
+                        word = np.uint64(masks[row, column, lane])
+                        for register in range(REGISTERS):
+                            marked = bits_of_register(word, chunk, register, width)
+                            i = row * STRIP_M + register_row(chunk, lane, register)
+                            j = column * STRIP_K + register_column(chunk, lane, register)
+                            for half in range(2):
+                                if marked >> np.uint64(half) & np.uint64(1):
+                                    if i < m and j + half < k:
+                                        if not pack:
+                                            dense[i, j + half] = values[at]
+                                        elif (dense[i, j + half] & magnitude) != 0:
+                                            values[at] = dense[i, j + half]
+                                    at += 1
+
+    return move_values
 
 
-@parallel
-def copy_strips(records: Any, places: Any, masks: Any, values: Any, offsets: Any, pack: bool) -> None:
-    """Carry masks (strips, header) and values between records and their own arrays, all of two-byte entries.
+@cache
+def strip_copier(pack: bool) -> Callable[..., None]:
+    """Compile the loop that packs or unpacks records, as `value_mover`."""
 
-    ``places`` and ``offsets`` count units of 8 entries in records and in values.
-    """
-    header = masks.shape[1]
-    for strip in prange(masks.shape[0]):
-        at, begin, end = 8 * np.int64(places[strip]), 8 * np.int64(offsets[strip]), 8 * np.int64(offsets[strip + 1])
-        if pack:
-            records[at : at + header] = masks[strip]
-            records[at + header : at + header + end - begin] = values[begin:end]
-        else:
-            masks[strip] = records[at : at + header]
-            values[begin:end] = records[at + header : at + header + end - begin]
+    @parallel
+    def copy_strips(records: Any, places: Any, masks: Any, values: Any, offsets: Any) -> None:
+        """Carry masks (strips, header) and values between records and their own arrays, all of two-byte entries.
+
+        ``places`` and ``offsets`` count units of 8 entries in records and in values.
+        """
+        header = masks.shape[1]
+        for strip in prange(masks.shape[0]):
+            at, begin, end = 8 * np.int64(places[strip]), 8 * np.int64(offsets[strip]), 8 * np.int64(offsets[strip + 1])
+            if pack:
+                records[at : at + header] = masks[strip]
+                records[at + header : at + header + end - begin] = values[begin:end]
+            else:
+                masks[strip] = records[at : at + header]
+                values[begin:end] = records[at + header : at + header + end - begin]
+
+    return copy_strips

@@ -37,6 +37,10 @@ from kernels_numba.formats.encoded import (
     bits_of,
     check,
     check_shape,
+    half_element_of,
+    one_of,
+    whole_number,
+    zeros,
 )
 from kernels_numba.formats.layout import MAGNITUDE_16, STRIP_K, record_grid
 from kernels_numba.formats.records import UNIT, check_records
@@ -85,7 +89,7 @@ class Condensed(EncodedWeight):
         """Dense matrix (m, k)."""
         from kernels_numba.formats.condensed_njit import read_records
 
-        out = np.zeros(self.shape, np.uint16)
+        out = zeros(self.shape, np.uint16)
         read_records(self.records, self.begins, self.width, out)
         return out.view(self.element.storage)
 
@@ -104,7 +108,7 @@ class Condensed(EncodedWeight):
 
 def encode_condensed(
     a: NDArray[Any], width: int = 2, *, moves: int = MOVES, trials: int = TRIALS,
-    element: Element = Element.FLOAT16,
+    element: Element | None = None,
 ) -> Condensed:  # fmt: skip
     """Condensed encoding of a 16-bit matrix (m, k); every bit pattern is kept, but -0.0 becomes +0.0.
 
@@ -122,7 +126,8 @@ def encode_condensed(
     """
     from kernels_numba.formats.condensed_njit import write_records
 
-    check(width in WIDTHS, "width", width, "1 or 2")
+    width, element = one_of(width, "width", *WIDTHS), half_element_of(a, element)
+    moves, trials = whole_number(moves, "moves", INT32_MAX, 0), whole_number(trials, "trials", INT32_MAX, 0)
     bits = bits_of(as_matrix(a, element))
     grid = record_grid(bits.shape)
     orders, tails, counts = _arranged(bits, moves, trials)

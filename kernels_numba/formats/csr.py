@@ -18,7 +18,9 @@ from kernels_numba.formats.encoded import (
     check_shape,
     check_vector,
     element_of,
+    one_of,
     pointers_of,
+    zeros,
 )
 
 
@@ -49,7 +51,7 @@ class Csr(EncodedWeight):
         """Dense matrix (m, k)."""
         from kernels_numba.formats.csr_njit import scatter_rows
 
-        out = np.zeros(self.shape, self.element.bits)
+        out = zeros(self.shape, self.element.bits)
         scatter_rows(self.row_ptr, self.col_idx, bits_of(self.values), out)
         return out.view(self.element.storage)
 
@@ -87,7 +89,7 @@ def encode_csr(a: NDArray[Any], *, index_bits: int = 32, element: Element | None
 
     element = element_of(a, element)
     matrix = as_matrix(a, element)
-    check(index_bits in (16, 32), "index_bits", index_bits, "16 or 32")
+    index_bits = one_of(index_bits, "index_bits", 16, 32)
     check(index_bits == 32 or matrix.shape[1] <= 65536, "k", matrix.shape[1], "at most 65536 for index_bits=16")
     bits = bits_of(matrix)
     row_ptr = pointers_of(count_row_nonzeros(bits, element.magnitude), "non-zeros")

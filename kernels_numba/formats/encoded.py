@@ -5,14 +5,18 @@ Every check raises ValueError with the name of the value, what was given and wha
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from enum import StrEnum
+from operator import index
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 INT32_MAX = 2**31 - 1
+GIGA = 1e9
+LARGEST_SIZE = 2**40  # rows or columns
 
 
 class Element(StrEnum):
@@ -84,12 +88,17 @@ class EncodedWeight(ABC):
 
     @classmethod
     def from_buffers(cls, **buffers: Any) -> Self:
-        """Build from raw fields and validate; raises ValueError for anything a decoder could trip over."""
+        """Build from raw fields and validate; raises ValueError for anything a decoder could trip over.
+
+        Arrays that may be written are copied. One that may not, such as a mapped file's, is held as it is: whoever
+        hands it over promises that it stays.
+        """
         if "element" in buffers:
             check(buffers["element"] in tuple(Element), "element", buffers["element"], ", ".join(Element))
             buffers["element"] = Element(buffers["element"])
+        kept = {name: owned(plain(b, name)) if isinstance(b, np.ndarray) else b for name, b in buffers.items()}
         try:
-            return cls(**buffers).validate()
+            return cls(**kept).validate()
         except (AttributeError, TypeError) as error:  # of other types than the fields', or not these fields
             raise ValueError(f"buffers of {cls.__name__}: {error}; allowed: the fields it documents") from error
 
@@ -100,9 +109,50 @@ def check(condition: Any, name: str, given: object, allowed: str) -> None:
         raise ValueError(f"{name}: {given}; allowed: {allowed}")
 
 
+def whole_number(value: Any, name: str, most: int, least: int = 1) -> int:
+    """``value`` as an int, refused unless it is an integer of any library from ``least`` to ``most``."""
+    number = _integer(value)
+    check(number is not None and least <= number <= most, name, repr(value), f"an integer from {least} to {most}")
+    assert number is not None
+    return number
+
+
+def one_of(value: Any, name: str, *allowed: int) -> int:
+    """``value`` as an int, refused unless it is one of a few."""
+    number = _integer(value)
+    check(number in allowed, name, repr(value), " or ".join(map(str, allowed)))
+    assert number is not None
+    return number
+
+
+def _integer(value: Any) -> int | None:
+    """``value`` as an int; None if it is no integer, or a bool."""
+    try:
+        return None if isinstance(value, bool | np.bool_) else index(value)
+    except TypeError:
+        return None
+
+
+def check_memory(n_bytes: float, what: str) -> None:
+    """Refuse to allocate more than this machine has; the message names both in GB. Where it does not say, allow."""
+    try:
+        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # Windows, and systems that do not know these names
+        return
+    given, allowed = f"{n_bytes / GIGA:,.1f} GB", f"the {there / GIGA:,.1f} GB of memory that this machine has"
+    check(n_bytes <= there, what, given, f"at most {allowed}")
+
+
+def zeros(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """Matrix for a decoder to fill, refused if there is no memory for it."""
+    check_memory(float(shape[0]) * shape[1] * np.dtype(dtype).itemsize, f"decoded matrix {shape}")
+    return np.zeros(shape, dtype)
+
+
 def element_of(a: NDArray[Any], element: Element | None) -> Element:
     """Element type asked for, or the one the dtype implies; ``ml_dtypes.bfloat16`` implies bfloat16."""
     if element is not None:
+        check(isinstance(element, str) and element in tuple(Element), "element", repr(element), ", ".join(Element))
         return Element(element)
     name = str(a.dtype.name if isinstance(a, np.ndarray) else type(a).__name__)
     check(name in tuple(Element), "dtype", name, "float16, float32, or uint16 with element='bfloat16'")
@@ -123,9 +173,11 @@ def output_element(asked: Any, own: Element) -> Element:
 
 
 def dtype_name(dtype: Any) -> str:
-    """Name of a dtype of NumPy, ml_dtypes or PyTorch, or of an `Element`."""
+    """Name of a dtype of NumPy, ml_dtypes or PyTorch, or of an `Element`; of anything else what it calls itself."""
+    if isinstance(dtype, str):  # NumPy reads more into text than a name, and warns of some
+        dtype = np.sctypeDict.get(dtype.lstrip("<="), dtype)
     try:
-        return str(np.dtype(dtype).name)
+        return str(np.dtype(dtype).name) if isinstance(dtype, type | np.dtype) else str(dtype).rpartition(".")[2]
     except TypeError:  # NumPy does not know bfloat16
         return str(dtype).rpartition(".")[2]
 
@@ -138,11 +190,43 @@ def half_element_of(a: NDArray[Any], element: Element | None) -> Element:
 
 
 def as_matrix(a: NDArray[Any], element: Element) -> NDArray[Any]:
-    """Return ``a`` as a row-major matrix in the element's storage, copied only if it is not row-major already."""
-    a = as_stored(a)
-    check(isinstance(a, np.ndarray) and a.dtype == element.storage, "dtype", getattr(a, "dtype", type(a)), str(element))
+    """Return ``a`` as a row-major, aligned matrix in the element's storage, copied only if it is not that already."""
+    a = plain(a, "matrix")
+    check(a.dtype == element.storage, "dtype", a.dtype, f"{element}, as {element.storage} in native byte order")
     check(a.ndim == 2 and a.size > 0, "shape", a.shape, "(m, k) with m, k >= 1")
-    return np.ascontiguousarray(a)
+    return row_major(a, "matrix")
+
+
+def plain(a: Any, name: str) -> NDArray[Any]:
+    """View of an array of NumPy, or of a derived class, as it is stored; a mask would be lost, so it is refused."""
+    check(isinstance(a, np.ndarray), name, type(a).__name__, "an array of NumPy")
+    check(not isinstance(a, np.ma.MaskedArray), name, "a masked array", "an array without a mask: call its filled(0)")
+    return np.asarray(as_stored(a))
+
+
+def row_major(a: NDArray[Any], name: str) -> NDArray[Any]:
+    """``a`` itself if it is row-major and aligned, as compiled loops read it; else a copy that is."""
+    if a.flags.c_contiguous and a.flags.aligned:
+        return a
+    check_memory(a.nbytes, f"{name} {a.shape} made row-major")
+    return a.copy(order="C")
+
+
+def as_activations(x: Any) -> NDArray[Any]:
+    """``x`` as compiled loops read it: copied, being small, if it may not be written or is not aligned.
+
+    Loops are compiled for the memory that they meet, in seconds, and read-only memory counts as another kind.
+    """
+    x = plain(x, "x")
+    if x.flags.writeable and x.flags.aligned:
+        return x
+    check_memory(x.nbytes, f"copy of x {x.shape}")
+    return x.copy(order="K")
+
+
+def owned(a: NDArray[Any]) -> NDArray[Any]:
+    """``a`` in memory that nobody else writes: a copy, or itself if nobody may write it and compiled loops read it."""
+    return a.copy(order="K") if a.flags.writeable or not a.flags.aligned else a
 
 
 def as_stored(a: Any) -> Any:
@@ -183,9 +267,12 @@ def pointers_of(counts: NDArray[np.int64], what: str) -> NDArray[np.int32]:
 
 def check_shape(shape: Any) -> tuple[int, int]:
     """Return ``shape``, refusing anything but two positive integers."""
-    ok = isinstance(shape, tuple) and len(shape) == 2 and all(isinstance(size, int) and size > 0 for size in shape)
-    check(ok, "shape", shape, "(m, k), two integers >= 1")
-    return shape[0], shape[1]
+    sizes = tuple(map(_integer, shape)) if isinstance(shape, tuple) else ()
+    ok = len(sizes) == 2 and all(size is not None and 0 < size <= LARGEST_SIZE for size in sizes)
+    check(ok, "shape", shape, "(m, k), two integers >= 1, at most 2**40")
+    m, k = sizes
+    assert m is not None and k is not None  # noqa: PT018
+    return m, k
 
 
 def check_vector(array: Any, name: str, *dtypes: Any, size: int | None = None) -> None:

@@ -113,8 +113,9 @@ class QuantisedBitmap(EncodedWeight):
 
 def value_type_of(value_type: Any) -> ValueType:
     """Type of values by its name, or by 8 or 4 for integers; ValueError for anything else."""
-    found = INTEGERS.get(value_type, value_type)
-    check(found in tuple(ValueType), "value_bits", value_type, f"4 or 8, or {', '.join(ValueType)}")
+    named = isinstance(value_type, str) or value_type in tuple(INTEGERS)
+    found = str(INTEGERS.get(value_type, value_type)) if named else ""
+    check(found in tuple(ValueType), "value_bits", repr(value_type), f"4 or 8, or {', '.join(ValueType)}")
     return ValueType(found)
 
 

@@ -99,7 +99,7 @@ def carry_strip(source: Bytes, from_bits: int, target: Bytes, to_bits: int) -> A
 def measure_records(source: Bytes, begins: Any, from_bits: int, to_bits: int, sizes: Any) -> None:
     """Bytes that each record, which begins at ``begins[i]``, takes with values of other bits; -1 if it is too short."""
     for i in prange(sizes.size):
-        size, other = carry_strip(source[begins[i] : begins[i + 1]], from_bits, source[:0], to_bits)
+        size, other = carry_strip(source[begins[i] : begins[i + 1]], from_bits, np.empty(0, np.uint8), to_bits)
         sizes[i] = other if size == begins[i + 1] - begins[i] else -1
 
 

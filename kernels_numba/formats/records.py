@@ -157,7 +157,7 @@ def quantised_header_entries() -> int:
 
 def _pack(shape: tuple[int, int], headers: Any, values: Any, begins: Any) -> tuple[Any, NDArray[np.int32]]:
     """Records and their offsets of headers (strips, entries) and values, which ``begins`` cuts in units of 16 bytes."""
-    from kernels_numba.formats.bitmap_njit import copy_strips
+    from kernels_numba.formats.bitmap_njit import strip_copier
 
     rows, columns = record_grid(shape)
     strips, header = headers.shape
@@ -167,13 +167,13 @@ def _pack(shape: tuple[int, int], headers: Any, values: Any, begins: Any) -> tup
     check(ends[-1] <= INT32_MAX, "units of 16 bytes", int(ends[-1]), f"at most {INT32_MAX}")
     offsets = np.concatenate(([0], ends, ends[-1:])).astype(np.int32)
     records = np.zeros(int(ends[-1]) * UNIT, np.uint16)
-    copy_strips(records, offsets, headers, values, begins, True)
+    strip_copier(True)(records, offsets, headers, values, begins)
     return records, offsets
 
 
 def _unpack(packed: BitmapRecords | QuantisedRecords, header: int) -> tuple[Any, Any, NDArray[np.int32]]:
     """Inverse of `_pack` for headers of so many entries."""
-    from kernels_numba.formats.bitmap_njit import copy_strips
+    from kernels_numba.formats.bitmap_njit import strip_copier
 
     m, k = packed.shape
     strips = -(-m // STRIP_M) * -(-k // STRIP_K)
@@ -181,5 +181,5 @@ def _unpack(packed: BitmapRecords | QuantisedRecords, header: int) -> tuple[Any,
     begins = np.concatenate(([0], np.cumsum(units), [units.sum()])).astype(np.int32)
     headers = np.empty((strips, header), np.uint16)
     values = np.empty(int(begins[-1]) * UNIT, np.uint16)
-    copy_strips(packed.records, packed.offsets, headers, values, begins, False)
+    strip_copier(False)(packed.records, packed.offsets, headers, values, begins)
     return headers, values, begins

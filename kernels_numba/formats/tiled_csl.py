@@ -20,6 +20,7 @@ from kernels_numba.formats.encoded import (
     check_vector,
     half_element_of,
     pointers_of,
+    zeros,
 )
 from kernels_numba.formats.layout import TILE_K, TILE_M, TILE_SIZE, WORDS_PER_VECTOR
 
@@ -65,7 +66,7 @@ class TiledCsl(EncodedWeight):
         """Dense matrix (m, k) in the element's storage dtype."""
         from kernels_numba.formats.tiled_csl_njit import scatter_tiles
 
-        out = np.zeros(self.shape, np.uint16)
+        out = zeros(self.shape, np.uint16)
         scatter_tiles(self.words, self.tile_offsets, self.tile_grid[1], out)
         return out.view(self.element.storage)
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -48,7 +49,12 @@ def cache_directory() -> Path:
     if override:
         return Path(override)
     xdg = Path(os.environ.get("XDG_CACHE_HOME") or "")
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "lscd"  # XDG: relative paths are to be ignored
+    if xdg.is_absolute():  # XDG: relative paths are to be ignored
+        return xdg / "lscd"
+    try:
+        return Path.home() / ".cache" / "lscd"
+    except RuntimeError:  # a user without a home, as in a container
+        return Path(tempfile.gettempdir()) / "lscd"
 
 
 def cubin_directory() -> Path:

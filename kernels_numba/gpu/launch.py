@@ -7,7 +7,6 @@ says nothing about where it runs: the same launches go to the PTX emulator (`spm
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from operator import index
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from kernels_numba.formats import (
     TiledCsl,
     TwoFour,
 )
-from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check
+from kernels_numba.formats.encoded import HALF_ELEMENTS, as_stored, check, whole_number
 from kernels_numba.formats.layout import STRIP_M, WARP_SIZE
 from kernels_numba.formats.records import BitmapRecords, QuantisedRecords, most_bytes, pack_bitmap, pack_quantised
 from kernels_numba.formats.two_four_tiles import TwoFourTiles, pack
@@ -141,13 +140,6 @@ class Launch:
 def ceil_div(a: int, b: int) -> int:
     """Smallest integer not below a / b."""
     return -(-a // b)
-
-
-def whole_number(value: Any, name: str, most: int) -> int:
-    """``value`` as an int, of any integer type but bool, if it is from 1 to ``most``; else ValueError."""
-    fits = not isinstance(value, bool | np.bool_) and hasattr(value, "__index__") and 1 <= index(value) <= most
-    check(fits, name, repr(value), f"an integer from 1 to {most}")
-    return index(value)
 
 
 def with_aligned_rows(weights: EncodedWeight) -> EncodedWeight:

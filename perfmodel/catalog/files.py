@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
+from perfmodel.catalog.arguments import path_text
 from perfmodel.catalog.checks import NAME_COLUMNS
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.records import Record
@@ -73,7 +74,7 @@ def find(name_or_path: str | Path, kind: str, folder: str, names: Callable[[], I
 
     ``names`` are those to suggest, of all files there by default.
     """
-    path = Path(name_or_path)
+    path = Path(path_text(kind, name_or_path))
     name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
     known = data_directory() / folder / f"{name}.toml"
     if known.name == f"{name}.toml" and known.is_file():

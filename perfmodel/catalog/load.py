@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perfmodel.catalog.arguments import path_text, text, texts
 from perfmodel.catalog.checks import checked_kernel_times
 from perfmodel.catalog.cpu import THREADS_MARK, Cpu, Device
 from perfmodel.catalog.files import (
@@ -72,7 +73,7 @@ def load_device(name_or_path: str | Path | Device) -> Device:
     """
     if isinstance(name_or_path, Gpu | Cpu):
         return name_or_path
-    name, threads = _without_threads(str(name_or_path))
+    name, threads = _without_threads(path_text("GPU", name_or_path))
     path = find(name, "GPU", "hardware")
     if path.is_file() and _is_cpu(path):
         return load_record(path, Cpu).on(threads)
@@ -107,7 +108,7 @@ def load_gpu(name_or_path: str | Path) -> Gpu:
     >>> load_gpu("a100-80gb").clock.sm_count
     108
     """
-    path = find(_without_threads(str(name_or_path))[0], "GPU", "hardware", gpu_names)
+    path = find(_without_threads(path_text("GPU", name_or_path))[0], "GPU", "hardware", gpu_names)
     if path.is_file() and _is_cpu(path):
         raise ValueError(f"{name_or_path} is a CPU, and this is asked of GPUs only: see `lscd gpus`")
     return load_record(path, Gpu)
@@ -135,7 +136,7 @@ def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFram
     import pandas as pd
 
     tables = _kernel_time_tables()
-    patterns = [include] if isinstance(include, str) else list(include or ["*"])
+    patterns = [include] if isinstance(include, str) else list(texts("include", ["*"] if include is None else include))
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in tables):
             raise ValueError(f"no table of kernel times matches {pattern!r}; there are {', '.join(tables) or 'none'}")
@@ -151,7 +152,7 @@ def read_kernel_times(path: str | Path) -> pd.DataFrame:
     ValueError
         If it is no table, or breaks the schema (`checks`); the message names file, row, column and value.
     """
-    path = Path(path)
+    path = Path(path_text("path", path))
     table = read_table(path)
     with named(path):
         return checked_kernel_times(table)
@@ -188,7 +189,7 @@ def load_calibration(file: str = CALIBRATION_FILE, check: Callable[[Fits], None]
         If there is no such file, it breaks the schema, or ``check`` refuses it; the message names file and key.
     """
     own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
-    path = Path(own) if own else data_directory() / file
+    path = Path(own) if own else data_directory() / path_text("file", file)
     if not path.is_file():
         raise ValueError(f"{shown(path)}: no such file; make it with `lscd calibrate`")
     return _calibration(path, check)
@@ -212,6 +213,7 @@ def load_trace(variant: str) -> dict[str, Any]:
         If there is no such trace (the nearest is named), or it has another schema.
     """
     names = trace_names()
+    text("variant", variant)
     if variant not in names:
         raise ValueError(unknown_name("trace", variant, names))
     return _trace(data_directory() / "traces" / f"{variant}.json")
@@ -238,6 +240,7 @@ def load_table(relative_path: str) -> pd.DataFrame:
     ValueError
         If there is no such table; the message suggests the nearest.
     """
+    relative_path = path_text("table", relative_path)
     path = data_directory() / relative_path
     if not path.is_file():
         raise ValueError(unknown_name("table", relative_path, list(_tables())))

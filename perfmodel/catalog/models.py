@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perfmodel.catalog.arguments import path_text
 from perfmodel.catalog.files import convert, find, named, once_a_version, own_key, parse, read_texts, shown, stems
 from perfmodel.catalog.hf.config import family_of, shape_from_config
 from perfmodel.catalog.hf.quantisation import stored_from_config
@@ -93,7 +94,7 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
         If the file is missing or no JSON, its ``model_type`` is unsupported, or a key is missing or out of range;
         the message names the file and the key.
     """
-    path = Path(path)
+    path = Path(path_text("path", path))
     config, beside = parse(path), path.with_name("hf_quant_config.json")
     if path.name == "config.json" and "quantization_config" not in config and beside.is_file():
         config |= {"quantization_config": parse(beside)}  # ModelOpt's older exports
@@ -119,7 +120,7 @@ def load_sparsities(path: str | Path) -> Sparsities:
         If the file is missing, of another kind, or holds what is no sparsity of a decoder's matrix (`sparsities`); the
         message names file, row and value.
     """
-    path = Path(path)
+    path = Path(path_text("path", path))
     if path.suffix == ".json":
         parsed = parse(path)
         with named(path):

@@ -9,9 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import check_points, numbers, sizes
 from perfmodel.units import BITS_PER_BYTE
 
 Array = NDArray[np.float64]
+
+LEAST_SIZE = 1e-6  # a matrix may be a share of one; below, bits a weight overflow
 BytesOf = Callable[[Array, Array, Array], Array]
 Change = Literal["lossless", "rounded", "pruned", "pruned and rounded"]
 Activations = Literal["fp16", "fp8", "int8", "fp4", "int4"]
@@ -68,16 +71,15 @@ class WeightFormat:
         ValueError
             If a size is not positive or a sparsity lies outside [0, 1]; the message names the value.
         """
-        sizes = [np.asarray(v, dtype=np.float64) for v in (m, k)]
-        for letter, size in zip("mk", sizes, strict=True):
-            if np.any(~(size > 0)):
-                raise ValueError(f"{letter} must be positive, got {float(np.min(size)):g}")
-        return self.bytes_of(sizes[0], sizes[1], check_sparsity(sparsity))
+        rows, columns = sizes("m", m, LEAST_SIZE), sizes("k", k, LEAST_SIZE)
+        zeros = check_sparsity(sparsity)
+        check_points(rows.shape, columns.shape, zeros.shape)
+        return self.bytes_of(rows, columns, zeros)
 
     def bits_per_weight(self, m: ArrayLike, k: ArrayLike, sparsity: ArrayLike = 0.0) -> Array:
         """Bits a weight takes on average, zeros counted as weights."""
-        weights = np.asarray(m, dtype=np.float64) * np.asarray(k, dtype=np.float64)
-        return self.bytes(m, k, sparsity) * BITS_PER_BYTE / weights
+        stored = self.bytes(m, k, sparsity)
+        return stored * BITS_PER_BYTE / (numbers("m", m) * numbers("k", k))
 
 
 def check_sparsity(sparsity: ArrayLike) -> Array:
@@ -88,7 +90,7 @@ def check_sparsity(sparsity: ArrayLike) -> Array:
     ValueError
         If a value lies outside [0, 1]; names it, and the fraction that a percentage may have meant.
     """
-    values = np.asarray(sparsity, dtype=np.float64)
+    values = numbers("sparsity", sparsity)
     wrong = ~((values >= 0) & (values <= 1))
     if np.any(wrong):
         value = float(values[wrong].flat[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from perfmodel.catalog.arguments import text
 from perfmodel.formats.base import Activations, Array, WeightFormat, at_any_sparsity
 from perfmodel.formats.scales import PER_GROUP, PER_ROW, PER_TENSOR, Scales
 from perfmodel.units import BITS_PER_BYTE
@@ -32,7 +33,7 @@ def pattern_sparsity(name: str) -> float:
     >>> pattern_sparsity("6:8-fp8")
     0.25
     """
-    for part in name.split("-"):
+    for part in text("pattern", name).split("-"):
         if part in PATTERNS:
             return PATTERNS[part]
     raise ValueError(f"{name!r} holds no pattern, which are {', '.join(PATTERNS)}")

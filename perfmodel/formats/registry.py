@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from perfmodel.catalog.arguments import record
 from perfmodel.crossing import first_fraction
 from perfmodel.formats.base import Array, WeightFormat, at_any_sparsity
 from perfmodel.formats.bitmap import BITMAPS
@@ -33,5 +34,7 @@ def break_even_sparsity(sparse: WeightFormat, other: WeightFormat, m: float = 16
     float or None
         Break-even sparsity; 0.0 if ``sparse`` is always smaller, None if it never is.
     """
+    record("sparse", sparse, WeightFormat)
+    record("other", other, WeightFormat)
     found = first_fraction(lambda sparsity: sparse.bytes(m, k, sparsity) <= other.bytes(m, k, sparsity))
     return None if np.isnan(found) else float(found)

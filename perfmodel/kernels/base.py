@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import check_points, numbers
 from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Bound, Gpu, Precision
@@ -67,14 +68,16 @@ class Shape:
         """
         sizes = []
         for letter, value in zip("mkn", (m, k, n), strict=True):
-            size = np.asarray(value, dtype=np.float64)
+            size = numbers(letter, value)
             if np.any(~((size >= 1) & (size < np.inf))):
                 raise ValueError(f"{letter} must be at least 1, got {float(np.min(size)):g}")
             if np.any(size > LARGEST_SIZE):
                 raise ValueError(f"{letter} must be at most 2**40, got {float(np.max(size)):g}")
             sizes.append(size)
         m_, k_, n_ = sizes
-        return cls(m_, k_, n_, check_sparsity(sparsity))
+        zeros = check_sparsity(sparsity)
+        check_points(m_.shape, k_.shape, n_.shape, zeros.shape)
+        return cls(m_, k_, n_, zeros)
 
     @property
     def weights(self) -> Array:

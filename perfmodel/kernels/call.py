@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import numbers, shown
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels.machine import Array, Machine, Number
@@ -80,11 +81,11 @@ class Call:
         """
         asked = (("launch", launch, Launch), ("cache", cache, Cache), ("activations", activations, Activations))
         for name, value, kind in asked:
-            chosen = np.atleast_1d(np.asarray(value, dtype=object))
-            wrong = np.array([not isinstance(one, str) or one not in list(kind) for one in chosen.flat])
-            if wrong.any():
-                raise ValueError(f"{name} is {chosen.flat[int(wrong.argmax())]!r}, allowed are {', '.join(kind)}")
-        ways = np.asarray(np.nan if split_k is None else split_k, dtype=np.float64)
+            given = [value] if isinstance(value, str) or not np.iterable(value) else [*np.asarray(value, object).flat]
+            wrong = [one for one in given if not isinstance(one, str) or one not in list(kind)]
+            if wrong or not given:
+                raise ValueError(f"{name} is {shown(wrong[0] if wrong else value)}, allowed are {', '.join(kind)}")
+        ways = numbers("split_k", np.nan if split_k is None else split_k)
         bad = ~(np.isnan(ways) | ((ways >= 1) & (ways <= LARGEST_SIZE) & (np.floor(ways) == ways)))
         if np.any(bad):
             raise ValueError(f"split_k is {np.atleast_1d(ways[bad])[0]:g}, allowed is a whole number from 1 to 2**40")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perfmodel.catalog.arguments import text
 from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.names import unknown_name
 from perfmodel.kernels.base import KernelModel, Shape
@@ -102,6 +103,7 @@ def kernel_model(name: str) -> KernelModel:
     ValueError
         If there is none; the message suggests the nearest name and lists all.
     """
+    text("kernel", name)
     try:
         return KERNELS[name]
     except KeyError:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.arguments import number, numbers
 from perfmodel.catalog.decoder import Experts
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.records import LARGEST_SIZE
@@ -166,14 +167,12 @@ def _sparsity(model: LanguageModel, gpu: Gpu, system: System, sparsity: ArrayLik
 def _cache_bits(model: LanguageModel, cache_bits: float | None) -> float:
     if cache_bits is None:
         return (model.stored and model.stored.cache_bits) or FP16_BITS
-    if not LEAST_CACHE_BITS <= cache_bits <= FP16_BITS:
-        raise ValueError(f"cache_bits must lie in [{LEAST_CACHE_BITS:g}, {FP16_BITS:g}], got {cache_bits:g}")
-    return cache_bits
+    return number("cache_bits", cache_bits, LEAST_CACHE_BITS, FP16_BITS)
 
 
 def whole(name: str, value: ArrayLike) -> Array:
     """``value`` as floats, refused where one is no whole number from 1 to 2**40; the message names it."""
-    array = np.asarray(value, dtype=np.float64)
+    array = numbers(name, value)
     wrong = ~(array >= 1) | (np.floor(array) != array) | (array == np.inf)
     if np.any(wrong):
         raise ValueError(f"{name} must be a whole number of at least 1, got {float(array[wrong].flat[0]):g}")

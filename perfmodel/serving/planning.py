@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.catalog.arguments import number, text, texts
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
+from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, Verdict, verdict_of
 from perfmodel.serving.contenders import change, of_formats, rival_systems
@@ -182,6 +184,10 @@ def plan(
         As `perfmodel.serving.evaluate`; a system that the GPU does not run too, if it is named.
     """
     record, card, _ = resolve(model, gpu, HOST)
+    systems, formats = texts("systems", systems), texts("formats", formats)
+    text("engine", engine)
+    if not isinstance(sparsity, Sparsities):
+        sparsity = number("sparsity", check_sparsity(sparsity))
     lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
     evaluate(record, card, HOST, batch=1, sparsity=sparsity, **lengths)  # refuses what no number of GPUs mends
     held = limits or Limits()
@@ -211,10 +217,10 @@ class Limits:
 
     def __post_init__(self) -> None:
         """Refuse limits that nothing keeps."""
-        if not 1 <= self.gpus <= GPUS_PER_MACHINE:
+        if not 1 <= number("max_gpus", self.gpus) <= GPUS_PER_MACHINE:
             raise ValueError(f"max_gpus must be from 1 to {GPUS_PER_MACHINE}, got {self.gpus}")
         for name, value in (("ttft", self.ttft_s), ("tpot", self.tpot_s)):
-            if not value > 0:
+            if not number(name, value) > 0:
                 raise ValueError(f"{name} must be above 0, got {value:g}")
 
     def kept(self, run: Serving) -> NDArray[np.bool_]:

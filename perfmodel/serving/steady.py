@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import numbers
 from perfmodel.serving import passes
 from perfmodel.serving.group import Group, make_group, whole
 from perfmodel.serving.memory import memory
@@ -153,7 +154,7 @@ def serve(
     load = _Load(group, prompt, new, budget)
     if users is not None:
         return _closed(load, whole("users", users), gpus)
-    rate = np.asarray(requests_per_s, dtype=np.float64)
+    rate = numbers("requests_per_s", requests_per_s)
     if np.any(~(rate > 0)):
         raise ValueError(f"requests_per_s must be above 0, got {float(np.min(rate)):g}")
     return _open(load, rate, gpus)

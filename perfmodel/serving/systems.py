@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.arguments import text
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Bound, Gpu, Launch, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, break_even_sparsity
@@ -344,7 +345,6 @@ ENGINES: dict[str, System] = {
 }
 
 
-@cache
 def load_system(name: str) -> System:
     """System that users call ``name``.
 
@@ -353,7 +353,7 @@ def load_system(name: str) -> System:
     ValueError
         If there is none (suggests the nearest and lists all), or its kernel's time is known as a bound only.
     """
-    if found := SYSTEMS.get(name) or ENGINES.get(name):
+    if found := SYSTEMS.get(text("system", name)) or ENGINES.get(name):
         return found
     host, plus, part = name.partition("+")
     base = SYSTEMS.get(host) or ENGINES.get(host)

@@ -20,6 +20,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import numbers
 from perfmodel.catalog.decoder import (
     LM_HEAD,
     Block,
@@ -118,7 +119,7 @@ def check_split(model: LanguageModel, tensor_parallel: ArrayLike) -> Array:
     ValueError
         Names the model, the degree, and what is to be shared.
     """
-    p = np.asarray(tensor_parallel, dtype=np.float64)
+    p = numbers("gpus", tensor_parallel)
     wrong = ~can_share(model.shape, p)
     if np.any(wrong):
         bad = float(p[wrong].flat[0])

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from perfmodel.catalog.arguments import number
 from perfmodel.formats import expected_stored
 from perfmodel.units import BITS_PER_BYTE
 
@@ -73,15 +74,16 @@ class WhatIf:
         """Refuse shares outside [0, 1], and negative sizes."""
         shares = ("cache_sparsity", "acceptance", "activation_sparsity", "offloaded", "hidden_communication")
         for name in shares:
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name):g}")
-        if self.draft_tokens != int(self.draft_tokens) or not 0 <= self.draft_tokens <= LONGEST_DRAFT:
+            share = number(name, getattr(self, name))
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {share:g}")
+        if not 0 <= number("draft_tokens", self.draft_tokens) <= LONGEST_DRAFT or self.draft_tokens % 1:
             raise ValueError(f"draft_tokens must be a whole number from 0 to {LONGEST_DRAFT}, got {self.draft_tokens}")
-        if not 0 <= self.draft_layers < math.inf:
+        if not 0 <= number("draft_layers", self.draft_layers) < math.inf:
             raise ValueError(f"draft_layers must be at least 0, got {self.draft_layers:g}")
         for name in ("offload_bytes_per_s", "offload_chunk_bytes"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not number(name, value) > 0:
                 raise ValueError(f"{name} must be above 0, got {value:g}")
 
     @property

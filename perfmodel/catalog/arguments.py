@@ -1,0 +1,153 @@
+"""What may callers give for a number, a share, a name? Checked here for every function that is asked from outside.
+
+Whatever is wrong, type or value, is a `ValueError`: a sentence that names the argument, what was given and what is
+allowed. Numbers are Python's, NumPy's, or arrays of them; text, bools and missing values are none.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from operator import index
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.catalog.records import LARGEST_SIZE
+from perfmodel.units import GIGA
+
+Array = NDArray[np.float64]
+
+LONGEST_NAME = 255  # bytes of a file's
+NUMERIC = "iuf"  # kinds of dtypes: integers and floats
+BYTES_PER_POINT = 8 * 40  # arrays of a prediction and of what it is made of
+
+
+def numbers(name: str, value: Any) -> Array:
+    """``value`` as a float array: a number, or numbers in sequences or arrays; infinite ones count, NaN too.
+
+    Raises
+    ------
+    ValueError
+        If it is none, is masked, or holds integers beyond what a float can; names both.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, allowed is one without a mask: call its filled()")
+    try:
+        given = np.asarray(value)
+        if _is_numeric(given):
+            return given.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError):  # ragged, or too large
+        pass
+    raise ValueError(f"{name} is {shown(value)}, allowed is a number below 1e308 or an array of numbers")
+
+
+def _is_numeric(found: NDArray[Any]) -> bool:
+    """Whether an array holds numbers only: also Python's large ones, which NumPy keeps as objects."""
+    if found.dtype.kind == "O":
+        return all(isinstance(one, int | float) and not isinstance(one, bool) for one in found.flat)
+    return found.dtype.kind in NUMERIC and found.size > 0
+
+
+def sizes(name: str, value: Any, least: float = 1.0) -> Array:
+    """``value`` as floats, each from ``least`` to 2**40; ValueError names one that is not."""
+    found = numbers(name, value)
+    wrong = ~((found >= least) & (found <= LARGEST_SIZE))
+    if np.any(wrong):
+        lowest = "positive" if least < 1 else f"at least {least:g}"
+        raise ValueError(f"{name} must be {lowest} and at most 2**40, got {found[wrong].flat[0]:g}")
+    return found
+
+
+def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, *, above: bool = False) -> float:
+    """``value`` as one float from ``low`` to ``high``, or above ``low``; ValueError for anything else."""
+    found = numbers(name, value)
+    if found.size != 1:
+        raise ValueError(f"{name} is {shown(value)}, allowed is one number")
+    one = float(found.reshape(()))
+    if not (low <= one <= high and (one > low or not above)):
+        allowed = f"above {low:g}" if above else f"from {low:g}"
+        raise ValueError(f"{name} is {one:g}, allowed is a number {allowed} to {high:g}")
+    return one
+
+
+def whole_number(name: str, value: Any, low: int = 1, high: int = LARGEST_SIZE) -> int:
+    """``value`` as one int from ``low`` to ``high``; ValueError for anything else."""
+    try:
+        found = None if isinstance(value, bool | np.bool_) else index(value)
+    except TypeError:
+        found = None
+    if found is None or not low <= found <= high:
+        most = f" and at most {'2**40' if high == LARGEST_SIZE else high}" if found is not None and found > high else ""
+        raise ValueError(f"{name} must be a whole number of at least {low}{most}, got {shown(value)}")
+    return found
+
+
+def wholes(name: str, values: Any) -> tuple[int, ...]:
+    """``values`` as one or more ints from 1 on; ValueError for anything else."""
+    if not np.iterable(values):
+        raise ValueError(f"{name} is {shown(values)}, allowed are one or more whole numbers")
+    found = tuple(whole_number(name, one) for one in values)
+    if not found:
+        raise ValueError(f"{name} is empty, needed is at least one")
+    return found
+
+
+def text(name: str, value: Any) -> str:
+    """``value`` if it is text; ValueError for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is {shown(value)}, allowed is a name, as text")
+    return value
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """``value`` as names; one text alone is none, since its letters would count as names."""
+    if isinstance(value, str | bytes) or not np.iterable(value):
+        raise ValueError(f"{name} is {shown(value)}, allowed is a sequence of names")
+    return tuple(text(name, one) for one in value)
+
+
+def path_text(name: str, value: Any) -> str:
+    """``value`` as text if it can name a file; ValueError for anything else."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise ValueError(f"{name} is {shown(value)}, allowed is a name or a path")
+    found = os.fspath(value)
+    try:
+        parts = os.fsencode(found).split(b"/")
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    if b"\0" in b"".join(parts) or max(map(len, parts)) > LONGEST_NAME:
+        raise ValueError(f"{name} is {shown(found)}, allowed is a name or a path that a file may have")
+    return found
+
+
+def record(name: str, value: Any, kind: type[Any]) -> None:
+    """Refuse what is no record of a kind."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {shown(value)}, allowed is a {kind.__name__}")
+
+
+def check_points(*shapes: tuple[int, ...]) -> None:
+    """Refuse arrays that do not broadcast, or to more points than the memory of this machine holds; names both.
+
+    Where the system does not say how much memory there is, any number will do.
+    """
+    try:
+        points = math.prod(np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ValueError(f"arrays have the shapes {', '.join(map(str, shapes))}, which do not broadcast") from None
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return
+    if points * BYTES_PER_POINT > there:
+        needed = f"{points:g} points take {points * BYTES_PER_POINT / GIGA:,.0f} GB"
+        raise ValueError(f"{needed}, allowed are the {there / GIGA:,.0f} GB of memory that this machine has")
+
+
+def shown(value: Any, longest: int = 60) -> str:
+    """``value`` as messages repeat it: on one line, and cut."""
+    too_long = isinstance(value, int) and abs(value) >= 10**longest  # Python refuses to write the longest ones
+    words = f"an integer of {value.bit_length()} bits" if too_long else " ".join(repr(value).split())
+    return words if len(words) <= longest else f"{words[:longest]}…"
