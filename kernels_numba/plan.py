@@ -58,7 +58,7 @@ LIBRARY = "dense-fp32"  # what a CPU has without us
 
 def dense_for_blas(a: NDArray[Any], element: Element | None = None) -> Dense:
     """``a`` in float32: twice the bytes of a 16-bit matrix, for the library that everybody has."""
-    return Dense(widened(as_stored(a), half_element_of(a, element)))
+    return Dense.of_same_memory(widened(as_stored(a), half_element_of(a, element)))
 
 
 ENCODERS: dict[str, Callable[..., EncodedWeight]] = {
