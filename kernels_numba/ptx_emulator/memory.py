@@ -130,10 +130,12 @@ class LocalMemory:
     def __init__(self, n_threads: int, size: int) -> None:
         self.size = size
         self.data = np.zeros((n_threads, size), np.uint8)
+        self.undefined = np.ones(n_threads * size, bool)
 
     def reset(self) -> None:
         """Forget everything that was stored."""
         self.data.fill(0xFF)
+        self.undefined.fill(True)
 
     def index(self, addresses: Array, width: int, threads: Array) -> Array:
         """Flat item indices of ``addresses``; raises PtxError out of bounds or misaligned."""
