@@ -16,5 +16,6 @@ block reads of another must be released and acquired all the same.
 from .counters import Counters, GlobalTraffic, SharedTraffic, Site
 from .errors import PtxError
 from .launch import LaunchResult, launch
+from .memory import Rows
 
-__all__ = ["Counters", "GlobalTraffic", "LaunchResult", "PtxError", "SharedTraffic", "Site", "launch"]
+__all__ = ["Counters", "GlobalTraffic", "LaunchResult", "PtxError", "Rows", "SharedTraffic", "Site", "launch"]
