@@ -50,7 +50,7 @@ class GlobalArray:
     rows: Rows | None = None
 
     def places(self, offsets: Array, width: int) -> tuple[Array, Array]:
-        """Place of bytes at ``offsets`` of the argument in ``data``, and which of the items of ``width`` are not there."""
+        """Places in ``data`` of items of ``width`` bytes at ``offsets`` of the argument, and which are not there."""
         if self.rows is None:
             return offsets, offsets > self.data.size - width
         n_bytes = self.rows.array.strides[0]
