@@ -48,7 +48,10 @@ DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 SCALES = {Element.FLOAT16: (1.0,), Element.BFLOAT16: (1.0, 1e30, 1e-39)}
 SPILLS = ("LDL", "STL")
 FAR_TILES = (0, TILE_N_CHOICES[0], TILE_N_CHOICES[-1])
-MOST_COLUMNS, DEEP, MOST_ROWS_DEEP = 300, (450, 580), 130  # of weights; the deep ones go round every ring twice
+MOST_ROWS_DEEP = 130
+# Columns of weights: any; as many as go round every ring twice in one block; and those whose last part is shorter than
+# the others however K is split.
+COLUMNS, DEEP, RAGGED = (1, 300), (450, 580), (257, 320)
 
 
 @dataclass(frozen=True)
@@ -186,7 +189,7 @@ def _outcome(what: str, error: Callable[[], float]) -> Outcome:
     """Outcome of a product, from a function that gives its error in units of what rounding allows."""
     try:
         return Outcome(what, True, f"error {error():.2f} of what rounding allows")
-    except (AssertionError, RuntimeError) as fault:
+    except (AssertionError, RuntimeError, ValueError) as fault:
         return Outcome(what, False, str(fault).splitlines()[0])
 
 
@@ -235,7 +238,8 @@ def check_results(task: Task) -> Iterator[Outcome]:
     """Run the task's random problems on the emulator.
 
     Odd shapes are as likely as even ones. In turn, over all widths of a kernel: the densities run from empty to full,
-    outputs are of the element type and float32, and K is so long that a block goes round its rings.
+    outputs are of the element type and float32, and K is any, so long that a block goes round its rings, or split into
+    unequal parts.
     """
     rng = np.random.default_rng([task.seed, task.tile_n, list(FAMILIES).index(task.kernel)])
     formats = FAMILIES[task.kernel].formats
@@ -246,7 +250,8 @@ def check_results(task: Task) -> Iterator[Outcome]:
     for i, (_, name, element, arch) in enumerate(ways):
         turn = i + TILE_N_CHOICES.index(task.tile_n)
         out = (element, Element.FLOAT32)[(i.bit_count() + turn - i) % 2]
-        yield _random_product(task, name, element, arch, DENSITIES[turn % len(DENSITIES)], out, rng, deep=turn % 3 == 1)
+        depth = (COLUMNS, DEEP, RAGGED)[turn % 3]
+        yield _random_product(task, name, element, arch, DENSITIES[turn % len(DENSITIES)], out, rng, depth)
 
 
 def _has_room(weights: EncodedWeight, tile_n: int, arch: str) -> bool:
@@ -264,19 +269,18 @@ def _random_product(
     density: float,
     out: Element,
     rng: np.random.Generator,
-    *,
-    deep: bool = False,
+    depth: tuple[int, int] = COLUMNS,
 ) -> Outcome:
     """Outcome of one product of random sizes whose columns ask for the task's width of tiles.
 
-    ``deep`` asks for a long K that no two blocks share.
+    ``depth``: from how many to how many columns the weights have; no two blocks share a K that is `DEEP`.
     """
     family = FAMILIES[task.kernel]
     narrower = max((width for width in TILE_N_CHOICES if width < task.tile_n), default=0)
     widest = task.tile_n if task.tile_n < TILE_N_CHOICES[-1] else 80
+    deep = depth == DEEP
     rows = (1, min(family.most_rows, MOST_ROWS_DEEP) if deep else family.most_rows)
-    depths = DEEP if deep else (1, MOST_COLUMNS)
-    m, k, n = (int(rng.integers(a, b + 1)) for a, b in (rows, depths, (narrower + 1, widest)))
+    m, k, n = (int(rng.integers(a, b + 1)) for a, b in (rows, depth, (narrower + 1, widest)))
     scale = float(rng.choice(SCALES[element]))
     a = rng.standard_normal((m, k)) * scale
     a[rng.random((m, k)) >= density] = 0
@@ -286,8 +290,9 @@ def _random_product(
         a[rng.random((m, k)) < 0.5] = 0
         weights = family.formats[name](narrowed(a, element), element=element)
     x = narrowed(rng.standard_normal((k, n)), element)
-    split_k = None if isinstance(weights, Csr) or rng.random() < 0.5 else int(rng.integers(1, 5))
-    split_k = 1 if deep else split_k
+    split_k = None if rng.random() < 0.5 else int(rng.integers(1, 5))
+    split_k = 1 if deep else int(rng.integers(2, 5)) if depth == RAGGED else split_k
+    split_k = None if isinstance(weights, Csr) else split_k
     what = f"{name} {element} {arch} m={m} k={k} n={n} density={density} scale={scale:g} split_k={split_k} {out}"
     sm_count = 1 if deep else int(rng.integers(1, 9))
     asked: dict[str, Any] = {"split_k": split_k, "out_dtype": out, "arch": arch, "sm_count": sm_count}

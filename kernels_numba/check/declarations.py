@@ -19,6 +19,7 @@ from kernels_numba.gpu import ptx
 TOUCHES = re.compile(
     r"(?:^|[;{}\s])(?:st|atom|red|ldmatrix|stmatrix|cp|mbarrier|fence|membar|bar|barrier|ld(?!\.(?:\w+\.)*nc\b))\."
 )
+ASSEMBLY = re.compile(r' asm ([^"]*)"([^"]*)", "([^"]*)"\((?:[^()]*)\)(.*)')  # effects, text, constraints, attributes
 WHOLE_WARP = re.compile(r"\.sync\b")
 MEMORY, EFFECT, CONVERGENT = "~{memory}", "sideeffect", "convergent"
 
@@ -45,11 +46,13 @@ def _call(define: Any) -> str:
 
 def faults(call: str) -> Iterator[str]:
     """What an emitted call fails to declare."""
-    text, constraints = re.findall(r'"([^"]*)"', call)[:2]
+    found = ASSEMBLY.search(call)
+    assert found is not None
+    effects, text, constraints, attributes = found.groups()
     if TOUCHES.search(text):
         if MEMORY not in constraints:
             yield f"touches memory but does not declare {MEMORY}"
-        if EFFECT not in call.split('"')[0]:
+        if EFFECT not in effects:
             yield f"touches memory but is not declared {EFFECT}"
-    if WHOLE_WARP.search(text) and CONVERGENT not in call.rsplit('"', 1)[1]:
+    if WHOLE_WARP.search(text) and CONVERGENT not in attributes:
         yield f"is executed by the lanes of a warp together but not declared {CONVERGENT}"

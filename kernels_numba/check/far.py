@@ -115,6 +115,8 @@ def _weights(piece: Piece, first_k: int, rng: np.random.Generator, density: floa
 
 def _run(job: Launch, arch: str, blocks: list[Block]) -> None:
     ptx, entry = compile_ptx(job.variant, arch)
+    missing = [block for block in blocks if any(at >= size for at, size in zip(block, job.grid, strict=True))]
+    assert not missing, f"the grid {job.grid} of the plan lacks block {missing[0]}"
     launch(
         ptx,
         kernel=entry,
@@ -139,14 +141,9 @@ def _product(
     before = split * piece.m * piece.n * 4 // out.itemsize
     x_rows = _rows(x, first_k, piece.column, piece.n)
     out_rows = _rows(out, piece.row, piece.column, piece.n, before)
-    (job,) = launches(_without_workspace(plan, sums), buffers, x_rows, out_rows, sums, flags, as_fp32=as_fp32)
+    (job,) = launches(plan, buffers, x_rows, out_rows, sums, flags, as_fp32=as_fp32)
     _run(job, arch, blocks)
     return check_product(out, weights, x)
-
-
-def _without_workspace(plan: Plan, sums: Any) -> Plan:
-    """The plan itself: a split writes its partial sums to what is given as the output."""
-    return plan
 
 
 def _split(variant: Variant, arch: str, rng: np.random.Generator) -> float:
@@ -183,10 +180,9 @@ def _csr(variant: Variant, arch: str, rng: np.random.Generator) -> float:
         piece = tall(MAX_INT32 // COLUMN_UNIT - 1, 2, 1, row_unit=rows)
     else:
         piece = wide(variant.tile_n, row_unit=rows)
-    first_k = 0
     if bits == 16:
         piece = Piece(piece.m, 2**16, min(piece.n, 32_752), piece.row, min(piece.column, 32_704), 1)
-        first_k = piece.k - 120
+    first_k = piece.k - 120
     weights = encode_csr(_weights(piece, first_k, rng), index_bits=bits)
     buffers = {
         "row_ptr": _beyond(weights.row_ptr + np.int32(NONZEROS_BEFORE), piece.row),
@@ -255,15 +251,18 @@ def _streamed(variant: Variant, arch: str, rng: np.random.Generator) -> float:
 
 
 def _reduce(variant: Variant, arch: str, rng: np.random.Generator) -> float:
-    """The last outputs of three partial results."""
+    """The last outputs of seven partial results."""
     outputs, per_block = MAX_INT32 - 3, reduce.THREADS * reduce.OUTPUTS_PER_THREAD
     block = ceil_div(outputs, per_block) - 1
     first = block * per_block
-    partials = rng.standard_normal((3, outputs - first)).astype(np.float32)
+    partials = rng.standard_normal((7, outputs - first)).astype(np.float32)
     out = np.full((1, outputs - first), np.nan, np.float16)
-    arguments = (_rows(partials, 0, first, outputs), _beyond(out, first), outputs, 3, 0)
+    arguments = (_rows(partials, 0, first, outputs), _beyond(out, first), outputs, 7, 0)
     _run(Launch(variant, (block + 1, 1, 1), arguments, 0), arch, [(block, 0, 0)])
-    np.testing.assert_array_equal(out[0], (partials[0] + partials[1] + partials[2]).astype(np.float16))
+    expected = partials[0]
+    for partial in partials[1:]:
+        expected = expected + partial  # in the kernel's order, and in float32
+    np.testing.assert_array_equal(out[0], expected.astype(np.float16))
     return 0.0
 
 

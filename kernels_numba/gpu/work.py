@@ -111,7 +111,7 @@ def _expected(plan: Plan, weights: EncodedWeight) -> dict[str, int]:
     expected = {
         "FLOP of matrix products": width * (rows * k_tiles * TILE_K + tails * STRIP_M * TAIL_COLUMNS),
         "bytes of X loaded": (plan.blocks if plan.slices else row_tiles) * plan.k * plan.n_padded * 2,
-        "bytes of weights loaded": columns * _weight_bytes(plan, weights),
+        "bytes of weights loaded": columns * _weight_bytes(weights, rows // STRIP_M * k_tiles),
         "bytes of shared memory cleared": 0,
     }
     if plan.variant.kernel == "tiled_csl":
@@ -125,10 +125,10 @@ def _tails(weights: EncodedWeight) -> int:
     return int(codes.tails.sum()) if isinstance(codes, Condensed) else 0
 
 
-def _weight_bytes(plan: Plan, weights: EncodedWeight) -> int:
-    """Bytes of weights without the lists of where they begin."""
+def _weight_bytes(weights: EncodedWeight, strips: int) -> int:
+    """Bytes of weights without the lists of where they begin; of records those of the first strips."""
     if isinstance(weights, Records):
-        return int(weights.offsets[-1] - weights.offsets[0]) * 16
+        return int(weights.offsets[strips] - weights.offsets[0]) * 16
     return int(next(iter(weights.buffers.values())).nbytes)
 
 
