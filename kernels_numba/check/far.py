@@ -71,7 +71,7 @@ class Piece:
 def wide(tile_n: int, *, row_unit: int = TILE_M) -> Piece:
     """Columns to the limit: 504 deep, and so many rows that the output has nearly 2**31 elements."""
     n = MAX_GRID_Y * tile_n - COLUMN_UNIT
-    m = 500
+    m = 499
     return Piece(m, 504, n, (m - 1) // row_unit * row_unit, (n - 1) // tile_n * tile_n, 2)
 
 
