@@ -181,7 +181,7 @@ def check_far(task: Task) -> Iterator[Outcome]:
         for variant in all_variants().values():
             archs = [arch for arch in task.archs if runs_on(variant, arch)]
             if (variant.kernel, variant.tile_n) == (task.kernel, task.tile_n) and archs:
-                what = f"{variant.name} {archs[0]}, sizes near 2**31"
+                what = f"sizes near 2**31: {variant.name} {archs[0]}"
                 yield _outcome(what, partial(far.run_far, variant, archs[0], task.seed))
 
 

@@ -20,9 +20,9 @@ from tests.kernels_numba.ptx_emulator.mutations import replace
 WEIGHT_COPY = r"cp\.async\.cg\.shared\.global(\S* \[%r\d+\], \[%rd\d+\], 16; \})"
 # name -> (encoder, split_k, mutation of the PTX, what the error must say)
 BUGS: dict[str, tuple[Callable[..., Any], int | None, Callable[[str], str], str]] = {
-    "tiles behind the end of K": (Dense, 2, replace(r"min(\.s32\s+%r\d+, %r\d+, %r\d+;)", r"max\1", 0), "FLOP of matrix"),
+    "tiles behind the end of K": (Dense, 2, replace(r"min(\.s32\s+%r\d+, %r\d+, %r\d+;)", r"max\1", 0), "FLOP of"),
     "outputs stored by all lanes": (
-        encode_csr, None, replace(r"(setp)\.ne(\.s32\s+%p\d+, %r\d+, 0;\s+or\.pred)", r"\1.lt\2"), "bytes of outputs stored",
+        encode_csr, None, replace(r"(setp)\.ne(\.s32\s+%p\d+, %r\d+, 0;\s+or\.pred)", r"\1.lt\2"), "outputs stored",
     ),
     "words through L1": (encode_tiled_csl, 1, replace(r"\.L1::no_allocate", ""), "words loaded by ld.global.nc.v4.u32"),
     "last words through L1": (
