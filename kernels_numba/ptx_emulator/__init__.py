@@ -11,8 +11,8 @@ array, shared-memory wavefronts and bank conflicts by instruction, matrix instru
 mbarrier counts as two tries.
 
 What it does not know: time, caches, clusters, what ptxas does to the PTX, and which arrays hold values at a launch.
-Blocks run one after the other: a thread that polls memory sees what blocks of lower index wrote, and for what comes later it polls until ``max_steps``. What one
-block reads of another must be released and acquired all the same.
+Blocks run one after the other: a thread that polls memory sees what blocks of lower index wrote, and for what comes
+later it polls until ``max_steps``. What one block reads of another must be released and acquired all the same.
 """
 
 from .counters import Counters, GlobalTraffic, SharedTraffic, Site
