@@ -79,7 +79,6 @@ class Undefined:
     def require(self, names: Iterable[str], threads: Array, what: str) -> None:
         """Raise PtxError, naming the register, if one is undefined for one of the threads, a mask."""
         for name in names:
-            bad = self.of(name) & threads
-            if bad.any():
+            if name in self.masks and (bad := self.of(name) & threads).any():
                 shown = name.partition("@")[0]
                 raise PtxError(f"undefined register {shown} used as {what}", thread=int(bad.argmax()))
