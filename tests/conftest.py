@@ -13,13 +13,13 @@ from xdist.scheduler.loadscope import LoadScopeScheduling
 # Compile or emulate kernels, run notebooks, build the report, start processes.
 SLOW = (
     "kernels_numba/bench",
+    "kernels_numba/check",
     "kernels_numba/checkpoints/test_container.py",
     "kernels_numba/cpu",
     "kernels_numba/formats/test_formats.py",
     "kernels_numba/gpu",
     "kernels_numba/ptx_emulator/test_mutations.py",
     "kernels_numba/ptx_emulator/test_quantised_mutations.py",
-    "kernels_numba/test_check.py",
     "kernels_numba/test_plan.py",
     "kernels_numba/test_spmm.py",
     "lscd/explorer/test_app.py",
@@ -35,7 +35,7 @@ SLOW = (
 )
 # A process reads a kernel's PTX once, builds the report once, and fits once to rows left out of a fit. Longest first.
 SAME_PROCESS = (
-    ("kernels_numba/gpu", "kernels_numba/test_check.py", "kernels_numba/test_spmm.py"),
+    ("kernels_numba/gpu", "kernels_numba/check", "kernels_numba/test_spmm.py"),
     ("kernels_numba/bench", "lscd/test_kernels.py"),
     (
         "lscd/report",

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba import ptx_emulator
 from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.formats.encoded import output_element
+from kernels_numba.gpu import work
 from kernels_numba.gpu.compile import compile_ptx
 from kernels_numba.gpu.launch import (
     DEFAULT_ARCH,
@@ -44,6 +46,11 @@ def emulate(
     Returns
     -------
     (m, n) array, bfloat16 as uint16, and the emulator's ``LaunchResult`` of every launch with its exact counters.
+
+    Raises
+    ------
+    PtxError
+        If a kernel misbehaves, or does other work than its plan asks for (`work`).
     """
     x, weights = activations_for(weights, x), with_aligned_rows(weights)
     plan = make_plan(weights, x.shape[1], split_k=split_k, arch=arch, sm_count=sm_count, streamed=streamed)
@@ -54,17 +61,16 @@ def emulate(
     workspace = np.full(plan.workspace_shape, np.nan, np.float32) if plan.workspace_shape else None
     flags = np.zeros(plan.flags, np.uint32) if plan.flags else None
     buffers = {name: buffer if buffer.size else np.zeros(16, buffer.dtype) for name, buffer in weights.buffers.items()}
-    results = []
-    for launch in launches(plan, buffers, x, out, workspace, flags, as_fp32=out.dtype == np.float32):
-        results.append(run_on_emulator(launch, arch))
+    jobs = launches(plan, buffers, x, out, workspace, flags, as_fp32=out.dtype == np.float32)
+    results = [run_on_emulator(job, arch) for job in jobs]
     assert flags is None or not flags.any(), "a block left its flag raised: the next launch would read stale sums"
+    if found := [*work.split_faults(plan, split_k), *work.faults(plan, weights, jobs, results)]:
+        raise ptx_emulator.PtxError("; ".join(found))
     return np.ascontiguousarray(out[:, :n]), results
 
 
 def run_on_emulator(launch: Launch, arch: str) -> Any:
     """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
-    from kernels_numba import ptx_emulator
-
     ptx, entry = compile_ptx(launch.variant, arch)
     return ptx_emulator.launch(
         ptx,

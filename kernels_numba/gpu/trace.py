@@ -57,18 +57,9 @@ from kernels_numba.gpu.emulate import run_on_emulator
 from kernels_numba.gpu.launch import CodedRecords, Launch, Records, launches, make_plan, with_aligned_rows
 from kernels_numba.gpu.reduce import OUTPUTS_PER_THREAD, THREADS
 from kernels_numba.gpu.variants import BULK, WORDS_PER_HELD_VECTOR
+from kernels_numba.gpu.work import ARRAYS, stage
 
 SCHEMA = 2
-ARRAYS = {
-    "tiled_csl": ("words", "tile_offsets", "x", "out"),
-    "dense": ("weights", "x", "out"),
-    "two_four": ("tiles", "x", "out"),
-    "csr": ("row_ptr", "col_idx", "values", "x", "out"),
-    "reduce": ("partials", "out"),
-}
-ARRAYS |= {
-    kernel + end: ("records", "offsets", "x", "out", "sums", "flags") for kernel in DECODERS for end in ("", BULK)
-}
 GATHER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 1.0)
 SCATTER_DENSITIES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")
@@ -143,26 +134,15 @@ def quantities(counters: Any, arrays: tuple[str, ...]) -> Amounts:
     for (array, kind), sectors in counters.unique_sectors.items():
         add(f"dram_sectors.{arrays[array]}.{kind}", sectors)
     for (site, kind), traffic in counters.shared_traffic.items():
-        stage = _stage(site.text, kind, array_at.get(site.position, ""))
-        add(f"shared_wavefronts.{stage}", traffic.wavefronts)
-        add(f"shared_ideal_wavefronts.{stage}", traffic.ideal_wavefronts)
+        name = stage(site.text, kind, array_at.get(site.position, ""))
+        add(f"shared_wavefronts.{name}", traffic.wavefronts)
+        add(f"shared_ideal_wavefronts.{name}", traffic.ideal_wavefronts)
     add("instructions", sum(counters.instructions.values()))
     add("mma", sum(counters.mma.values()))
     add("mma_flops", counters.mma_flops)
     add("barriers", counters.barriers)
     add("cp_async_groups", counters.cp_async_groups)
     return found
-
-
-def _stage(text: str, kind: str, array: str) -> str:
-    """Stage of the pipeline that a shared-memory instruction belongs to."""
-    if kind.startswith("cp.async"):
-        return f"copy_{array}"
-    if kind == "ldmatrix":
-        return "read_x" if ".trans" in text else "read_a"
-    if kind == "load":
-        return "read_metadata" if ".v4" in text else "read_masks" if ".v2" in text or ".b32" in text else "gather"
-    return "clear" if ".v4" in text else "scatter"
 
 
 def _samples(variant: Variant) -> Iterator[tuple[Amounts, Amounts]]:
@@ -303,16 +283,16 @@ def _scatter(variant: Variant, density: float) -> Amounts:
     """Wavefronts per tile of the scatter at a density, words reordered for the banks or row by row."""
     words = round(density * TILE_M * TILE_K / 4) * 4
     a = _tiles(2, words, seed=1)
-    stage = "shared_wavefronts.scatter"
+    counted = "shared_wavefronts.scatter"
     reordered, by_row = (
         _count(variant, encode_tiled_csl(a, reorder=reorder), variant.tile_n) for reorder in (True, False)
     )
     return {
         "density": density,
         "words": words,
-        "ideal_wavefronts": reordered[f"shared_ideal_wavefronts.{stage.split('.')[1]}"] / 2,
-        "wavefronts": reordered[stage] / 2,
-        "wavefronts_not_reordered": by_row[stage] / 2,
+        "ideal_wavefronts": reordered["shared_ideal_wavefronts.scatter"] / 2,
+        "wavefronts": reordered[counted] / 2,
+        "wavefronts_not_reordered": by_row[counted] / 2,
     }
 
 

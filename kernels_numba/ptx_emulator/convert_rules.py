@@ -165,6 +165,11 @@ def _set_predicate(instruction: Instruction) -> Rule:
     return Rule(lambda *v: np.where(test(*v), true, 0).astype(target.dtype), sources, target)
 
 
+def _undefined_choice(_a: Array, _b: Array, condition: Array, in_a: Array, in_b: Array, unknown: Array) -> Array:
+    """Only what is chosen matters."""
+    return unknown | np.where(condition, in_a, in_b)
+
+
 def _choose(first: Array, second: Array, condition: Array) -> Array:
     return np.where(condition, first, second)
 
@@ -172,7 +177,7 @@ def _choose(first: Array, second: Array, condition: Array) -> Array:
 @rule("selp")
 def _select(instruction: Instruction) -> Rule:
     kind = TYPES[f"b{instruction.type.bits}"]
-    return Rule(_choose, (kind, kind, PRED), kind)
+    return Rule(_choose, (kind, kind, PRED), kind, undefined=_undefined_choice)
 
 
 @rule("slct")

@@ -27,7 +27,7 @@ from .parse import Instruction, Kernel
 from .registers import Active, integer, sources
 from .rules import RULES, Rule
 from .scalar_types import TYPES, Array
-from .state import BUILDERS, BlockState, Operation
+from .state import BUILDERS, CARRIED, BlockState, Operation
 
 # They change nothing here: threads of a block run in order, and time does not pass.
 IGNORED = ("nanosleep", "prefetch", "prefetchu", "discard", "applypriority", "griddepcontrol")
@@ -41,7 +41,8 @@ class Step(NamedTuple):
     """A decoded instruction: ``kind`` is operation, wait, branch, table, exit or barrier.
 
     ``target`` is the position that a branch or exit leads to, or the number of a barrier; ``wait`` says whose phases
-    are complete. What ``gathers`` is executed by the lanes of a warp together.
+    are complete. What ``gathers`` is executed by the lanes of a warp together. Registers it ``needs``, and that its
+    guard ``asks``, must not be undefined.
     """
 
     kind: str
@@ -52,6 +53,8 @@ class Step(NamedTuple):
     selector: Callable[[], Array] | None = None
     wait: Wait | None = None
     gathers: bool = False
+    needs: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
 
 
 def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
@@ -63,9 +66,23 @@ def decode(instruction: Instruction, kernel: Kernel, state: BlockState) -> Step:
             guard = state.registers.read(("!" if negated else "") + name, TYPES["pred"])
         control = _control(instruction, kernel, state, guard)
         gathers = "sync" in instruction.modifiers
-        return control or Step("operation", guard, _operation(instruction, state), 0, gathers=gathers)
+        step = control or Step("operation", guard, _operation(instruction, state), 0, gathers=gathers)
+        asks = state.registers.named(instruction.guard[1]) if instruction.guard else ()
+        return step._replace(needs=_needs(instruction, step.kind, state), asks=asks)
     except PtxError as error:
         raise error.at(instruction.text, instruction.position, (0, 0, 0)) from None
+
+
+def _needs(instruction: Instruction, kind: str, state: BlockState) -> tuple[str, ...]:
+    """Registers without whose value nobody can say what an instruction does: all it reads but those it only carries."""
+    if kind == "operation" and instruction.opcode in RULES:
+        return ()
+    name = _registered(instruction)
+    carried = CARRIED.get(name, ()) if name else ()
+    writes = 0 if kind in ("branch", "table") or instruction.opcode in ("red", "bar") else 1
+    first, *others = instruction.operands or ("",)
+    read = [o for i, o in enumerate(others, 1) if i not in carried]
+    return state.registers.named(*read, *([first] if first.startswith("[") or not writes else []))
 
 
 def _control(
@@ -118,11 +135,31 @@ def _element_wise(instruction: Instruction, rule: Rule, state: BlockState) -> Op
     put = state.registers.write(target.strip(), rule.result)
     compute, reads = rule.compute, sources(instruction, state.registers, *rule.sources)
     if other:
-        return _two_results(instruction, rule, (target.strip(), other.strip()), state)
-    if len(reads) == 2:
+        operation = _two_results(instruction, rule, (target.strip(), other.strip()), state)
+    elif len(reads) == 2:
         left, right = reads
-        return lambda active: put(compute(left(), right()), active)
-    return lambda active: put(compute(*[read() for read in reads]), active)
+
+        def operation(active: Active) -> None:
+            put(compute(left(), right()), active)
+    else:
+
+        def operation(active: Active) -> None:
+            put(compute(*[read() for read in reads]), active)
+
+    return _carrying(operation, instruction, rule, state)
+
+
+def _carrying(operation: Operation, instruction: Instruction, rule: Rule, state: BlockState) -> Operation:
+    """The operation, whose results are undefined where `Rule.undefined` says so."""
+    undefined, operands = state.registers.undefined, instruction.operands[1:]
+    names, targets = state.registers.named(*operands), state.registers.named(instruction.operands[0])
+    where = rule.undefined
+    if where is None:
+        return undefined.carrying(operation, names, targets)
+    reads = sources(instruction, state.registers, *rule.sources)
+    return undefined.carrying(
+        operation, names, targets, lambda: where(*[read() for read in reads], *map(undefined.of, operands))
+    )
 
 
 def _two_results(instruction: Instruction, rule: Rule, targets: tuple[str, str], state: BlockState) -> Operation:

@@ -12,7 +12,7 @@ help, the waits give up once more. When all stand still again and no mbarrier ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class ThreadBlock:
         """Run one block to its end and return its counters."""
         self.block_index = block_index
         self.state.reset(block_index)
+        self.undefined = self.state.registers.undefined.masks
         self.issued = [0] * self.end
         self.switched_off = [0] * self.end
         # ``together`` is the common position, or None while threads stand apart at ``at``.
@@ -100,8 +101,10 @@ class ThreadBlock:
             raise self._located(error, position)
         if self.any_held and step.gathers and not (group := self._gather(group)).n_warps:
             return
-        active = group if step.guard is None else self._guarded(step.guard, group)
         try:
+            active = group if step.guard is None else self._guarded(step, group)
+            if not self.undefined.keys().isdisjoint(step.needs):
+                self.state.registers.undefined.require(step.needs, active.mask, "an operand")
             if step.wait is not None and active.threads.size:
                 group, active = self._hold(step.wait, position, group, active)
             self.issued[position] += group.n_warps
@@ -123,8 +126,10 @@ class ThreadBlock:
         else:
             self._advance(position, group, active, step.target)
 
-    def _guarded(self, guard: Callable[[], Array], group: Active) -> Active:
-        mask = group.mask & guard()
+    def _guarded(self, step: Step, group: Active) -> Active:
+        assert step.guard is not None
+        self.state.registers.undefined.require(step.asks, group.mask, "the guard")
+        mask = group.mask & step.guard()
         kept = np.count_nonzero(mask)
         if kept == group.threads.size:
             return group

@@ -58,8 +58,16 @@ def _saturate(values: Array, kind: ScalarType) -> Array:
 
 @rule("and", "or", "xor")
 def _logic(instruction: Instruction) -> Rule:
-    kind = instruction.type
-    return Rule(LOGIC[instruction.opcode], (kind, kind), kind)
+    kind, opcode = instruction.type, instruction.opcode
+    if opcode == "xor":
+        return Rule(LOGIC[opcode], (kind, kind), kind)
+
+    def undefined(a: Array, b: Array, in_a: Array, in_b: Array) -> Array:
+        """Not where the other operand decides: a zero of ``and``, ones of ``or``."""
+        a_open, b_open = (a != 0, b != 0) if opcode == "and" else (~a != 0, ~b != 0)
+        return (in_a & (in_b | b_open)) | (in_b & (in_a | a_open))
+
+    return Rule(LOGIC[opcode], (kind, kind), kind, undefined=undefined)
 
 
 @rule("not", "cnot")

@@ -60,7 +60,8 @@ def launch(
         Blocks of the grid and threads of a block.
     args : sequence
         One for each kernel parameter: a C-contiguous NumPy array (global memory, changed in place; where it is
-        read-only, writing to it is an error), a scalar, or ``bytes`` for a structure passed by value.
+        read-only, writing to it is an error), `Rows` of an array too large to exist, a scalar, or ``bytes`` for a
+        structure passed by value.
     dynamic_shared_bytes : int
         Dynamic shared memory of a block, bytes.
     kernel : str, optional

@@ -175,6 +175,7 @@ class MBarriers:
         barrier.transactions -= size
         shared.release(copy.offset, size)
         shared.data[copy.offset : copy.offset + size] = copy.data
+        shared.undefined[shared.cells_of(copy.offset, size)] = False
         if (ordering := shared.ordering) is not None:
             ordering.copied(shared.cells_of(copy.offset, size), ordering.slot(barrier.offset))
 

@@ -25,17 +25,43 @@ MAX_ARRAYS = 0x7D - GLOBAL_FIRST_WINDOW
 
 
 @dataclass(frozen=True)
+class Rows:
+    """An argument of which only a few rows exist, in an array that may be larger than any memory.
+
+    array : (rows, entries), C-contiguous; rows lie ``pitch`` bytes apart, the first at byte ``first`` of the argument.
+    All else of it is out of bounds: address arithmetic can be checked at the largest problems.
+    """
+
+    array: Array
+    first: int
+    pitch: int
+
+
+@dataclass(frozen=True)
 class GlobalArray:
-    """Bytes of one array, and its name: the argument index, or the symbol of a constant table."""
+    """Bytes of one array, and its name: the argument index, or the symbol of a constant table.
+
+    ``rows`` says where they lie if not side by side from the argument's address on.
+    """
 
     label: int | str
     data: Array
     writable: bool
+    rows: Rows | None = None
+
+    def places(self, offsets: Array, width: int) -> tuple[Array, Array]:
+        """Places in ``data`` of items of ``width`` bytes at ``offsets`` of the argument, and which are not there."""
+        if self.rows is None:
+            return offsets, offsets > self.data.size - width
+        n_bytes = self.rows.array.strides[0]
+        row, column = np.divmod(offsets - self.rows.first, self.rows.pitch)
+        inside = (row >= 0) & (row < len(self.rows.array)) & (column <= n_bytes - width)
+        return row * n_bytes + column, ~inside
 
 
 @dataclass(frozen=True)
 class Span:
-    """Part of one access that falls into one array: lanes (a selection of the threads) and their byte offsets."""
+    """Part of one access that falls into one array: lanes (a selection of the threads) and places of its data."""
 
     array: GlobalArray
     lanes: slice | Array
@@ -68,14 +94,16 @@ class GlobalMemory:
     def __init__(self) -> None:
         self.arrays: list[GlobalArray] = []
 
-    def add(self, array: Array, label: int | str) -> int:
-        """Map ``array`` (C-contiguous, used in place) and return its address."""
+    def add(self, argument: Array | Rows, label: int | str) -> int:
+        """Map an array (C-contiguous, used in place), or rows of one, and return its address."""
+        rows = argument if isinstance(argument, Rows) else None
+        array = argument.array if isinstance(argument, Rows) else argument
         if not array.flags.c_contiguous:
             raise ValueError(f"argument {label} has strides {array.strides}; global arrays must be C-contiguous")
         if len(self.arrays) == MAX_ARRAYS:
             raise ValueError(f"{MAX_ARRAYS + 1} arrays; the emulator maps at most {MAX_ARRAYS}")
         data = array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-        self.arrays.append(GlobalArray(label, data, array.flags.writeable))
+        self.arrays.append(GlobalArray(label, data, array.flags.writeable, rows))
         return (GLOBAL_FIRST_WINDOW + len(self.arrays) - 1) << WINDOW_BITS
 
     def spans(
@@ -95,28 +123,29 @@ class GlobalMemory:
         lanes = Lanes(threads, addresses, offsets, width, align or width, write)
         first = int(windows[0])
         if (windows == first).all():
-            yield Span(self._array(first, lanes), slice(None), offsets)
+            yield self._span(first, lanes, slice(None))
             return
         for window in np.unique(windows):
             chosen = np.flatnonzero(windows == window)
-            yield Span(self._array(int(window), lanes.chosen(chosen)), chosen, offsets[chosen])
+            yield self._span(int(window), lanes.chosen(chosen), chosen)
 
-    def _array(self, window: int, lanes: Lanes) -> GlobalArray:
-        """Array in a window, after checking that every lane may access it."""
+    def _span(self, window: int, lanes: Lanes, chosen: slice | Array) -> Span:
+        """Part of the array in a window, after checking that every lane may access it."""
         if not 0 <= window < len(self.arrays):
             raise lanes.error("global access to an unmapped address")
         array, width = self.arrays[window], lanes.width
         misaligned = lanes.offsets & (lanes.align - 1) != 0
         if misaligned.any():
             raise lanes.error(f"misaligned global access of {lanes.align} bytes in array {array.label}", misaligned)
-        outside = lanes.offsets > array.data.size - width
+        places, outside = array.places(lanes.offsets, width)
         if outside.any():
             offset = int(lanes.offsets[np.argmax(outside)])
-            where = f"offset {offset} + {width} bytes of the {array.data.size} bytes of array {array.label}"
+            there = "rows" if array.rows else f"{array.data.size} bytes"
+            where = f"offset {offset} + {width} bytes of the {there} of array {array.label}"
             raise lanes.error(f"global access out of bounds: {where}", outside)
         if lanes.write and not array.writable:
             raise lanes.error(f"write to the read-only array {array.label}")
-        return array
+        return Span(array, chosen, places)
 
 
 def items(data: Array, width: int) -> Array:
@@ -130,10 +159,12 @@ class LocalMemory:
     def __init__(self, n_threads: int, size: int) -> None:
         self.size = size
         self.data = np.zeros((n_threads, size), np.uint8)
+        self.undefined = np.ones(n_threads * size, bool)
 
     def reset(self) -> None:
         """Forget everything that was stored."""
         self.data.fill(0xFF)
+        self.undefined.fill(True)
 
     def index(self, addresses: Array, width: int, threads: Array) -> Array:
         """Flat item indices of ``addresses``; raises PtxError out of bounds or misaligned."""
@@ -164,7 +195,7 @@ def pack_parameters(kernel: Kernel, args: Sequence[Any], memory: GlobalMemory) -
     for index, (parameter, arg) in enumerate(zip(kernel.parameters, args, strict=True)):
         space += b"\0" * (-len(space) % parameter.align)
         offsets[parameter.name] = len(space)
-        value = memory.add(arg, index) if isinstance(arg, np.ndarray) else arg
+        value = memory.add(arg, index) if isinstance(arg, np.ndarray | Rows) else arg
         space += _pack(value, parameter, index)
     return bytes(space), offsets
 

@@ -25,34 +25,50 @@ def resolve(space: str, addresses: Array, threads: Array) -> tuple[str, Array]:
     return found, addresses - np.uint64(base)
 
 
-def load_items(state: BlockState, access: Access, addresses: Array, threads: Array) -> Array:
-    """Items of ``access.width`` bytes for the active ``threads``, counted."""
+def load_items(
+    state: BlockState, access: Access, addresses: Array, threads: Array, parts: int
+) -> tuple[Array, Array | None]:
+    """Items of ``access.width`` bytes for the active ``threads``, counted.
+
+    And which of their ``parts`` are undefined, shape (threads, parts), None if none are.
+    """
     space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
         state.count_shared(access, "load", offsets, threads)
-        return state.shared.load(offsets, width, threads)
+        return state.shared.load(offsets, width, threads), state.shared.undefined_parts(offsets, width, parts)
     if space == "local":
-        return state.local.items(width)[state.local.index(addresses, width, threads)]
+        index = state.local.index(addresses, width, threads)
+        unknown: Array = np.logical_or.reduce(state.local.undefined.reshape(-1, parts, width // parts)[index], axis=2)
+        return state.local.items(width)[index], unknown
     result = np.empty(threads.size, f"V{width}")
     for span in state.global_memory.spans(addresses, width, threads):
         lanes = threads[span.lanes]
         state.count_global(access, "load", span, lanes, width * lanes.size)
         result[span.lanes] = items(span.array.data, width)[span.offsets // width]
-    return result
+    return result, None
 
 
-def store_items(state: BlockState, access: Access, addresses: Array, threads: Array, data: Array) -> None:
-    """Write items of ``access.width`` bytes, one for each of the active ``threads``, counted."""
+def store_items(
+    state: BlockState, access: Access, addresses: Array, threads: Array, data: Array, undefined: Array | None
+) -> None:
+    """Write items of ``access.width`` bytes, one for each of the active ``threads``, counted.
+
+    ``undefined`` says which of their parts are, shape (threads, parts), for the block's own memories to remember.
+    """
     space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
         state.count_shared(access, "store", offsets, threads)
-        state.shared.store(offsets, data, width, threads)
+        state.shared.store(offsets, data, width, threads, undefined)
     elif space == "local":
-        state.local.items(width)[state.local.index(addresses, width, threads)] = data
+        index = state.local.index(addresses, width, threads)
+        state.local.items(width)[index] = data
+        parts = 1 if undefined is None else undefined.shape[1]
+        unknown = state.local.undefined.reshape(-1, parts, width // parts)
+        unknown[index] = False if undefined is None else undefined[:, :, None]
     else:
         for span in state.global_memory.spans(addresses, width, threads, write=True):
             lanes = threads[span.lanes]
@@ -69,27 +85,38 @@ def _load(instruction: Instruction, state: BlockState) -> Operation:
     puts = [state.registers.scatter(target, kind) for target in targets]
     address = state.registers.address(instruction.operands[1])
     access = access_of(instruction, kind.bits // 8 * len(targets))
+    undefined = state.registers.undefined
 
     def run(active: Active) -> None:
-        loaded = load_items(state, access, address()[active.threads], active.threads)
+        loaded, unknown = load_items(state, access, address()[active.threads], active.threads, len(puts))
         columns = loaded.view(kind.storage).reshape(-1, len(puts))
         for i, put in enumerate(puts):
             put(columns[:, i], active)
+        if unknown is not None:
+            for target, part in zip(targets, unknown.T, strict=True):
+                undefined.mark_threads(target, active.threads, part)
 
     return run
 
 
-@builder("st")
+@builder("st", carries=(1,))
 def _store(instruction: Instruction, state: BlockState) -> Operation:
     bits = TYPES[f"b{instruction.type.bits}"]
-    sources = [state.registers.read(s, bits) for s in state.registers.vector(instruction.operands[1])]
+    names = state.registers.vector(instruction.operands[1])
+    sources = [state.registers.read(name, bits) for name in names]
     address = state.registers.address(instruction.operands[0])
     access = access_of(instruction, bits.bits // 8 * len(sources))
+    undefined = state.registers.undefined
 
     def run(active: Active) -> None:
         columns = [source()[active.threads] for source in sources]
         data = np.stack(columns, axis=1).view(f"V{access.width}").reshape(-1)
-        store_items(state, access, address()[active.threads], active.threads, data)
+        addresses, unknown = address()[active.threads], None
+        if not undefined.masks.keys().isdisjoint(names):
+            unknown = np.stack([undefined.of(name)[active.threads] for name in names], axis=1)
+            if resolve(access.space, addresses, active.threads)[0] == "global":
+                undefined.require(names, active.mask, "a value for global memory")
+        store_items(state, access, addresses, active.threads, data, unknown)
 
     return run
 
@@ -123,7 +150,8 @@ def _atomic(instruction: Instruction, state: BlockState) -> Operation:
         value = source()[active.threads]
         swap = replacement()[active.threads] if replacement else None
         old = np.empty(active.threads.size, kind.storage)
-        for lanes, memory, index in _atomic_targets(state, access, address()[active.threads], active.threads):
+        found, unknown = _atomic_targets(state, access, address()[active.threads], active.threads)
+        for lanes, memory, index in found:
             view = memory.view(kind.storage)
             for lane, at in zip(np.arange(active.threads.size)[lanes], index, strict=True):
                 old[lane] = view[at]
@@ -134,20 +162,26 @@ def _atomic(instruction: Instruction, state: BlockState) -> Operation:
                     new = UPDATES[words[0]](current, value[lane : lane + 1])
                 view[at] = values_to_bits(new, kind)[0]
         put(old, active)
+        if unknown is not None:
+            state.registers.undefined.mark_threads(targets[0], active.threads, unknown[:, 0])
 
     return run
 
 
 def _atomic_targets(
     state: BlockState, access: Access, addresses: Array, threads: Array
-) -> list[tuple[slice | Array, Array, Array]]:
-    """Lanes, memory as items of ``access.width`` bytes, and item indices of an atomic access, counted."""
+) -> tuple[list[tuple[slice | Array, Array, Array]], Array | None]:
+    """Lanes, memory as items of ``access.width`` bytes, and item indices of an atomic access, counted.
+
+    And which items are undefined, shape (threads, 1), None if none are; they stay so.
+    """
     space, addresses = resolve(access.space, addresses, threads)
     width = access.width
     if space == "shared":
         offsets = state.shared.offsets(addresses, width, threads)
         state.count_shared(access, "atomic", offsets, threads)
-        return [(slice(None), state.shared.update(offsets, width, threads), offsets // width)]
+        unknown = state.shared.undefined_parts(offsets, width, 1)
+        return [(slice(None), state.shared.update(offsets, width, threads), offsets // width)], unknown
     if space == "local":
         raise PtxError("atomic on local memory")
     found = []
@@ -155,7 +189,7 @@ def _atomic_targets(
         lanes = threads[span.lanes]
         state.count_global(access, "atomic", span, lanes, width * lanes.size)
         found.append((span.lanes, items(span.array.data, width), span.offsets // width))
-    return found
+    return found, None
 
 
 @builder("cp.async")

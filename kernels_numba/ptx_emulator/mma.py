@@ -97,7 +97,7 @@ def expand_sparse(stored: Array, metadata: Array, selector: int, *, ordered: boo
     return dense.reshape(n_warps, ROWS, 2 * half)
 
 
-@builder("mma")
+@builder("mma", carries=(1, 2, 3, 4))
 def _multiply_accumulate(instruction: Instruction, state: BlockState) -> Operation:
     words, registers = instruction.modifiers, state.registers
     shape = next((m for w in words if (m := re.fullmatch(r"m16n8k(\d+)", w))), None)
@@ -117,18 +117,60 @@ def _multiply_accumulate(instruction: Instruction, state: BlockState) -> Operati
     )
     expand = _expansion(instruction, state) if sparse else None
     flops = 2 * ROWS * COLUMNS * k
+    unknown = _Unknown(instruction, registers, fragments, sparse=sparse)
 
     def run(active: Active) -> None:
         warps = active.whole_warps(instruction.name)
+        marks = unknown.results() if unknown.any() else None
         a = a_matrix(read_a())
         if expand is not None:
             a = expand(a, warps)
         product = np.matmul(a, b_matrix(read_b()))
         write_d(c_fragment(product + c_matrix(read_c())), active)
+        if marks is not None:
+            unknown.mark(marks, active)
         state.counters.mma[instruction.name] += warps.size
         state.counters.mma_flops += flops * warps.size
 
     return run
+
+
+class _Unknown:
+    """Undefined elements of a product: of the rows where A or its metadata are, the columns where B is, and where C is.
+
+    A product with a zero is no exception.
+    """
+
+    def __init__(
+        self, instruction: Instruction, registers: Registers, fragments: list[list[str]], *, sparse: bool
+    ) -> None:
+        self.undefined, self.fragments = registers.undefined, fragments
+        self.metadata = instruction.operands[4] if sparse else ""
+        self.providers = slice(0)
+        if sparse:
+            selector, n = integer(instruction.operands[5]), len(fragments[1]) // 2
+            self.providers = slice(selector * n, (selector + 1) * n)
+        self.names = {name for part in fragments[1:] for name in part} | {self.metadata}
+
+    def any(self) -> bool:
+        """Whether any source is undefined somewhere."""
+        return not self.undefined.masks.keys().isdisjoint(self.names)
+
+    def results(self) -> Array:
+        """Mask of the results, shape (threads, 4)."""
+        a, b, c = ([np.repeat(self.undefined.of(name)[:, None], 2, axis=1) for name in f] for f in self.fragments[1:])
+        sums = np.stack([half[:, 0] for half in c], axis=1) if len(c) == 4 else np.concatenate(c, axis=1)
+        rows = a_matrix(a).any(axis=2, keepdims=True)
+        lanes = self.undefined.of(self.metadata).reshape(-1, 1, 8, 4)[..., self.providers].any(axis=3)
+        rows |= np.repeat(lanes, 2, axis=1).reshape(-1, ROWS, 1)
+        return c_fragment(rows | b_matrix(b).any(axis=1, keepdims=True) | c_matrix(sums))
+
+    def mark(self, results: Array, active: Active) -> None:
+        """Make the registers of D undefined in these places."""
+        targets = self.fragments[0]
+        masks: Array = np.logical_or.reduce(results.reshape(len(results), len(targets), -1), axis=2)
+        for target, mask in zip(targets, masks.T, strict=True):
+            self.undefined.mark(target, mask & active.mask)
 
 
 def _matrix_types(instruction: Instruction) -> tuple[ScalarType, ScalarType, ScalarType, ScalarType]:

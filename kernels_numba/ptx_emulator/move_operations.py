@@ -26,20 +26,26 @@ def _convert_address(instruction: Instruction, state: BlockState) -> Operation:
     return lambda active: put((source() - step if to_space else source() + step) + extra, active)
 
 
-@builder("mov")
+@builder("mov", carries=(1,))
 def _move(instruction: Instruction, state: BlockState) -> Operation:
     """Copy; or pack ``{a, b}`` into one register, the first in the low bits; or unpack."""
     target, source = instruction.operands
     kind, registers = instruction.type, state.registers
     if source.startswith("{"):
-        return _pack(kind, target, registers.vector(source), state)
+        return _carrying(_pack(kind, target, registers.vector(source), state), instruction, state)
     if target.startswith("{"):
-        return _unpack(kind, registers.vector(target), source, state)
+        return _carrying(_unpack(kind, registers.vector(target), source, state), instruction, state)
     plain = kind if kind.kind == "predicate" else TYPES[f"b{kind.bits}"]
     if _is_literal(source):
         plain = kind
     get, put = registers.read(source, plain), registers.write(target, plain)
-    return lambda active: put(get(), active)
+    return _carrying(lambda active: put(get(), active), instruction, state)
+
+
+def _carrying(operation: Operation, instruction: Instruction, state: BlockState) -> Operation:
+    """The copy, undefined in all its parts where one of its sources is."""
+    targets, names = (state.registers.named(operand) for operand in instruction.operands)
+    return state.registers.undefined.carrying(operation, names, targets)
 
 
 def _is_literal(operand: str) -> bool:

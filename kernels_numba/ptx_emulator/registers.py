@@ -17,6 +17,7 @@ import numpy as np
 from .errors import PtxError
 from .parse import NAME, Instruction, Kernel
 from .scalar_types import FLOATS, TYPES, UNSIGNED, Array, ScalarType, bits_to_values, resize_bits, values_to_bits
+from .undefined import Undefined
 
 WARP_SIZE = 32
 
@@ -71,14 +72,16 @@ class Registers:
         self.n = geometry.padded_threads
         self.geometry = geometry
         self.bits: dict[str, Array] = {}
+        self.undefined = Undefined(np.arange(self.n) < geometry.n_threads)
         self.special = self._special_registers()
         # One array for all registers of a type: register arrays are replaced, never changed in place.
         self.garbage: dict[Any, Array] = {t: np.full(self.n, np.iinfo(t).max, t) for t in UNSIGNED.values()}
         self.garbage[np.bool_] = np.zeros(self.n, bool)
 
     def reset(self, block_index: tuple[int, int, int]) -> None:
-        """Begin a block: registers hold garbage, NaN for floats, until they are written; predicates are false."""
+        """Begin a block: registers hold garbage, NaN for floats, and are undefined, until they are written."""
         self.bits.update({name: self.garbage[kind.storage] for name, kind in self.types.items()})
+        self.undefined.reset(self.types)
         for axis, index in zip("xyz", block_index, strict=True):
             self.special[f"%ctaid.{axis}"] = np.full(self.n, index, np.uint64)
 
@@ -163,9 +166,11 @@ class Registers:
         own, bits = self.types[operand], self.bits
         if (own.kind == "predicate") != (kind.kind == "predicate") or own.bits < kind.bits:
             raise PtxError(f"destination {operand} of type .{own.name} given a .{kind.name}")
-        signed, resize = kind.kind == "signed", own.bits != kind.bits
+        signed, resize, undefined = kind.kind == "signed", own.bits != kind.bits, self.undefined
 
         def put(values: Array, active: Active) -> None:
+            if operand in undefined.masks:
+                undefined.define(operand, active.mask)
             new = values_to_bits(values, kind)
             if resize:
                 new = resize_bits(new, own.bits, signed=signed)
@@ -184,6 +189,11 @@ class Registers:
             put(bits_to_values(spread, kind), active)
 
         return put_active
+
+    def named(self, *operands: str) -> tuple[str, ...]:
+        """Registers that stand in operands, with braces, brackets and offsets around them."""
+        words = re.findall(rf"{NAME}(?:@\d+)?", " ".join(operands))
+        return tuple(word for word in dict.fromkeys(words) if word in self.types)
 
     def vector(self, operand: str) -> list[str]:
         """Registers of ``{a, b}``, or the operand itself."""

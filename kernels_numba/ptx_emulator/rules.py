@@ -17,13 +17,15 @@ PRED, U32 = TYPES["pred"], TYPES["u32"]
 class Rule(NamedTuple):
     """Semantics of one element-wise instruction on the values of all threads.
 
-    ``second`` computes the other destination of ``p|q``, where the instruction has one.
+    ``second`` computes the other destination of ``p|q``, where the instruction has one. ``undefined`` says, of the
+    sources' values followed by masks of where they are undefined, where the result is; without it, where any source is.
     """
 
     compute: Callable[..., Array]
     sources: tuple[ScalarType, ...]
     result: ScalarType
     second: Callable[..., Array] | None = None
+    undefined: Callable[..., Array] | None = None
 
 
 RULES: dict[str, Callable[[Instruction], Rule]] = {}

@@ -1,7 +1,8 @@
 """Shared memory of a block: its bytes, and when they become visible.
 
-The memory starts as 0xFF bytes, which is NaN in every float format, so that what was never stored shows in the
-result. Bookkeeping is kept for cells of the smallest size the kernel accesses:
+The memory starts as 0xFF bytes, which is NaN in every float format, and undefined: a register that is loaded from
+what was never stored is undefined too (`undefined`). Bookkeeping is kept for cells of the smallest size the kernel
+accesses:
 
 * a read of a cell that another thread wrote, a write to a cell that another thread read, and two writes of
   different values are races, unless the threads have synchronised in between (``races``, ``ordering``);
@@ -59,6 +60,7 @@ class SharedMemory:
         self.ordering = Ordering(n_cells, n_threads) if check_races and mbarriers else None
         self.races = self.ordering or (Races(n_cells, n_threads) if check_races else None)
         self.pending = np.empty(n_cells, np.int32)
+        self.undefined = np.empty(n_cells, bool)
         self.commits = np.empty(n_threads, np.int64)
         self.reset()
 
@@ -66,6 +68,7 @@ class SharedMemory:
         """Begin a new block."""
         self.data.fill(POISON)
         self.pending.fill(FREE)
+        self.undefined.fill(True)
         self.commits.fill(0)
         self.copies: list[PendingCopy] = []
         self.n_copies = 0
@@ -106,8 +109,21 @@ class SharedMemory:
             self.races.read(cells, offsets, threads, whole_warp=whole_warp)
         return items(self.data, width)[offsets // width]
 
-    def store(self, offsets: Array, data: Array, width: int, threads: Array) -> None:
-        """Write items of ``width`` bytes, one a thread."""
+    def undefined_parts(self, offsets: Array, width: int, parts: int) -> Array | None:
+        """Which of the ``parts`` of each item were never stored, shape (threads, parts); None if all were."""
+        found = self.undefined[self.cells(offsets, width)]
+        if not found.any():
+            return None
+        if found.shape[1] < parts:
+            return np.repeat(found, parts // found.shape[1], axis=1)
+        marks: Array = np.logical_or.reduce(found.reshape(len(found), parts, -1), axis=2)
+        return marks
+
+    def store(self, offsets: Array, data: Array, width: int, threads: Array, undefined: Array | None = None) -> None:
+        """Write items of ``width`` bytes, one a thread.
+
+        ``undefined`` says which of their parts are, shape (threads, parts).
+        """
         cells = self.cells(offsets, width)
         self._check_pending(cells, offsets, threads, "write")
         view = items(self.data, width)
@@ -115,6 +131,8 @@ class SharedMemory:
         foreign = self.races.foreign_write(cells, offsets, threads) if self.races is not None else None
         before = view[index] if foreign is not None else None
         view[index] = data
+        spread = False if undefined is None else np.repeat(undefined, cells.shape[1] // undefined.shape[1], axis=1)
+        self.undefined[cells] = spread
         if self.races is not None:
             clash = view[index] != data
             if foreign is not None and before is not None:
@@ -137,6 +155,7 @@ class SharedMemory:
         what = "mbarrier.init" if code == OBJECT else "bulk copy"
         self._check_pending(cells[None], np.array([offset]), np.array([thread]), what)
         self.data[offset : offset + size] = POISON
+        self.undefined[cells] = True
         self.pending[cells] = code
         self.n_claims += 1
 
@@ -199,6 +218,7 @@ class SharedMemory:
         items(self.data, copy.width)[copy.offsets // copy.width] = copy.data
         cells = self.cells(copy.offsets, copy.width)
         self.pending[cells] = FREE
+        self.undefined[cells] = False
         if self.races is not None:
             self.races.wrote(cells, copy.threads)
 

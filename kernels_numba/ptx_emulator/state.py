@@ -34,13 +34,19 @@ Builder = Callable[[Instruction, "BlockState"], Operation]
 MAX_SHARED_BYTES = 227 * 1024  # the most a block may have on sm_90
 SPACES = ("global", "shared", "local", "param", "const")
 BUILDERS: dict[str, Builder] = {}
+CARRIED: dict[str, tuple[int, ...]] = {}
 
 
-def builder(*opcodes: str) -> Callable[[Builder], Builder]:
-    """Register a function that decodes instructions with these opcodes into operations."""
+def builder(*opcodes: str, carries: tuple[int, ...] = ()) -> Callable[[Builder], Builder]:
+    """Register a function that decodes instructions with these opcodes into operations.
+
+    Operands at the positions ``carries`` may be undefined: the operation itself says what that does to its results. All
+    others must have a value.
+    """
 
     def register(build: Builder) -> Builder:
         BUILDERS.update(dict.fromkeys(opcodes, build))
+        CARRIED.update(dict.fromkeys(opcodes, carries))
         return build
 
     return register

@@ -41,7 +41,7 @@ def _member_check(instruction: Instruction, state: BlockState, operand: str) -> 
     return lambda active: check_members(instruction.name, members(), active)
 
 
-@builder("shfl")
+@builder("shfl", carries=(1,))
 def _shuffle(instruction: Instruction, state: BlockState) -> Operation:
     """``shfl.sync.mode.b32 d|p, a, b, c, members``: lane arithmetic as in the PTX ISA's pseudo-code."""
     mode = instruction.modifiers[1]
@@ -52,6 +52,7 @@ def _shuffle(instruction: Instruction, state: BlockState) -> Operation:
     put, put_found = state.registers.write(target.strip(), B32), state.registers.write(found.strip() or "_", PRED)
     thread = np.arange(state.registers.n)
     lane, first = thread % WARP_SIZE, thread - thread % WARP_SIZE
+    undefined, given = state.registers.undefined, instruction.operands[1]
 
     def run(active: Active) -> None:
         check(active)
@@ -60,7 +61,9 @@ def _shuffle(instruction: Instruction, state: BlockState) -> Operation:
         chosen = first + np.where(in_range, source, lane)
         if not active.full and (bad := active.mask & ~active.mask[chosen]).any():
             raise PtxError("shuffle from an inactive lane", thread=int(np.argmax(bad)))
+        unknown = undefined.of(given)[chosen] & active.mask
         put(value()[chosen], active)
+        undefined.mark(target.strip(), unknown)
         put_found(in_range, active)
 
     return run
@@ -166,12 +169,20 @@ def _load_matrix(instruction: Instruction, state: BlockState) -> Operation:
         offsets = state.shared.offsets(address()[threads], 16, threads)
         state.count_shared(access, "ldmatrix", offsets, threads)
         rows = state.shared.load(offsets, 16, threads, whole_warp=True).view(np.uint16).reshape(-1, n, 8, 8)
+        if (unknown := state.shared.undefined_parts(offsets, 16, 8)) is not None:
+            unknown = unknown.reshape(-1, n, 8, 8)
         if trans:
             rows = rows.transpose(0, 1, 3, 2)
+            unknown = None if unknown is None else unknown.transpose(0, 1, 3, 2)
         fragments = np.zeros((n, n_warps, WARP_SIZE), np.uint32)
         words32 = np.ascontiguousarray(rows).view(np.uint32).reshape(-1, n, WARP_SIZE)
         fragments[:, warps] = words32.transpose(1, 0, 2)
         for put, fragment in zip(puts, fragments, strict=True):
             put(fragment.reshape(-1), active)
+        if unknown is not None:
+            spread = np.zeros((n, n_warps, WARP_SIZE), bool)
+            spread[:, warps] = np.logical_or.reduce(unknown.reshape(-1, n, WARP_SIZE, 2), axis=3).swapaxes(0, 1)
+            for target, mask in zip(targets, spread.reshape(n, -1), strict=True):
+                registers.undefined.mark(target, mask)
 
     return run

@@ -53,15 +53,15 @@ def _check(*arguments: str) -> Any:
 
 
 def test_check_takes_three_architectures_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smallest kernel of each type on each architecture; a new seed is printed where none is given."""
+    """The smallest kernel of each type on each architecture, its largest sizes, and all inline assembly."""
     tasks = kernel_check.tasks
     monkeypatch.setattr(kernel_check, "tasks", lambda *given: [t for t in tasks(*given) if t.kernel == "reduce"])
     result = _check()
     assert result.exit_code == 0, result.output
     names = [line.split()[:2] for line in result.output.splitlines() if line.startswith("reduce")]
     assert names == [[name, arch] for name in ("reduce", "reduce_bf16") for arch in ("sm_80", "sm_90", "sm_120")]
-    assert "6 of 6 checks passed (seed 4)" in result.output
-    assert "2 of 2 checks passed" in _check("--arch", "sm_89").output
+    assert "8 of 8 checks passed (seed 4)" in result.output
+    assert "4 of 4 checks passed" in _check("--arch", "sm_89").output
 
 
 def test_check_that_fails_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:

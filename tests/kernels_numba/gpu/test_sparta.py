@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from kernels_numba.check import machine_code_faults
 from kernels_numba.formats import encode_two_four
 from kernels_numba.formats.two_four_tiles import TILE_BYTES, TILE_K, TILE_M, pack
 from kernels_numba.gpu import variants
-from kernels_numba.gpu.compile import ARCHITECTURES, compile_kernel
+from kernels_numba.gpu.compile import ARCHITECTURES, Variant, compile_kernel, compile_ptx
 from kernels_numba.gpu.emulate import emulate
 from kernels_numba.gpu.launch import launches, make_plan
 from kernels_numba.gpu.stages import TILE_N_CHOICES
@@ -109,3 +111,20 @@ def test_machine_code_has_sparse_tensor_cores_and_no_spills(tile_n: int, arch: s
     kernel = compile_kernel(variants.two_four(tile_n), arch)
     assert machine_code_faults(kernel) == []
     assert kernel.main_loop["barrier"] == 1
+
+
+def test_either_selector_of_the_metadata_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug that is none: lanes 4 g + 2 and 4 g + 3 hold the words of 4 g and 4 g + 1."""
+    a, x = pattern_problem(40, 130, 8)
+    expected, _ = emulate(encode_two_four(a), x, split_k=1)
+    counts = []
+
+    def other(variant: Variant, arch: str) -> tuple[str, str]:
+        ptx, entry = compile_ptx(variant, arch)
+        mutated, count = re.subn(r"(mma\.sp[^;]*), 0;", r"\1, 1;", ptx)
+        counts.append(count)
+        return mutated, entry
+
+    monkeypatch.setattr("kernels_numba.gpu.emulate.compile_ptx", other)
+    np.testing.assert_array_equal(emulate(encode_two_four(a), x, split_k=1)[0], expected)
+    assert counts[0] > 0

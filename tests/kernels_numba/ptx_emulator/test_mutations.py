@@ -3,7 +3,8 @@
 A bug counts as caught if the emulator raises, or if the product is wrong or NaN. The problem is chosen so that
 nothing is idle: rows, columns and K end inside a tile, tiles have more words than the registers hold (the overflow
 loop runs several times), and six K tiles pass through the two buffers. Columns 24-31 of the tile are beyond n: bugs
-in every fourth product or store would rightly go unnoticed, so none is planted there.
+in every fourth product or store would rightly go unnoticed, so none is planted there. Nor does it matter whether the
+place of a word is taken with its sign: a tile has 8,192 places.
 """
 
 import re
@@ -154,6 +155,13 @@ BUGS = {
         OUTSIDE,
     ),
 }
+
+
+def test_places_are_the_same_with_a_sign():
+    """A bug that is none: places stay below 2**15 in a full tile too."""
+    full = encode_tiled_csl(np.ones((128, 64), np.float16))
+    assert int(full.words.max() >> 16) == 128 * 64 - 1 < 2**15
+    assert relative_error(replace(r"mul\.wide\.u16", "mul.wide.s16")(kernel_ptx())) < TOLERANCE
 
 
 def test_the_kernel_itself_is_right():

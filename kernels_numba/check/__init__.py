@@ -1,8 +1,10 @@
 """Does every kernel still compute the right thing, and does the compiler still make good code of it?
 
-Two kinds of checks, neither needs a GPU: the kernels' PTX runs on the emulator on fresh random problems and is compared
-with float64; and the machine code is searched for the instructions that must be there, and for spills, which must not.
-Both for every kernel, format, tile and element type, for each architecture asked for.
+Four kinds of checks, none needs a GPU: the kernels' PTX runs on the emulator on fresh random problems and is compared
+with float64; the last blocks of the largest problems run too, on pieces of arrays that no machine holds (`far`); the
+machine code is searched for the instructions that must be there, and for spills, which must not; and inline assembly
+must be declared as what it is (`declarations`). The first and third for every kernel, format, tile and element type,
+for each architecture asked for; the second for the narrowest and the widest tile on the oldest architecture.
 
 `FAMILIES` lists the kernels once. A task is a kernel with one width of tiles; tasks run in processes of their own,
 which compile what they check, and report in the order of the list.
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels_numba.check import declarations, far
 from kernels_numba.formats import (
     Csr,
     Dense,
@@ -44,6 +47,11 @@ DENSITIES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 # Weights far beyond fp16's range, and subnormal ones.
 SCALES = {Element.FLOAT16: (1.0,), Element.BFLOAT16: (1.0, 1e30, 1e-39)}
 SPILLS = ("LDL", "STL")
+FAR_TILES = (0, TILE_N_CHOICES[0], TILE_N_CHOICES[-1])
+MOST_ROWS_DEEP = 130
+# Columns of weights: any; as many as go round every ring twice in one block; and those whose last part is shorter than
+# the others however K is split.
+COLUMNS, DEEP, RAGGED = (1, 300), (450, 580), (257, 320)
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,7 @@ def check_kernels(
     problems : random problems for each kernel, width of tiles, format, element type and architecture.
     jobs : processes; 1 stays in this one.
     """
+    yield from check_declarations()
     todo = tasks(archs, seed, problems)
     if jobs == 1:
         yield from itertools.chain.from_iterable(map(run_task, todo))
@@ -156,7 +165,32 @@ def tasks(archs: tuple[str, ...], seed: int, problems: int) -> list[Task]:
 
 def run_task(task: Task) -> list[Outcome]:
     """Outcomes of one task: problems first, then the machine code of each variant."""
-    return [*check_results(task), *check_machine_code(task)]
+    return [*check_results(task), *check_far(task), *check_machine_code(task)]
+
+
+def check_declarations() -> Iterator[Outcome]:
+    """Check that inline assembly is declared as what it is."""
+    calls = declarations.emitted()
+    found = [f"{name} {fault}" for name, call in calls.items() for fault in declarations.faults(call)]
+    yield Outcome("declarations of inline assembly", not found, "; ".join(found) or f"{len(calls)} instructions")
+
+
+def check_far(task: Task) -> Iterator[Outcome]:
+    """Run the last blocks of the largest problems, for each variant of the task."""
+    if task.tile_n in FAR_TILES:
+        for variant in all_variants().values():
+            archs = [arch for arch in task.archs if runs_on(variant, arch)]
+            if (variant.kernel, variant.tile_n) == (task.kernel, task.tile_n) and archs:
+                what = f"sizes near 2**31: {variant.name} {archs[0]}"
+                yield _outcome(what, partial(far.run_far, variant, archs[0], task.seed))
+
+
+def _outcome(what: str, error: Callable[[], float]) -> Outcome:
+    """Outcome of a product, from a function that gives its error in units of what rounding allows."""
+    try:
+        return Outcome(what, True, f"error {error():.2f} of what rounding allows")
+    except (AssertionError, RuntimeError, ValueError) as fault:
+        return Outcome(what, False, str(fault).splitlines()[0])
 
 
 def machine_code_faults(kernel: CompiledKernel) -> list[str]:
@@ -203,7 +237,9 @@ def check_machine_code(task: Task) -> Iterator[Outcome]:
 def check_results(task: Task) -> Iterator[Outcome]:
     """Run the task's random problems on the emulator.
 
-    Odd shapes are as likely as even ones; the densities run from empty to full, in turn, over all widths of a kernel.
+    Odd shapes are as likely as even ones. In turn, over all widths of a kernel: the densities run from empty to full,
+    outputs are of the element type and float32, and K is any, so long that a block goes round its rings, or split into
+    unequal parts.
     """
     rng = np.random.default_rng([task.seed, task.tile_n, list(FAMILIES).index(task.kernel)])
     formats = FAMILIES[task.kernel].formats
@@ -212,8 +248,10 @@ def check_results(task: Task) -> Iterator[Outcome]:
     elements = [e for e in HALF_ELEMENTS if any(v.kernel == task.kernel for v in all_variants(e).values())]
     ways = itertools.product(range(task.problems), formats, elements, archs)
     for i, (_, name, element, arch) in enumerate(ways):
-        density = DENSITIES[(i + TILE_N_CHOICES.index(task.tile_n)) % len(DENSITIES)]
-        yield _random_product(task, name, element, arch, density, rng)
+        turn = i + TILE_N_CHOICES.index(task.tile_n)
+        out = (element, Element.FLOAT32)[(i.bit_count() + turn - i) % 2]
+        depth = (COLUMNS, DEEP, RAGGED)[turn % 3]
+        yield _random_product(task, name, element, arch, DENSITIES[turn % len(DENSITIES)], out, rng, depth)
 
 
 def _has_room(weights: EncodedWeight, tile_n: int, arch: str) -> bool:
@@ -224,13 +262,25 @@ def _has_room(weights: EncodedWeight, tile_n: int, arch: str) -> bool:
 
 
 def _random_product(
-    task: Task, name: str, element: Element, arch: str, density: float, rng: np.random.Generator
+    task: Task,
+    name: str,
+    element: Element,
+    arch: str,
+    density: float,
+    out: Element,
+    rng: np.random.Generator,
+    depth: tuple[int, int] = COLUMNS,
 ) -> Outcome:
-    """Outcome of one product of random sizes whose columns ask for the task's width of tiles."""
+    """Outcome of one product of random sizes whose columns ask for the task's width of tiles.
+
+    ``depth``: from how many to how many columns the weights have; no two blocks share a K that is `DEEP`.
+    """
     family = FAMILIES[task.kernel]
     narrower = max((width for width in TILE_N_CHOICES if width < task.tile_n), default=0)
     widest = task.tile_n if task.tile_n < TILE_N_CHOICES[-1] else 80
-    m, k, n = (int(rng.integers(a, b + 1)) for a, b in ((1, family.most_rows), (1, 300), (narrower + 1, widest)))
+    deep = depth == DEEP
+    rows = (1, min(family.most_rows, MOST_ROWS_DEEP) if deep else family.most_rows)
+    m, k, n = (int(rng.integers(a, b + 1)) for a, b in (rows, depth, (narrower + 1, widest)))
     scale = float(rng.choice(SCALES[element]))
     a = rng.standard_normal((m, k)) * scale
     a[rng.random((m, k)) >= density] = 0
@@ -240,12 +290,11 @@ def _random_product(
         a[rng.random((m, k)) < 0.5] = 0
         weights = family.formats[name](narrowed(a, element), element=element)
     x = narrowed(rng.standard_normal((k, n)), element)
-    split_k = None if isinstance(weights, Csr) or rng.random() < 0.5 else int(rng.integers(1, 5))
-    out = (element, Element.FLOAT32)[int(rng.integers(2))]
+    split_k = None if rng.random() < 0.5 else int(rng.integers(1, 5))
+    split_k = 1 if deep else int(rng.integers(2, 5)) if depth == RAGGED else split_k
+    split_k = None if isinstance(weights, Csr) else split_k
     what = f"{name} {element} {arch} m={m} k={k} n={n} density={density} scale={scale:g} split_k={split_k} {out}"
-    asked: dict[str, Any] = {"split_k": split_k, "out_dtype": out, "arch": arch, "sm_count": int(rng.integers(1, 9))}
-    try:
-        used = check_product(emulate(weights, x, streamed=family.streamed, **asked)[0], weights, x)
-    except (AssertionError, RuntimeError) as error:
-        return Outcome(what, False, str(error).splitlines()[0])
-    return Outcome(what, True, f"error {used:.2f} of what rounding allows")
+    sm_count = 1 if deep else int(rng.integers(1, 9))
+    asked: dict[str, Any] = {"split_k": split_k, "out_dtype": out, "arch": arch, "sm_count": sm_count}
+    streamed = family.streamed
+    return _outcome(what, lambda: check_product(emulate(weights, x, streamed=streamed, **asked)[0], weights, x))
