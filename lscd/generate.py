@@ -12,7 +12,7 @@ import typer
 
 from kernels_numba.bench.threads import BLAS_THREADS, usable_cores
 from lscd.asking import AsJson
-from lscd.errors import InputError
+from lscd.errors import InputError, refuse_idle
 from lscd.printing import digits, headline, say
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ CHAT_START, CHAT_END = "<|im_start|>", "<|im_end|>"  # ChatML
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="A folder with config.json, weights and tokenizer.json; a GGUF file; or smollm2.")
     ],
@@ -50,6 +51,8 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate text on the CPU; prints it as it comes, then tokens per second, beside their prediction."""
+    if temperature == 0:
+        refuse_idle(context, "without --temperature", "seed")
     used = _use_threads(threads)
     from kernels_numba.checkpoints.tokenizer import load_tokenizer
     from kernels_numba.decoder import generate as decoding

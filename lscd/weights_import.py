@@ -12,7 +12,9 @@ from lscd.printing import progress
 
 def import_weights(
     source: Annotated[str, typer.Argument(help="A GGUF file of a Llama-like model, or smollm2.")],
-    folder: Annotated[Path, typer.Argument(help="New folder; it appears only when it is complete.")],
+    folder: Annotated[
+        Path, typer.Argument(writable=True, file_okay=False, help="New folder; it appears only when it is complete.")
+    ],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
 ) -> None:
     """Write a GGUF file as safetensors, config.json and tokenizer.json, its codes multiplied out."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels_numba.checkpoints.gguf_reader import INSTALL, SMOLLM2, GgufModel, model_path, open_gguf
+from kernels_numba.files import LARGEST_TEXT_BYTES, readable
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(file))
+        return Tokenizer.from_file(str(readable(file, LARGEST_TEXT_BYTES)))
     except Exception as error:  # the package raises nothing narrower
         raise ValueError(f"{file}: no tokenizer: {error}") from None
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.files import LARGEST_TEXT_BYTES, readable
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -65,12 +66,12 @@ def read_text(path: str | Path | None, *, calibrating: bool) -> Text:
     Raises
     ------
     ValueError
-        If the file is no UTF-8 text; names it. A missing file raises OSError.
+        If the file is no plain file, too large, or no UTF-8 text; names it. A missing file raises OSError.
     """
     if path is None or (str(path) == TOPICS and not Path(path).exists()):
         return topics()[0 if calibrating else 1]
     try:
-        return Text(Path(path).read_text(encoding="utf-8"), str(path))
+        return Text(readable(path, LARGEST_TEXT_BYTES).read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
 
