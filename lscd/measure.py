@@ -124,11 +124,12 @@ def _cpu(threads: list[int], seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """Bar of the steps done, on stderr."""
+    """Bar of the steps done, on stderr, on a terminal alone."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("measuring", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
