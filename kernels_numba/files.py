@@ -117,14 +117,15 @@ def kind_of(status: os.stat_result) -> str:
 
 def _followed(path: Path) -> Path:
     """Where a file of this name would be written; refuses streams on the way and links that lead back."""
+    given = path
     for _ in range(MOST_LINKS):
         step = Path(os.path.realpath(path.parent)) / path.name
         if _is_stream(step):
-            raise ValueError(f"{path} is an open stream, no file that can be written; give a file name")
+            raise ValueError(f"{given} is an open stream, no file that can be written; give a file name")
         if not step.is_symlink():
             return Path(os.path.realpath(step))
         path = step.parent / os.readlink(step)
-    raise ValueError(f"{path} is a link that leads back to itself")
+    raise ValueError(f"{given} is a link that leads back to itself")
 
 
 def _status(path: Path) -> os.stat_result | None:

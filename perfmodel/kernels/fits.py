@@ -6,7 +6,6 @@ catalogue, which reads the file, knows no kernels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
