@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import signal
@@ -113,6 +114,7 @@ def _quiet(debugging: bool) -> Iterator[None]:
     before = warnings.showwarning
     if not debugging:
         warnings.showwarning = lambda *_, **__: None
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)  # tells where it caches, and nothing of the picture
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -26,7 +26,10 @@ SUFFIX = ".toml"
 
 def measure(
     context: typer.Context,
-    out: Annotated[Path | None, typer.Option(help="TOML file to write; other commands take it as --gpu.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(writable=True, dir_okay=False, help="TOML file to write; other commands take it as --gpu."),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time to measure for, all counts of threads together.")] = 30.0,
     threads: Annotated[
         str | None, typer.Option(help="Counts of threads, joined by commas; 1, 2, 4, ... and all by default.")

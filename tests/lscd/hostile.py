@@ -26,7 +26,15 @@ OWN = (
     "gpu,kernel,m,k,n,sparsity,time_us,time_err_us,status,cache,source,note\n"
     "a100-80gb,flash-llm,4096,4096,8,0.8,30,1,value,cold,mine,\n"
 )
-SWEEP = """[sweep]\ntarget = "predict"\n[axes]\ngpu = "h100"\nkernel = "cublas"\nm = 64\nk = 64\nn = [8, 16]\nsparsity = 0.5
+SWEEP = """[sweep]
+target = "predict"
+[axes]
+gpu = "h100"
+kernel = "cublas"
+m = 64
+k = 64
+n = [8, 16]
+sparsity = 0.5
 """
 CONFIG: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -97,7 +105,8 @@ def make_world(folder: Path) -> None:
     shutil.copy(data_directory() / "calibration" / "kernels.json", folder / "fits.json")
     texts = {
         "products.csv": f"{HEADER}\n{GOOD_ROW}\n", "runs.csv": SERVED.format(load="batch"), "own.csv": OWN,
-        "served.csv": SERVED.format(load="users"), "zeros.csv": "layer,matrix,sparsity\n0,qkv,0.5\n", "spec.toml": SWEEP,
+        "served.csv": SERVED.format(load="users"), "zeros.csv": "layer,matrix,sparsity\n0,qkv,0.5\n",
+        "spec.toml": SWEEP,
         "census.json": json.dumps({"matrices": [{"name": "a", "m": 4, "k": 4, "sparsity": 0.5}]}),
         "text.txt": "word " * 60, "broken.gguf": "GGUF" + "\0" * 60, "deep.json": "[" * 100_000,
         "deep.toml": "a = " + "[" * 50_000, "\udcff.csv": "x\n", "sweep.parquet": "PAR1",

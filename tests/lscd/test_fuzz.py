@@ -31,13 +31,14 @@ LONGEST_MESSAGE = 2200
 LONG = (
     "lscd.explore.serve", "lscd.report.build.build", "kernels_numba.check.check_kernels",
     "kernels_numba.bench.gpu.measure_here", "kernels_numba.bench.machine.measure_machine",
-    "kernels_numba.gpu.compile.compile_kernel", "kernels_numba.gpu.trace.trace", "kernels_numba.bench.machine.measure_gpu",
+    "kernels_numba.gpu.compile.compile_kernel", "kernels_numba.gpu.trace.trace",
+    "kernels_numba.bench.machine.measure_gpu",
     "perfmodel.evidence.kernel_fit.fit_all", "perfmodel.evidence.memory_fit.fit_memory",
     "perfmodel.sweep.cluster.cluster_client", "perfmodel.evidence.run_spread.judged_runs",
 )  # fmt: skip
 
 
-class TooLong(ValueError):
+class TooLongError(ValueError):
     """Stands for an answer that would take minutes."""
 
 
@@ -55,7 +56,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: Any, **__: Any) -> Any:
-        raise TooLong("too long for this test")
+        raise TooLongError("too long for this test")
 
     for name in LONG:
         monkeypatch.setattr(name, stop)
@@ -74,7 +75,7 @@ def outcome(arguments: list[str]) -> tuple[int, str]:
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors=errors) for errors in ("strict", "replace"))
     before, sys.argv = sys.argv, ["lscd", *arguments]
     code: object = 0
-    with redirect_stdout(out), redirect_stderr(err), suppress(TooLong):
+    with redirect_stdout(out), redirect_stderr(err), suppress(TooLongError):
         try:
             main()
         except SystemExit as stop:
