@@ -54,14 +54,14 @@ def generate(
     if temperature == 0:
         refuse_idle(context, "without --temperature", "seed")
     used = _use_threads(threads)
-    from kernels_numba.checkpoints.tokenizer import load_tokenizer
+    from kernels_numba.checkpoints.tokenizer import load_tokenizer, tokens_of
     from kernels_numba.decoder import generate as decoding
     from kernels_numba.decoder.load import load_decoder, open_model
     from lscd.decoding import predicted, this_cpu
 
     cpu = None if gpu is None else this_cpu(gpu, used)
     tokenizer = load_tokenizer(model)
-    ids = tokenizer.encode(_as_chat(tokenizer, model, prompt) if chat else prompt).ids
+    ids = tokens_of(tokenizer, _as_chat(tokenizer, model, prompt) if chat else prompt)
     if not ids:
         raise InputError("--prompt is empty; allowed is a text of at least one token")
     request = decoding.Request(ids, tokens, batch, temperature, seed)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.tokenizer import tokens_of
 from kernels_numba.files import LARGEST_TEXT_BYTES, readable
 from kernels_numba.formats.encoded import check
 
@@ -90,7 +91,7 @@ def sequences(text: Text, tokenizer: Tokenizer, length: int, most: int | None = 
     """
     check(length >= 2, "tokens of a sequence", length, "at least 2")
     check(most is None or most >= 1, "sequences", most, "at least 1")
-    tokens = np.array(tokenizer.encode(text.words).ids, np.int64)
+    tokens = np.array(tokens_of(tokenizer, text.words), np.int64)
     check(len(tokens) >= length, text.origin, f"{len(tokens)} tokens", f"at least the {length} of one sequence")
     pieces = tokens[: len(tokens) // length * length].reshape(-1, length)
     if most is None or most >= len(pieces):

@@ -38,27 +38,27 @@ sparsity = 0.5
 """
 CONFIG: dict[str, Any] = {
     "model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 256,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "max_position_embeddings": 2048,
     "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": False,
 }  # fmt: skip
 TENSORS = {"a.weight": (16, 32), "b.weight": (32, 16), "b.bias": (32,)}
 PRODUCT = ["--m", "64", "--k", "64", "--n", "8", "--sparsity", "0.5"]
 # One call each that answers at once; what a new command lacks here it still gets hostile values for.
 GOOD: dict[tuple[str, ...], list[list[str]]] = {
-    ("predict",): [["--gpu", "gpu.toml", *PRODUCT], ["--input", "products.csv", "--output", "out.csv"],
+    ("predict",): [["--gpu", "gpu.toml", *PRODUCT, "--json"], ["--input", "products.csv", "--output", "out.csv"],
                    ["--gpu", "cpu.toml", *PRODUCT, "--speedup", "1.2", "--kernel", "cpu-bitmap"]],
-    ("simulate",): [["flash-llm", "--gpu", "gpu.toml", *PRODUCT, "--trace", "out.json"]],
-    ("e2e",): [["--model", "model.toml", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5"],
-               ["--model", "opt-13b", "--gpu", "h100", "--batch", "4", "--sparsity-file", "zeros.csv"],
+    ("simulate",): [["flash-llm", "--gpu", "gpu.toml", *PRODUCT, "--trace", "out.json", "--json"]],
+    ("e2e",): [["--model", "model.toml", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"],
+               ["--model", "folder", "--gpu", "h100", "--batch", "4", "--sparsity-file", "zeros.csv"],
                ["--model", "folder", "--gpu", "h100", "--batch", "4", "--sparsity-file", "census.json"],
                ["--input", "runs.csv", "--output", "out.csv"]],
-    ("serve",): [["--model", "folder", "--gpu", "gpu.toml", "--users", "4"],
+    ("serve",): [["--model", "folder", "--gpu", "gpu.toml", "--users", "4", "--json"],
                  ["--model", "opt-13b", "--gpu", "h100", "--profile", "profile"],
                  ["--input", "served.csv", "--output", "out.csv"]],
-    ("plan",): [["--model", "folder", "--gpu", "gpu.toml", "--systems", "vllm", "--max-gpus", "1"]],
-    ("choose",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5"]],
-    ("worth",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5"]],
-    ("accuracy",): [["--model", "llama-3.1-8b"]],
+    ("plan",): [["--model", "folder", "--gpu", "gpu.toml", "--systems", "vllm", "--max-gpus", "1", "--json"]],
+    ("choose",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],
+    ("worth",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],
+    ("accuracy",): [["--model", "llama-3.1-8b", "--json"]],
     ("formats",): [["--gpu", "gpu.toml", "--n", "8"]],
     ("validate",): [["--with", "own.csv"]],
     ("calibrate",): [["--with", "own.csv", "--out", "out.json"]],
@@ -69,7 +69,7 @@ GOOD: dict[tuple[str, ...], list[list[str]]] = {
     ("sweep",): [["spec.toml", "--out", "out.parquet", "--threads", "1"]],
     ("query",): [["sweep.parquet", "SELECT count(*) FROM results"]],
     ("kernels", "trace"): [["dense", "--output", "."]],
-    ("weights", "inspect"): [["plain.safetensors", "--gpu", "gpu.toml"], ["sharded"]],
+    ("weights", "inspect"): [["plain.safetensors", "--gpu", "gpu.toml", "--json"], ["sharded"]],
     ("weights", "prune"): [["plain.safetensors", "out.safetensors", "--sparsity", "0.5"],
                            ["sharded", "profile", "--method", "nm"],
                            ["plain.safetensors", "out.safetensors", "--method", "wanda", "--sparsity", "0.5",
@@ -105,9 +105,11 @@ def make_world(folder: Path) -> None:
     shutil.copy(data_directory() / "calibration" / "kernels.json", folder / "fits.json")
     texts = {
         "products.csv": f"{HEADER}\n{GOOD_ROW}\n", "runs.csv": SERVED.format(load="batch"), "own.csv": OWN,
-        "served.csv": SERVED.format(load="users"), "zeros.csv": "layer,matrix,sparsity\n0,qkv,0.5\n",
+        "served.csv": SERVED.format(load="users"), "zeros.csv": "layer,matrix,sparsity\n0,qkv,0.5\n1,qkv,0.6\n",
         "spec.toml": SWEEP,
-        "census.json": json.dumps({"matrices": [{"name": "a", "m": 4, "k": 4, "sparsity": 0.5}]}),
+        "census.json": json.dumps({"matrices": [
+            {"name": f"model.layers.{i}.self_attn.o_proj.weight", "m": 64, "k": 64, "sparsity": 0.5} for i in (0, 1)
+        ]}),
         "text.txt": "word " * 60, "broken.gguf": "GGUF" + "\0" * 60, "deep.json": "[" * 100_000,
         "deep.toml": "a = " + "[" * 50_000, "\udcff.csv": "x\n", "sweep.parquet": "PAR1",
     }  # fmt: skip
