@@ -11,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -58,7 +58,7 @@ def explained() -> Iterator[None]:
         if debugging:
             raise
         if sentence := _sentence(error):  # none where typer has printed its help instead
-            print(f"lscd: {sentence}", file=sys.stderr)
+            _tell(sentence)
         raise SystemExit(BAD_INPUT if isinstance(error, EXPECTED) else FAULT_OF_OURS) from None
 
 
@@ -76,7 +76,13 @@ def _sentence(error: Exception) -> str:
 
 def note(words: str) -> None:
     """Tell on stderr, in a line, what a user may want to know and no script should stumble on."""
-    print(f"lscd: {shown(words)}", file=sys.stderr)
+    _tell(shown(words))
+
+
+def _tell(line: str) -> None:
+    """Print a line on stderr, if anything can be written there."""
+    with suppress(OSError):
+        print(f"lscd: {line}", file=sys.stderr, flush=True)
 
 
 def shown(words: str) -> str:

@@ -98,7 +98,7 @@ def _is_folder(path: Path) -> bool:
 
 def load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
     """Record of a TOML file, read again only when the file has changed."""
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{shown(path)}: no such file")
     return _record(path, kind)
 
