@@ -41,7 +41,6 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
     """
     mpl.use("Agg")
-    _refuse_foreign(out)
     context = Context()
     with tempfile.TemporaryDirectory(dir=nearest(out), prefix=".building-") as scratch, house_style():
         figures = Path(scratch) / "figures"
@@ -59,7 +58,7 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
     return out / "index.html"
 
 
-def _refuse_foreign(out: Path) -> None:
+def refuse_foreign(out: Path) -> None:
     """Refuse a folder whose pages are of another's making, or which cannot be written: worth asking before the work."""
     if not out.is_dir():
         return

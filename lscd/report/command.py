@@ -14,7 +14,8 @@ def report(
     ] = Path("reports"),
 ) -> None:
     """Build the report: every figure as PNG, SVG and CSV, and a self-contained page."""
-    from lscd.report.build import build
+    from lscd.report.build import build, refuse_foreign
 
+    refuse_foreign(out)
     page = build(out)
     print(f"open {page}")
