@@ -148,16 +148,12 @@ def parse(path: Path) -> dict[str, Any]:
     text = text_of(path)
     with named(path):
         try:
-            parsed = json.loads(text, parse_constant=_refused) if path.suffix == ".json" else tomllib.loads(text)
+            parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
         except RecursionError as error:
             raise ValueError("its keys nest too deeply") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"{shown(path)}: expected an object of keys, got {type(parsed).__name__}")
     return parsed
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 def convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> _RecordT:
