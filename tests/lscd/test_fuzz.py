@@ -135,7 +135,7 @@ def calls(draw: st.DrawFn, words: tuple[str, ...]) -> list[str]:
 
 @pytest.mark.parametrize("words", sorted(COMMANDS), ids=" ".join)
 def test_hostile_options(world: Path, words: tuple[str, ...]) -> None:
-    @configured(12)
+    @configured(8)
     @given(calls(words))
     def check(arguments: list[str]) -> None:
         behaves(world, arguments)
@@ -164,7 +164,7 @@ def test_hostile_files(world: Path, monkeypatch: pytest.MonkeyPatch, name: str) 
     if name == "fits.json":
         monkeypatch.setenv("LSCD_CALIBRATION", name)
 
-    @configured(10)
+    @configured(8)
     @given(st.sampled_from(using), broken(good))
     def check(arguments: list[str], data: bytes) -> None:
         (world / name).write_bytes(data)
