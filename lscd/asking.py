@@ -44,7 +44,9 @@ OutputLen = Annotated[int, typer.Option(help="Tokens generated for each prompt."
 KvBits = Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")]
 ExpertParallel = Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-OutputCsv = Annotated[Path | None, typer.Option("--output", help="CSV to write the predictions to.")]
+OutputCsv = Annotated[
+    Path | None, typer.Option("--output", writable=True, dir_okay=False, help="CSV to write the predictions to.")
+]
 
 
 def asked_sparsity(sparsity: float | None, file: Path | None) -> float | Sparsities | None:
@@ -148,7 +150,7 @@ def predict_table(
     from perfmodel.serving.systems import load_system
 
     rows = read_rows(
-        input_csv,
+        (input_csv, output_csv),
         numbers={**dict.fromkeys(("gpus", load, "input_len", "output_len"), SIZE), "sparsity": FRACTION},
         names={"model": load_model, "gpu": load_gpu, "system": load_system},
         optional={"pipeline_parallel": SIZE_OR_EMPTY, "expert_parallel": SIZE_OR_EMPTY, "cache_bits": CACHE_BITS},
@@ -159,7 +161,7 @@ def predict_table(
     except ValueError:
         _explain_row(input_csv, rows, predict)
         raise
-    table = beside(rows, results, input_csv, output_csv)
+    table = beside(rows, results)
     for name in table.select_dtypes(bool):
         table[name] = table[name].map({True: "true", False: "false"})  # as in data/published/e2e.csv
     with written_whole(output_csv) as partial:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lscd.errors import refuse_idle
+from lscd.files import Lab
 from lscd.printing import print_table, say
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ FORMAT_WORDS = (("smaller than", "dense from"), ("FP16", "kept"), ("", "format")
 WEIGHTS = ("lossless", "pruned", "rounded", "pruned and rounded")  # what becomes of them: groups of the formats
 LARGEST = 2**40  # as perfmodel.catalog.records.LARGEST_SIZE, which is not imported just to show help
 
-kernels = typer.Typer(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
+kernels = Lab(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
 
 
 def gpus() -> None:
@@ -121,6 +123,7 @@ def _inner(shape: Decoder) -> str:
 
 
 def formats(
+    context: typer.Context,
     m: Annotated[int, typer.Option(min=1, max=LARGEST, help="Rows of the matrix.")] = 12288,
     k: Annotated[int, typer.Option(min=1, max=LARGEST, help="Columns of the matrix.")] = 12288,
     sparsity: Annotated[float, typer.Option(help="Fraction of zero weights, 0 to 1.")] = 0.8,
@@ -130,6 +133,9 @@ def formats(
     n: Annotated[int, typer.Option(min=1, max=LARGEST, help="Tokens of that product.")] = 8,
 ) -> None:
     """List the weight formats: size at a sparsity, and where each breaks even with dense FP16."""
+    if not gpu:
+        refuse_idle(context, "without --gpu", "n")
+
     from perfmodel.catalog import load_gpu
     from perfmodel.formats import FORMATS, break_even_sparsity
     from perfmodel.roofline import memory_time_floor

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from lscd import (
     accuracy,
     catalogue,
@@ -24,9 +22,10 @@ from lscd import (
     worth,
 )
 from lscd.errors import explained
+from lscd.files import Lab
 from lscd.report.command import report
 
-app = typer.Typer(
+app = Lab(
     name="lscd",
     help="When, where and by how much does loading LLM weights sparse and computing them dense pay?",
     no_args_is_help=True,

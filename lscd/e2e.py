@@ -35,7 +35,7 @@ from lscd.asking import (
     own_sparsity,
     predict_table,
 )
-from lscd.errors import batch_files, refuse_missing
+from lscd.errors import batch_files, refuse_idle, refuse_missing
 from lscd.printing import headline, print_table, say, side_by_side
 from perfmodel.units import GIGA
 
@@ -97,6 +97,10 @@ def e2e(
         predict_table(*files, evaluate_rows, "batch")
         return
     refuse_missing(context, "--model llama-3.1-8b --gpu h100 --batch 64", "model", "gpu", "batch")
+    if not speculate:
+        refuse_idle(context, "without --speculate", "acceptance")
+    if not offload:
+        refuse_idle(context, "without --offload", "offload_gb_per_s")
 
     from perfmodel.catalog import load_model
     from perfmodel.serving.run import evaluate

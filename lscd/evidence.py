@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lscd.errors import InputError, refuse_overwriting, writable, written_whole
+from lscd.errors import InputError, refuse_idle, writable, written_whole
 from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ Own = Annotated[
 
 
 def calibrate(
+    context: typer.Context,
     own: Own = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the fit; needed with --with.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(writable=True, dir_okay=False, help="Where to write the fit; needed with --with.")
+    ] = None,
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
     """Fit the free parameters of the kernel models and of the systems, and store them with their evidence."""
@@ -39,10 +42,10 @@ def calibrate(
 
     if own is not None and out is None:
         raise InputError("--with needs --out FILE, so that the built-in calibration stays what the evidence gives")
-    if own is not None and simulator:
-        raise InputError("--simulator is fitted to the built-in evidence only; drop it, or --with")
-    if own is not None and out is not None:
-        refuse_overwriting(own, writable(out))
+    if out is not None:
+        refuse_idle(context, "with --out, where the kernels alone are fitted anew", "simulator")
+    else:
+        _check_built_in()
     mine = None if own is None else _read_own(own)
     if out is None:
         # What memories sustain holds for every kernel, so it is stored before one is fitted.
@@ -70,6 +73,21 @@ def calibrate(
         _store(pipeline_fit.fit_all(load_kernel_times()), data_directory() / PIPELINE_FILE)
 
 
+def _check_built_in() -> None:
+    """Refuse to write the built-in fits where they are an installed package's, or read-only."""
+    from perfmodel.catalog import CALIBRATION_FILE, data_directory
+    from perfmodel.catalog.files import INSTALLED
+    from perfmodel.kernels.limits import MEMORY_FILE
+    from perfmodel.pipeline.parameters import PIPELINE_FILE
+    from perfmodel.serving import collectives
+
+    home = data_directory()
+    if home == INSTALLED:
+        raise InputError(f"the built-in fits in {home} belong to an installed package; give --out FILE for your own")
+    for name in (CALIBRATION_FILE, MEMORY_FILE, PIPELINE_FILE, collectives.CALIBRATION_FILE):
+        writable(home / name)
+
+
 def _name_without_evidence(kernels: Sequence[str]) -> None:
     if kernels:
         print(f"no evidence: {', '.join(kernels)}; parameters assumed within ranges, which the intervals span")
@@ -80,6 +98,7 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
 
     with written_whole(path) as partial:
         partial.write_bytes(msgspec.json.format(msgspec.json.encode(fitted), indent=2) + b"\n")
+    print(f"wrote {path}:")
     for name, entry in fitted.items():
         values = ", ".join(f"{key} {value:g}" for key, value in entry.parameters.items())
         print(f"{name}: {entry.mean_absolute_error:.1%} mean error on {entry.rows} rows; {values}")

@@ -12,7 +12,7 @@ import typer
 
 from kernels_numba.bench.threads import BLAS_THREADS, usable_cores
 from lscd.asking import AsJson
-from lscd.errors import InputError
+from lscd.errors import InputError, refuse_idle
 from lscd.printing import digits, headline, say
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ CHAT_START, CHAT_END = "<|im_start|>", "<|im_end|>"  # ChatML
 
 
 def generate(
+    context: typer.Context,
     model: Annotated[
         str, typer.Argument(help="A folder with config.json, weights and tokenizer.json; a GGUF file; or smollm2.")
     ],
@@ -50,15 +51,17 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Generate text on the CPU; prints it as it comes, then tokens per second, beside their prediction."""
+    if temperature == 0:
+        refuse_idle(context, "without --temperature", "seed")
     used = _use_threads(threads)
-    from kernels_numba.checkpoints.tokenizer import load_tokenizer
+    from kernels_numba.checkpoints.tokenizer import load_tokenizer, tokens_of
     from kernels_numba.decoder import generate as decoding
     from kernels_numba.decoder.load import load_decoder, open_model
     from lscd.decoding import predicted, this_cpu
 
     cpu = None if gpu is None else this_cpu(gpu, used)
     tokenizer = load_tokenizer(model)
-    ids = tokenizer.encode(_as_chat(tokenizer, model, prompt) if chat else prompt).ids
+    ids = tokens_of(tokenizer, _as_chat(tokenizer, model, prompt) if chat else prompt)
     if not ids:
         raise InputError("--prompt is empty; allowed is a text of at least one token")
     request = decoding.Request(ids, tokens, batch, temperature, seed)

@@ -133,7 +133,9 @@ def _print_counts(header: list[str], counts: Sequence[Mapping[str, int]], total:
 @app.command()
 def trace(
     kernel: Annotated[list[str] | None, typer.Argument(help="Kernels or variants; all by default.")] = None,
-    output: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("data/traces"),
+    output: Annotated[Path, typer.Option(writable=True, file_okay=False, help="Directory to write to.")] = Path(
+        "data/traces"
+    ),
 ) -> None:
     """Count what the kernels do, and write it as JSON, one file a variant, for the performance model."""
     from rich.progress import track
@@ -144,16 +146,19 @@ def trace(
     chosen = [v for name in kernel for v in find_variants(name)] if kernel else list(all_variants().values())
     if not output.is_dir():
         raise InputError(f"--output {output} is no directory; make it, or run in the project's root")
-    for variant in track(chosen, "counting"):
-        with written_whole(output / f"{variant.name}.json") as path:
-            path.write_text(json.dumps(count(variant), indent=1) + "\n")
+    counted = {variant.name: json.dumps(count(variant), indent=1) + "\n" for variant in track(chosen, "counting")}
+    for name, text in counted.items():
+        with written_whole(output / f"{name}.json") as path:
+            path.write_text(text)
     typer.echo(f"wrote {len(chosen)} traces to {output}")
 
 
 @app.command()
 def bench(
     minutes: Annotated[float, typer.Option(min=0.1, help="Time to spend on each GPU.")] = 6.0,
-    out: Annotated[Path, typer.Option(help="Folder to write <gpu>/kernels_lscd.csv to.")] = Path("data/measured"),
+    out: Annotated[
+        Path, typer.Option(writable=True, file_okay=False, help="Folder to write <gpu>/kernels_lscd.csv to.")
+    ] = Path("data/measured"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random weights.")] = 0,
     cluster: Annotated[str, typer.Option(help="Dask scheduler, tcp://HOST:PORT: one worker for each GPU.")] = "",
 ) -> None:

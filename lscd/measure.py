@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lscd.asking import AsJson
-from lscd.errors import BAD_INPUT, InputError, split_names, writable, written_whole
+from lscd.errors import BAD_INPUT, InputError, refuse_idle, split_names, written_whole
 from lscd.printing import print_table, progress, say
 from perfmodel.units import GIGA, MICRO
 
@@ -25,7 +25,11 @@ SUFFIX = ".toml"
 
 
 def measure(
-    out: Annotated[Path | None, typer.Option(help="TOML file to write; other commands take it as --gpu.")] = None,
+    context: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(writable=True, dir_okay=False, help="TOML file to write; other commands take it as --gpu."),
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Time to measure for, all counts of threads together.")] = 30.0,
     threads: Annotated[
         str | None, typer.Option(help="Counts of threads, joined by commas; 1, 2, 4, ... and all by default.")
@@ -37,7 +41,12 @@ def measure(
         bool, typer.Option("--kernels", help="Time CPU kernels too, beside what their models predict: two minutes.")
     ] = False,
     rows: Annotated[
-        Path | None, typer.Option(help="With --kernels: CSV of the times, for lscd validate --with. Needs --out.")
+        Path | None,
+        typer.Option(
+            writable=True,
+            dir_okay=False,
+            help="With --kernels: CSV of the times, for lscd validate --with. Needs --out.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,15 +55,12 @@ def measure(
         raise InputError(f"--seconds is {seconds:g}, allowed is at least {SHORTEST_S:g}")
     if out is not None and (out.suffix != SUFFIX or "@" in out.name):
         raise InputError(f"--out is {out}, allowed are file names that end in {SUFFIX}, without @")
+    if gpu:
+        refuse_idle(context, "with --gpu", "seconds", "threads")
     if gpu and kernels:
         raise InputError("--kernels times those of CPUs; those of a GPU are timed by make gpu-bench")
     if rows is not None and not (kernels and out is not None):
         raise InputError(f"--rows is {rows}, which needs --kernels and --out: its rows name the machine by that file")
-    for file in (out, rows):
-        if file is not None:
-            writable(file)
-    if rows is not None and rows == out:
-        raise InputError(f"--rows is {rows}, which --out writes already; write to another file")
     compared = None
     try:
         fields = _gpu(out) if gpu else _cpu(_counts(threads), seconds)
@@ -121,11 +127,12 @@ def _cpu(threads: list[int], seconds: float) -> dict[str, Any]:
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """Bar of the steps done, on stderr."""
+    """Bar of the steps done, on stderr, on a terminal alone."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("measuring", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -21,7 +21,7 @@ from lscd.asking import (
     mean_of,
     named,
 )
-from lscd.errors import split_names
+from lscd.errors import refuse_idle, split_names
 from lscd.printing import headline, print_table, say
 from lscd.quality import quality_line
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 def plan(
+    context: typer.Context,
     model: Model,
     gpu: Card,
     sparsity: Zeros = None,
@@ -51,6 +52,11 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say whether pruning is worth it in serving: fewest GPUs, best batch, cheapest system, every kernel in each."""
+    if systems is not None:
+        refuse_idle(context, "with --systems, which name their own", "engine")
+    if as_json:
+        refuse_idle(context, "with --json, which has every row", "every")
+
     from perfmodel.catalog import load_model
     from perfmodel.serving.planning import Limits
     from perfmodel.serving.planning import plan as make_plan

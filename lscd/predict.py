@@ -290,7 +290,7 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
     from perfmodel.prediction import predict_table
 
     rows = read_rows(
-        input_csv,
+        (input_csv, output_csv),
         numbers={"m": SIZE, "k": SIZE, "n": SIZE, "sparsity": FRACTION},
         names={"gpu": load_device, "kernel": kernel_model},
         optional={"split_k": SIZE_OR_EMPTY},
@@ -298,7 +298,7 @@ def _predict_table(input_csv: Path, output_csv: Path) -> None:
     )
     _check_products(input_csv, rows)
     predicted = predict_table(rows)
-    table = beside(rows, predicted, input_csv, output_csv)
+    table = beside(rows, predicted)
     with written_whole(output_csv) as partial:
         table.to_csv(partial, index=False)
 

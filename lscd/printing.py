@@ -73,10 +73,11 @@ def digits(value: float, count: int = 3) -> str:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Bar on stderr, which leaves stdout to scripts; what is yielded is called once a step."""
+    """Bar on stderr, on a terminal alone; what is yielded is called once a step."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda name: bar.advance(task)

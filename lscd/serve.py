@@ -33,7 +33,7 @@ from lscd.asking import (
     own_sparsity,
     predict_table,
 )
-from lscd.errors import InputError, batch_files, refuse_missing, written_whole
+from lscd.errors import InputError, batch_files, refuse_idle, refuse_missing, written_whole
 from lscd.printing import headline, print_table, say
 from perfmodel.units import MILLI
 
@@ -78,7 +78,11 @@ def serve(
     output_csv: OutputCsv = None,
     profile: Annotated[
         Path | None,
-        typer.Option(help="Write step times as a folder of tables that LLMServingSim reads, so that it can schedule."),
+        typer.Option(
+            writable=True,
+            file_okay=False,
+            help="Write step times as a folder of tables that LLMServingSim reads, so that it can schedule.",
+        ),
     ] = None,
 ) -> None:
     """Predict TTFT, TPOT, throughput and goodput of a server under load: users, or requests at a rate."""
@@ -103,10 +107,8 @@ def serve(
         "expert_parallel": expert_parallel, "input_len": input_len, "output_len": output_len,
     }  # fmt: skip
     if profile is not None:
-        if users or requests_per_s or as_json:
-            raise InputError(
-                "--profile writes step times of every load: leave out --users, --requests-per-s and --json"
-            )
+        idle = ("users", "requests_per_s", "ttft", "tpot", "chunk", "as_json")
+        refuse_idle(context, "with --profile, which writes step times of every load", *idle)
         _write_profile(profile, model, gpu, system, how)
         return
     load = "requests_per_s" if requests_per_s else "users"

@@ -49,8 +49,13 @@ def simulate(
     split_k: Annotated[int | None, typer.Option(help="Ways to share K among blocks.")] = None,
     graph: Annotated[bool, typer.Option("--graph", help="Launched from a CUDA graph, not a stream.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the sampled non-zeros per tile.")] = 0,
-    trace: Annotated[Path | None, typer.Option(help="Write one SM's stages for ui.perfetto.dev.")] = None,
-    gantt: Annotated[Path | None, typer.Option(help="Draw a few steps of one SM (.png, .svg or .pdf).")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(writable=True, dir_okay=False, help="Write one SM's stages for ui.perfetto.dev.")
+    ] = None,
+    gantt: Annotated[
+        Path | None,
+        typer.Option(writable=True, dir_okay=False, help="Draw a few steps of one SM (.png, .svg or .pdf)."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Explain the predicted time of C[m,n] = A[m,k] @ B[k,n], simulated tile by tile.
@@ -61,8 +66,6 @@ def simulate(
     from perfmodel.pipeline import WhatIf
     from perfmodel.pipeline import simulate as run
 
-    if trace is not None and trace == gantt:
-        raise InputError(f"--trace and --gantt are both {trace}; give two files")
     if gantt is not None and gantt.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--gantt is {gantt}, allowed are files ending in .png, .svg or .pdf")
     what_if = WhatIf(
@@ -71,12 +74,12 @@ def simulate(
     )  # fmt: skip
     launch = Launch.GRAPH if graph else Launch.STREAM
     result = run(kernel, gpu, m, k, n, sparsity, split_k=split_k, what_if=what_if, seed=seed, launch=launch)
-    _write(result, trace, gantt, f"{kernel}, {m} x {k}, N = {n}, sparsity {sparsity:g}, {result.machine.gpu.name}")
     changed = what_if != WhatIf()
     predicted = _predicted(kernel, gpu, (m, k, n, sparsity), launch, split_k)
     summary = {**predicted, "changed": changed, "within_interval": None, **_summary(result)}
     if predicted["time_us"] is not None and not changed:
         summary["within_interval"] = predicted["lo_us"] <= summary["simulated_us"] <= predicted["hi_us"]
+    _write(result, trace, gantt, f"{kernel}, {m} x {k}, N = {n}, sparsity {sparsity:g}, {result.machine.gpu.name}")
     if as_json:
         question = {"kernel": kernel, "gpu": result.machine.gpu.key, "m": m, "k": k, "n": n, "sparsity": sparsity}
         print(json.dumps({**question, **summary}, indent=2))
@@ -178,7 +181,7 @@ def _write_trace(result: Simulation, path: Path) -> None:
 def _draw_gantt(result: Simulation, path: Path, title: str) -> None:
     from perfmodel.pipeline.timeline import timeline
     from perfmodel.plotting.pipeline import gantt
-    from perfmodel.plotting.style import house_style
+    from perfmodel.plotting.style import house_style, write_picture
 
     with house_style():
-        gantt(timeline(result), title, GANTT_STEPS, result.machine.clock_hz).savefig(path)
+        write_picture(gantt(timeline(result), title, GANTT_STEPS, result.machine.clock_hz), path)

@@ -6,10 +6,12 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lscd.errors import InputError
+from lscd.errors import InputError, note
+from lscd.files import refuse_inputs
 from perfmodel.catalog.records import LARGEST_SIZE
 
 if TYPE_CHECKING:
@@ -43,18 +45,18 @@ CACHE_BITS = Column(2, 16, empty=True)
 
 
 def read_rows(
-    path: Path,
+    files: tuple[Path, Path],
     numbers: Mapping[str, Column],
     names: Mapping[str, Callable[[str], object]],
     optional: Mapping[str, Column] | None = None,
     choices: Mapping[str, tuple[str, ...]] | None = None,
 ) -> pd.DataFrame:
-    """Read a CSV whose columns are all of ``numbers`` and ``names``; further columns are kept as they are.
+    """Read a CSV whose columns are all of ``numbers`` and ``names``; further columns are kept, and named on stderr.
 
     Parameters
     ----------
-    path : Path
-        The file; the first line holds the column names.
+    files : tuple of Path
+        The file, whose first line holds the column names, and the one to be written, which no cell may name.
     numbers : mapping
         Number columns and what they allow.
     names : mapping
@@ -72,13 +74,15 @@ def read_rows(
     """
     import pandas as pd
 
+    path, target = files
     header, rows = _read_text(path)
     table = pd.DataFrame(rows, columns=header, dtype=object)
     missing = [column for column in (*names, *numbers) if column not in table]
     if missing:
         raise InputError(f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     optional, choices = optional or {}, choices or {}
-    _refuse_misspelt(path, header, {*names, *numbers, *optional, *choices})
+    known = {*names, *numbers, *optional, *choices}
+    _refuse_misspelt(path, header, known)
     if table.empty:
         raise InputError(f"{path}: no rows below the header")
     for column, check in names.items():
@@ -87,24 +91,17 @@ def read_rows(
         table[column] = _to_numbers(path, table[column], rule)
     for column in set(choices) & set(header):
         table[column] = _to_choices(path, table[column], choices[column])
+    refuse_inputs({"--output": target}, (value for column in names for value in table[column].unique()))
+    if unread := [column for column in header if column not in known]:
+        note(f"{path}: column{'s' * (len(unread) > 1)} {', '.join(unread)} kept as given, not read")
     return table
 
 
-def beside(rows: pd.DataFrame, results: pd.DataFrame, source: Path, target: Path) -> pd.DataFrame:
-    """``rows`` of ``source`` with ``results`` beside them, which replace columns of the same names.
-
-    Raises
-    ------
-    InputError
-        If that would happen in the only file that holds them.
-    """
+def beside(rows: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with ``results`` beside them, which replace columns of the same names."""
     import pandas as pd
 
     replaced = [name for name in results.columns if name in rows]
-    if replaced and target.exists() and target.samefile(source):
-        raise InputError(
-            f"--output is {target}, the input itself, whose column {replaced[0]} it would replace; give another file"
-        )
     return pd.concat([rows.drop(columns=replaced), results], axis=1)
 
 
@@ -124,13 +121,14 @@ def _refuse_misspelt(path: Path, header: list[str], known: set[str]) -> None:
 
 def _read_text(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV, all of one length; empty lines are allowed at the end only."""
-    if path.is_char_device() or path.is_block_device():
-        raise InputError(f"{path} is a device; give a file")
+    from perfmodel.catalog.files import text_of
+
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [[cell.strip() for cell in line] for line in csv.reader(file, strict=True)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV in UTF-8: {error}") from None
+        lines = [
+            [cell.strip() for cell in line] for line in csv.reader(StringIO(text_of(path), newline=""), strict=True)
+        ]
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV: {error}") from None
     while lines and not lines[-1]:
         lines.pop()
     if not lines:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lscd.errors import InputError
+from lscd.errors import InputError, refuse_idle
+from lscd.files import Lab
 from lscd.printing import progress
 from lscd.weights_evaluate import evaluate
 from lscd.weights_files import AsJson, Exclude, Include, Source, Target, plain_checkpoint
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kernels_numba.checkpoints.container import Converted
     from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 
-app = typer.Typer(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
+app = Lab(help="Real checkpoints: what their zeros are worth, pruning, encoding.", no_args_is_help=True)
 app.command("import")(import_weights)
 app.command()(prune)
 app.command()(evaluate)
@@ -27,6 +28,7 @@ app.command()(evaluate)
 
 @app.command()
 def inspect(
+    context: typer.Context,
     path: Source,
     gpu: Annotated[
         str, typer.Option(help="GPU or CPU to predict times for: a name from `lscd gpus`, or a TOML file.")
@@ -38,6 +40,11 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Say what a checkpoint's zeros are worth: in bytes of every format, and in predicted time."""
+    if not gpu:
+        refuse_idle(context, "without --gpu", "batch")
+    if as_json:
+        refuse_idle(context, "with --json, which has every matrix", "every")
+
     from kernels_numba.checkpoints.census import TILE_M, take_census
     from kernels_numba.checkpoints.checkpoint import chosen_matrices
     from lscd.weights_plan import CheckpointPlan, plan_matrices
@@ -73,6 +80,7 @@ def inspect(
 
 @app.command()
 def convert(
+    context: typer.Context,
     path: Source,
     out: Target,
     format_name: Annotated[
@@ -91,6 +99,10 @@ def convert(
     as_json: AsJson = False,
 ) -> None:
     """Encode a checkpoint's matrices in a sparse format, or decode them again."""
+    if decode:
+        idle = ("format_name", "dtype", "include", "exclude", "as_json")
+        refuse_idle(context, "with --decode, which takes all from the file", *idle)
+
     from kernels_numba.checkpoints.checkpoint import weight_matrices
     from kernels_numba.checkpoints.container import convert_checkpoint
 

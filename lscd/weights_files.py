@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from kernels_numba.checkpoints.safetensors_reader import Checkpoint
 
 Source = Annotated[Path, typer.Argument(help="A .safetensors file, a .safetensors.index.json, or a checkpoint folder.")]
-Target = Annotated[Path, typer.Argument(help="File to write; it appears only when it is complete.")]
+Target = Annotated[
+    Path, typer.Argument(writable=True, dir_okay=False, help="File to write; it appears only when it is complete.")
+]
 Include = Annotated[
     list[str] | None,
     typer.Option(help="Only matrices whose name matches, e.g. '*.mlp.*'; by default all but embeddings, norms, heads."),

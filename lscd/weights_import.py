@@ -16,7 +16,9 @@ def import_weights(
     source: Annotated[
         str, typer.Argument(help="A GGUF file of a Llama-like model, smollm2, or a quantised safetensors checkpoint.")
     ],
-    folder: Annotated[Path, typer.Argument(help="New folder; it appears only when it is complete.")],
+    folder: Annotated[
+        Path, typer.Argument(writable=True, file_okay=False, help="New folder; it appears only when it is complete.")
+    ],
     dtype: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
 ) -> None:
     """Write weights as safetensors with config.json and tokenizer.json, their codes multiplied out."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError
+from lscd.errors import InputError, refuse_idle
 from lscd.printing import progress
 from lscd.weights_files import AsJson, Exclude, Include, Source, plain_checkpoint
 
@@ -21,8 +21,12 @@ BY_INPUT = "judges weights by their inputs: give --calibration, a text file or t
 
 
 def prune(
+    context: typer.Context,
     path: Source,
-    out: Annotated[Path, typer.Argument(help="A .safetensors file, or a new folder for it with config and tokenizer.")],
+    out: Annotated[
+        Path,
+        typer.Argument(writable=True, help="A .safetensors file, or a new folder for it with config and tokenizer."),
+    ],
     method: Annotated[
         str, typer.Option(help="magnitude, magnitude-global, nm, random, erk, wanda or sparsegpt.")
     ] = "magnitude",
@@ -57,6 +61,10 @@ def prune(
 
     rule = _rule(method, sparsity, (n, m), allocation, seed)
     _check_inputs(rule, calibration, norms)
+    if calibration is None:
+        refuse_idle(context, "without --calibration", "samples", "length")
+    if method != "random":
+        refuse_idle(context, "without --method random", "seed")
     source = plain_checkpoint(path)
     names = weight_matrices(source, include or (), exclude or ())
     with weights_file(source, out) as target:

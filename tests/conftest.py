@@ -25,6 +25,8 @@ SLOW = (
     "lscd/explorer/test_app.py",
     "lscd/report/test_build.py",
     "lscd/test_evidence.py",
+    "lscd/test_files.py",
+    "lscd/test_fuzz.py",
     "lscd/test_kernels.py",
     "lscd/test_query.py",
     "lscd/test_sweep.py",

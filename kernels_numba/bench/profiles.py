@@ -23,6 +23,7 @@ from typing import Any
 from kernels_numba.bench import parent as parents
 from kernels_numba.bench.parent import Parent
 from kernels_numba.bench.provenance import Row
+from kernels_numba.files import written_whole
 
 TABLE = "profiles.csv"
 N = 16
@@ -146,7 +147,7 @@ def parse(text: str) -> list[tuple[str, str, str, float]]:
 def write(found: Sequence[Profile], directory: Path) -> Path:
     """Write the counters as CSV."""
     path = directory / TABLE
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Profile)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in found)

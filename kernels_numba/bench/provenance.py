@@ -23,6 +23,7 @@ import numpy as np
 
 from kernels_numba.bench.product import Gpu
 from kernels_numba.bench.timing import Library
+from kernels_numba.files import written_whole
 from kernels_numba.gpu import device
 
 TABLE = "kernels_lscd.csv"
@@ -210,14 +211,12 @@ def write_table(rows: Sequence[Row], provenance: dict[str, Any], directory: Path
     """Write the rows as CSV and what they come from as JSON beside it, each whole; return the path of the table."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / TABLE
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
-    partial.replace(path)
-    partial.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path.with_suffix(".json"))
+    with written_whole(path.with_suffix(".json")) as partial:
+        partial.write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     return path
 
 

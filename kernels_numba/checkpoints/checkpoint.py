@@ -37,6 +37,7 @@ from kernels_numba.checkpoints.pruning import (
 )
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint, TensorInfo
 from kernels_numba.checkpoints.safetensors_writer import aligned_order, header_room, written
+from kernels_numba.files import identity
 from kernels_numba.formats.encoded import bits_of, check
 
 # Pruning studies leave these alone: few weights, looked up instead of multiplied, or sensitive. Factors of LoRA are no
@@ -139,8 +140,8 @@ def whole_shapes(source: Checkpoint, names: Sequence[str]) -> dict[str, tuple[in
 
 def check_target(source: Checkpoint, target: str | Path) -> None:
     """Refuse to write over a file of ``source``."""
-    files = {source.path.resolve()} | {info.path.resolve() for info in source.tensors.values()}
-    check(Path(target).resolve() not in files, "output", target, "another file than the input")
+    files = {identity(path) for path in (source.path, *(info.path for info in source.tensors.values()))}
+    check(identity(target) not in files, "output", target, "another file than the input")
 
 
 def prune_checkpoint(

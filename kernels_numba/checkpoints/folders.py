@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels_numba.checkpoints.safetensors_reader import Checkpoint
+from kernels_numba.files import folder_writable
 from kernels_numba.formats.encoded import check
 
 WEIGHTS = "model.safetensors"
@@ -28,14 +30,13 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
     Raises
     ------
     ValueError
-        If ``folder`` is there and not empty, or the one to hold it is not there.
+        If ``folder`` is there and no empty folder, or the one to hold it is not there or read-only.
     """
-    folder = Path(folder)
-    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
-    check(free, str(folder), "exists and is not empty", "a new folder")
-    parent = folder.resolve().parent
-    check(parent.is_dir(), str(folder), f"no such directory {parent}", "an existing one")
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+    given, folder = str(folder), Path(os.path.realpath(folder))
+    free = not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir()))
+    check(free, given, "exists and is not empty", "a new folder")
+    folder_writable(folder.parent, given)
+    partial = Path(tempfile.mkdtemp(prefix=".lscd-", dir=folder.parent))
     try:
         yield partial
         partial.chmod(0o755)

@@ -123,7 +123,7 @@ def magnitudes(weights: Scores, norms: NDArray[Any] | None = None) -> Scores:
     Raises
     ------
     ValueError
-        If a weight is NaN, or ``norms`` do not fit or are negative or not finite.
+        If a weight is NaN, or infinite beside ``norms``, or these do not fit, are negative, or too large for float32.
     """
     check(not np.isnan(weights).any(), "weights", "hold NaN", "numbers")
     scores: Scores = np.abs(weights)
@@ -131,6 +131,9 @@ def magnitudes(weights: Scores, norms: NDArray[Any] | None = None) -> Scores:
         check(norms.shape == weights.shape[1:], "shape of norms", norms.shape, str(weights.shape[1:]))
         good = np.isfinite(norms).all() and (norms >= 0).all()
         check(good, "norms", "negative or not finite", "finite numbers of at least 0")
+        check(np.isfinite(scores).all(), "weights", "hold an infinity", "finite numbers where norms judge them")
+        largest = float(np.max(scores, initial=0)) * float(np.max(norms, initial=0))
+        check(largest <= np.finfo(np.float32).max, "norms", f"up to {np.max(norms):g}", "scores that float32 holds")
         scores *= norms.astype(np.float32)
     return scores
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.file_kinds import others_in, refuse_other_kind
+from kernels_numba.files import read_small, readable
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's limit
 MAX_DIMENSIONS = 16
@@ -168,7 +169,7 @@ def _fill(info: TensorInfo, start: int, out: NDArray[Any]) -> None:
 
 
 def _open_file(path: Path) -> Checkpoint:
-    size = path.stat().st_size
+    size = readable(path).stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
@@ -230,9 +231,7 @@ def _checked_layout(tensors: dict[str, TensorInfo], path: Path, data_start: int,
 
 def _open_shards(path: Path) -> Checkpoint:
     """Every tensor of a sharded checkpoint; the index may name files of its own folder only."""
-    if path.stat().st_size > MAX_HEADER_BYTES:
-        raise ValueError(f"{path}: index of {path.stat().st_size} bytes; allowed: at most {MAX_HEADER_BYTES}")
-    weight_map = parse_json(path.read_bytes(), path).get("weight_map")
+    weight_map = parse_json(read_small(path), path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{path}: no weight_map; allowed: an object of tensor names and files")
     for file in weight_map.values():

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels_numba.checkpoints.safetensors_reader import BITS, MAX_HEADER_BYTES, METADATA, STORAGE
+from kernels_numba.files import written_whole
 
 ALIGNMENT = 8  # of padded files, so that other readers may map their tensors
 PADDING = "__pad__."  # the format allows no gaps: tensors of this name fill them
@@ -84,22 +84,12 @@ def written(path: str | Path, room_bytes: int, *, padded: bool = False) -> Itera
     padded : start every tensor at a multiple of 8 bytes, with ``__pad__.`` tensors in the gaps. Without it, tensors
         are aligned to their own width if they come in ``aligned_order``.
     """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: no such directory {path.parent}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; give a file name")
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            writer = TensorWriter(file, path, room_bytes, padded)
-            yield writer
-            writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written_whole(path) as partial, partial.open("wb") as file:
+        writer = TensorWriter(file, Path(path), room_bytes, padded)
+        yield writer
+        writer.finish()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def aligned_order(tensors: Mapping[str, str]) -> list[str]:

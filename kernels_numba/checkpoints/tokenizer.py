@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels_numba.checkpoints.gguf_reader import INSTALL, SMOLLM2, GgufModel, model_path, open_gguf
+from kernels_numba.files import LARGEST_TEXT_BYTES, readable
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -35,10 +38,26 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     _require(file)
     from tokenizers import Tokenizer
 
-    try:
+    readable(file, LARGEST_TEXT_BYTES)
+    with _failing_as(f"{file}: no tokenizer"):
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # the package raises nothing narrower
-        raise ValueError(f"{file}: no tokenizer: {error}") from None
+
+
+def tokens_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Tokens of a text; ValueError if the tokenizer lacks what it needs for it."""
+    with _failing_as("the tokenizer cannot split this text"):
+        return list(tokenizer.encode(text).ids)
+
+
+@contextmanager
+def _failing_as(words: str) -> Iterator[None]:
+    """Make a ValueError of whatever the package raises: Exception alone, and where it panics not even that."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{words}: {error}") from None
 
 
 def gguf_tokenizer(model: GgufModel) -> Tokenizer:
@@ -52,10 +71,8 @@ def gguf_tokenizer(model: GgufModel) -> Tokenizer:
     )
     merges = [tuple(pair.split(" ")) for pair in model.fields.get("tokenizer.ggml.merges") or []]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    try:
+    with _failing_as(f"{model.path}: no tokenizer"):
         tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    except Exception as error:  # the package raises nothing narrower
-        raise ValueError(f"{model.path}: no tokenizer: {error}") from None
     tokenizer.pre_tokenizer = _split(model)
     tokenizer.decoder = decoders.ByteLevel()
     types = model.fields.get("tokenizer.ggml.token_type") or [1] * len(tokens)

@@ -21,6 +21,7 @@ from kernels_numba.cpu.bitmap import encode_cpu_bitmap
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.decoder.config import HEAD, DecoderConfig, bias_of
 from kernels_numba.decoder.model import Decoder, Weight
+from kernels_numba.files import read_small
 from kernels_numba.formats import Element, EncodedWeight
 from kernels_numba.formats.encoded import check, narrowed, widened
 
@@ -91,7 +92,7 @@ def open_model(path: str | Path) -> ModelFiles:
     checkpoint = open_checkpoint(path)
     config_file = (path if path.is_dir() else path.parent) / "config.json"
     check(config_file.is_file(), str(path), f"no {config_file}", "a config.json beside the weights")
-    config = DecoderConfig.from_dict(parse_json(config_file.read_bytes(), config_file), str(config_file))
+    config = DecoderConfig.from_dict(parse_json(read_small(config_file), config_file), str(config_file))
     read, shapes = _encoded(checkpoint.path) if is_encoded(checkpoint) else _plain(checkpoint, config.tensors())
     return ModelFiles(checkpoint.path, config, shapes, read)
 

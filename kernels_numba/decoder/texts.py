@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels_numba.checkpoints.tokenizer import tokens_of
+from kernels_numba.files import LARGEST_TEXT_BYTES, readable
 from kernels_numba.formats.encoded import check
 
 if TYPE_CHECKING:
@@ -65,12 +67,12 @@ def read_text(path: str | Path | None, *, calibrating: bool) -> Text:
     Raises
     ------
     ValueError
-        If the file is no UTF-8 text; names it. A missing file raises OSError.
+        If the file is no plain file, too large, or no UTF-8 text; names it. A missing file raises OSError.
     """
     if path is None or (str(path) == TOPICS and not Path(path).exists()):
         return topics()[0 if calibrating else 1]
     try:
-        return Text(Path(path).read_text(encoding="utf-8"), str(path))
+        return Text(readable(path, LARGEST_TEXT_BYTES).read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: no UTF-8 text: byte {error.start} is {error.object[error.start]:#x}") from None
 
@@ -89,7 +91,7 @@ def sequences(text: Text, tokenizer: Tokenizer, length: int, most: int | None = 
     """
     check(length >= 2, "tokens of a sequence", length, "at least 2")
     check(most is None or most >= 1, "sequences", most, "at least 1")
-    tokens = np.array(tokenizer.encode(text.words).ids, np.int64)
+    tokens = np.array(tokens_of(tokenizer, text.words), np.int64)
     check(len(tokens) >= length, text.origin, f"{len(tokens)} tokens", f"at least the {length} of one sequence")
     pieces = tokens[: len(tokens) // length * length].reshape(-1, length)
     if most is None or most >= len(pieces):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kernels_numba.files import nearest, writable
 from lscd.report import accuracy, beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
@@ -41,9 +41,8 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
     """
     mpl.use("Agg")
-    out.mkdir(parents=True, exist_ok=True)
     context = Context()
-    with tempfile.TemporaryDirectory(dir=out, prefix=".building-") as scratch, house_style():
+    with tempfile.TemporaryDirectory(dir=nearest(out), prefix=".building-") as scratch, house_style():
         figures = Path(scratch) / "figures"
         figures.mkdir()
         made = _make(chapters, context, figures)
@@ -52,10 +51,23 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
         page, document = Path(scratch) / "index.html", Path(scratch) / "report.pdf"
         page.write_text(_render(made, context, sources, figures), encoding="utf-8")
         write_pdf(document, TITLE, _answers(made), made, sources, figures)
+        out.mkdir(parents=True, exist_ok=True)
         _replace(figures, out / "figures")
         document.replace(out / "report.pdf")
         page.replace(out / "index.html")
     return out / "index.html"
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse a folder whose pages are of another's making, or which cannot be written: worth asking before the work."""
+    if not out.is_dir():
+        return
+    page, document, figures = out / "index.html", out / "report.pdf", out / "figures"
+    for path in (page, document, figures / "figure.svg" if figures.exists() else page):
+        writable(path)
+    ours = page.is_file() and TITLE in page.read_text(encoding="utf-8", errors="replace")
+    if not ours and (page.exists() or document.exists()):
+        raise ValueError(f"{out} has a page that is no report of ours; give another folder as --out")
 
 
 def _make(chapters: tuple[Chapter, ...], context: Context, figures: Path) -> list[tuple[Chapter, list[Exhibit]]]:
@@ -85,9 +97,10 @@ def _save(exhibit: Exhibit, folder: Path) -> Exhibit:
 
 
 def _replace(new: Path, old: Path) -> None:
-    if old.exists():
-        shutil.rmtree(old)
-    new.replace(old)
+    """Move the files of ``new`` to ``old``, beside what else is there."""
+    old.mkdir(exist_ok=True)
+    for file in sorted(new.iterdir()):
+        file.replace(old / file.name)
 
 
 def _render(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, wraps
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,6 +26,11 @@ from perfmodel.catalog.records import Record
 
 if TYPE_CHECKING:
     import pandas as pd
+
+PACKAGE = Path(__file__).resolve().parents[1]
+INSTALLED = PACKAGE / "_data"  # the data of an installed package, which stay as they came
+LARGEST_BYTES = 1 << 28  # of a user's file: beyond any, and what a mistake may read
+LONGEST_NAME = 200  # characters of what may be a name of ours; a path may be longer
 
 _RecordT = TypeVar("_RecordT", bound=Record)
 _ReadT = TypeVar("_ReadT", bound=Callable[..., Any])
@@ -56,8 +63,7 @@ def data_directory() -> Path:
 
 @cache  # models ask for it thousands of times a second; a failure is not kept
 def _data_directory(override: str | None) -> Path:
-    package = Path(__file__).resolve().parents[1]
-    places = [Path(override)] if override else [package / "_data", package.parent / "data"]
+    places = [Path(override)] if override else [INSTALLED, PACKAGE.parent / "data"]
     for place in places:
         if (place / "hardware").is_dir():
             return place
@@ -77,16 +83,23 @@ def find(name_or_path: str | Path, kind: str, folder: str, names: Callable[[], I
     path = Path(path_text(kind, name_or_path))
     name = str(name_or_path).strip().lower().replace("_", "-").replace(" ", "-")
     known = data_directory() / folder / f"{name}.toml"
-    if known.name == f"{name}.toml" and known.is_file():
+    if len(name) <= LONGEST_NAME and known.name == f"{name}.toml" and known.is_file():
         return known
-    if name and (path.suffix in (".toml", ".json") or path.is_dir()):
+    if name and (path.suffix in (".toml", ".json") or _is_folder(path)):
         return path
     raise ValueError(unknown_name(kind, str(name_or_path), names() if names else stems(folder)))
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that the system does not take
+        return False
+
+
 def load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
     """Record of a TOML file, read again only when the file has changed."""
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{shown(path)}: no such file")
     return _record(path, kind)
 
@@ -104,11 +117,41 @@ def own_key(path: Path) -> dict[str, Any]:
     return fields | {"key": path.stem}
 
 
+def text_of(path: Path) -> str:
+    """Text of a plain file in UTF-8, with or without its mark.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, no plain file (a device or pipe may never end), larger than `LARGEST_BYTES` or of another
+        encoding; names the file.
+    """
+    with named(path):
+        _check_plain(path)
+        with path.open("rb") as file:
+            data = file.read(LARGEST_BYTES)
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"no UTF-8 text: byte {error.start} is {data[error.start]:#x}") from error
+
+
+def _check_plain(path: Path) -> None:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or os.path.realpath(path).startswith(("/proc/", "/sys/")):
+        raise ValueError(f"no plain file but a {'directory' if path.is_dir() else 'device, pipe or stream'}")
+    if status.st_size > LARGEST_BYTES:
+        raise ValueError(f"{status.st_size:,} bytes, allowed are at most {LARGEST_BYTES:,}")
+
+
 def parse(path: Path) -> dict[str, Any]:
     """Keys of a TOML or JSON file."""
+    text = text_of(path)
     with named(path):
-        text = path.read_text(encoding="utf-8-sig")
-        parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        try:
+            parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except RecursionError as error:
+            raise ValueError("its keys nest too deeply") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"{shown(path)}: expected an object of keys, got {type(parsed).__name__}")
     return parsed
@@ -142,7 +185,7 @@ def named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(f"{shown(path)}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{shown(path)}: {error}") from error
 
 
@@ -170,17 +213,18 @@ def read_table(path: Path) -> pd.DataFrame:
 
     with named(path):
         if path.suffix == ".parquet":
+            _check_plain(path)
             return pd.read_parquet(path)
-        try:
-            return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(NAME_COLUMNS, "str"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"no CSV in UTF-8: {error}") from error
+    text = text_of(path)
+    with named(path):
+        return pd.read_csv(StringIO(text), dtype=dict.fromkeys(NAME_COLUMNS, "str"), low_memory=False)
 
 
 def read_texts(path: Path) -> dict[str, list[str]]:
     """Columns of a user's CSV file, every cell as its text."""
     import pandas as pd
 
+    text = text_of(path)
     with named(path):
-        table = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(StringIO(text), dtype="str", keep_default_na=False, skipinitialspace=True, low_memory=False)
     return {name: list(table[name]) for name in table}

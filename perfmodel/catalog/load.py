@@ -190,7 +190,7 @@ def load_calibration(file: str = CALIBRATION_FILE, check: Callable[[Fits], None]
     """
     own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
     path = Path(own) if own else data_directory() / path_text("file", file)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{shown(path)}: no such file; make it with `lscd calibrate`")
     return _calibration(path, check)
 

@@ -44,7 +44,7 @@ def load_model(name_or_path: str | Path) -> LanguageModel:
         path = path / "config.json"
     if path.suffix == ".json":
         return model_from_hf_config(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{shown(path)}: no such file")
     return _model(path)
 

@@ -6,7 +6,6 @@ catalogue, which reads the file, knows no kernels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
 from perfmodel.kernels.registry import KERNELS, kernel_model
@@ -23,7 +23,9 @@ Array = NDArray[np.float64]
 
 SPREADS = ("inside", "many", "resident", "latency", "range", "gpu")
 MANY_TOKENS = 64  # beyond, Tensor Cores and the choice of tiles decide, and errors are of another kind
-FIT_KEYS = {"evidence_range": ("m", "k", "n", "sparsity"), "spread": SPREADS}
+WIDEST_SPREAD = 10.0  # of a log error: a factor of 20,000
+ROUNDED = 1e-5  # by which six digits of a parameter may leave its range
+EVIDENCE_LIMITS = {"m": (0, LARGEST_SIZE), "k": (0, LARGEST_SIZE), "n": (0, LARGEST_SIZE), "sparsity": (0, 1)}
 
 
 def kernel_fits() -> dict[str, FittedKernel]:
@@ -43,26 +45,32 @@ def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
     Raises
     ------
     ValueError
-        If a kernel is unknown, a key missing or unknown, or a value no finite number of at least 0; names kernel, key,
-        value.
+        If a kernel is unknown, a key missing or unknown, a parameter outside its declared range, an interval wider than
+        `WIDEST_SPREAD`, or a range of the evidence no sizes; names kernel, key, value and what is allowed.
     """
     missing = [name for name, model in KERNELS.items() if not model.assumed and name not in fits]
     if missing:
         raise ValueError(f"no kernel {missing[0]!r} in this calibration; make it anew with `lscd calibrate`")
     for kernel, fitted in fits.items():
-        parameters = tuple(field.name for field in fields(kernel_model(kernel).Parameters))
-        for group, needed in ({"parameters": parameters} | FIT_KEYS).items():
-            _check_group(f"{kernel}: {group}", getattr(fitted, group), needed)
+        declared = fields(kernel_model(kernel).Parameters)
+        limits = {field.name: (field.metadata["low"], field.metadata["high"]) for field in declared}
+        _check_group(f"{kernel}: parameters", fitted.parameters, limits)
+        _check_group(f"{kernel}: evidence_range", fitted.evidence_range, EVIDENCE_LIMITS)
+        _check_group(f"{kernel}: spread", fitted.spread, dict.fromkeys(SPREADS, (0, WIDEST_SPREAD)))
+        _check_group(f"{kernel}: at_home", fitted.at_home, dict.fromkeys(fitted.at_home, (0, WIDEST_SPREAD)))
 
 
-def _check_group(where: str, values: Mapping[str, float | tuple[float, float]], needed: tuple[str, ...]) -> None:
-    if set(values) != set(needed):
-        words = f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(needed)}"
+def _check_group(
+    where: str, values: Mapping[str, float | tuple[float, float]], limits: Mapping[str, tuple[float, float]]
+) -> None:
+    if set(values) != set(limits):
+        words = f"{where} has {', '.join(values) or 'no keys'}, needed are {', '.join(limits)}"
         raise ValueError(f"{words}; make it anew with `lscd calibrate`")
     for key, value in values.items():
+        low, high = limits[key]
         numbers = value if isinstance(value, tuple) else (value,)
-        if not all(0 <= number < math.inf for number in numbers):
-            raise ValueError(f"{where}.{key} is {value}, allowed are finite numbers of at least 0")
+        if not all(low * (1 - ROUNDED) <= number <= high * (1 + ROUNDED) for number in numbers):
+            raise ValueError(f"{where}.{key} is {value}, allowed is {low:g} to {high:g}")
 
 
 def kernel_parameters(fitted: FittedKernel, name: str) -> Any:

@@ -11,6 +11,7 @@ Letters: b block, s SM, i step, p part, r resource; events are numbered ``base[b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -24,7 +25,15 @@ NOTHING = -1  # blamed when a part had nothing to do
 ONLY = -1  # `program.ONLY`
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Any:
+    """``function``, compiled anew in each process where there is no place to keep machine code."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # what Numba raises where neither the package nor the user's cache can be written
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def is_active(i: Any, steps: Any, first: Any, last: Any) -> Any:
     """True if a part with these limits does something in step ``i`` of ``steps``."""
     if first == ONLY:
@@ -34,7 +43,7 @@ def is_active(i: Any, steps: Any, first: Any, last: Any) -> Any:
     return first <= i < steps - last
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def start_block(first_event: Any, steps: Any, at: Any, cause: Any, wait: Any, wait_lag: Any, log: Any) -> Any:
     """Set up the waits of a block's events: one for the event before it, one for each result of an earlier part."""
     ready, pending, critical = log
@@ -48,7 +57,7 @@ def start_block(first_event: Any, steps: Any, at: Any, cause: Any, wait: Any, wa
             pending[event], ready[event], critical[event] = count, at, cause
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def serve(at: Any, cycles: Any, s: Any, free: Any, busy: Any, weight: Any) -> Any:
     """Queue one part at its resources.
 
@@ -70,7 +79,7 @@ def serve(at: Any, cycles: Any, s: Any, free: Any, busy: Any, weight: Any) -> An
     return start, issued, done, issued_by, done_by
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def wake(event: Any, at: Any, cause: Any, heap: Any, log: Any) -> Any:
     """Tell ``event`` that one thing it waits for is there."""
     ready, pending, critical = log
@@ -81,7 +90,7 @@ def wake(event: Any, at: Any, cause: Any, heap: Any, log: Any) -> Any:
         heappush(heap, (ready[event], event))
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def first_events(tiles: Any, buffers: Any, parts: Any) -> Any:
     """Steps of each block, the number of its first event, and the block of each event."""
     steps = tiles + buffers - 1
@@ -93,7 +102,7 @@ def first_events(tiles: Any, buffers: Any, parts: Any) -> Any:
     return steps, base, block_of
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def run(
     table: Any, cycles_per_unit: Any, queue_start: Any, offset: Any, weight: Any, resident: Any,
     nonzeros: Any, tiles: Any, buffers: Any,

@@ -50,12 +50,14 @@ def gantt(table: pd.DataFrame, title: str, steps: tuple[int, int], clock_hz: flo
     title : str
         Above the picture.
     steps : (int, int)
-        First and last step of the first block to show.
+        First and last step of the first block to show; its last ones where it has fewer.
     clock_hz : float
         SM clock, for the second time axis.
     """
     first_block = table["block"].min()
-    window = table[(table["block"] == first_block) & table["step"].between(*steps)]
+    own = table[table["block"] == first_block]
+    missing = max(0, steps[1] - int(own["step"].max()))
+    window = own[own["step"].between(steps[0] - missing, steps[1] - missing)]
     low, high = window["begin_cycles"].min(), window["end_cycles"].max()
     shown = table[(table["end_cycles"] > low) & (table["begin_cycles"] < high)]
     slots = sorted(shown["slot"].unique())

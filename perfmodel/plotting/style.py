@@ -135,6 +135,9 @@ KERNEL_MARKERS = {
 }
 
 
+UNTOLD = {".png": ("Software",), ".svg": ("Date", "Creator"), ".pdf": ("CreationDate", "Creator", "Producer")}
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Apply `style.mplstyle` inside the block, whatever the user's own settings."""
@@ -148,7 +151,12 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write ``name.png`` and ``name.svg``, byte for byte the same for the same figure; its layout is final then."""
     paths = [folder / f"{name}.png", folder / f"{name}.svg"]
     with house_style():
-        figure.savefig(paths[0], metadata={"Software": None})
+        write_picture(figure, paths[0])
         figure.set_layout_engine("none")  # laying out takes as long as drawing, and gives the same place within a pixel
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
+        write_picture(figure, paths[1])
     return paths
+
+
+def write_picture(figure: Figure, path: Path) -> None:
+    """Write a PNG, SVG or PDF without its date and maker, so that the same figure gives the same bytes."""
+    figure.savefig(path, metadata=dict.fromkeys(UNTOLD[path.suffix]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lscd.errors import InputError, written_whole
+from lscd.errors import written_whole
 from tests.lscd.commands import GOOD_ROW, HEADER, ONE, run
 
 HUGE = str(10**30)
@@ -49,7 +49,7 @@ SIMULATE = ["simulate", "flash-llm", "--gpu", "h100", "--m", "64", "--k", "64", 
         ([*SIMULATE, "--bandwidth-scale", "1e-300"], "bandwidth_scale is 1e-300, allowed is 1e-6 to 1e6"),
         ([*SIMULATE, "--tile-k", HUGE], "allowed are multiples of 16 up to 4096"),
         ([*SIMULATE, "--trace", "a.json", "--gantt", "none/b.png"], "no such directory"),
-        ([*SIMULATE, "--trace", "a.png", "--gantt", "a.png"], "are both a.png"),
+        ([*SIMULATE, "--trace", "a.png", "--gantt", "a.png"], "--gantt: a.png is what --trace writes already"),
         (["validate", "--by", "kernel,kernel"], "--by is 'kernel,kernel'"),
         (["plan", "--model", "opt-13b", "--gpu", "h100", "--sparsity", "60%"], "--sparsity is '60%': "),
         (["plan", "--model", "opt-13b", "--gpu", "h100", "--input-len=0"], "--input-len is '0': "),
@@ -62,7 +62,7 @@ SIMULATE = ["simulate", "flash-llm", "--gpu", "h100", "--m", "64", "--k", "64", 
         (["choose", "--model", "opt-13b", "--gpu", "h100", "--batch", ""], "--batch is '', allowed are whole numbers"),
         (["choose", "--model", "opt-13b", "--gpu", "h100", "--batch", "8", "--formats", ""], "--formats is ''"),
         (["e2e", "--model", "opt-13b", "--gpu", "h100", "--batch", "8", "--system", "vllm+foo"], "format 'foo'"),
-        (["predict", "--input", "/dev/zero", "--output", "o.csv"], "/dev/zero is a device; give a file"),
+        (["predict", "--input", "/dev/zero", "--output", "o.csv"], "/dev/zero: no plain file but a device"),
         (["simulate", "two-four", *SIMULATE[2:]], "kernel 'two-four' is not simulated: "),
         (["sweep", "none.toml", "--out", "o.parquet"], "lscd: none.toml: No such file or directory"),
     ],
@@ -103,7 +103,7 @@ def test_only_plain_files_are_written(tmp_path: Path) -> None:
         partial.write_text("new")
     assert link.is_symlink()
     assert target.read_text() == "new"
-    with pytest.raises(InputError, match="no file that can be written"), written_whole("/dev/null"):
+    with pytest.raises(ValueError, match="no file that can be written"), written_whole("/dev/null"):
         pass
 
 
@@ -149,7 +149,7 @@ def test_links_that_lead_back_to_themselves_are_refused(
     loop.symlink_to(loop)
     code, _, stderr = run(monkeypatch, capsys, *ONE[:1], "--gpu", str(loop), *ONE[3:])
     assert (code, stderr) == (2, f"lscd: {loop}: no such file\n")
-    with pytest.raises(InputError, match="is a link that leads back to itself"), written_whole(loop):
+    with pytest.raises(ValueError, match="is a link that leads back to itself"), written_whole(loop):
         pass
     assert loop.is_symlink()
 

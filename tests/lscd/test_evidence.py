@@ -103,9 +103,9 @@ OWN_ROW = "h200,cublas,64,64,8,0,5,,value,warm,mine,\n"
         (b"", "No columns to parse"),
         (b"\n\n", "No columns to parse"),
         (OWN_HEADER.replace(",time_us", "").encode(), "missing columns ['time_us']"),
-        ((OWN_HEADER + OWN_ROW).encode("utf-16"), "no CSV in UTF-8"),
-        ((OWN_HEADER + OWN_ROW.replace("mine,", "mine,caf\xe9")).encode("latin-1"), "no CSV in UTF-8"),
-        (None, "own.csv: Is a directory"),
+        ((OWN_HEADER + OWN_ROW).encode("utf-16"), "no UTF-8 text"),
+        ((OWN_HEADER + OWN_ROW.replace("mine,", "mine,caf\xe9")).encode("latin-1"), "no UTF-8 text"),
+        (None, "own.csv: no plain file but a directory"),
     ],
 )
 def test_own_measurements_must_be_sound(

@@ -128,7 +128,7 @@ def test_kernels_in_json(
         (["--out", "nowhere/this.toml"], "no such directory"),
         (["--rows", "x.csv", "--out", "x.toml"], "--rows is x.csv, which needs --kernels and --out"),
         (["--rows", "x.csv", "--kernels"], "--rows is x.csv, which needs --kernels and --out"),
-        (["--rows", "x.toml", "--kernels", "--out", "x.toml"], "--rows is x.toml, which --out writes already"),
+        (["--rows", "x.toml", "--kernels", "--out", "x.toml"], "--rows: x.toml is what --out writes already"),
         (["--gpu", "--kernels"], "--kernels times those of CPUs"),
     ],
 )

@@ -126,7 +126,7 @@ def test_results_never_replace_a_column_of_the_only_file(tmp_path: Path) -> None
     path.write_text(f"{HEADER},time_us\n{GOOD_ROW},123\n", encoding="utf-8")
     kept = path.read_bytes()
     refused = RUNNER.invoke(app, ["predict", "--input", str(path), "--output", str(path)])
-    assert "whose column time_us it would replace" in str(refused.exception)
+    assert "is the input itself" in str(refused.exception)
     assert path.read_bytes() == kept
     assert RUNNER.invoke(app, ["predict", "--input", str(path), "--output", str(tmp_path / "out.csv")]).exit_code == 0
 
@@ -201,7 +201,7 @@ def test_batch_adds_columns_and_keeps_order(tmp_path: Path) -> None:
         (f"{HEADER},kernel\n{GOOD_ROW},sparta\n", "column kernel stands twice"),
         (f"{HEADER}\n{GOOD_ROW}\n,36864,9216,8,0.8,flash-llm\n", "line 3: gpu is empty"),
         (f"{HEADER}\n{GOOD_ROW}\na100-80gb,{10**20},9216,8,0.8,flash-llm\n", "line 3: m is"),
-        ("\xff\xfe", "not a CSV"),
+        ("\xff\xfe", "no UTF-8 text"),
     ],
 )
 def test_batch_refuses_broken_files(

@@ -183,7 +183,10 @@ ERRORS = [
     ([*PRUNE, "--method", "nm", "--n", "5"], "--n 5 --m 4: allowed is 0 <= n <= m"),
     ([*PRUNE, "--method", "nm", "--m", "3"], "a multiple of 3"),
     ([*PRUNE, "--method", "wanda", "--sparsity", "0.5"], "a file of input norms"),
-    (["prune", "model.safetensors", "model.safetensors", "--sparsity", "0.5"], "another file than the input"),
+    (
+        ["prune", "model.safetensors", "model.safetensors", "--sparsity", "0.5"],
+        "OUT: model.safetensors is the input itself",
+    ),
     (["prune", "model.safetensors", "no/out.safetensors", "--sparsity", "0.5"], "no such directory"),
     (["prune", "model.safetensors", ".", "--sparsity", "0.5"], ".: exists and is not empty; allowed: a new folder"),
     (["prune", "encoded.safetensors", "out.safetensors", "--sparsity", "0.5"], "encoded already"),
