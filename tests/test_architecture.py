@@ -173,8 +173,15 @@ def test_only_the_catalogue_reads_data() -> None:
         assert not re.search(r"read_csv|read_parquet|\bopen\(|read_text\(|tomllib|json\.load", path.read_text()), path
 
 
-# Topics of the emulator's tests that go across its files.
-ACROSS = {"checks", "counters", "emulator", "evidence", "mutations", "quantised_mutations", "record_mutations", "warp"}
+# Topics of tests that go across the modules of a room.
+ACROSS = {
+    "kernels_numba": {"bad_arrays"},
+    "kernels_numba/ptx_emulator": {
+        "checks", "counters", "emulator", "evidence", "mutations", "quantised_mutations", "record_mutations", "warp",
+    },
+    "lscd": {"fuzz"},
+    "perfmodel": {"bad_arguments"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -186,7 +193,7 @@ def test_a_changed_file_finds_its_test_by_its_path(package: str) -> None:
         if path.name.startswith("test_"):
             topic = path.stem.removeprefix("test_")
             names = {module.stem for module in (ROOT / home).glob("*.py")} | {home.name}
-            names |= ACROSS if home.name == "ptx_emulator" else set()
+            names |= ACROSS.get(home.as_posix(), set())
             assert topic in names, f"{path}: {home} has no {topic}.py"
 
 

@@ -67,8 +67,9 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
         raise ValueError(f"{name} is {shown(value)}, allowed is one number")
     one = float(found.reshape(()))
     if not (low <= one <= high and (one > low or not above)):
-        allowed = f"above {low:g}" if above else f"from {low:g}"
-        raise ValueError(f"{name} is {one:g}, allowed is a number {allowed} to {high:g}")
+        ends = (f"{'above' if above else 'from'} {low:g}", low), (f"to {high:g}", high)
+        allowed = " ".join(["a number", *(words for words, end in ends if math.isfinite(end))])
+        raise ValueError(f"{name} is {one:g}, allowed is {allowed}")
     return one
 
 

@@ -74,9 +74,7 @@ class WhatIf:
         """Refuse shares outside [0, 1], and negative sizes."""
         shares = ("cache_sparsity", "acceptance", "activation_sparsity", "offloaded", "hidden_communication")
         for name in shares:
-            share = number(name, getattr(self, name))
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {share:g}")
+            number(name, getattr(self, name), 0, 1)
         if not 0 <= number("draft_tokens", self.draft_tokens) <= LONGEST_DRAFT or self.draft_tokens % 1:
             raise ValueError(f"draft_tokens must be a whole number from 0 to {LONGEST_DRAFT}, got {self.draft_tokens}")
         if not 0 <= number("draft_layers", self.draft_layers) < math.inf:

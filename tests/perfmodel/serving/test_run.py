@@ -116,7 +116,7 @@ def test_price_of_a_million_tokens_by_hand():
         ({"gpus": 3, "pipeline_parallel": 2}, "gpus must be a multiple of pipeline_parallel"),
         ({"gpus": 64, "pipeline_parallel": 64}, "pipeline_parallel must be at most the 48 layers, got 64"),
         ({"input_len": 2000}, "opt-30b knows 2048 positions, got 2512"),
-        ({"cache_bits": 1}, "cache_bits must lie in"),
+        ({"cache_bits": 1}, "cache_bits is 1, allowed is a number from 2 to 16"),
         ({"expert_parallel": 2, "gpus": 2}, "expert_parallel must be 1 for opt-30b, which has no experts"),
     ],
 )
