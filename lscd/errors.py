@@ -18,7 +18,6 @@ from typing import Any
 
 import typer
 
-from kernels_numba.files import identity
 from kernels_numba.files import writable as writable
 from kernels_numba.files import written_whole as written_whole  # all that commands need of failing comes from here
 
@@ -153,12 +152,6 @@ def _flush() -> None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise
-
-
-def refuse_overwriting(source: Path, target: Path) -> None:
-    """Refuse an output that is an input under any name: it would be lost."""
-    if identity(source) is not None and identity(source) == identity(target):
-        raise InputError(f"{target} is the input itself; write to another file")
 
 
 def batch_files(context: typer.Context, source: Path | None, target: Path | None) -> tuple[Path, Path] | None:

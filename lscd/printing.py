@@ -12,7 +12,6 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from pathlib import Path
 
 import typer
 
@@ -25,11 +24,6 @@ def headline(words: str) -> None:
 def say(words: str) -> None:
     """Print a sentence, wrapped on a terminal and on one line elsewhere."""
     typer.echo(_wrapped(words))
-
-
-def printable(path: Path) -> str:
-    r"""Name of a file as any terminal shows it: bytes that are no UTF-8 as ``\xff``."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _wrapped(words: str) -> str:

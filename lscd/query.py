@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lscd.errors import InputError, refuse_overwriting, writable, written_whole
-from lscd.printing import printable
+from lscd.errors import INTERRUPTED, InputError, shown, written_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection
     from pyarrow.dataset import Dataset
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 PATIENCE_S = 0.5  # that a query gets to stop by itself
 SHOWN_ROWS = 40
 LONGEST_REASON = 300  # characters repeated of a query, or of what DuckDB found wrong
@@ -39,14 +37,13 @@ CONFINED: dict[str, Any] = {
 def query(
     results: Annotated[Path, typer.Argument(help="Parquet file of `lscd sweep`.")],
     sql: Annotated[str, typer.Argument(help=f"SQL on the table `{TABLE_NAME}`; quote it for the shell.")],
-    output: Annotated[Path | None, typer.Option(help="CSV to write the answer to, whole.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(writable=True, dir_okay=False, help="CSV to write the answer to, whole.")
+    ] = None,
 ) -> None:
     """Ask a sweep file a question in SQL (DuckDB); it can read that file and nothing else."""
     from perfmodel.sweep.store import opened_results
 
-    if output is not None:
-        writable(output)
-        refuse_overwriting(results, output)
     try:
         with opened_results(results) as (facts, rows), confined(rows) as connection, in_words(facts["columns"]):
             if output is None:
@@ -57,7 +54,7 @@ def query(
     except KeyboardInterrupt:
         print("lscd: stopped", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # a function within one row hears of no stop, and would hold up the end
-    print(f"{printable(output)}: {count:,} rows")
+    print(f"{shown(str(output))}: {count:,} rows")
 
 
 @contextmanager

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lscd.errors import InputError, writable
-from lscd.printing import digits, printable
+from lscd.errors import INTERRUPTED, InputError, shown
+from lscd.printing import digits
 
 if TYPE_CHECKING:
     from perfmodel.sweep import Plan
     from perfmodel.sweep.runner import Progress
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 MOST_THREADS = 256
-LARGEST_SPEC_BYTES = 1 << 26
-DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
-_DEEP_KEY = re.compile(rb"""(?m)(?:^|[\[{,])[ \t]*+(?:[\w"'-]++[ \t]*+\.[ \t]*+){%d}""" % DEEPEST_KEY)
 
 
 def sweep(
     spec: Annotated[Path, typer.Argument(help="TOML file: target, axes, constraints; examples in data/sweeps.")],
-    out: Annotated[Path, typer.Option(help="Parquet file to write; run again, an interrupted sweep goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            writable=True, dir_okay=False, help="Parquet file to write; run again, an interrupted sweep goes on."
+        ),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Allow more than 20 million points.")] = False,
     cluster: Annotated[str, typer.Option(help="Run on Dask workers: local, or tcp://HOST:PORT of a scheduler.")] = "",
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="Threads on this machine.")] = min(
@@ -37,11 +37,12 @@ def sweep(
     ),
 ) -> None:
     """Evaluate predict or e2e over the product of many axes into a Parquet file."""
+    from perfmodel.catalog.files import parse
     from perfmodel.sweep import Plan, run
 
-    writable(out)
+    asked = parse(spec)
     try:
-        plan = Plan.of(_parsed(spec))
+        plan = Plan.of(asked)
     except ValueError as error:
         raise InputError(f"{spec}: {error}") from None
     chunks = (0, plan.spec.grid.chunks)
@@ -64,26 +65,7 @@ def sweep(
     except OSError as error:
         raise InputError(f"{error}; {_resume_hint(*chunks)}") from error
     size = digits(out.stat().st_size / 1e6, 1)
-    print(f"{printable(out)}: {rows:,} rows of {plan.spec.grid.points:,} points, {size} MB")
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    if path.exists() and not path.is_file():
-        raise InputError("no regular file")
-    with path.open("rb") as file:
-        text = file.read(LARGEST_SPEC_BYTES + 1)
-    if len(text) > LARGEST_SPEC_BYTES:
-        raise InputError(f"larger than {LARGEST_SPEC_BYTES >> 20} MiB, more than any spec needs")
-    try:
-        if _DEEP_KEY.search(text):
-            raise RecursionError
-        return tomllib.loads(text.decode())
-    except RecursionError:
-        raise InputError("not a TOML file that can be read: nested too deeply") from None
-    except ValueError as error:
-        raise InputError(f"not a TOML file: {error}") from None
+    print(f"{shown(str(out))}: {rows:,} rows of {plan.spec.grid.points:,} points, {size} MB")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from operator import index
 from typing import Any
 
@@ -20,27 +21,28 @@ from perfmodel.units import GIGA
 Array = NDArray[np.float64]
 
 LONGEST_NAME = 255  # bytes of a file's
+LARGEST_FLOAT = int(sys.float_info.max)
 NUMERIC = "iuf"  # kinds of dtypes: integers and floats
 BYTES_PER_POINT = 8 * 40  # arrays of a prediction and of what it is made of
 
 
 def numbers(name: str, value: Any) -> Array:
-    """``value`` as a float array: a number, or numbers in sequences or arrays; infinite ones count, NaN too.
+    """``value`` as a float array: a number, or numbers in sequences or arrays; NaN counts, and what is beyond as inf.
 
     Raises
     ------
     ValueError
-        If it is none, is masked, or holds integers beyond what a float can; names both.
+        If it is none, or is masked; names both.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, allowed is one without a mask: call its filled()")
     try:
         given = np.asarray(value)
         if _is_numeric(given):
-            return given.astype(np.float64, copy=False)
-    except (TypeError, ValueError, OverflowError):  # ragged, or too large
+            return _as_floats(given)
+    except (TypeError, ValueError):  # ragged
         pass
-    raise ValueError(f"{name} is {shown(value)}, allowed is a number below 1e308 or an array of numbers")
+    raise ValueError(f"{name} is {shown(value)}, allowed is a number or an array of numbers")
 
 
 def _is_numeric(found: NDArray[Any]) -> bool:
@@ -48,6 +50,17 @@ def _is_numeric(found: NDArray[Any]) -> bool:
     if found.dtype.kind == "O":
         return all(isinstance(one, int | float) and not isinstance(one, bool) for one in found.flat)
     return found.dtype.kind in NUMERIC and found.size > 0
+
+
+def _as_floats(found: NDArray[Any]) -> Array:
+    """Numbers as floats, Python's largest integers as infinite ones."""
+    try:
+        return found.astype(np.float64, copy=False)
+    except OverflowError:
+        ends = [
+            -math.inf if one < -LARGEST_FLOAT else math.inf if one > LARGEST_FLOAT else float(one) for one in found.flat
+        ]
+        return np.reshape(ends, found.shape)
 
 
 def sizes(name: str, value: Any, least: float = 1.0) -> Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = PACKAGE / "_data"  # the data of an installed package, which stay as they came
 LARGEST_BYTES = 1 << 28  # of a user's file: beyond any, and what a mistake may read
+DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
+_DEEP_KEY = re.compile(rf"""(?m)(?:^|[\[{{,])[ \t]*+(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{DEEPEST_KEY}}}""")
 LONGEST_NAME = 200  # characters of what may be a name of ours; a path may be longer
 
 _RecordT = TypeVar("_RecordT", bound=Record)
@@ -149,12 +152,18 @@ def parse(path: Path) -> dict[str, Any]:
     text = text_of(path)
     with named(path):
         try:
-            parsed = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+            parsed = json.loads(text) if path.suffix == ".json" else _parse_toml(text)
         except RecursionError as error:
             raise ValueError("its keys nest too deeply") from error
     if not isinstance(parsed, dict):
         raise ValueError(f"{shown(path)}: expected an object of keys, got {type(parsed).__name__}")
     return parsed
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    if _DEEP_KEY.search(text):
+        raise RecursionError
+    return tomllib.loads(text)
 
 
 def convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> _RecordT:

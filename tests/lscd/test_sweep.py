@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lscd.cli import app
+from lscd.errors import UsageError
 from perfmodel.sweep import Plan
 from perfmodel.sweep.table import chunk_table
 
@@ -128,36 +129,36 @@ def test_a_full_disk_leaves_whole_chunks_and_a_hint(tmp_path: Path, limit: int, 
 def test_sweep_names_the_broken_spec(tmp_path: Path, text: str) -> None:
     spec = tmp_path / "s.toml"
     spec.write_text(text)
-    refused(spec, tmp_path / "o.parquet", r"s.toml: (not a TOML file|missing axes gpu, kernel, m, k, n, sparsity)")
+    refused(spec, tmp_path / "o.parquet", r"s.toml: (Expected|missing axes gpu, kernel, m, k, n, sparsity)")
     assert list(tmp_path.iterdir()) == [spec]
 
 
 def refused(spec: Path, out: Path, message: str) -> None:
-    with pytest.raises((ValueError, OSError), match=message):
+    with pytest.raises((ValueError, OSError, UsageError), match=message):
         RUNNER.invoke(app, ["sweep", str(spec), "--out", str(out)], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("/dev/zero", "/dev/zero: no regular file"),
-        ("/dev/null", "/dev/null: no regular file"),
-        ("fifo", "fifo: no regular file"),
-        (".", "no regular file"),
+        ("/dev/zero", "/dev/zero: no plain file but a device"),
+        ("/dev/null", "/dev/null: no plain file but a device"),
+        ("fifo", "fifo: no plain file but a device, pipe or stream"),
+        (".", "no plain file but a directory"),
         ("loop", "Too many levels of symbolic links"),
         ("missing", "No such file"),
         (os.fsdecode(b"\xff.toml"), "No such file"),
-        ("deep", "deep: not a TOML file that can be read: nested too deeply"),
-        ("dotted", "dotted: not a TOML file that can be read: nested too deeply"),
-        ("latin", "latin: not a TOML file: 'utf-8' codec"),
-        ("long", "long: larger than 0 MiB"),
-        ("digits", "digits: not a TOML file: Exceeds the limit"),
+        ("deep", "deep: its keys nest too deeply"),
+        ("dotted", "dotted: its keys nest too deeply"),
+        ("latin", "latin: no UTF-8 text: byte 9 is 0xe9"),
+        ("long", "long: 200,001 bytes, allowed are at most 200,000"),
+        ("digits", "digits: Exceeds the limit"),
     ],
 )
 def test_specs_that_cannot_be_read_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, message: str
 ) -> None:
-    monkeypatch.setattr("lscd.sweep.LARGEST_SPEC_BYTES", 200_000)
+    monkeypatch.setattr("perfmodel.catalog.files.LARGEST_BYTES", 200_000)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "deep").write_text("x = " + "[" * 90_000)
@@ -176,7 +177,11 @@ def test_outputs_that_are_no_files_are_refused_before_work(tmp_path: Path, kind:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "s.toml").write_text(MANY)
     before = sorted(tmp_path.iterdir())
-    refused(tmp_path / "s.toml", tmp_path / kind, "leads back to itself|is no file|is a directory|no such directory")
+    refused(
+        tmp_path / "s.toml",
+        tmp_path / kind,
+        "leads back to itself|is a (device|pipe), no file|is a directory|no such directory",
+    )
     assert sorted(tmp_path.iterdir()) == before
 
 
