@@ -57,19 +57,18 @@ def _as_floats(found: NDArray[Any]) -> Array:
     try:
         return found.astype(np.float64, copy=False)
     except OverflowError:
-        ends = [
-            -math.inf if one < -LARGEST_FLOAT else math.inf if one > LARGEST_FLOAT else float(one) for one in found.flat
-        ]
-        return np.reshape(ends, found.shape)
+        kept = [float(one) if abs(one) <= LARGEST_FLOAT else math.inf * (1 if one > 0 else -1) for one in found.flat]
+        return np.reshape(kept, found.shape)
 
 
 def sizes(name: str, value: Any, least: float = 1.0) -> Array:
     """``value`` as floats, each from ``least`` to 2**40; ValueError names one that is not."""
     found = numbers(name, value)
-    wrong = ~((found >= least) & (found <= LARGEST_SIZE))
-    if np.any(wrong):
+    if np.any(low := ~(found >= least)):
         lowest = "positive" if least < 1 else f"at least {least:g}"
-        raise ValueError(f"{name} must be {lowest} and at most 2**40, got {found[wrong].flat[0]:g}")
+        raise ValueError(f"{name} must be {lowest}, got {found[low].flat[0]:g}")
+    if np.any(high := found > LARGEST_SIZE):
+        raise ValueError(f"{name} must be at most 2**40, got {found[high].flat[0]:g}")
     return found
 
 

@@ -14,9 +14,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import check_points, numbers
+from perfmodel.catalog.arguments import check_points, sizes
 from perfmodel.catalog.cpu import Cpu, Device
-from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, check_sparsity
 from perfmodel.kernels.call import FIRST_CALL, Call
@@ -66,15 +65,7 @@ class Shape:
         ValueError
             If a size is not positive or a sparsity is outside [0, 1]; names the quantity and the value.
         """
-        sizes = []
-        for letter, value in zip("mkn", (m, k, n), strict=True):
-            size = numbers(letter, value)
-            if np.any(~((size >= 1) & (size < np.inf))):
-                raise ValueError(f"{letter} must be at least 1, got {float(np.min(size)):g}")
-            if np.any(size > LARGEST_SIZE):
-                raise ValueError(f"{letter} must be at most 2**40, got {float(np.max(size)):g}")
-            sizes.append(size)
-        m_, k_, n_ = sizes
+        m_, k_, n_ = (sizes(letter, value) for letter, value in zip("mkn", (m, k, n), strict=True))
         zeros = check_sparsity(sparsity)
         check_points(m_.shape, k_.shape, n_.shape, zeros.shape)
         return cls(m_, k_, n_, zeros)

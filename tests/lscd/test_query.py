@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from lscd.errors import UsageError
 from lscd.query import answer, confined, in_words
 from perfmodel.sweep import run
 from perfmodel.sweep.store import opened_results
@@ -202,12 +201,12 @@ def test_whole_numbers_stay_whole_in_a_file_with_gaps(results: Path, tmp_path: P
     assert (tmp_path / "none.csv").read_text() == "a,b\n"
 
 
-@pytest.mark.parametrize("output", ["loop", "/dev/null", "fifo", ".", "missing/o.csv"])
+@pytest.mark.parametrize("output", ["loop", "/dev/null", "fifo", "missing/o.csv"])
 def test_answers_go_to_files_alone(results: Path, tmp_path: Path, output: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "fifo")
-    refusal = "leads back to itself|is a (device|pipe), no file|is a directory|no such directory"
-    with pytest.raises((ValueError, UsageError), match=refusal):
+    refusal = "leads back to itself|is a (device|pipe), no file|no such directory"
+    with pytest.raises(ValueError, match=refusal):
         asked(results, "SELECT 1", "--output", str(tmp_path / output))
     with pytest.raises(ValueError, match="is the input itself"):
         asked(results, "SELECT 1", "--output", str(results))

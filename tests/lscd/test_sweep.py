@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner
 
 from lscd.cli import app
-from lscd.errors import UsageError
 from perfmodel.sweep import Plan
 from perfmodel.sweep.table import chunk_table
 
@@ -134,7 +133,7 @@ def test_sweep_names_the_broken_spec(tmp_path: Path, text: str) -> None:
 
 
 def refused(spec: Path, out: Path, message: str) -> None:
-    with pytest.raises((ValueError, OSError, UsageError), match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         RUNNER.invoke(app, ["sweep", str(spec), "--out", str(out)], catch_exceptions=False)
 
 
@@ -171,7 +170,7 @@ def test_specs_that_cannot_be_read_are_refused(
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("kind", ["loop", "/dev/null", "fifo", ".", "missing/o.parquet"])
+@pytest.mark.parametrize("kind", ["loop", "/dev/null", "fifo", "missing/o.parquet"])
 def test_outputs_that_are_no_files_are_refused_before_work(tmp_path: Path, kind: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "fifo")
@@ -180,7 +179,7 @@ def test_outputs_that_are_no_files_are_refused_before_work(tmp_path: Path, kind:
     refused(
         tmp_path / "s.toml",
         tmp_path / kind,
-        "leads back to itself|is a (device|pipe), no file|is a directory|no such directory",
+        "leads back to itself|is a (device|pipe), no file|no such directory",
     )
     assert sorted(tmp_path.iterdir()) == before
 
