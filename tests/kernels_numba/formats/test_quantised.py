@@ -101,7 +101,7 @@ def test_records_by_hand() -> None:
         ("e5m2", "codes", lambda w: w.codes | np.uint8(0x7C), "codes: infinity, NaN"),
         ("int8", "scales", lambda w: w.scales * np.float16(1e4), "codes: .* beyond float16 times its scale"),
         ("int8", "value_type", lambda w: "int4", "value_bits: 8; allowed: 4 for int4"),
-        ("int8", "value_type", lambda w: "e3m4", "value_bits: e3m4; allowed: 4 or 8, or int8, int4, e4m3, e5m2"),
+        ("int8", "value_type", lambda w: "e3m4", "value_bits: 'e3m4'; allowed: 4 or 8, or int8, int4, e4m3, e5m2"),
     ],
 )
 def test_corrupt_encodings_are_refused(
