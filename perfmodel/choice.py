@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog import load_device, load_model
-from perfmodel.catalog.arguments import number, texts, whole_number
+from perfmodel.catalog.arguments import texts, whole_number
+from perfmodel.catalog.arrays import number
 from perfmodel.catalog.cpu import Cpu, Device, memory_bytes
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
-from perfmodel.catalog.arguments import number
+from perfmodel.catalog.arrays import number
 from perfmodel.catalog.cpu import Device
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.crossing import first_fraction
@@ -127,7 +127,7 @@ def tokens_for_speedup(
     ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
     Shape.of(m, k, n, sparsity)
     if n > MOST_TOKENS:
-        raise ValueError(f"n is {n}, allowed is at most {MOST_TOKENS}")
+        raise ValueError(f"n is {n:g}, allowed is at most {MOST_TOKENS}")
     found = _run_around(ask.gain(np.arange(1.0, MOST_TOKENS + 1), sparsity) >= speedup, n - 1)
     return None if found is None else (found[0] + 1, found[1] + 1)
 

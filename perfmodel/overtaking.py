@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.catalog.arguments import sizes
+from perfmodel.catalog.arrays import sizes
 from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.choice import SEVERAL_MATRICES, rivals
 from perfmodel.formats import check_sparsity

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_device
-from perfmodel.catalog.arguments import number, numbers
+from perfmodel.catalog.arrays import number, numbers
 from perfmodel.catalog.cpu import Device
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Bound, Gpu

@@ -11,7 +11,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import check_points, record, shown, sizes
+from perfmodel.catalog.arguments import record, shown
+from perfmodel.catalog.arrays import check_points, sizes
 from perfmodel.catalog.specs import Bound, Gpu
 from perfmodel.formats import FORMATS, WeightFormat, check_sparsity
 from perfmodel.formats.base import LEAST_SIZE

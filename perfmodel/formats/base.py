@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import check_points, numbers, sizes
+from perfmodel.catalog.arrays import check_points, numbers, sizes
 from perfmodel.units import BITS_PER_BYTE
 
 Array = NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import check_points, sizes
+from perfmodel.catalog.arrays import check_points, sizes
 from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, check_sparsity

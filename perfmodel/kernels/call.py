@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import numbers, shown
+from perfmodel.catalog.arguments import shown
+from perfmodel.catalog.arrays import numbers
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import Activations, Cache, Launch
 from perfmodel.kernels.machine import Array, Machine, Number

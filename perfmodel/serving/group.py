@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
-from perfmodel.catalog.arguments import number, numbers
+from perfmodel.catalog.arrays import number, numbers
 from perfmodel.catalog.decoder import Experts
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.records import LARGEST_SIZE

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.catalog.arguments import number, text, texts
+from perfmodel.catalog.arguments import text, texts
+from perfmodel.catalog.arrays import number
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import numbers
+from perfmodel.catalog.arrays import numbers
 from perfmodel.serving import passes
 from perfmodel.serving.group import Group, make_group, whole
 from perfmodel.serving.memory import memory

@@ -20,7 +20,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import numbers
+from perfmodel.catalog.arrays import numbers
 from perfmodel.catalog.decoder import (
     LM_HEAD,
     Block,

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perfmodel.catalog.arguments import number
+from perfmodel.catalog.arrays import number
 from perfmodel.formats import expected_stored
 from perfmodel.units import BITS_PER_BYTE
 

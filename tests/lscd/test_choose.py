@@ -120,7 +120,7 @@ def test_remarks_tell_apart_what_becomes_of_the_weights() -> None:
         (["--formats", "int4"], "int4 rounds the weights."),
         (["--formats", "2:4"], "two-four drops 50.0% of the weights, as its pattern does."),
         (["--formats", "2:4-fp8"], "two-four-fp8 prunes and rounds the weights."),
-        (["--formats", "lscd-bitmap"], "Nobody has measured lscd-bitmap on a GPU"),
+        (["--formats", "lscd-bitmap"], "Nobody has measured lscd-bitmap and lscd-bitmap-bulk on a GPU"),
         (["--formats", "lscd-bitmap-8"], "Nobody has measured lscd-bitmap-8 on a GPU"),
     ):
         notes = answered("--batch", "16", *options)["remarks"]

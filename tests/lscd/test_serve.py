@@ -131,8 +131,8 @@ def test_table_of_servers(lscd: Shell, tmp_path: Path) -> None:
     rows, out = write_rows(tmp_path / "rows.csv", gpu="rtx-4090", users=256), tmp_path / "out.csv"
     lscd.out("serve", "--input", str(rows), "--output", str(out))
     table, expected = pd.read_csv(out), serve_rows(pd.read_csv(rows))
-    assert list(table.columns) == [*ROW, *SERVED_COLUMNS]
-    pd.testing.assert_frame_equal(table[list(SERVED_COLUMNS)], expected)
+    assert list(table.columns) == [*ROW, *SERVED_COLUMNS, "bound"]
+    pd.testing.assert_frame_equal(table[[*SERVED_COLUMNS, "bound"]], expected)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_profile_of_layers_of_several_kinds_is_refused_and_nothing_written(lscd:
         (("--sparsity", "70"), "did you mean 0.7"),
         (("--system", "vlm"), "unknown system 'vlm'"),
         (("--gpus", "3"), "llama-3.1-8b cannot be shared by 3 GPUs"),
-        (("--kv-bits", "1"), "cache_bits must lie in [2, 16], got 1"),
+        (("--kv-bits", "1"), "cache_bits is 1, allowed is a number from 2 to 16"),
         (("--chunk", "0"), "chunk must be a whole number of at least 1, got 0"),
         (("--expert-parallel", "2", "--gpus", "2"), "expert_parallel must be 1 for llama-3.1-8b"),
         (("--input-len", "200000"), "llama-3.1-8b knows 131072 positions, got 200256"),

@@ -76,7 +76,7 @@ def test_a_metric_of_its_own_is_counted_in_its_unit(monkeypatch: pytest.MonkeyPa
         (["--accuracy-budget", "1", "--kernels", "fp8"], "give no --sparsity and no --kernels with it"),
         (["--accuracy-budget", "1", "--accuracy-metric", "mmluu"], "unknown metric 'mmluu'"),
         (["--accuracy-budget", "1", "--gpus", "3"], "cannot be shared by 3 GPUs"),
-        (["--accuracy-budget", "1", "--gpus", "0"], "cannot be shared by 0 GPUs"),
+        (["--accuracy-budget", "1", "--gpus", "0"], "gpus must be a whole number of at least 1, got 0"),
         (["--accuracy-metric", "mmlu"], "--sparsity"),
         (["--sparsity", "0.5", "--accuracy-metric", "mmlu"], "give both"),
     ],
