@@ -30,7 +30,7 @@ COMMANDS = commands()
 LONGEST_MESSAGE = 2200
 # What takes minutes, opens a port or reaches out is left to its own tests; the way to it is tried here.
 LONG = (
-    "lscd.explore.serve", "lscd.report.build.build", "kernels_numba.check.check_kernels",
+    "lscd.explorer.server.serve", "lscd.report.build.build", "kernels_numba.check.check_kernels",
     "kernels_numba.bench.gpu.measure_here", "kernels_numba.bench.machine.measure_machine",
     "kernels_numba.gpu.compile.compile_kernel", "kernels_numba.gpu.trace.trace",
     "kernels_numba.bench.machine.measure_gpu",

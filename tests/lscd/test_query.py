@@ -221,7 +221,8 @@ def test_a_stop_is_heard_at_once_and_leaves_nothing(results: Path, tmp_path: Pat
     """The second is one function of one row, which DuckDB does not stop."""
     out = tmp_path / "o.csv"
     code = (
-        "import sys; from lscd.cli import main; from lscd import query; start = query.Thread.start\n"
+        "import signal, sys; from lscd.cli import main; from lscd import query; start = query.Thread.start\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which shells take from what they put aside
         "query.Thread.start = lambda thread: (start(thread), print('asked', flush=True))\n"
         f"sys.argv = ['lscd', 'query', {str(results)!r}, {sql!r}, '--output', {str(out)!r}]; main()"
     )
