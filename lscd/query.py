@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyarrow.dataset import Dataset
 
+STOPPED = (KeyboardInterrupt, SystemExit)  # by Ctrl-C, or by a signal that ends a process
 PATIENCE_S = 0.5  # that a query gets to stop by itself
 SHOWN_ROWS = 40
 LONGEST_REASON = 300  # characters repeated of a query, or of what DuckDB found wrong
@@ -51,9 +52,10 @@ def query(
                 return
             with written_whole(output) as partial:
                 count = _beside(connection, lambda: _write(answer(connection, sql), partial))
-    except KeyboardInterrupt:
+    except STOPPED as stop:
         print("lscd: stopped", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # a function within one row hears of no stop, and would hold up the end
+        code = stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else INTERRUPTED
+        os._exit(code)  # a function within one row hears of no stop, and would hold up the end
     print(f"{shown(str(output))}: {count:,} rows")
 
 
@@ -67,7 +69,7 @@ def confined(rows: Dataset) -> Iterator[DuckDBPyConnection]:
     try:
         yield connection
     finally:
-        if not isinstance(sys.exception(), KeyboardInterrupt):  # DuckDB refuses to close what is still at work
+        if not isinstance(sys.exception(), STOPPED):  # DuckDB refuses to close what is still at work
             connection.close()
 
 
@@ -107,7 +109,7 @@ def _beside(connection: DuckDBPyConnection, work: Callable[[], Any]) -> Any:
     thread.start()
     try:
         thread.join()
-    except KeyboardInterrupt:
+    except STOPPED:
         connection.interrupt()
         thread.join(PATIENCE_S)
         raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from kernels_numba.checkpoints.float_values import DTYPES, in_dtype
 from kernels_numba.checkpoints.folders import WEIGHTS, copy_companions, new_folder, write_json
 from kernels_numba.checkpoints.layouts.pieces import Packed
@@ -59,7 +61,9 @@ def _write(
                 info = source.info(name)
                 out.add(name, info.dtype, info.shape, source.chunks(name))
             else:
-                values = in_dtype(packed[name].values(), dtype, f"{source.path}: matrix {name!r}")
+                values, where = packed[name].values(), f"{source.path}: matrix {name!r}"
+                check(np.isfinite(values).all(), where, "codes and scales give inf or NaN", "finite weights")
+                values = in_dtype(values, dtype, where)
                 out.add(name, DTYPES[dtype], values.shape, [values])
             progress(name)
 

@@ -79,7 +79,7 @@ class PruningRule:
         if self.method is Method.ERK:
             check(self.allocation is not Allocation.OWL, "allocation of erk", self.allocation, Allocation.ERK)
             object.__setattr__(self, "allocation", Allocation.ERK)
-        check(0 <= self.sparsity <= 1, "sparsity", f"{self.sparsity:g}", "a fraction from 0 to 1")
+        check(0 <= self.sparsity <= 1, "sparsity", f"{self.sparsity:.10g}", "a fraction from 0 to 1")
         if self.pattern is not None:
             self._check_pattern(*self.pattern)
         elif self.allocation is not Allocation.UNIFORM:

@@ -94,8 +94,8 @@ def check_sparsity(sparsity: ArrayLike) -> Array:
     wrong = ~((values >= 0) & (values <= 1))
     if np.any(wrong):
         value = float(values[wrong].flat[0])
-        hint = f"; sparsity is a fraction, did you mean {value / 100:g}?" if 1 < value <= 100 else ""
-        raise ValueError(f"sparsity must lie in [0, 1], got {value:g}{hint}")
+        hint = f"; sparsity is a fraction, did you mean {value / 100:g}?" if 2 <= value <= 100 else ""
+        raise ValueError(f"sparsity must lie in [0, 1], got {value:.10g}{hint}")
     return values
 
 

@@ -217,24 +217,29 @@ def test_answers_go_to_files_alone(results: Path, tmp_path: Path, output: str) -
     "sql",
     ["SELECT count(*) FROM range(1000000000000)", "SELECT levenshtein(repeat('ab', 300000), repeat('ba', 300000))"],
 )
-def test_a_stop_is_heard_at_once_and_leaves_nothing(results: Path, tmp_path: Path, sql: str) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_is_heard_at_once_and_leaves_nothing(
+    results: Path, tmp_path: Path, sql: str, number: int, code: int
+) -> None:
     """The second is one function of one row, which DuckDB does not stop."""
     out = tmp_path / "o.csv"
-    code = (
+    script = (
         "import signal, sys; from lscd.cli import main; from lscd import query; start = query.Thread.start\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which shells take from what they put aside
         "query.Thread.start = lambda thread: (start(thread), print('asked', flush=True))\n"
         f"sys.argv = ['lscd', 'query', {str(results)!r}, {sql!r}, '--output', {str(out)!r}]; main()"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "asked\n"
     time.sleep(1)
     start_s = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert time.monotonic() - start_s < 5  # a second, and patience with a busy machine
-    assert (process.returncode, said) == (130, "lscd: stopped\n")
+    assert (process.returncode, said) == (code, "lscd: stopped\n")
     assert not list(tmp_path.iterdir())
 
 

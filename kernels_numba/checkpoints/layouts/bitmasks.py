@@ -64,6 +64,10 @@ def _rows(p: Pieces, m: int, k: int) -> Rows:
     ends = np.cumsum(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
     check(int(ends[-1]) == len(stored), f"{p.where}: bits set", int(ends[-1]), f"{len(stored)}, one a value")
     starts = np.concatenate([[0], ends])
+    if p.has("row_offsets"):
+        told = p.read("row_offsets").reshape(-1)
+        fits = np.array_equal(told, starts[: len(told)])
+        check(fits, f"{p.where}: row_offsets", "others than the bits give", "where each row begins")
     block = block_of((m, k), p.shape("weight_scale"))
     scaled = Scaled(p, "weight_scale", (m, k), block) if p.has("weight_scale") and block else None
 

@@ -53,6 +53,15 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     source = open_checkpoint(layout.write(tmp_path))
     with pytest.raises(ValueError, match=r"values overflow float16; allowed: --dtype float32"):
         dequantise(source, tmp_path / "out")
+    layout.tensors[".weight_scale"] = ("U8", np.full_like(layout.tensors[".weight_scale"][1], 255))
+    source = open_checkpoint(layout.write(tmp_path))
+    with pytest.raises(ValueError, match="codes and scales give inf or NaN; allowed: finite weights"):
+        dequantise(source, tmp_path / "out", "float32")
+    layout = DECODED["sparse-bitmask"]()
+    layout.tensors[".row_offsets"] = ("I64", layout.tensors[".row_offsets"][1][::-1].copy())
+    source = open_checkpoint(layout.write(tmp_path))
+    with pytest.raises(ValueError, match="row_offsets: others than the bits give"):
+        dequantise(source, tmp_path / "out")
     with pytest.raises(ValueError, match="dtype: 'int8'"):
         dequantise(source, tmp_path / "out", "int8")
     assert not (tmp_path / "out").exists()
