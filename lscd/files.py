@@ -90,7 +90,7 @@ def _files(value: Any) -> Iterator[Path]:
     if isinstance(value, list | tuple):
         for part in value:
             yield from _files(part)
-    elif isinstance(value, str | Path):
+    elif isinstance(value, str | Path) and str(value):
         path = Path(THREADS.sub("", str(value)))
         yield path
         if identity(path) is not None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from lscd.cli import app
+from lscd.cli import app, main
 from perfmodel.sweep import Plan
 from perfmodel.sweep.table import chunk_table
 
@@ -204,3 +204,17 @@ def test_every_example_spec_runs(tmp_path: Path) -> None:
         rows = chunk_table(made, 0)
         assert rows.num_rows > 0, path
         assert json.loads(made.identity)["points"] == made.spec.grid.points
+
+
+def test_a_finished_file_of_this_folder_may_be_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Options that were left empty name nothing, least of all the folder with the output."""
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(MANY.replace("stop = 20480", "stop = 1024").replace("step = 0.002", "step = 0.499"))
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["lscd", "sweep", "s.toml", "--out", "o.parquet"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code, capsys.readouterr().err) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.parquet", "s.toml"]
