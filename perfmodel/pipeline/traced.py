@@ -359,13 +359,24 @@ DECODING: dict[str, Builder] = {
 
 
 def _store_shares(machine: Machine, product: Product, tile: Tile, shared_bytes: int, registers: int) -> Stage:
-    """Sums that a block leaves and takes, through the L2, and its share of the output, which goes to memory."""
+    """Sums that a block leaves and takes, through the L2, and its share of the output, which goes to memory.
+
+    Sums of one row of tiles are taken one after the other: a round trip for the flag of each, and one for itself.
+    """
     columns = min(product.n, tile.columns)
     at_once = machine.sm_count * machine.resident_blocks(shared_bytes, registers, THREADS)
-    tiles = math.ceil(product.m / tile.rows) * math.ceil(product.k / tile.depth) * math.ceil(product.n / tile.columns)
-    output = FP16_BYTES * product.m * product.n / min(at_once, tiles)
+    rows, depth = (
+        math.ceil(product.m / tile.rows) * math.ceil(product.n / tile.columns),
+        math.ceil(product.k / tile.depth),
+    )
+    blocks = min(at_once, rows * depth)
+    whole = math.ceil(rows * depth / blocks) % depth == 0
+    taken = 0 if whole else max(math.ceil(blocks / rows - 1), 0)
+    output = FP16_BYTES * product.m * product.n / blocks
     stage = store_stage(machine, product, tile, columns, SUM_BYTES)
-    return replace(stage, work={**stage.work, Resource.DRAM: Work(output)})
+    return replace(
+        stage, work={**stage.work, Resource.DRAM: Work(output)}, cycles=stage.cycles + 2 * machine.l2_cycles * taken
+    )
 
 
 def _per_tile(counts: dict[str, Any], prefix: str, suffix: str = "", without: tuple[str, ...] = ()) -> float:
