@@ -240,16 +240,16 @@ def _compared(run: Serving, plain: tuple[str, Serving] | None) -> dict[str, Any]
 
 
 def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, own: str, bound: bool) -> None:
-    fields = _run_fields(run) | _compared(run, plain)
+    fields = _run_fields(run) | _compared(run, plain) | {"bound": bound}
     memory = {name.replace("_", " "): f"{size / 1e9:.1f}" for name, size in fields["memory_bytes"].items()}
     shares: dict[str, str] = {}
     if fields["fits"]:
         mark = " (extrapolated)" if fields["extrapolated"] else ""
-        rate = f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1, bound)}"
+        rate = f"{fields['tokens_per_gpu_s']:.1f} tokens per GPU-second{_ends(fields, 'tokens_per_gpu_s', 1)}"
         headline(f"{'at most ' * bound}{rate}{mark}")
         say(question)
-        _say_speedup(fields, own, bound)
-        _say_latency_and_cost(fields, bound)
+        _say_speedup(fields, own)
+        _say_latency_and_cost(fields)
         shares = {str(part): f"{float(seconds / run.total_s):.1%}" for part, seconds in run.parts.items()}
     else:
         headline(f"out of memory by {-float(run.memory.headroom) / 1e9:.1f} GB per GPU")
@@ -259,7 +259,7 @@ def _print_run(question: str, run: Serving, plain: tuple[str, Serving] | None, o
     print_table(header, rows, text=("memory per GPU", "time of the run"))
 
 
-def _say_speedup(fields: dict[str, Any], own: str, bound: bool) -> None:
+def _say_speedup(fields: dict[str, Any], own: str) -> None:
     """Against the same engine dense; the interval is that of this run, as both share what is off."""
     if fields["compared_with"] is None:
         return
@@ -267,12 +267,12 @@ def _say_speedup(fields: dict[str, Any], own: str, bound: bool) -> None:
         say(f"{fields['compared_with']} with {own} does not fit")
         return
     value, low, high = fields["speedup"]
-    ends = f"up to {high:.2f}" if bound else f"{low:.2f} - {high:.2f}"
-    say(f"{'at most ' * bound}{value:.2f}x {fields['compared_with']} with {own} (90 %: {ends})")
+    ends = f"up to {high:.2f}" if fields["bound"] else f"{low:.2f} - {high:.2f}"
+    say(f"{'at most ' * fields['bound']}{value:.2f}x {fields['compared_with']} with {own} (90 %: {ends})")
 
 
-def _say_latency_and_cost(fields: dict[str, Any], bound: bool) -> None:
-    least, most, tpot = "at least " * bound, "at most " * bound, ""
+def _say_latency_and_cost(fields: dict[str, Any]) -> None:
+    least, most, tpot = "at least " * fields["bound"], "at most " * fields["bound"], ""
     if fields["tpot_ms"] is not None:
         tpot = f", then a token every {least}{fields['tpot_ms']:.2f} ms{_ends(fields, 'tpot_ms', 2)}"
     first = f"first token after {least}{fields['ttft_ms']:.0f} ms{_ends(fields, 'ttft_ms', 0)}"
@@ -285,9 +285,9 @@ def _say_latency_and_cost(fields: dict[str, Any], bound: bool) -> None:
         say(f"{mean:.2f} J per token of the GPUs (90 %: {low:.2f} - {high:.2f})")
 
 
-def _ends(fields: dict[str, Any], name: str, digits: int, bound: bool = False) -> str:
+def _ends(fields: dict[str, Any], name: str, digits: int) -> str:
     """The 90 % interval of a field in words; of a bound the end that there is."""
     low, high = fields[f"lo_{name}"], fields[f"hi_{name}"]
     if high is None:
         return f" (90 %: from {low:.{digits}f})"
-    return f" (90 %: up to {high:.{digits}f})" if bound else f" (90 %: {low:.{digits}f} - {high:.{digits}f})"
+    return f" (90 %: up to {high:.{digits}f})" if fields["bound"] else f" (90 %: {low:.{digits}f} - {high:.{digits}f})"

@@ -70,11 +70,11 @@ def product_speedup(
     ValueError
         As `bandwidth_for_speedup`.
     """
-    ask = _Question(kernel, gpu, 1.0, m, k, call)
-    n, sparsity = number("n", n, 1, LARGEST_SIZE), number("sparsity", check_sparsity(sparsity))
-    if np.isnan(ask.model.padded_n(n)):
-        return float(ask.known_gain(n, sparsity))  # says why not
-    gain = float(ask.gain(n, sparsity))
+    ask = _Question(kernel, gpu, 1.0, m, k, n, call)
+    sparsity = number("sparsity", check_sparsity(sparsity))
+    if np.isnan(ask.model.padded_n(ask.n)):
+        return float(ask.known_gain(sparsity))  # says why not
+    gain = float(ask.gain(ask.n, sparsity))
     return None if np.isnan(gain) else gain
 
 
@@ -91,10 +91,10 @@ def sparsity_for_speedup(
         If a name is unknown, the GPU cannot run the kernel, it takes no N that holds ``n`` tokens, only a bound of its
         time is known there, or it has a pattern, whose sparsity is given; names kernel and value.
     """
-    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
+    ask = _Question(kernel, gpu, speedup, m, k, n, call)
     if ask.model.patterns:
         raise ValueError(f"{kernel} has the sparsity of its pattern, so that there is none to look for")
-    found = float(first_fraction(lambda sparsity: ask.known_gain(n, sparsity) >= speedup))
+    found = float(first_fraction(lambda sparsity: ask.known_gain(sparsity) >= speedup))
     return None if np.isnan(found) else found
 
 
@@ -124,11 +124,11 @@ def tokens_for_speedup(
     ValueError
         As `sparsity_for_speedup`, but for N, and if the sparsity is none of the kernel's pattern.
     """
-    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
-    Shape.of(m, k, n, sparsity)
-    if n > MOST_TOKENS:
-        raise ValueError(f"n is {n:g}, allowed is at most {MOST_TOKENS}")
-    found = _run_around(ask.gain(np.arange(1.0, MOST_TOKENS + 1), sparsity) >= speedup, n - 1)
+    ask = _Question(kernel, gpu, speedup, m, k, n, call)
+    Shape.of(m, k, ask.n, sparsity)
+    if ask.n > MOST_TOKENS:
+        raise ValueError(f"n is {ask.n:g}, allowed is at most {MOST_TOKENS}")
+    found = _run_around(ask.gain(np.arange(1.0, MOST_TOKENS + 1), sparsity) >= speedup, ask.n - 1)
     return None if found is None else (found[0] + 1, found[1] + 1)
 
 
@@ -152,10 +152,10 @@ def bandwidth_for_speedup(
     ValueError
         As `sparsity_for_speedup`, and if the sparsity is none of the kernel's pattern.
     """
-    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
+    ask = _Question(kernel, gpu, speedup, m, k, n, call)
 
     def gain(scale: float) -> float:
-        return float(ask.known_gain(n, sparsity, scale))
+        return float(ask.known_gain(sparsity, scale))
 
     scale = value_where(gain, speedup, *BANDWIDTH_SCALES, log=True)
     return None if scale is None else scale * float(Machine.of(ask.card).dram_bytes_per_s)
@@ -187,16 +187,16 @@ def bandwidths_for_speedup(
     ValueError
         As `bandwidth_for_speedup`.
     """
-    ask, n = _Question(kernel, gpu, speedup, m, k, call), number("n", n, 1, LARGEST_SIZE)
+    ask = _Question(kernel, gpu, speedup, m, k, n, call)
     own = float(Machine.of(ask.card).dram_bytes_per_s)
     scales = np.geomspace(*BANDWIDTH_SCALES, BRACKETS)  # odd, so the middle one is 1
-    found = _run_around(ask.known_gain(n, sparsity, scales) >= speedup, BRACKETS // 2)
+    found = _run_around(ask.known_gain(sparsity, scales) >= speedup, BRACKETS // 2)
     if found is None:
         return None
 
     def crossing(inside: int, outside: int) -> float:
         ends = sorted((float(scales[inside]), float(scales[outside])))
-        at = value_where(lambda scale: float(ask.known_gain(n, sparsity, scale)), speedup, *ends, log=True)
+        at = value_where(lambda scale: float(ask.known_gain(sparsity, scale)), speedup, *ends, log=True)
         return own * (float(scales[inside]) if at is None else at)
 
     first, last = found
@@ -206,13 +206,14 @@ def bandwidths_for_speedup(
 
 @dataclass(frozen=True)
 class _Question:
-    """Where is ``kernel`` at least ``speedup`` times as fast as dense on ``m`` x ``k`` weights? Checked when made."""
+    """Where is ``kernel`` ``speedup`` times as fast as dense on ``m`` x ``k`` weights? Checked when made."""
 
     kernel: str
     gpu: str | Device
     speedup: float
     m: int
     k: int
+    n: float
     call: Call
 
     def __post_init__(self) -> None:
@@ -222,6 +223,7 @@ class _Question:
         Shape.of(number("m", self.m), number("k", self.k), 1, 0.0)
         if (refusal := self.model.refusal(self.card)) is not None:
             raise ValueError(refusal)
+        object.__setattr__(self, "n", number("n", self.n, 1, LARGEST_SIZE))
 
     @property
     def model(self) -> KernelModel:
@@ -248,13 +250,13 @@ class _Question:
         known = np.where(np.isnan(padded) | self.model.at_least(own), np.nan, gain)
         return np.broadcast_to(known, np.broadcast(shape.n, shape.sparsity, scale).shape)
 
-    def known_gain(self, n: float, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
-        """As `gain` for one N, which must be known."""
-        found = self.gain(n, sparsity, bandwidth_scale)
+    def known_gain(self, sparsity: ArrayLike, bandwidth_scale: ArrayLike = 1.0) -> Array:
+        """As `gain` for the N asked about, which must be known."""
+        found = self.gain(self.n, sparsity, bandwidth_scale)
         if np.isnan(found).any():
-            if np.isnan(self.model.padded_n(n)):
-                raise ValueError(f"{self.kernel} takes N of {self.model.supported_n}, got {n:g}")
-            raise ValueError(f"of {self.kernel} no more than a lower bound of the time is known at N = {n:g}")
+            if np.isnan(self.model.padded_n(self.n)):
+                raise ValueError(f"{self.kernel} takes N of {self.model.supported_n}, got {self.n:g}")
+            raise ValueError(f"of {self.kernel} no more than a lower bound of the time is known at N = {self.n:g}")
         return found
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import platform
 import sys
 import time
@@ -24,6 +23,7 @@ import numpy as np
 
 from kernels_numba.bench.threads import lines_of, print_lines, usable_cores
 from kernels_numba.bench.timing import Library
+from kernels_numba.formats.encoded import memory_bytes
 
 MODULE = "kernels_numba.bench.machine"  # of a process with other threads
 REPEATS = 5
@@ -208,7 +208,7 @@ def described(threads: Sequence[int], sizes: Sequence[int], found: Sequence[dict
         "threads": list(threads),
         "simd": simd_flags(),
         "clock_hz": column("clock_hz")[0].value,
-        "memory": {"size_bytes": memory_bytes()},
+        "memory": {"size_bytes": int(memory_bytes())},
         "reads": {
             "sizes_bytes": list(sizes),
             "bytes_per_s": [[rate.value for rate in row if rate] for row in reads],
@@ -228,11 +228,6 @@ def provenance() -> dict[str, str]:
     return told | {
         "source": f"lscd measure on {platform.system()} {platform.machine()}: kernels_numba/bench/machine.py"
     }
-
-
-def memory_bytes() -> int:
-    """Memory of the machine."""
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def cache_bytes(directory: Path = SYSFS_CACHES) -> int:

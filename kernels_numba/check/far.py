@@ -23,8 +23,9 @@ from kernels_numba.formats.layout import STRIP_M
 from kernels_numba.formats.two_four_tiles import TILE_BYTES
 from kernels_numba.gpu import csr, reduce
 from kernels_numba.gpu.bulk import WARPS
-from kernels_numba.gpu.compile import Variant, compile_ptx
+from kernels_numba.gpu.compile import Variant
 from kernels_numba.gpu.decoders import ENCODERS
+from kernels_numba.gpu.emulate import run_on_emulator
 from kernels_numba.gpu.launch import (
     COLUMN_UNIT,
     MAX_GRID_Y,
@@ -38,7 +39,7 @@ from kernels_numba.gpu.launch import (
     with_aligned_rows,
 )
 from kernels_numba.gpu.variants import BULK
-from kernels_numba.ptx_emulator import Rows, launch
+from kernels_numba.ptx_emulator import Rows
 from kernels_numba.reference import check_product
 
 UNITS_BEFORE = 2**28 + 5  # of 16 bytes, before the first word or record
@@ -114,18 +115,9 @@ def _weights(piece: Piece, first_k: int, rng: np.random.Generator, density: floa
 
 
 def _run(job: Launch, arch: str, blocks: list[Block]) -> None:
-    ptx, entry = compile_ptx(job.variant, arch)
     missing = [block for block in blocks if any(at >= size for at, size in zip(block, job.grid, strict=True))]
     assert not missing, f"the grid {job.grid} of the plan lacks block {missing[0]}"
-    launch(
-        ptx,
-        kernel=entry,
-        grid=job.grid,
-        block=job.variant.threads,
-        args=job.arguments,
-        dynamic_shared_bytes=job.shared_bytes,
-        blocks=blocks,
-    )
+    run_on_emulator(job, arch, blocks)
 
 
 def _product(

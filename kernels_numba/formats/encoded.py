@@ -5,6 +5,7 @@ Every check raises ValueError with the name of the value, what was given and wha
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from enum import StrEnum
@@ -133,12 +134,17 @@ def _integer(value: Any) -> int | None:
         return None
 
 
+def memory_bytes() -> float:
+    """Memory of the machine; infinite where the system does not say, as on Windows."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
 def check_memory(n_bytes: float, what: str) -> None:
     """Refuse to allocate more than this machine has; the message names both in GB. Where it does not say, allow."""
-    try:
-        there = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # Windows, and systems that do not know these names
-        return
+    there = memory_bytes()
     given, allowed = f"{n_bytes / GIGA:,.1f} GB", f"the {there / GIGA:,.1f} GB of memory that this machine has"
     check(n_bytes <= there, what, given, f"at most {allowed}")
 

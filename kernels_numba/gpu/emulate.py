@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,8 @@ def emulate(
     return np.ascontiguousarray(out[:, :n]), results
 
 
-def run_on_emulator(launch: Launch, arch: str) -> Any:
-    """Execute one launch's PTX on NumPy arrays, in place; returns the emulator's ``LaunchResult``."""
+def run_on_emulator(launch: Launch, arch: str, blocks: Iterable[tuple[int, int, int]] | None = None) -> Any:
+    """Execute one launch's PTX on NumPy arrays, in place, or some of its blocks; returns the ``LaunchResult``."""
     ptx, entry = compile_ptx(launch.variant, arch)
     return ptx_emulator.launch(
         ptx,
@@ -79,4 +80,5 @@ def run_on_emulator(launch: Launch, arch: str) -> Any:
         block=launch.variant.threads,
         args=launch.arguments,
         dynamic_shared_bytes=launch.shared_bytes,
+        blocks=blocks,
     )

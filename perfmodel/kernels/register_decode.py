@@ -38,7 +38,7 @@ from perfmodel.kernels.base import (
     imbalance,
     overlap,
 )
-from perfmodel.kernels.machine import RESERVED_SHARED_BYTES
+from perfmodel.kernels.machine import RESERVED_SHARED_BYTES, Number
 from perfmodel.kernels.pipes import busiest_cycles, loop_pipes
 from perfmodel.units import BITS_PER_BYTE, FP16_BYTES, FP32_BYTES
 
@@ -187,7 +187,7 @@ class RegisterDecode(KernelModel):
         per_block = ceil_div(rows * k_tiles * columns, blocks)
         shared_rows = np.where(per_block % k_tiles == 0, 0.0, blocks)
         moved_s = 2 * FP32_BYTES * TILE_M * width * shared_rows / machine.l2_bytes_per_s
-        in_turn_s = np.ceil(shared_rows / (rows * columns) - 1).clip(0) * PIECE_CYCLES / machine.clock_hz
+        in_turn_s = sums_in_turn(rows * columns, k_tiles, blocks) * PIECE_CYCLES / machine.clock_hz
         sums_s = np.maximum(moved_s, in_turn_s)
         return Shares(per_block * blocks * imbalance(blocks, machine.sm_count) / machine.sm_count, sums_s)
 
@@ -266,6 +266,12 @@ class CondensedDecodePairs(CondensedDecode):
     format_name = "lscd-condensed-pairs"
     traced = "condensed_pairs"
     positions = 2
+
+
+def sums_in_turn(rows: Number, k_tiles: Number, blocks: Number) -> Array:
+    """Sums that a block takes one after the other where ``blocks`` share ``rows`` rows of ``k_tiles`` tiles equally."""
+    whole = ceil_div(rows * k_tiles, blocks) % k_tiles == 0
+    return np.where(whole, 0.0, np.ceil(np.asarray(blocks, dtype=np.float64) / rows - 1).clip(0))
 
 
 def computed_columns(n: ArrayLike) -> Array:

@@ -21,7 +21,7 @@ from perfmodel.kernels import Shape
 from perfmodel.kernels.conflicts import expected_wavefronts
 from perfmodel.kernels.launcher import launcher_split_k
 from perfmodel.kernels.pipes import loop_pipes
-from perfmodel.kernels.register_decode import RegisterDecode
+from perfmodel.kernels.register_decode import RegisterDecode, sums_in_turn
 from perfmodel.kernels.register_decode import counts as counts_of
 from perfmodel.kernels.registry import KERNELS
 from perfmodel.kernels.streamed_decode import StreamedDecode
@@ -370,8 +370,7 @@ def _store_shares(machine: Machine, product: Product, tile: Tile, shared_bytes: 
         math.ceil(product.k / tile.depth),
     )
     blocks = min(at_once, rows * depth)
-    whole = math.ceil(rows * depth / blocks) % depth == 0
-    taken = 0 if whole else max(math.ceil(blocks / rows - 1), 0)
+    taken = float(sums_in_turn(rows, depth, blocks))
     output = FP16_BYTES * product.m * product.n / blocks
     stage = store_stage(machine, product, tile, columns, SUM_BYTES)
     return replace(

@@ -6,7 +6,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from kernels_numba import ptx_emulator
 from kernels_numba.check import far
+from kernels_numba.gpu import emulate
 from kernels_numba.gpu.compile import compile_ptx
 from kernels_numba.gpu.variants import all_variants
 from kernels_numba.gpu.work import ARRAYS
@@ -37,7 +39,7 @@ NARROW += "add.s64 {0}, {0}, base; }}\n"
 def traffic(name):
     """Instructions that access each array in the far problem of a variant, and its PTX."""
     found, variant = {}, all_variants()[name]
-    original = far.launch
+    original = ptx_emulator.launch
 
     def recorded(*arguments, **options):
         result = original(*arguments, **options)
@@ -46,7 +48,7 @@ def traffic(name):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(far, "launch", recorded)
+        patch.setattr(ptx_emulator, "launch", recorded)
         assert far.run_far(variant, variant.oldest, 0) <= 1
     return found, compile_ptx(variant, variant.oldest)
 
@@ -55,7 +57,7 @@ def run_mutated(monkeypatch, name, mutate):
     ptx, entry = compile_ptx(all_variants()[name], all_variants()[name].oldest)
     mutated = mutate(ptx)
     assert mutated != ptx, "the kernel's PTX has changed and the mutation no longer applies"
-    monkeypatch.setattr(far, "compile_ptx", lambda variant, arch: (mutated, entry))
+    monkeypatch.setattr(emulate, "compile_ptx", lambda variant, arch: (mutated, entry))
     far.run_far(all_variants()[name], all_variants()[name].oldest, 0)
 
 
