@@ -1,0 +1,173 @@
+"""Which claims of a paper hold, as we predict them? Its numbers beside ours, and a verdict for each claim.
+
+A claim is *reproduced* if every number of its own lies inside our 90 % interval, widened by how well it could be read;
+*not reproduced* if one does not. We *cannot judge* what we have no model of, what only a bound is known of, what our fits
+have seen, and where our interval is so wide (`WIDEST`) that it would agree with anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers
+from perfmodel.papers import operators, products, runs, weights
+from perfmodel.papers.asked import Answer, Asked
+from perfmodel.papers.evidence import evidence_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
+    "kernel-speedup": products.kernel_speedup,
+    "kernel-time": products.kernel_time,
+    "break-even-sparsity": products.break_even_sparsity,
+    "break-even-tokens": products.break_even_tokens,
+    "size-ratio": weights.size_ratio,
+    "model-gb": weights.model_gb,
+    "cache-ratio": weights.cache_ratio,
+    "run-speedup": runs.run_speedup,
+    "run-rate": runs.run_rate,
+    "ttft-ms": runs.ttft_ms,
+    "tpot-ms": runs.tpot_ms,
+    "part-share": runs.part_share,
+    "memory-gb": runs.memory_gb,
+    "gflop": operators.gflop,
+    "traffic-gb": operators.traffic_gb,
+    "intensity": operators.intensity,
+    "attainable-tflops": operators.attainable_tflops,
+}
+UNMODELLED = "none"
+COUNTED = 0.02  # bytes and operations are counted, not predicted: how far two ways to count may be apart
+WIDEST = 2.0  # high over low end of an interval that can still tell a claim from its opposite
+WORDS = (("kernel", ""), ("baseline", "over "), ("model", ""), ("system", "in "), ("baseline_system", "over "),
+         ("gpus", "GPUs "), ("gpu", "on "), ("shapes", "shapes of "), ("m", "M "), ("k", "K "), ("n", "N "),
+         ("sparsity", "sparsity "), ("batch", "batch "), ("input_len", "input "), ("output_len", "output "))  # fmt: skip
+
+
+class Verdict(StrEnum):
+    """What we say to a claim."""
+
+    REPRODUCED = "reproduced"
+    NOT = "not reproduced"
+    CANNOT = "cannot judge"
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """A claim, our verdict, and in a few words what it rests on."""
+
+    claim: Claim
+    verdict: Verdict
+    because: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A paper beside our models.
+
+    Attributes
+    ----------
+    paper : Paper
+        What it says.
+    numbers : DataFrame
+        Every published number: ``claim, exhibit, quantity, what, published, err, ours, low, high, error, inside,
+        fitted, source, note``. ``error`` is ours over published minus one; ours is missing where ``note`` says why.
+    claims : tuple of JudgedClaim
+        In the paper's order.
+    """
+
+    paper: Paper
+    numbers: pd.DataFrame
+    claims: tuple[JudgedClaim, ...]
+
+    @property
+    def answered(self) -> pd.DataFrame:
+        """Numbers that we have one of our own for."""
+        return self.numbers[self.numbers["ours"].notna()]
+
+    @property
+    def held_out(self) -> pd.DataFrame:
+        """Of `answered` those that no fit of ours has seen."""
+        return self.answered[~self.answered["fitted"].astype(bool)]
+
+    def count(self, verdict: Verdict) -> int:
+        """How many claims have this verdict."""
+        return sum(judged.verdict is verdict for judged in self.claims)
+
+
+@cache
+def judge(name: str) -> Judged:
+    """Everything a paper publishes that we know of, beside our answers.
+
+    Raises
+    ------
+    ValueError
+        If there is no such paper, or its files contradict themselves.
+    """
+    paper = load_paper(name)
+    own = pd.DataFrame(_own_numbers(paper, load_paper_numbers(name)))
+    shown = [evidence_numbers(exhibit).assign(exhibit=exhibit.name) for exhibit in paper.exhibit]
+    numbers = pd.concat([own, *(rows for rows in shown if len(rows))], ignore_index=True)
+    numbers = numbers.fillna({"claim": "", "note": ""})
+    return Judged(paper, numbers, tuple(_judged(claim, own[own["claim"] == claim.key]) for claim in paper.claim))
+
+
+def _own_numbers(paper: Paper, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for cells in table.to_dict("records"):
+        yield _answered(Asked(paper, {str(name): str(cell) for name, cell in cells.items()}))
+
+
+def _answered(asked: Asked) -> dict[str, Any]:
+    """A row of `Judged.numbers`."""
+    cells, nothing = asked.cells, float("nan")
+    published, err = float(cells["published"]), float(cells["err"] or 0)
+    row = {name: cells[name] for name in ("claim", "exhibit", "quantity", "note")}
+    row |= {"what": _words(cells), "published": published, "err": err, "fitted": cells["fitted"] == "true"}
+    row["source"] = cells["source"] or asked.paper.sources[0]
+    try:
+        answer = _answer(asked)
+    except ValueError as error:  # what our models refuse is no fault of the paper's: the reader learns why
+        return row | dict.fromkeys(("ours", "low", "high", "error"), nothing) | {"inside": None, "note": str(error)}
+    slack = COUNTED * published if answer.low == answer.high else 0.0
+    inside = answer.low - err - slack <= published <= answer.high + err + slack
+    ours = {"ours": answer.value, "low": answer.low, "high": answer.high, "error": answer.value / published - 1}
+    return row | ours | {"inside": inside}
+
+
+def _answer(asked: Asked) -> Answer:
+    quantity = asked.cells["quantity"]
+    if quantity == UNMODELLED:
+        raise ValueError(asked.cells["note"] or "no model of ours")
+    if quantity not in QUANTITIES:
+        raise ValueError(f"no model of ours for {quantity}")
+    return QUANTITIES[quantity](asked)
+
+
+def _words(cells: Mapping[str, str]) -> str:
+    statistic = f"{cells['statistic']}: " if cells["statistic"] else ""
+    return statistic + ", ".join(f"{before}{cells[name]}" for name, before in WORDS if cells[name])
+
+
+def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
+    """The verdict on the numbers of a claim; held-out ones decide where there are any."""
+    known = rows[rows["ours"].notna()]
+    fresh = known[~known["fitted"].astype(bool)]
+    if claim.why_not is not None or rows.empty:
+        return JudgedClaim(claim, Verdict.CANNOT, claim.why_not or "no number of it is known here")
+    if known.empty:
+        return JudgedClaim(claim, Verdict.CANNOT, rows["note"].iloc[0])
+    if fresh.empty:
+        return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {'its one number' if len(known) == 1 else f'all {len(known)} of its numbers'}")
+    wide = (fresh["high"] / fresh["low"]).max()
+    inside = int(fresh["inside"].sum())
+    off = f"mean error {fresh['error'].abs().mean():.0%}"
+    if inside == len(fresh) and wide > WIDEST:
+        return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.1f}, {off}")
+    verdict = Verdict.REPRODUCED if inside == len(fresh) else Verdict.NOT
+    return JudgedClaim(claim, verdict, f"{inside} of {len(fresh)} held-out numbers inside our interval, {off}")

@@ -1,0 +1,100 @@
+"""Answers about single products: how long a kernel takes, how many times as fast as another, from where to where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.catalog.load import load_gpu
+from perfmodel.catalog.specs import Activations
+from perfmodel.crossing import crossing
+from perfmodel.kernels import Call, Machine, Shape, kernel_model
+from perfmodel.kernels.fits import calibrated, interval, kernel_fits
+from perfmodel.papers.asked import Answer, Asked, CannotAsk
+from perfmodel.prediction import check_product
+from perfmodel.units import MICRO
+
+Array = NDArray[np.float64]
+
+SPARSITIES = np.linspace(0.0, 0.99, 100)
+TOKENS = np.unique(np.geomspace(1, 4096, 97).round())
+
+
+def kernel_time(asked: Asked) -> Answer:
+    """Microseconds of a product."""
+    return asked.answer(*(seconds / MICRO for seconds in _times(asked, "kernel", *asked.grid())))
+
+
+def kernel_speedup(asked: Asked) -> Answer:
+    """Time of the baseline over that of the kernel."""
+    return asked.answer(*_speedup(asked, *asked.grid()))
+
+
+def break_even_sparsity(asked: Asked) -> Answer:
+    """Fraction of zeros from which the kernel is faster than the baseline for good."""
+
+    def from_where(m: float, k: float, n: float, _: float) -> tuple[float, ...]:
+        gains = _speedup(asked, *(np.full(SPARSITIES.shape, x) for x in (m, k, n)), SPARSITIES)
+        value, low, high = (crossing(SPARSITIES, 1 / gain) for gain in gains)
+        return value, high, low  # the slowest kernel that may be pays last
+
+    return _each(asked, asked.grid(by_sparsity=False), from_where)
+
+
+def break_even_tokens(asked: Asked) -> Answer:
+    """Most tokens at which the kernel is still the faster one."""
+    tokens = TOKENS[np.asarray(kernel_model(asked.text("kernel")).padded_n(TOKENS)) == TOKENS]
+
+    def up_to(m: float, k: float, _: float, sparsity: float) -> tuple[float, ...]:
+        gains = _speedup(asked, *(np.full(tokens.shape, x) for x in (m, k)), tokens, np.full(tokens.shape, sparsity))
+        value, low, high = (_last(tokens, gain) for gain in gains)
+        return value, low, high
+
+    return _each(asked, asked.grid(by_tokens=False), up_to)
+
+
+def _each(
+    asked: Asked, grid: tuple[Array, Array, Array, Array], place: Callable[..., tuple[float, ...]]
+) -> Answer:
+    found = np.array([place(*row) for row in zip(*grid, strict=True)])
+    if np.isnan(found[:, 0]).any():
+        raise CannotAsk("as we predict it, neither overtakes the other")
+    return asked.answer(*(np.where(np.isnan(end), found[:, 0], end) for end in found.T))
+
+
+def _last(tokens: Array, gain: Array) -> float:
+    """The last N before the gain is gone for good; NaN if it never is one, or always."""
+    wins = gain > 1
+    return float("nan") if wins[-1] or not wins.any() else float(tokens[np.flatnonzero(wins)[-1]])
+
+
+def _speedup(asked: Asked, *grid: Array) -> tuple[Array, Array, Array]:
+    """Baseline over kernel, and the interval of it: both errors independent."""
+    (own, own_low, own_high), (other, low, high) = (_times(asked, side, *grid) for side in ("kernel", "baseline"))
+    ratio = other / own
+    slow = np.hypot(np.log(own_high / own), np.log(other / low))
+    fast = np.hypot(np.log(own / own_low), np.log(high / other))
+    return ratio, ratio * np.exp(-slow), ratio * np.exp(fast)
+
+
+def _times(asked: Asked, side: str, m: Array, k: Array, n: Array, sparsity: Array) -> tuple[Array, Array, Array]:
+    """Seconds and interval of the ``kernel`` or the ``baseline``, called as the paper's benchmark calls it.
+
+    A paper says which variant of a kernel it runs, so the interval does not reach to others of the same name.
+    """
+    name, gpu = asked.text(side), load_gpu(asked.text("gpu"))
+    model, fits = kernel_model(name), kernel_fits()
+    padded = np.asarray(model.padded_n(n))
+    if np.isnan(padded).any():
+        raise CannotAsk(f"our {name} takes N of {model.supported_n}")
+    if name not in fits:
+        raise CannotAsk(f"nobody has measured {name}, so nothing we say of it can judge")
+    check_product(model, gpu, padded, sparsity)
+    shape, machine = Shape(m, k, padded, model.own_sparsity(sparsity)), Machine.of(gpu)
+    if model.at_least(shape).any():
+        raise CannotAsk(f"only a bound is known of {name} here")
+    call = Call.of(asked.paper.launch, asked.paper.cache, None, Activations.FP16)
+    result = model.time(machine, shape, calibrated(name), call)
+    return result.time_s, *interval(model, fits, gpu.key, machine, shape, call, result, variants=False)
