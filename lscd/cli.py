@@ -15,6 +15,7 @@ from lscd import (
     plan,
     predict,
     query,
+    reproduce,
     serve,
     simulate,
     sweep,
@@ -45,6 +46,7 @@ app.command()(explore.explore)
 app.command()(generate.generate)
 app.command()(sweep.sweep)
 app.command()(query.query)
+app.command()(reproduce.reproduce)
 app.command()(measure.measure)
 app.command()(catalogue.gpus)
 app.command()(catalogue.models)

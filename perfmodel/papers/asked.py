@@ -33,7 +33,7 @@ def _distinct(rows: Array) -> Array:
     return np.unique(rows, axis=0)
 
 
-class CannotAsk(ValueError):
+class UnansweredError(ValueError):
     """Nothing of ours answers this number; the message says which setting or model is missing."""
 
 
@@ -48,7 +48,7 @@ class Answer:
     def __post_init__(self) -> None:
         """A number that is none answers nothing."""
         if not math.isfinite(self.value):
-            raise CannotAsk("our model gives only a bound here")
+            raise UnansweredError("our model gives only a bound here")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Asked:
     def text(self, column: str) -> str:
         """The cell of a column that this quantity cannot do without."""
         if not self.cells[column]:
-            raise CannotAsk(f"the source does not say: {column}")
+            raise UnansweredError(f"the source does not say: {column}")
         return self.cells[column]
 
     def sides(self, column: str, default: str = "") -> tuple[str, str]:
@@ -95,9 +95,9 @@ class Asked:
         """All products asked for, ``m, k, n, sparsity`` of one length; an axis that is looked for stays 0."""
         tokens = self.numbers("n") if by_tokens else np.zeros(1)
         zeros = self.numbers("sparsity", 0.0) if by_sparsity else np.zeros(1)
-        places = np.stack(np.meshgrid(np.arange(len(self.shapes)), tokens, zeros, indexing="ij"), axis=-1).reshape(-1, 3)
-        m, k = self.shapes[places[:, 0].astype(int)].T
-        return m, k, places[:, 1], places[:, 2]
+        axes = np.meshgrid(np.arange(len(self.shapes)), tokens, zeros, indexing="ij")
+        m, k = (self.shapes[axes[0].ravel(), column] for column in (0, 1))
+        return m, k, axes[1].ravel(), axes[2].ravel()
 
     def answer(self, value: Array, low: Array, high: Array) -> Answer:
         """The statistic asked for of all that the row spans, of the numbers and of the ends of their intervals."""

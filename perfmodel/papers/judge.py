@@ -1,8 +1,8 @@
 """Which claims of a paper hold, as we predict them? Its numbers beside ours, and a verdict for each claim.
 
 A claim is *reproduced* if every number of its own lies inside our 90 % interval, widened by how well it could be read;
-*not reproduced* if one does not. We *cannot judge* what we have no model of, what only a bound is known of, what our fits
-have seen, and where our interval is so wide (`WIDEST`) that it would agree with anything.
+*not reproduced* if one does not. We *cannot judge* what we have no model of, what only a bound is known of, what our
+fits have seen, and where our interval is so wide (`WIDEST`) that it would agree with anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pandas as pd
 
 from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers
 from perfmodel.papers import operators, products, runs, weights
-from perfmodel.papers.asked import Answer, Asked
+from perfmodel.papers.asked import EACH, Answer, Asked
 from perfmodel.papers.evidence import evidence_numbers
 
 if TYPE_CHECKING:
@@ -43,11 +43,15 @@ QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "attainable-tflops": operators.attainable_tflops,
 }
 UNMODELLED = "none"
+WHAT = ("kernel", "baseline", "model", "system", "baseline_system")
 COUNTED = 0.02  # bytes and operations are counted, not predicted: how far two ways to count may be apart
 WIDEST = 2.0  # high over low end of an interval that can still tell a claim from its opposite
-WORDS = (("kernel", ""), ("baseline", "over "), ("model", ""), ("system", "in "), ("baseline_system", "over "),
-         ("gpus", "GPUs "), ("gpu", "on "), ("shapes", "shapes of "), ("m", "M "), ("k", "K "), ("n", "N "),
-         ("sparsity", "sparsity "), ("batch", "batch "), ("input_len", "input "), ("output_len", "output "))  # fmt: skip
+# How the cells of a row are put into words; what stands between semicolons is listed.
+WORDS = (
+    ("kernel", "{}"), ("baseline", "over {}"), ("model", "{}"), ("system", "in {}"), ("baseline_system", "over {}"),
+    ("gpus", "on {}"), ("gpu", "x {}"), ("shapes", "shapes of {}"), ("m", "M {}"), ("k", "K {}"), ("n", "N {}"),
+    ("sparsity", "sparsity {}"), ("batch", "batch {}"), ("input_len", "{} in"), ("output_len", "{} out"),
+)  # fmt: skip
 
 
 class Verdict(StrEnum):
@@ -127,7 +131,7 @@ def _answered(asked: Asked) -> dict[str, Any]:
     """A row of `Judged.numbers`."""
     cells, nothing = asked.cells, float("nan")
     published, err = float(cells["published"]), float(cells["err"] or 0)
-    row = {name: cells[name] for name in ("claim", "exhibit", "quantity", "note")}
+    row: dict[str, Any] = {name: cells[name] for name in ("claim", "exhibit", "quantity", "note")}
     row |= {"what": _words(cells), "published": published, "err": err, "fitted": cells["fitted"] == "true"}
     row["source"] = cells["source"] or asked.paper.sources[0]
     try:
@@ -150,8 +154,14 @@ def _answer(asked: Asked) -> Answer:
 
 
 def _words(cells: Mapping[str, str]) -> str:
-    statistic = f"{cells['statistic']}: " if cells["statistic"] else ""
-    return statistic + ", ".join(f"{before}{cells[name]}" for name, before in WORDS if cells[name])
+    """A row's product or run in words: what it is, then where and how."""
+    said = {name: form.format(cells[name].replace(EACH, ", ")) for name, form in WORDS if cells[name]}
+    if "gpu" in said and "gpus" not in said:
+        said["gpu"] = f"on {cells['gpu']}"
+    subject = " ".join(said.pop(name) for name in WHAT if name in said)
+    where = " ".join(said.pop(name) for name in ("gpus", "gpu") if name in said)
+    of = f"{cells['statistic']} of {subject}" if cells["statistic"] else subject
+    return "; ".join(filter(None, (of, where, *said.values())))
 
 
 def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
@@ -163,7 +173,7 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
     if known.empty:
         return JudgedClaim(claim, Verdict.CANNOT, rows["note"].iloc[0])
     if fresh.empty:
-        return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {'its one number' if len(known) == 1 else f'all {len(known)} of its numbers'}")
+        return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {_all(len(known))}")
     wide = (fresh["high"] / fresh["low"]).max()
     inside = int(fresh["inside"].sum())
     off = f"mean error {fresh['error'].abs().mean():.0%}"
@@ -171,3 +181,7 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
         return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.1f}, {off}")
     verdict = Verdict.REPRODUCED if inside == len(fresh) else Verdict.NOT
     return JudgedClaim(claim, verdict, f"{inside} of {len(fresh)} held-out numbers inside our interval, {off}")
+
+
+def _all(count: int) -> str:
+    return "its only number" if count == 1 else f"all {count} of its numbers"

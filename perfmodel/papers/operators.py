@@ -11,7 +11,7 @@ from perfmodel.catalog.decoder import Mlp, SelfAttention
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.load import load_gpu
 from perfmodel.catalog.models import load_model
-from perfmodel.papers.asked import Answer, Asked, CannotAsk
+from perfmodel.papers.asked import Answer, Asked, UnansweredError
 from perfmodel.units import FP16_BYTES, GIGA, TERA
 
 DECODE = "decode"
@@ -32,13 +32,15 @@ def operator(model: LanguageModel, name: str, batch: float, context: float, *, d
 
     Raises
     ------
-    CannotAsk
+    UnansweredError
         If the model has no such operator; names those there are.
     """
     block = model.shape.blocks[0]
     part, inner = block.parts[0], block.parts[1]
     if name not in (*PRODUCTS, *ATTENTION) or not isinstance(part, SelfAttention) or not isinstance(inner, Mlp):
-        raise CannotAsk(f"operator {name} of {model.key}: known are {', '.join((*PRODUCTS, *ATTENTION))} of dense models")
+        raise UnansweredError(
+            f"operator {name} of {model.key}: known are {', '.join((*PRODUCTS, *ATTENTION))} of dense models"
+        )
     rows = 1.0 if decodes else context
     if name in ATTENTION:
         queries, scores = batch * rows * part.inner, batch * part.heads * rows * context

@@ -12,7 +12,7 @@ from perfmodel.catalog.specs import Activations
 from perfmodel.crossing import crossing
 from perfmodel.kernels import Call, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
-from perfmodel.papers.asked import Answer, Asked, CannotAsk
+from perfmodel.papers.asked import Answer, Asked, UnansweredError
 from perfmodel.prediction import check_product
 from perfmodel.units import MICRO
 
@@ -55,12 +55,10 @@ def break_even_tokens(asked: Asked) -> Answer:
     return _each(asked, asked.grid(by_tokens=False), up_to)
 
 
-def _each(
-    asked: Asked, grid: tuple[Array, Array, Array, Array], place: Callable[..., tuple[float, ...]]
-) -> Answer:
+def _each(asked: Asked, grid: tuple[Array, Array, Array, Array], place: Callable[..., tuple[float, ...]]) -> Answer:
     found = np.array([place(*row) for row in zip(*grid, strict=True)])
     if np.isnan(found[:, 0]).any():
-        raise CannotAsk("as we predict it, neither overtakes the other")
+        raise UnansweredError("as we predict it, neither overtakes the other")
     return asked.answer(*(np.where(np.isnan(end), found[:, 0], end) for end in found.T))
 
 
@@ -88,13 +86,13 @@ def _times(asked: Asked, side: str, m: Array, k: Array, n: Array, sparsity: Arra
     model, fits = kernel_model(name), kernel_fits()
     padded = np.asarray(model.padded_n(n))
     if np.isnan(padded).any():
-        raise CannotAsk(f"our {name} takes N of {model.supported_n}")
+        raise UnansweredError(f"our {name} takes N of {model.supported_n}")
     if name not in fits:
-        raise CannotAsk(f"nobody has measured {name}, so nothing we say of it can judge")
+        raise UnansweredError(f"nobody has measured {name}, so nothing we say of it can judge")
     check_product(model, gpu, padded, sparsity)
     shape, machine = Shape(m, k, padded, model.own_sparsity(sparsity)), Machine.of(gpu)
     if model.at_least(shape).any():
-        raise CannotAsk(f"only a bound is known of {name} here")
+        raise UnansweredError(f"only a bound is known of {name} here")
     call = Call.of(asked.paper.launch, asked.paper.cache, None, Activations.FP16)
     result = model.time(machine, shape, calibrated(name), call)
     return result.time_s, *interval(model, fits, gpu.key, machine, shape, call, result, variants=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.papers.asked import Answer, Asked, CannotAsk, listed
+from perfmodel.papers.asked import Answer, Asked, UnansweredError, listed
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.transformer import Part
 from perfmodel.units import GIGA, MILLI
@@ -72,6 +72,7 @@ def _run(asked: Asked, side: int = 0) -> Serving:
     lengths: dict[str, Any] = {name: listed(asked.sides(name)[side]) for name in ("input_len", "output_len")}
     how = {"sparsity": float(pruned), "gpus": gpus, "batch": batch, **lengths}
     run = evaluate(asked.sides("model")[side], asked.text("gpu"), system, **how)
-    if not np.isfinite(np.asarray(run.tokens_per_gpu_s_interval)).all() or (run.tokens_per_gpu_s_interval[0] == 0).any():
-        raise CannotAsk(f"only a bound is known of {system}")
+    low, high = run.tokens_per_gpu_s_interval
+    if not np.isfinite(high).all() or (low == 0).any():
+        raise UnansweredError(f"only a bound is known of {system}")
     return run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perfmodel.formats import FORMATS
-from perfmodel.papers.asked import Answer, Asked, CannotAsk
+from perfmodel.papers.asked import Answer, Asked, UnansweredError
 from perfmodel.serving.group import make_group
 from perfmodel.serving.memory import weight_bytes
 from perfmodel.serving.systems import HOST
@@ -18,7 +18,7 @@ def size_ratio(asked: Asked) -> Answer:
     """Bytes of the weights over those in FP16."""
     name = asked.text("kernel")
     if name not in FORMATS:
-        raise CannotAsk(f"we have no format {name}")
+        raise UnansweredError(f"we have no format {name}")
     m, k, _, sparsity = asked.grid(by_tokens=False)
     ratio = FORMATS[name].bytes_of(m, k, sparsity) / (FP16_BYTES * m * k)
     return asked.answer(ratio, ratio, ratio)
@@ -28,8 +28,9 @@ def model_gb(asked: Asked) -> Answer:
     """GB of all weights of a model: of the format behind ``+``, of ``kernel``, or dense."""
     part = asked.cells["kernel"]
     system = asked.cells["system"] or (f"{HOST}+{part}" if part and part != "dense" else HOST)
-    how = {"input_len": 1, "output_len": 1, "sparsity": float(asked.numbers("sparsity", 0.0)[0])}
-    group, _ = make_group(asked.text("model"), asked.cells["gpu"] or ANY_GPU, system, **how)
+    (sparsity,) = asked.numbers("sparsity", 0.0)
+    gpu = asked.cells["gpu"] or ANY_GPU
+    group, _ = make_group(asked.text("model"), gpu, system, input_len=1, output_len=1, sparsity=float(sparsity))
     size = weight_bytes(group) / GIGA
     return asked.answer(size, size, size)
 
