@@ -53,17 +53,20 @@ def _line(judged: Judged) -> tuple[str, ...]:
     return paper.key, paper.short, *counts, f"{len(judged.numbers):,}", f"{len(held):,}", error, paper.venue
 
 
-def exhibit_rows(judged: Judged) -> list[tuple[str, ...]]:
-    """One row a figure or table of the paper: `EXHIBIT_COLUMNS`."""
-    return [_exhibit_row(judged, exhibit) for exhibit in judged.paper.exhibit]
+def exhibit_rows(judged: Judged, *, linked: bool = False) -> list[tuple[str, ...]]:
+    """One row a figure or table of the paper: `EXHIBIT_COLUMNS`; what is ours ``linked`` from `PAGES`, or named."""
+    return [_exhibit_row(judged, exhibit, linked) for exhibit in judged.paper.exhibit]
 
 
 EXHIBIT_COLUMNS = ("theirs", "shows", "ours", "numbers", "mean error", "held out", "how, or why not")
 
 
-def _exhibit_row(judged: Judged, exhibit: PaperExhibit) -> tuple[str, ...]:
+def _exhibit_row(judged: Judged, exhibit: PaperExhibit, linked: bool) -> tuple[str, ...]:
     rows = judged.answered[judged.answered["exhibit"] == exhibit.name]
-    ours = [*exhibit.ours, *([exhibit.notebook] if exhibit.notebook else [])]
+    places = {name: f"../../reports/figures/{name}.svg" for name in exhibit.ours}
+    if exhibit.notebook:
+        places[f"notebook {exhibit.notebook[:2]}"] = f"../../notebooks/{exhibit.notebook}.ipynb"
+    ours = [f"[{name.replace('_', ' ')}]({place})" if linked else name for name, place in places.items()]
     held = rows[~rows["fitted"].astype(bool)]
     how = "; ".join(filter(None, (exhibit.command and f"`{exhibit.command}`", exhibit.why_not)))
     count = f"{len(rows):,}" if len(rows) else NOTHING
@@ -129,7 +132,7 @@ def page(name: str) -> str:
         paper=judged.paper,
         answer=answer(judged),
         claims=judged.claims,
-        exhibits=exhibit_rows(judged),
+        exhibits=exhibit_rows(judged, linked=True),
         figures=_figures(judged),
         numbers=[(exhibit, number_rows(rows)) for exhibit, rows in own.groupby("exhibit", sort=False)],
         summed=summed_rows(judged),
@@ -140,8 +143,8 @@ def page(name: str) -> str:
 def _figures(judged: Judged) -> list[dict[str, str]]:
     """Pictures of our report that show what the paper's do, once each."""
     names = dict.fromkeys(name for exhibit in judged.paper.exhibit for name in exhibit.ours)
-    there = [name for name in names if (FIGURES / f"{name}.png").is_file()]
-    return [{"alt": name.replace("_", " "), "path": f"../../reports/figures/{name}.png"} for name in there]
+    there = [name for name in names if (FIGURES / f"{name}.svg").is_file()]
+    return [{"alt": name.replace("_", " "), "path": f"../../reports/figures/{name}.svg"} for name in there]
 
 
 def _template() -> jinja2.Template:
@@ -161,7 +164,7 @@ def index() -> str:
     head = [
         "# Papers", "",
         "What the papers of the field claim, and what our models say to it: their numbers beside ours, a verdict for",
-        "each claim. `lscd reproduce --list` prints this table, `lscd reproduce NAME` a page. All of it is computed.", "",
+        "each claim. `lscd reproduce --list` prints this table, `lscd reproduce NAME` a page. All is computed.", "",
         f"| {' | '.join(LIST_COLUMNS)} |", f"|{' --- |' * len(LIST_COLUMNS)}",
     ]  # fmt: skip
     rows = [f"| [{key}]({key}.md) | {' | '.join(cells)} |" for key, *cells in listed()]

@@ -27,7 +27,7 @@ from perfmodel.evidence.rows import (
 )
 from perfmodel.evidence.speedups import boxplot_predictor, boxplot_quartiles, boxplots
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
-from perfmodel.kernels.fits import kernel_parameters
+from perfmodel.kernels.fits import kernel_fits, kernel_parameters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,6 +288,17 @@ def _start(model: KernelModel, fitted: Mapping[str, FittedKernel]) -> Any:
     return model.Parameters(**(fitted[model.borrows].parameters if model.borrows else {}))
 
 
+def _fitted_boxes(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Box plots that kernels without times of their own are fitted to."""
+    return ((rows["source"] == BOXPLOT_SOURCE) & rows["n"].isin(BOXPLOT_TOKENS)).to_numpy()
+
+
+def fitted_speedups(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """True for rows of `perfmodel.evidence.speedups.published_speedups` that a fit of their kernel has seen."""
+    boxed = [name for name, fit in kernel_fits().items() if fit.gpus == [BOXPLOT_GPU]]
+    return _fitted_boxes(rows) & rows["kernel"].isin(boxed).to_numpy()
+
+
 def _fit_boxplot(model: KernelModel, dense_parameters: Any, start: Any) -> FittedKernel:
     """Fit to published quartiles of the speed-up over cuBLAS, whose parameters there ``dense_parameters`` are.
 
@@ -295,8 +306,7 @@ def _fit_boxplot(model: KernelModel, dense_parameters: Any, start: Any) -> Fitte
     """
     fixed = tuple(field.name for field in fields(kernel_model(model.borrows).Parameters)) if model.borrows else ()
     table = boxplots()
-    chosen = (table["source"] == BOXPLOT_SOURCE) & (table["kernel"] == model.name) & table["n"].isin(BOXPLOT_TOKENS)
-    table = table[chosen]
+    table = table[_fitted_boxes(table) & (table["kernel"] == model.name)]
     if table.empty:
         raise ValueError(f"no evidence to fit kernel {model.name!r} on")
     predicted, published = boxplot_predictor(model, BOXPLOT_GPU, table, dense_parameters), boxplot_quartiles(table)

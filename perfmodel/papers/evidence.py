@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from perfmodel.evidence.kernel_fit import fitted_speedups
 from perfmodel.evidence.runs import joined_parts, joined_runs
 from perfmodel.evidence.summary import second_sources
 from perfmodel.evidence.validation import join_predictions
@@ -73,7 +74,7 @@ def _speedups() -> pd.DataFrame:
     rows = second_sources()
     where = rows["gpu"] + ", N = " + rows["n"].astype(str) + rows["sparsity"].map(", sparsity {:g}".format)
     what = rows["kernel"] + " over cublas on " + where
-    return rows.assign(quantity="speed-up", what=what, ours=rows["predicted"], fitted=False)
+    return rows.assign(quantity="speed-up", what=what, ours=rows["predicted"], fitted=fitted_speedups(rows))
 
 
 TABLES: Mapping[str, Callable[[], pd.DataFrame]] = {

@@ -37,8 +37,8 @@ def break_even_sparsity(asked: Asked) -> Answer:
 
     def from_where(m: float, k: float, n: float, _: float) -> tuple[float, ...]:
         gains = _speedup(asked, *(np.full(SPARSITIES.shape, x) for x in (m, k, n)), SPARSITIES)
-        value, low, high = (crossing(SPARSITIES, 1 / gain) for gain in gains)
-        return value, high, low  # the slowest kernel that may be pays last
+        value, late, early = (_from_where(gain) for gain in gains)
+        return value, early, late
 
     return _each(asked, asked.grid(by_sparsity=False), from_where)
 
@@ -56,16 +56,19 @@ def break_even_tokens(asked: Asked) -> Answer:
 
 
 def _each(asked: Asked, grid: tuple[Array, Array, Array, Array], place: Callable[..., tuple[float, ...]]) -> Answer:
-    found = np.array([place(*row) for row in zip(*grid, strict=True)])
-    if np.isnan(found[:, 0]).any():
-        raise UnansweredError("as we predict it, neither overtakes the other")
-    return asked.answer(*(np.where(np.isnan(end), found[:, 0], end) for end in found.T))
+    return asked.answer(*np.array([place(*row) for row in zip(*grid, strict=True)]).T)
+
+
+def _from_where(gain: Array) -> float:
+    """Fraction from which the gain is there for good; 0 where it always is, 1 where it never is."""
+    always, never = gain.min() > 1, gain[-1] <= 1
+    return 0.0 if always else 1.0 if never else crossing(SPARSITIES, 1 / gain)
 
 
 def _last(tokens: Array, gain: Array) -> float:
-    """The last N before the gain is gone for good; NaN if it never is one, or always."""
-    wins = gain > 1
-    return float("nan") if wins[-1] or not wins.any() else float(tokens[np.flatnonzero(wins)[-1]])
+    """The last N at which there is a gain; 0 where there never is one."""
+    wins = np.flatnonzero(gain > 1)
+    return float(tokens[wins[-1]]) if wins.size else 0.0
 
 
 def _speedup(asked: Asked, *grid: Array) -> tuple[Array, Array, Array]:
