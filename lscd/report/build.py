@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kernels_numba.files import nearest, writable
-from lscd.report import accuracy, beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
+from lscd.report import accuracy, beyond, claims, inside, kernels, pays, rivals, serving, spinfer, today, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
 from perfmodel.catalog.specs import Source
@@ -28,6 +28,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     spinfer.CHAPTER,
     inside.CHAPTER,
     beyond.CHAPTER,
+    claims.CHAPTER,
     trust.CHAPTER,
 )
 TITLE = "Load sparse, compute dense: when, where and by how much does it pay?"
