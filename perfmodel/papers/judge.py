@@ -17,7 +17,7 @@ import pandas as pd
 
 from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers
 from perfmodel.papers import operators, products, runs, weights
-from perfmodel.papers.asked import EACH, Answer, Asked
+from perfmodel.papers.asked import EACH, Answer, Asked, UnansweredError
 from perfmodel.papers.evidence import evidence_numbers
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "kernel-speedup": products.kernel_speedup,
     "kernel-time": products.kernel_time,
+    "layer-speedup": products.layer_speedup,
+    "layer-time": products.layer_time,
     "break-even-sparsity": products.break_even_sparsity,
     "break-even-tokens": products.break_even_tokens,
     "size-ratio": weights.size_ratio,
@@ -35,6 +37,8 @@ QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "run-rate": runs.run_rate,
     "ttft-ms": runs.ttft_ms,
     "tpot-ms": runs.tpot_ms,
+    "tpot-speedup": runs.tpot_speedup,
+    "prompt-rate": runs.prompt_rate,
     "part-share": runs.part_share,
     "memory-gb": runs.memory_gb,
     "gflop": operators.gflop,
@@ -45,6 +49,7 @@ QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
 UNMODELLED = "none"
 WHAT = ("kernel", "baseline", "model", "system", "baseline_system")
 COUNTED = 0.02  # bytes and operations are counted, not predicted: how far two ways to count may be apart
+LEAST_SEEN = 100  # an end that low counts as this share of what is published: a break-even may reach to 0
 WIDEST = 2.0  # high over low end of an interval that can still tell a claim from its opposite
 # How the cells of a row are put into words; what stands between semicolons is listed.
 WORDS = (
@@ -145,11 +150,9 @@ def _answered(asked: Asked) -> dict[str, Any]:
 
 
 def _answer(asked: Asked) -> Answer:
-    quantity = asked.cells["quantity"]
-    if quantity == UNMODELLED:
-        raise ValueError(asked.cells["note"] or "no model of ours")
+    quantity, note = asked.cells["quantity"], asked.cells["note"]
     if quantity not in QUANTITIES:
-        raise ValueError(f"no model of ours for {quantity}")
+        raise UnansweredError(note or f"no model of ours for {quantity}")
     return QUANTITIES[quantity](asked)
 
 
@@ -172,13 +175,15 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
         return JudgedClaim(claim, Verdict.CANNOT, claim.why_not or "no number of it is known here")
     if known.empty:
         return JudgedClaim(claim, Verdict.CANNOT, rows["note"].iloc[0])
+    if 2 * len(known) < len(rows):
+        return JudgedClaim(claim, Verdict.CANNOT, f"of its {len(rows)} numbers only {len(known)} are modelled")
     if fresh.empty:
         return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {_all(len(known))}")
-    wide = (fresh["high"] / fresh["low"]).max()
-    inside = int(fresh["inside"].sum())
+    wide = (fresh["high"] / fresh["low"].clip(lower=fresh["published"] / LEAST_SEEN)).max()
+    inside = int(fresh["inside"].astype(bool).sum())
     off = f"mean error {fresh['error'].abs().mean():.0%}"
     if inside == len(fresh) and wide > WIDEST:
-        return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.1f}, {off}")
+        return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.2g}, {off}")
     verdict = Verdict.REPRODUCED if inside == len(fresh) else Verdict.NOT
     return JudgedClaim(claim, verdict, f"{inside} of {len(fresh)} held-out numbers inside our interval, {off}")
 

@@ -36,19 +36,22 @@ def operator(model: LanguageModel, name: str, batch: float, context: float, *, d
         If the model has no such operator; names those there are.
     """
     block = model.shape.blocks[0]
-    part, inner = block.parts[0], block.parts[1]
-    if name not in (*PRODUCTS, *ATTENTION) or not isinstance(part, SelfAttention) or not isinstance(inner, Mlp):
-        raise UnansweredError(
-            f"operator {name} of {model.key}: known are {', '.join((*PRODUCTS, *ATTENTION))} of dense models"
-        )
+    part = next((part for part in block.parts if isinstance(part, SelfAttention)), None)
+    inner = next((part for part in block.parts if isinstance(part, Mlp)), None)
     rows = 1.0 if decodes else context
-    if name in ATTENTION:
+    if part is not None and name in ATTENTION:
         queries, scores = batch * rows * part.inner, batch * part.heads * rows * context
         cached = batch * context * part.kv_heads * part.head_dim
         return Operator(2 * scores * part.head_dim, FP16_BYTES * (queries + scores + cached))
-    hidden, kv = model.shape.hidden_size, part.kv_heads * part.head_dim
-    sizes = {"q": (part.inner, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, part.inner)}
-    sizes |= {"gate": (inner.size, hidden), "up": (inner.size, hidden), "down": (hidden, inner.size)}
+    hidden = model.shape.hidden_size
+    sizes: dict[str, tuple[int, int]] = {}
+    if part is not None:
+        kv = part.kv_heads * part.head_dim
+        sizes |= {"q": (part.inner, hidden), "k": (kv, hidden), "v": (kv, hidden), "o": (hidden, part.inner)}
+    if inner is not None:
+        sizes |= {"gate": (inner.size, hidden), "up": (inner.size, hidden), "down": (hidden, inner.size)}
+    if name not in sizes:
+        raise UnansweredError(f"{model.key} has no operator {name}, but {', '.join((*sizes, *ATTENTION))}")
     m, k = sizes[name]
     tokens = batch * rows
     return Operator(2.0 * m * k * tokens, FP16_BYTES * (m * k + (m + k) * tokens))

@@ -17,6 +17,7 @@ from perfmodel.prediction import check_product
 from perfmodel.units import MICRO
 
 Array = NDArray[np.float64]
+Times = tuple[Array, Array, Array]  # and the two ends of their interval
 
 SPARSITIES = np.linspace(0.0, 0.99, 100)
 TOKENS = np.unique(np.geomspace(1, 4096, 97).round())
@@ -30,6 +31,22 @@ def kernel_time(asked: Asked) -> Answer:
 def kernel_speedup(asked: Asked) -> Answer:
     """Time of the baseline over that of the kernel."""
     return asked.answer(*_speedup(asked, *asked.grid()))
+
+
+def layer_time(asked: Asked) -> Answer:
+    """Microseconds of several products one after the other, those that ``m`` and ``k`` list."""
+    return Answer(*(float(seconds) / MICRO for seconds in _summed(_times(asked, "kernel", *asked.grid()))))
+
+
+def layer_speedup(asked: Asked) -> Answer:
+    """Time of the baseline over that of the kernel, for several products one after the other."""
+    own, other = (_summed(_times(asked, side, *asked.grid())) for side in ("kernel", "baseline"))
+    return Answer(*map(float, _over(own, other)))
+
+
+def _summed(times: Times) -> Times:
+    value, low, high = (np.asarray(part.sum()) for part in times)
+    return value, low, high
 
 
 def break_even_sparsity(asked: Asked) -> Answer:
@@ -71,16 +88,20 @@ def _last(tokens: Array, gain: Array) -> float:
     return float(tokens[wins[-1]]) if wins.size else 0.0
 
 
-def _speedup(asked: Asked, *grid: Array) -> tuple[Array, Array, Array]:
+def _speedup(asked: Asked, *grid: Array) -> Times:
     """Baseline over kernel, and the interval of it: both errors independent."""
-    (own, own_low, own_high), (other, low, high) = (_times(asked, side, *grid) for side in ("kernel", "baseline"))
+    return _over(_times(asked, "kernel", *grid), _times(asked, "baseline", *grid))
+
+
+def _over(kernel: Times, baseline: Times) -> Times:
+    (own, own_low, own_high), (other, low, high) = kernel, baseline
     ratio = other / own
     slow = np.hypot(np.log(own_high / own), np.log(other / low))
     fast = np.hypot(np.log(own / own_low), np.log(high / other))
     return ratio, ratio * np.exp(-slow), ratio * np.exp(fast)
 
 
-def _times(asked: Asked, side: str, m: Array, k: Array, n: Array, sparsity: Array) -> tuple[Array, Array, Array]:
+def _times(asked: Asked, side: str, m: Array, k: Array, n: Array, sparsity: Array) -> Times:
     """Seconds and interval of the ``kernel`` or the ``baseline``, called as the paper's benchmark calls it.
 
     A paper says which variant of a kernel it runs, so the interval does not reach to others of the same name.

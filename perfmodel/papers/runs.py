@@ -47,6 +47,24 @@ def tpot_ms(asked: Asked) -> Answer:
     return asked.answer(*(seconds / MILLI for seconds in (run.tpot_s, *run.tpot_s_interval)))
 
 
+def tpot_speedup(asked: Asked) -> Answer:
+    """Time between tokens of the baseline over that of the system; both errors independent."""
+    own, other = _run(asked, 0), _run(asked, 1)
+    (low, high), (other_low, other_high) = own.tpot_s_interval, other.tpot_s_interval
+    ratio = other.tpot_s / own.tpot_s
+    slow = np.hypot(np.log(high / own.tpot_s), np.log(other.tpot_s / other_low))
+    fast = np.hypot(np.log(own.tpot_s / low), np.log(other_high / other.tpot_s))
+    return asked.answer(ratio, ratio * np.exp(-slow), ratio * np.exp(fast))
+
+
+def prompt_rate(asked: Asked) -> Answer:
+    """Tokens of prompts read per second."""
+    run = _run(asked)
+    tokens = asked.numbers("batch", 1.0) * asked.numbers("input_len")
+    low, high = run.ttft_s_interval
+    return asked.answer(*(tokens / seconds for seconds in (run.ttft_s, high, low)))
+
+
 def part_share(asked: Asked) -> Answer:
     """Share of a run's time that one of `Part` has; as far off as the run is, the rest staying as it is."""
     run, name = _run(asked), asked.text("kernel")
@@ -59,12 +77,12 @@ def part_share(asked: Asked) -> Answer:
 
 def memory_gb(asked: Asked) -> Answer:
     """GB in use on each GPU."""
-    used = _run(asked).memory.total / GIGA
+    used = _run(asked, timed=False).memory.total / GIGA
     return asked.answer(used, used - RESERVE_MAY_BE_LESS_GB, used + RESERVE_MAY_BE_MORE_GB)
 
 
-def _run(asked: Asked, side: int = 0) -> Serving:
-    """The run of the system (0) or of the baseline (1)."""
+def _run(asked: Asked, side: int = 0, *, timed: bool = True) -> Serving:
+    """The run of the system (0) or of the baseline (1); a bound will not do where its time is asked for."""
     system = asked.text("baseline_system" if side else "system")
     pruned = asked.sides("sparsity", "0/0")[side]
     axes = [listed(asked.sides(name, default)[side]) for name, default in (("gpus", "1"), ("batch", "1"))]
@@ -73,6 +91,6 @@ def _run(asked: Asked, side: int = 0) -> Serving:
     how = {"sparsity": float(pruned), "gpus": gpus, "batch": batch, **lengths}
     run = evaluate(asked.sides("model")[side], asked.text("gpu"), system, **how)
     low, high = run.tokens_per_gpu_s_interval
-    if not np.isfinite(high).all() or (low == 0).any():
+    if timed and (not np.isfinite(high).all() or (low == 0).any()):
         raise UnansweredError(f"only a bound is known of {system}")
     return run

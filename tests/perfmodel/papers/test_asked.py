@@ -119,7 +119,7 @@ def test_scores_of_attention_grow_with_the_square_of_the_prompt() -> None:
         ("kernel-time", PRODUCT | {"gpu": ""}, "the source does not say: gpu"),
         ("kernel-time", PRODUCT | {"kernel": "fp8"}, "lacks|has no"),
         ("size-ratio", SIZE | {"kernel": "twell", "sparsity": "0.9"}, "we have no format twell"),
-        ("gflop", OPERATOR | {"kernel": "norm", "system": "decode"}, "known are q, k, v, o"),
+        ("gflop", OPERATOR | {"kernel": "norm", "system": "decode"}, "has no operator norm, but q, k, v, o"),
         ("run-rate", RUN | {"system": "vllm+mxfp4", "sparsity": "0"}, "only a bound|lacks|needs"),
     ],
 )
