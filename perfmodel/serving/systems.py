@@ -291,15 +291,26 @@ def dense_time(machine: Machine, shape: Shape, call: Call) -> Array:
 
 
 def format_time(fmt: WeightFormat, machine: Machine, shape: Shape, call: Call) -> Array:
-    """Seconds of an ideal kernel of ``fmt``: its bytes at cuBLAS's efficiency, decoding hidden.
+    """Seconds of an ideal kernel of ``fmt``: its bytes and its multiplications at cuBLAS's efficiency, decoding hidden.
 
-    A lower bound for formats without a kernel model of their own.
+    A lower bound for formats without a kernel model of their own: they multiply in the precision of their activations
+    where the card does, and patterns on the Sparse Tensor Cores.
     """
     dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call)
     moved = fmt.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * shape.n * (shape.m + shape.k)
     memory_s = dense.terms[Bound.MEMORY] * moved / dense.dram_bytes
-    busy_s = overlap(memory_s, dense.terms[Bound.COMPUTE], OVERLAP_SHARPNESS)
+    busy_s = overlap(memory_s, dense.terms[Bound.COMPUTE] * _multiplying(fmt, machine, shape), OVERLAP_SHARPNESS)
     return np.asarray(dense.terms[Bound.LATENCY] + busy_s)
+
+
+def _multiplying(fmt: WeightFormat, machine: Machine, shape: Shape) -> Array:
+    """Seconds on the Tensor Cores of ``fmt`` over those of cuBLAS in FP16; 1 where the card lacks them."""
+    if fmt.activations not in list(Precision):  # INT4, which no card here multiplies
+        return np.ones(())
+    precision, sparse = Precision(fmt.activations), bool(PATTERNS.keys() & set(fmt.name.split("-")))
+    counted = 2 * (1 - shape.sparsity) if sparse else 1.0  # a pattern milder than 2:4 is widened until it is one
+    ratio = machine.tensor_s(counted, 1.0, precision, sparse=sparse) / machine.tensor_s(1.0, 1.0)
+    return np.asarray(np.where(np.isnan(ratio), 1.0, ratio))
 
 
 _DENSE = FORMATS["dense"]

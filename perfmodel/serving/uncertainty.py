@@ -86,7 +86,8 @@ def half_widths(
     micro, steps, passes = np.ceil(batch / stages), new - 1, 2 - 1 / stages
     fill, each = kernel_errors_s(group, micro * prompt), kernel_errors_s(group, micro)
     first = fill[0] * passes, fill[1] * passes
-    both = first[0] + steps * each[0], first[1] + steps * each[1]
+    later = (np.where(steps > 0, np.maximum(steps, 1) * side, 0.0) for side in each)  # a bound's is infinite
+    both = tuple(start + rest for start, rest in zip(first, later, strict=True))
     total_s = prefill_s + steps * step_s
     return HalfWidths(
         run=_joined(_half_widths(both, total_s), run_half_width(group, prefill_s / total_s, known)),

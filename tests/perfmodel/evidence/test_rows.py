@@ -78,7 +78,7 @@ def test_every_row_has_a_complete_source(name: str) -> None:
 
 def test_every_source_is_used() -> None:
     used = {key for name in TABLES for key in load_table(name).source}
-    used |= {key for path in PAPERS for key in pd.read_csv(path).source}
+    used |= {key for path in (DATA / "papers").glob("*.csv") for key in pd.read_csv(path).source}
     assert used == set(load_sources())
 
 
