@@ -7,11 +7,12 @@ import textwrap
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, percent
-from lscd.report.papers import LIST_COLUMNS, listed
+from lscd.report.exhibit import Chapter, Context, Exhibit
+from lscd.report.papers import LIST_COLUMNS, listed, summary
 from perfmodel.papers import Judged, Verdict, judge, paper_names
 from perfmodel.plotting import claims as draw
 
+LEAST = 0.01  # where an interval reaches to 0
 LONGEST = 74  # characters of a claim beside the axes; the table has it whole
 
 
@@ -21,7 +22,7 @@ def _claims(judged: Judged) -> pd.DataFrame:
     for one in judged.claims:
         mine = judged.held_out[judged.held_out["claim"] == one.claim.key]
         ratios = {
-            name: float(np.exp(np.log(mine[column] / mine["published"]).mean())) if len(mine) else np.nan
+            name: float(np.exp(np.log((mine[column] / mine["published"]).clip(lower=LEAST)).mean()))
             for name, column in (("ratio", "ours"), ("low", "low"), ("high", "high"))
         }
         says = {"claim": one.claim.says, "verdict": str(one.verdict), "because": one.because}
@@ -35,22 +36,15 @@ def claims(context: Context) -> Exhibit:
     table = pd.concat([_claims(paper) for paper in judged], ignore_index=True)
     drawn = table[table["ratio"].notna()]
     shown = drawn.assign(says=drawn["claim"].map(lambda text: textwrap.shorten(text, LONGEST, placeholder=" …")))
-    counts = table["verdict"].value_counts()
     outside = table[table["verdict"] == Verdict.NOT]
     missed = "; ".join(f"{row.paper}, ours {row.ratio - 1:+.0%}" for row in outside.itertuples())
-    held = pd.concat([paper.held_out for paper in judged])
-    error = percent(held["error"].abs().mean())
     return Exhibit(
         name="claims",
         title="What holds of what the field claims",
-        finding=(
-            f"Of {len(table)} claims of {len(judged)} papers {counts.get(Verdict.REPRODUCED, 0)} are reproduced, "
-            f"{counts.get(Verdict.NOT, 0)} are not ({missed or 'none'}), {counts.get(Verdict.CANNOT, 0)} cannot be "
-            f"judged. Mean error on {len(held):,} published numbers that no fit saw: {error}."
-        ),
+        finding=f"{summary()} Not reproduced: {missed or 'none'}.",
         evidence=(
             "Marker: geometric mean of ours over published on a claim's numbers that no fit saw; bar: the 90 % "
-            "interval. Reproduced if each number lies inside ours, widened by how well it could be read. Cannot judge: "
+            "interval. Reproduced if nine in ten numbers, all of fewer than ten, lie inside. Cannot judge: "
             "no model, only a bound, fitted, or an interval that would agree with anything; without a number of ours "
             "a claim stands in the table alone."
         ),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from perfmodel.catalog import load_sources
 from perfmodel.catalog.papers import PaperExhibit
-from perfmodel.papers import Judged, Verdict, judge, paper_names
+from perfmodel.papers import Judged, Verdict, judge, paper_names, predicted_numbers
 from perfmodel.papers.judge import UNMODELLED
 
 TEMPLATE = Path(__file__).with_name("paper.md.jinja")
@@ -35,6 +35,19 @@ def answer(judged: Judged) -> str:
     return (
         f"{said} {len(judged.numbers):,} published numbers, {len(judged.answered):,} of them modelled, {len(held):,} "
         f"of these held out: {held['error'].abs().mean():.1%} mean error, {held['error'].abs().median():.1%} median."
+    )
+
+
+def summary() -> str:
+    """All papers in two sentences: verdicts, and how our predictions stand where no fit helped."""
+    judged = [judge(name) for name in paper_names()]
+    counts = {verdict: sum(paper.count(verdict) for paper in judged) for verdict in Verdict}
+    tests = predicted_numbers()
+    inside, error = tests["inside"].astype(bool).mean(), tests["error"].abs().mean()
+    return (
+        f"Of {sum(counts.values())} claims of {len(judged)} papers {counts[Verdict.REPRODUCED]} are reproduced, "
+        f"{counts[Verdict.NOT]} not, {counts[Verdict.CANNOT]} cannot be judged. Of {len(tests)} of their numbers that "
+        f"we predict and no fit saw {inside:.0%} lie inside our 90 % interval; the mean error is {error:.1%}."
     )
 
 
@@ -165,6 +178,7 @@ def index() -> str:
         "# Papers", "",
         "What the papers of the field claim, and what our models say to it: their numbers beside ours, a verdict for",
         "each claim. `lscd reproduce --list` prints this table, `lscd reproduce NAME` a page. All is computed.", "",
+        f"**{summary()}** Numbers that are evidence here are counted below, and judged by `lscd validate`.", "",
         f"| {' | '.join(LIST_COLUMNS)} |", f"|{' --- |' * len(LIST_COLUMNS)}",
     ]  # fmt: skip
     rows = [f"| [{key}]({key}.md) | {' | '.join(cells)} |" for key, *cells in listed()]

@@ -5,6 +5,6 @@ finds the numbers that fits and validation know already, `judge` gives the verdi
 """
 
 from perfmodel.catalog.papers import load_paper, paper_names
-from perfmodel.papers.judge import Judged, Verdict, judge
+from perfmodel.papers.judge import Judged, Verdict, judge, predicted_numbers
 
-__all__ = ["Judged", "Verdict", "judge", "load_paper", "paper_names"]
+__all__ = ["Judged", "Verdict", "judge", "load_paper", "paper_names", "predicted_numbers"]

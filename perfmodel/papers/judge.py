@@ -1,8 +1,11 @@
 """Which claims of a paper hold, as we predict them? Its numbers beside ours, and a verdict for each claim.
 
-A claim is *reproduced* if every number of its own lies inside our 90 % interval, widened by how well it could be read;
-*not reproduced* if one does not. We *cannot judge* what we have no model of, what only a bound is known of, what our
-fits have seen, and where our interval is so wide (`WIDEST`) that it would agree with anything.
+A claim is *reproduced* if nine in ten of its numbers, so all of fewer than ten, lie inside our 90 % interval, widened
+by how well they could be read; else it is *not*. We *cannot judge* what we have no model of, what only a bound is known
+of, what our fits have seen, and where our interval is so wide (`WIDEST`) that it would agree with anything.
+
+The two sides of a ratio are taken to err independently. On 86 ratios of runs that no fit saw such intervals hold 97 %;
+those of the kernels' errors alone, as if all else of an engine cancelled, would hold 56 %.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers
+from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers, paper_names
 from perfmodel.papers import operators, products, runs, weights
 from perfmodel.papers.asked import EACH, Answer, Asked, UnansweredError
 from perfmodel.papers.evidence import evidence_numbers
@@ -50,6 +53,7 @@ UNMODELLED = "none"
 WHAT = ("kernel", "baseline", "model", "system", "baseline_system")
 COUNTED = 0.02  # bytes and operations are counted, not predicted: how far two ways to count may be apart
 LEAST_SEEN = 100  # an end that low counts as this share of what is published: a break-even may reach to 0
+LEVEL = 0.9  # of the intervals, so one number in ten may lie outside
 WIDEST = 2.0  # high over low end of an interval that can still tell a claim from its opposite
 # How the cells of a row are put into words; what stands between semicolons is listed.
 WORDS = (
@@ -127,6 +131,12 @@ def judge(name: str) -> Judged:
     return Judged(paper, numbers, tuple(_judged(claim, own[own["claim"] == claim.key]) for claim in paper.claim))
 
 
+def predicted_numbers() -> pd.DataFrame:
+    """Numbers of all papers' own tables that we predict, with an interval, and that no fit has seen: what tests us."""
+    own = pd.concat([judge(name).held_out.assign(paper=name) for name in paper_names()], ignore_index=True)
+    return own[own["low"] < own["high"]].reset_index(drop=True)
+
+
 def _own_numbers(paper: Paper, table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for cells in table.to_dict("records"):
         yield _answered(Asked(paper, {str(name): str(cell) for name, cell in cells.items()}))
@@ -182,9 +192,10 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
     wide = (fresh["high"] / fresh["low"].clip(lower=fresh["published"] / LEAST_SEEN)).max()
     inside = int(fresh["inside"].astype(bool).sum())
     off = f"mean error {fresh['error'].abs().mean():.0%}"
-    if inside == len(fresh) and wide > WIDEST:
+    holds = len(fresh) - inside <= (1 - LEVEL) * len(fresh)
+    if holds and wide > WIDEST:
         return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.2g}, {off}")
-    verdict = Verdict.REPRODUCED if inside == len(fresh) else Verdict.NOT
+    verdict = Verdict.REPRODUCED if holds else Verdict.NOT
     return JudgedClaim(claim, verdict, f"{inside} of {len(fresh)} held-out numbers inside our interval, {off}")
 
 

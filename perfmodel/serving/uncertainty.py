@@ -87,10 +87,10 @@ def half_widths(
     fill, each = kernel_errors_s(group, micro * prompt), kernel_errors_s(group, micro)
     first = fill[0] * passes, fill[1] * passes
     later = (np.where(steps > 0, np.maximum(steps, 1) * side, 0.0) for side in each)  # a bound's is infinite
-    both = tuple(start + rest for start, rest in zip(first, later, strict=True))
+    faster, slower = (start + rest for start, rest in zip(first, later, strict=True))
     total_s = prefill_s + steps * step_s
     return HalfWidths(
-        run=_joined(_half_widths(both, total_s), run_half_width(group, prefill_s / total_s, known)),
+        run=_joined(_half_widths((faster, slower), total_s), run_half_width(group, prefill_s / total_s, known)),
         prefill=_joined(_half_widths(first, prefill_s), run_half_width(group, 1.0, known)),
         step=_joined(_half_widths(each, step_s), run_half_width(group, 0.0, known)),
     )

@@ -7,7 +7,7 @@ import pytest
 
 from lscd.report.claims import claims, papers
 from lscd.report.exhibit import Context
-from perfmodel.papers import Verdict, judge, paper_names
+from perfmodel.papers import Verdict, judge, paper_names, predicted_numbers
 
 
 def test_claims_are_those_of_the_papers(context: Context) -> None:
@@ -16,6 +16,9 @@ def test_claims_are_those_of_the_papers(context: Context) -> None:
     assert len(exhibit.table) == sum(len(paper.claims) for paper in judged)
     reproduced = sum(paper.count(Verdict.REPRODUCED) for paper in judged)
     assert f"{reproduced} are reproduced" in exhibit.finding
+    tests = predicted_numbers()
+    assert not tests["fitted"].any()
+    assert f"{tests['inside'].astype(bool).mean():.0%} lie inside" in exhibit.finding
     assert len(papers(context).table) == len(judged)
 
 
