@@ -2,7 +2,8 @@
 
 Four placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
 the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
-numbers taken from evidence by hand. A command that fails fails the build.
+numbers taken from evidence by hand. A command that fails fails the build;
+one that compiles kernels says so where there is no compiler.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import typer
 from typer.testing import CliRunner
 
+from kernels_numba.gpu.toolchain import NoCompilerError
 from lscd.cli import app
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import Precision
@@ -49,6 +51,7 @@ from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
+NO_COMPILER = "Not run when this page was built: it compiles a kernel, for which there was no compiler.\n"
 LEAST = 1e-15  # below it a fitted number is 0, which its fit comes near and never reaches
 SYSTEM_RECORDS: dict[str | None, Any] = {
     collectives.CALIBRATION_NAME: collectives.CollectiveParameters,
@@ -193,7 +196,9 @@ def run_shell(source: str) -> str:
             raise ValueError(f"cannot run {line!r}: allowed are lscd commands")
         if program:
             result = CliRunner().invoke(app, arguments, env={"COLUMNS": WIDTH, "TERM": "dumb"})
-            if result.exit_code:
+            if isinstance(result.exception, NoCompilerError):
+                printed.append(NO_COMPILER)
+            elif result.exit_code:
                 raise ValueError(f"{line!r} fails: {result.output} {result.exception}")
             printed.append(result.stdout)
     return "".join(printed)
@@ -202,8 +207,11 @@ def run_shell(source: str) -> str:
 def run_python(source: str, names: dict[str, Any]) -> str:
     """What a Python fence prints."""
     output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(source, names)
+    try:
+        with contextlib.redirect_stdout(output):
+            exec(source, names)
+    except NoCompilerError:
+        return NO_COMPILER
     return output.getvalue()
 
 
