@@ -124,10 +124,10 @@ def test_an_example_that_compiles_says_so_where_nothing_can(monkeypatch: pytest.
     monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
     by_python = (
         "from kernels_numba.gpu import variants\nfrom kernels_numba.gpu.compile import compile_ptx\n"
-        "compile_ptx.__wrapped__(variants.dense(8), 'sm_87')\n"
+        "compile_ptx.__wrapped__(variants.dense(8), 'sm_100')\n"
     )
     assert HOOKS.NO_COMPILER in HOOKS.on_page_markdown(f"```python run\n{by_python}```\n")
-    command = "lscd kernels inspect dense_n8 --arch sm_87"
+    command = "lscd kernels inspect two_four_n8 --arch sm_100"
     assert HOOKS.NO_COMPILER in HOOKS.on_page_markdown(f"```shell run\n{command}\n```\n")
 
 
