@@ -1,4 +1,6 @@
-# Everything runs in a virtual environment of its own; no target needs a GPU except gpu-check, gpu-bench and gpu-run.
+# Everything runs in a virtual environment of its own; no target needs a GPU except gpu-check, gpu-bench and gpu-run. All
+# but what compiles kernels (gpu-*; notebook 03) works on macOS too: nothing here is newer than its GNU make 3.81, and
+# tools take POSIX options only.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -101,10 +103,10 @@ gpu-bench: ## on an NVIDIA GPU: how fast is every kernel? writes data/measured/<
 gpu-run: ## on an NVIDIA GPU: both, in ten minutes
 	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check --bench $(GPU_OPTIONS)
 
-gpu-dry-run: .venv/dev ## the same on the emulator, without a GPU; writes build/dry-run, no evidence
+gpu-dry-run: .venv/dev ## the same on the emulator, without a GPU; compiles kernels: not on macOS
 	$(BIN)/python -m kernels_numba.bench.gpu --check --bench --dry-run --output build/dry-run
 
-gpu-cubins: .venv/dev ## machine code of every kernel for six architectures, to be carried; writes build/cubins
+gpu-cubins: .venv/dev ## machine code of every kernel, to be carried; writes build/cubins; not on macOS
 	$(BIN)/python -m kernels_numba.gpu.build --output build/cubins
 
 notebooks: .venv/dev ## run the notebooks and store their outputs

@@ -1,8 +1,9 @@
 """Fills the documentation at build time, so that no number and no option in it can be out of date.
 
-Four placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
+Five placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
 the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
-numbers taken from evidence by hand. A command that fails fails the build.
+numbers taken from evidence by hand; ``<!-- answers -->`` the five answers of the front page. A command that fails fails
+the build; one that compiles kernels says so where there is no compiler.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import re
 import shlex
 import textwrap
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 from typer.testing import CliRunner
 
+from kernels_numba.gpu.toolchain import NoCompilerError
 from lscd.cli import app
+from lscd.report.answers import first_answers
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import Precision
 from perfmodel.choice import SEVERAL_MATRICES
@@ -47,8 +53,11 @@ from perfmodel.serving.systems import CALIBRATION_NAME as SERVING
 from perfmodel.serving.systems import ENGINES, HostParameters, SystemParameters
 
 RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
+REPORT_PICTURE = re.compile(r"\]\(((?:\.\./)*)\.\./reports/figures/([\w.-]+)\)")  # as a page names it in the repository
+FIGURES = Path(__file__).resolve().parents[1] / "reports" / "figures"
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 WIDTH = "110"
+NO_COMPILER = "Not run when this page was built: it compiles a kernel, for which there was no compiler.\n"
 LEAST = 1e-15  # below it a fitted number is 0, which its fit comes near and never reaches
 SYSTEM_RECORDS: dict[str | None, Any] = {
     collectives.CALIBRATION_NAME: collectives.CollectiveParameters,
@@ -159,15 +168,33 @@ BY_HAND = (  # what a number is, its value, and the evidence that it was taken f
 )
 
 
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Hook of MkDocs: pictures of the report that pages show become files of the site.
+
+    Raises
+    ------
+    ValueError
+        If a page shows a picture that is not there.
+    """
+    for page in list(files.documentation_pages()):
+        for _, name in REPORT_PICTURE.findall(page.content_string):
+            if not (FIGURES / name).is_file():
+                raise ValueError(f"{page.src_uri} shows reports/figures/{name}, which is not there: run `make report`")
+            if files.get_file_from_path(f"figures/{name}") is None:
+                files.append(File.generated(config, f"figures/{name}", abs_src_path=str(FIGURES / name)))
+    return files
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Hook of MkDocs: the page's text with every placeholder filled."""
     names: dict[str, Any] = {}
     markdown = RUN_FENCE.sub(lambda fence: with_output(fence[1], fence[2], names), markdown)
     if "<!-- cli -->" in markdown:
         markdown = markdown.replace("<!-- cli -->", cli_reference())
-    for name, table in (("fits", fits_table), ("constants", constants_table)):
+    for name, table in (("fits", fits_table), ("constants", constants_table), ("answers", first_answers)):
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", table())
+    markdown = REPORT_PICTURE.sub(r"](\1figures/\2)", markdown)
     return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
 
 
@@ -193,7 +220,9 @@ def run_shell(source: str) -> str:
             raise ValueError(f"cannot run {line!r}: allowed are lscd commands")
         if program:
             result = CliRunner().invoke(app, arguments, env={"COLUMNS": WIDTH, "TERM": "dumb"})
-            if result.exit_code:
+            if isinstance(result.exception, NoCompilerError):
+                printed.append(NO_COMPILER)
+            elif result.exit_code:
                 raise ValueError(f"{line!r} fails: {result.output} {result.exception}")
             printed.append(result.stdout)
     return "".join(printed)
@@ -202,8 +231,11 @@ def run_shell(source: str) -> str:
 def run_python(source: str, names: dict[str, Any]) -> str:
     """What a Python fence prints."""
     output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        exec(source, names)
+    try:
+        with contextlib.redirect_stdout(output):
+            exec(source, names)
+    except NoCompilerError:
+        return NO_COMPILER
     return output.getvalue()
 
 

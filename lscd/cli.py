@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from lscd import (
     accuracy,
     catalogue,
@@ -25,14 +29,25 @@ from lscd import (
 from lscd.errors import explained
 from lscd.files import Lab
 from lscd.report.command import report
+from lscd.version import print_and_leave
 
 app = Lab(
     name="lscd",
-    help="When, where and by how much does loading LLM weights sparse and computing them dense pay?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def lab(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_and_leave, is_eager=True, help="Print version and commit.")
+    ] = False,
+) -> None:
+    """When, where and by how much does loading LLM weights sparse and computing them dense pay?"""
+
+
 app.command()(worth.worth)
 app.command()(accuracy.accuracy)
 app.command()(predict.predict)

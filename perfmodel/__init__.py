@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from perfmodel.catalog import load_gpu, load_model
     from perfmodel.prediction import Prediction, predict
 
-__all__ = ["Prediction", "load_gpu", "load_model", "predict"]
+    __version__: str
+
+__all__ = ["Prediction", "__version__", "load_gpu", "load_model", "predict"]
 keep_old_names()
 _HOME = {
     "load_gpu": "perfmodel.catalog",
@@ -26,6 +28,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that the command line starts fast."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("lscd-lab")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

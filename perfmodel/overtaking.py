@@ -49,6 +49,11 @@ class Layer:
         slow, fast = np.hypot(self.slow, other.fast), np.hypot(self.fast, other.slow)
         return ratio, ratio * float(np.exp(-SEVERAL_MATRICES * slow)), ratio * float(np.exp(SEVERAL_MATRICES * fast))
 
+    def clearly_ahead_of(self, other: Layer) -> NDArray[np.bool_]:
+        """Where all of the 90 % interval of the speed-up over ``other`` lies above 1; False where either is NaN."""
+        gain = np.log(other.time_s / self.time_s)
+        return np.asarray(gain > SEVERAL_MATRICES * np.hypot(self.slow, other.fast))
+
 
 @dataclass(frozen=True)
 class Overtaking:

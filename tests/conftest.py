@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from importlib.util import find_spec
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from kernels_numba.gpu.toolchain import NoCompilerError
 
 # Compile or emulate kernels, run notebooks, build the report, start processes.
 SLOW = (
@@ -58,6 +61,21 @@ SAME_PROCESS = (
         "perfmodel/formats/test_formats.py",
     ),
 )
+# Ask for the CUDA compiler where nobody sees its refusal: in another process, or as one failed kernel among others.
+COMPILING = (
+    "kernels_numba/bench/test_check_gpu.py",
+    "kernels_numba/bench/test_gpu.py",
+    "kernels_numba/bench/test_parent.py",
+    "kernels_numba/bench/test_provenance.py::test_the_gpu_and_the_code_are_described",
+    "kernels_numba/check/test_check.py",
+    "kernels_numba/gpu/test_cubins.py::test_everything_is_built_in_processes_of_its_own",
+    "kernels_numba/gpu/test_cubins.py::test_what_does_not_compile_is_told_and_costs_no_other",
+    "kernels_numba/gpu/test_toolchain.py",
+    "lscd/test_kernels.py::test_check_",
+    "test_notebooks.py::test_notebook_runs[03",
+)
+COMPILER = find_spec("numba_cuda") is not None  # without it, as on macOS, what compiles kernels is skipped
+NO_COMPILER = "needs the CUDA compiler: no numba-cuda is installed"
 
 
 def _place(nodeid: str) -> str:
@@ -76,7 +94,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _place(item.nodeid).startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+        if not COMPILER and _place(item.nodeid).startswith(COMPILING):
+            item.add_marker(pytest.mark.skip(reason=NO_COMPILER))
     items.sort(key=lambda item: _group(item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _skipped_without_the_compiler())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _skipped_without_the_compiler())
+
+
+def _skipped_without_the_compiler() -> Generator[None, object, object]:
+    """A test that meets the refusal is skipped where there is no compiler; where there is one, it fails."""
+    try:
+        return (yield)
+    except NoCompilerError:
+        if COMPILER:
+            raise
+        pytest.skip(NO_COMPILER)
 
 
 class Groups(LoadScopeScheduling):

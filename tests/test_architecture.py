@@ -274,10 +274,10 @@ def test_an_old_name_can_still_be_run() -> None:
 
 
 def requirements(lines: list[str]) -> dict[str, str]:
-    """Package name -> version range, brackets dropped, names lower-case."""
+    """Package name -> version range, brackets and platforms dropped, names lower-case."""
     found = {}
     for line in lines:
-        match = re.fullmatch(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(.*)", line.strip())
+        match = re.fullmatch(r"([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?\s*(.*)", line.partition(";")[0].strip())
         assert match, line
         found[match.group(1).lower()] = match.group(2).replace(" ", "")
     return found

@@ -119,6 +119,18 @@ def test_a_failing_example_fails_the_build() -> None:
         HOOKS.on_page_markdown("```python run\nundefined\n```\n")
 
 
+def test_an_example_that_compiles_says_so_where_nothing_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("kernels_numba.gpu.toolchain.find_spec", lambda name: None)
+    monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
+    by_python = (
+        "from kernels_numba.gpu import variants\nfrom kernels_numba.gpu.compile import compile_ptx\n"
+        "compile_ptx.__wrapped__(variants.dense(8), 'sm_100')\n"
+    )
+    assert HOOKS.NO_COMPILER in HOOKS.on_page_markdown(f"```python run\n{by_python}```\n")
+    command = "lscd kernels inspect two_four_n8 --arch sm_100"
+    assert HOOKS.NO_COMPILER in HOOKS.on_page_markdown(f"```shell run\n{command}\n```\n")
+
+
 def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links, anchors, navigation and API references, as MkDocs itself sees them."""
     import warnings

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from importlib.util import find_spec
 from typing import Any
 
 from kernels_numba.formats import Element
@@ -191,11 +190,9 @@ def compile_ptx(variant: Variant, arch: str) -> tuple[str, str]:
     kept = cubins.load_ptx(variant.identity, arch) if _is_ours(variant) else None
     if kept is not None:
         return kept
-    if find_spec("numba_cuda") is None:  # numba brings an older cuda of its own
-        raise ValueError(
-            f"compiling a kernel needs numba-cuda: pip install 'lscd-lab[gpu]', or make install; "
-            f"{cubins.cubin_directory()} has no machine code of {variant.name} for {arch} from these sources"
-        )
+    toolchain.check_installed(
+        f"{cubins.cubin_directory()} has no machine code of {variant.name} for {arch} from these sources"
+    )
     toolchain.find_libraries()
     with _garbage_stays():
         ptx = in_element(_numba_ptx(replace(variant, element=Element.FLOAT16), cc), variant.element)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 # What the machine code depends on. Numba lowers, NVVM makes the PTX, nvJitLink assembles it.
@@ -26,8 +27,27 @@ LIBRARIES = {
 }
 OPTIONAL = ("nvrtc",)  # some releases of numba-cuda load it, none of our kernels needs it
 TOOLKITS = Path("/usr/local")
+INSTALL = "pip install 'lscd-lab[gpu]', or make install"
+NOT_HERE = "NVIDIA publishes it for Linux and Windows, not for this platform"
 REGISTER_COUNT, FRAME_SIZE = 0x2F, 0x11  # attributes of a kernel in the ELF section .nv.info
 VALUE_RECORD = 4  # format of records that hold a symbol and a value
+
+
+class NoCompilerError(ValueError):
+    """What was asked for needs the CUDA compiler, which is not installed; the message says how to get it."""
+
+
+def check_installed(otherwise: str) -> None:
+    """Refuse where numba-cuda is missing (numba brings an older cuda of its own); ``otherwise`` ends the sentence.
+
+    Raises
+    ------
+    NoCompilerError
+        Says what to install, or that there is nothing to install on this platform.
+    """
+    if find_spec("numba_cuda") is None:
+        remedy = NOT_HERE if sys.platform == "darwin" else INSTALL
+        raise NoCompilerError(f"compiling a kernel needs numba-cuda: {remedy}; {otherwise}")
 
 
 @cache

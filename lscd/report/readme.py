@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lscd.report.accuracy import unrounded, within_budget
+from lscd.report.answers import first_answers as first_answers  # the block `answers`
 from lscd.report.exhibit import Context, percent
 from lscd.report.kernels import TITLES
 from lscd.report.own_kernels import predicted_table, simulated_table

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernels_numba.check import machine_code_faults
-from kernels_numba.gpu import variants
+from kernels_numba.gpu import toolchain, variants
 from kernels_numba.gpu.compile import ARCHITECTURES, check_arch, compile_kernel, compile_ptx
 
 # Every kernel on the paper's GPU at its narrowest and widest, the paper's on Hopper too; elsewhere those that need most
@@ -37,10 +37,16 @@ def test_machine_code_is_what_was_planned(name: str, arch: str) -> None:
     assert machine_code_faults(kernel) == []
 
 
-def test_without_numba_cuda_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("platform", "remedy"), [("linux", r"pip install 'lscd-lab\[gpu\]'"), ("darwin", "not for this platform")]
+)
+def test_without_numba_cuda_it_says_what_to_install(
+    platform: str, remedy: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
-    monkeypatch.setattr("kernels_numba.gpu.compile.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs numba-cuda: pip install 'lscd-lab\[gpu\]'"):
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
+    monkeypatch.setattr(toolchain.sys, "platform", platform)
+    with pytest.raises(toolchain.NoCompilerError, match=f"needs numba-cuda: .*{remedy}"):
         compile_ptx.__wrapped__(variants.dense(8), "sm_80")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda.bindings import driver
 from numpy.typing import NDArray
 
 from kernels_numba.formats import Dense, Element, TiledCsl, encode_bitmap, encode_tiled_csl
@@ -22,7 +21,9 @@ from kernels_numba.gpu.emulate import run_on_emulator
 from kernels_numba.gpu.launch import Launch
 from kernels_numba.reference import check_product
 from kernels_numba.spmm import spmm
+from tests.conftest import NO_COMPILER
 
+driver = pytest.importorskip("cuda.bindings.driver", reason=NO_COMPILER, exc_type=ImportError)
 OK = driver.CUresult.CUDA_SUCCESS
 RNG = np.random.default_rng(5)
 A = RNG.standard_normal((130, 70)).astype(np.float16)
@@ -255,7 +256,6 @@ def test_uploaded_weights_are_freed_with_their_owner(monkeypatch: pytest.MonkeyP
 
 def test_launch_arguments_reach_the_driver_as_addresses_and_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `device.run` hands to the driver, with the driver replaced."""
-    from cuda.bindings import driver
 
     from kernels_numba.gpu import variants
 

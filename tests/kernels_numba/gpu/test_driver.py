@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda.bindings import driver as real
 
 from kernels_numba.bench.driver_library import DriverLibrary
 from kernels_numba.bench.timing import AbsentError
 from kernels_numba.gpu import device, driver, variants
 from kernels_numba.gpu.launch import Launch
+from tests.conftest import NO_COMPILER
 
+real = pytest.importorskip("cuda.bindings.driver", reason=NO_COMPILER, exc_type=ImportError)
 SOURCE = Path(__file__).parent / "data" / "fake_driver.c"
 
 
