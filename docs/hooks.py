@@ -28,6 +28,7 @@ from kernels_numba.gpu.toolchain import NoCompilerError
 from lscd.cli import app
 from lscd.report.answers import first_answers
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.papers import load_paper
 from perfmodel.catalog.specs import Precision
 from perfmodel.choice import SEVERAL_MATRICES
 from perfmodel.evidence.power_fit import ASSUMED_PROMPT
@@ -56,6 +57,8 @@ RUN_FENCE = re.compile(r"```(shell|python) run\n(.*?)```\n", flags=re.DOTALL)
 REPORT_PICTURE = re.compile(r"\]\(((?:\.\./)*)\.\./reports/figures/([\w.-]+)\)")  # as a page names it in the repository
 FIGURES = Path(__file__).resolve().parents[1] / "reports" / "figures"
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
+PAPERS = Path(__file__).with_name("papers")
+PAPERS_NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb")  # as pages of papers do in the repository
 WIDTH = "110"
 NO_COMPILER = "Not run when this page was built: it compiles a kernel, for which there was no compiler.\n"
 LEAST = 1e-15  # below it a fitted number is 0, which its fit comes near and never reaches
@@ -168,6 +171,19 @@ BY_HAND = (  # what a number is, its value, and the evidence that it was taken f
 )
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Hook of MkDocs: every page of a paper has its place in the navigation, under the list of them."""
+    pages = [
+        {load_paper(path.stem).short: f"papers/{path.name}"}
+        for path in sorted(PAPERS.glob("*.md"))
+        if path.stem != "index"
+    ]
+    config.nav = [
+        {**part, "Papers": ["papers/index.md", *pages]} if "Papers" in part else part for part in config.nav or []
+    ]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Hook of MkDocs: pictures of the report that pages show become files of the site.
 
@@ -195,6 +211,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", table())
     markdown = REPORT_PICTURE.sub(r"](\1figures/\2)", markdown)
+    markdown = PAPERS_NOTEBOOK.sub(r"](../notebooks/\1.md", markdown)
     return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/bitmap.md that hold computed numbers, between their markers.
+"""Writes what README.md and pages of docs hold of computed numbers, between their markers.
 
 `python -m lscd.report.readme` rewrites the files; a test says whether they are up to date.
 """
@@ -6,18 +6,25 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from lscd.report.accuracy import unrounded, within_budget
-from lscd.report.answers import first_answers as first_answers  # the block `answers`
+from lscd.report.answers import first_answers
 from lscd.report.exhibit import Context, percent
 from lscd.report.kernels import TITLES
 from lscd.report.own_kernels import predicted_table, simulated_table
+from lscd.report.papers import summary
 from perfmodel.catalog import load_table, load_trace
 from perfmodel.evidence.real_model import QUALITY_TABLE, short_steps
 from perfmodel.evidence.run_spread import judged_runs
-from perfmodel.evidence.summary import GOALS, kernel_summary, run_summary
+from perfmodel.evidence.summary import GOALS, held_out, kernel_summary, run_summary
 from perfmodel.evidence.validation import error_statistics
 from perfmodel.kernels import CPU_KERNELS
 
@@ -32,6 +39,7 @@ DECODED = (  # in words, kernel, zeros, row of the pruning study
 )
 ESCAPED, WAVE = "\\*", "\\~"  # which Markdown would read
 KERNEL_TOKENS, KERNEL_DENSITY = (8, 16, 32, 64), 0.2
+SAMPLE, SAMPLE_WIDTH = "lscd worth --model llama-3.1-70b --gpu h100 --gpus 2 --sparsity 0.6 --batch 16", 120
 
 
 def error_table(context: Context) -> str:
@@ -123,17 +131,42 @@ def quality_table(context: Context) -> str:
     return "\n".join([*lines, "", f"{exhibit.finding} {unrounded()}"])
 
 
+def held_out_words(context: Context) -> str:
+    """How far off kernels and whole runs are on what no fit saw, in a sentence."""
+    kernels, runs = kernel_summary(context.joined), run_summary(judged_runs())
+    gpus = held_out(context.joined).query("kernel not in @CPU_KERNELS")["gpu"].nunique()
+    ends = [percent(end(table["mean"]), 0) for table in (kernels, runs) for end in (np.nanmedian, np.nanmax)]
+    return (
+        f"On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
+        f"{int(kernels['rows'].sum()):,} products on {gpus} GPUs and a CPU, half of the kernels have a mean error of at "
+        f"most {ends[0]}, the worst {ends[1]}; on {int(runs['rows'].sum()):,} whole runs {ends[2]}, of the worst source "
+        f"{ends[3]}. Where sources disagree, both are scored."
+    )
+
+
+def sample(_: Context) -> str:
+    """What a first question to the command line prints, its sentences wrapped as on a terminal."""
+    command = [sys.executable, "-m", *shlex.split(SAMPLE)]
+    printed = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
+    lines = [textwrap.fill(line, SAMPLE_WIDTH, break_long_words=False) for line in printed.splitlines()]
+    return "\n".join(["```text", f"$ {SAMPLE}", *lines, "```"])
+
+
 ROOT = Path(__file__).resolve().parents[2]
-README, BITMAP = ROOT / "README.md", ROOT / "docs" / "bitmap.md"
+README, DOCS = ROOT / "README.md", ROOT / "docs"
 TABLES: dict[Path, dict[str, Callable[[Context], str]]] = {
     README: {
+        "answers": lambda _: first_answers(),
+        "sample": sample,
         "errors": error_table,
-        "elsewhere": elsewhere_table,
-        "quality": quality_table,
-        "decoding": decoding_table,
-        "kernels": kernel_table,
+        "held out": held_out_words,
+        "papers": lambda _: summary(),
     },
-    BITMAP: {"predicted": lambda _: predicted_table(), "simulated": lambda _: simulated_table()},
+    DOCS / "explanation" / "evidence.md": {"elsewhere": elsewhere_table},
+    DOCS / "explanation" / "kernels.md": {"kernels": kernel_table},
+    DOCS / "accuracy.md": {"quality": quality_table},
+    DOCS / "cpu.md": {"decoding": decoding_table},
+    DOCS / "bitmap.md": {"predicted": lambda _: predicted_table(), "simulated": lambda _: simulated_table()},
 }
 
 
