@@ -135,12 +135,12 @@ def held_out_words(context: Context) -> str:
     """How far off kernels and whole runs are on what no fit saw, in a sentence."""
     kernels, runs = kernel_summary(context.joined), run_summary(judged_runs())
     gpus = held_out(context.joined).query("kernel not in @CPU_KERNELS")["gpu"].nunique()
-    ends = [percent(end(table["mean"]), 0) for table in (kernels, runs) for end in (np.nanmedian, np.nanmax)]
+    usual, worst = ([percent(end(table["mean"]), 0) for table in (kernels, runs)] for end in (np.nanmedian, np.nanmax))
     return (
         f"On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
         f"{int(kernels['rows'].sum()):,} products on {gpus} GPUs and a CPU, half of the kernels have a mean error of at "
-        f"most {ends[0]}, the worst {ends[1]}; on {int(runs['rows'].sum()):,} whole runs {ends[2]}, of the worst source "
-        f"{ends[3]}. Where sources disagree, both are scored."
+        f"most {usual[0]}, the worst {worst[0]}; of {int(runs['rows'].sum()):,} whole runs half of the sources at most "
+        f"{usual[1]}, the worst {worst[1]}. Where sources disagree, both are scored."
     )
 
 
