@@ -163,6 +163,17 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
+def save_for_paper(figure: Figure, folder: Path, name: str) -> Path:
+    """Write ``name.pdf`` to be set in a paper: its text as TrueType, and no heading, which a caption is there."""
+    path = folder / f"{name}.pdf"
+    with house_style():
+        if figure.get_suptitle():
+            figure.suptitle("")
+            figure.set_layout_engine("constrained")
+        write_picture(figure, path)
+    return path
+
+
 def write_picture(figure: Figure, path: Path) -> None:
     """Write a PNG, SVG or PDF without its date and maker, so that the same figure gives the same bytes."""
     figure.savefig(path, metadata=dict.fromkeys(UNTOLD[path.suffix]))

@@ -42,7 +42,7 @@ def test_colours_are_far_enough_apart_to_tell() -> None:
         assert redmean(KERNEL_COLOURS[one], KERNEL_COLOURS[other]) > 70, (one, other)
 
 
-# Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009, table 1.
+# Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009.
 DEUTERANOPIA = np.array(
     [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
 )
