@@ -103,7 +103,8 @@ def time_against_sparsity(context: Context) -> Exhibit:
 def sweep_line(kernel: str, gpu: str, *, sparsity: np.ndarray, **shape: int) -> pd.DataFrame:
     """Predicted times of one product over ``sparsity``, called in a loop: columns of `draw.time_against_sparsity`."""
     p = predict(kernel, gpu, **shape, sparsity=sparsity, cache="warm")
-    columns = {"time_us": p.time_s * 1e6, "extrapolated": p.extrapolated, "at_least": p.at_least}
+    times = {"time_us": p.time_s * 1e6, "low_us": p.lo_s * 1e6, "high_us": p.hi_s * 1e6}
+    columns = times | {"extrapolated": p.extrapolated, "at_least": p.at_least}
     return pd.DataFrame({"kernel": kernel, "sparsity": sparsity, **columns})
 
 
