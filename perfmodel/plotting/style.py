@@ -10,7 +10,8 @@ import matplotlib as mpl
 import matplotlib.style
 from matplotlib.figure import Figure
 
-COLUMN_WIDTH = 6.4  # inches; a figure of this width is read without zooming on a laptop, and fits a paper column pair
+COLUMN, PAGE = 3.33, 7.0  # inches: the two widths of every figure, those of a paper's column and of its page
+COLUMN_WIDTH = PAGE
 
 # Okabe and Ito's colour-blind safe palette.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
