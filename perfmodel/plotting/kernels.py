@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
-from perfmodel.plotting.marks import label_ends, outside_key, ticks
+from perfmodel.plotting.marks import OUTSIDE, label_ends, outside_key, ticks
 from perfmodel.plotting.style import (
     BLACK,
     COLUMN,
@@ -25,6 +26,7 @@ from perfmodel.plotting.style import (
     WINE,
 )
 
+PALE = 0.2  # of an interval
 GROUP_GAP = 0.6  # between the shapes of the benchmark, in steps of sparsity
 REACH_FOOT = 0.14  # of a picture's height, where no format is so small
 ERROR_BANDS = ((0.2, "#f2f2f2"), (0.1, "#e4e4e4"))
@@ -32,7 +34,7 @@ MODEL_AND_PUBLISHED = (
     Line2D([], [], color=GREY, label="line: model"),
     Line2D([], [], color=GREY, marker="o", linestyle="none", mec=BLACK, mew=0.4, label="marker: published"),
 )
-MODEL_SHIFT = 1.07  # models stand beside their markers, not on them
+MODEL_SHIFT = 1.12  # models stand beside their markers, not on them
 RATES = (10, 20, 50, 100, 200, 312)  # TFLOP/s on the axis of the roofline
 
 
@@ -50,29 +52,43 @@ def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]
     """
     figure, axes = plt.subplots(figsize=(COLUMN, 2.7))
     axes.loglog(roof["intensity"], roof["flops_per_s"] / 1e12, color=GREY)
+    tokens = points["n"].max()
     for (kernel, n), group in points.groupby(["kernel", "n"]):
-        _roofline_group(axes, str(kernel), f"N = {n}", group)
+        name = f"{short(titles[str(kernel)])}, N = {n}" if n == tokens else f"N = {n}"
+        _roofline_group(axes, str(kernel), group)
+        lowest = group[["published_flops_per_s", "flops_per_s"]].min().min() / 1e12
+        at = group["intensity"].mean()
+        if kernel == "cublas":
+            place: dict[str, Any] = {"xy": (at, roof_at(roof, at)), "xytext": (-1, 3), "ha": "right", "va": "bottom"}
+        else:
+            place = {"xy": (at, lowest), "xytext": (3, -4), "ha": "left", "va": "top"}
+        axes.annotate(name, textcoords="offset points", color=KERNEL_COLOURS[str(kernel)], **place)
     dense = points[points["kernel"] == "cublas"]
     share = (dense["published_flops_per_s"] / 1e12 / roof_at(roof, dense["intensity"])).mean()
-    low = roof[roof["intensity"] <= 1.2 * dense["intensity"].max()]
-    axes.plot(low["intensity"], share * low["flops_per_s"] / 1e12, color=BLACK, ls="--", lw=0.8)
+    axes.plot(roof["intensity"], share * roof["flops_per_s"] / 1e12, color=BLACK, ls=(0, (4, 2)), lw=0.8)
     ridge = roof.loc[roof["flops_per_s"].idxmax(), "intensity"]
-    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(6, 260), ylim=(8, 400))
+    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(4.5, 260), ylim=(8, 400))
     ticks(axes.xaxis, (8, 16, 32, 64, round(ridge)))
     ticks(axes.yaxis, RATES)
-    slope = np.degrees(np.arctan(roof_at(roof, 20) / 20))
-    on_line: dict[str, Any] = {"rotation": slope, "transform_rotates_text": True, "rotation_mode": "anchor"}
-    axes.text(10, 1.12 * roof_at(roof, 10), "DRAM roof", ha="left", color=GREY, **on_line)
-    axes.text(6.4, share * 0.8 * roof_at(roof, 6.4), f"{share:.0%} of the roof", va="top", fontsize=6, **on_line)
+    _along_roof(axes, 70, 1.1 * roof_at(roof, 70), "DRAM roof", color=GREY, va="bottom")
+    _along_roof(axes, 42, 0.93 * share * roof_at(roof, 42), f"{share:.0%} of it", color=BLACK, va="top")
+    figure.legend(handles=MODEL_AND_PUBLISHED, loc="outside lower center", ncols=2)
     return figure
 
 
-def _roofline_group(axes: Axes, kernel: str, name: str, group: pd.DataFrame) -> None:
+def _along_roof(axes: Axes, x: float, y: float, words: str, **given: Any) -> None:
+    """Words from a point on, parallel to the sloping roof."""
+    axes.text(
+        x, y, words, rotation=np.degrees(np.arctan2(y, x)), transform_rotates_text=True, rotation_mode="anchor", **given
+    )
+
+
+def _roofline_group(axes: Axes, kernel: str, group: pd.DataFrame) -> None:
     """Published rates as markers; beside them, from lowest to highest, what the model says."""
-    colour, at = KERNEL_COLOURS[kernel], group["intensity"]
-    axes.plot(at, group["published_flops_per_s"] / 1e12, KERNEL_MARKERS[kernel], mec=colour, mfc="white")
-    rates = group["flops_per_s"] / 1e12
-    axes.vlines(at.mean() * MODEL_SHIFT, rates.min(), rates.max(), color=colour)
+    colour, at, published = KERNEL_COLOURS[kernel], group["intensity"], group["published_flops_per_s"] / 1e12
+    axes.plot(at, published, KERNEL_MARKERS[kernel], ms=3, mec=colour, mfc="white")
+    modelled = group["flops_per_s"] / 1e12
+    axes.vlines(at.mean() * MODEL_SHIFT, modelled.min(), modelled.max(), color=colour, lw=1.6)
 
 
 def roof_at(roof: pd.DataFrame, at: float | pd.Series) -> Any:
@@ -97,7 +113,8 @@ def time_against_sparsity(
         seen = markers[markers["kernel"] == kernel]
         axes.plot(seen["sparsity"] * 100, seen["time_us"], KERNEL_MARKERS[str(kernel)], zorder=3, **look(str(kernel)))
     label_ends(axes)
-    figure.legend(handles=[*MODEL_AND_PUBLISHED, outside_key()], loc="outside lower center", ncols=3)
+    interval = Patch(color=GREY, alpha=PALE, lw=0, label="90 % interval of the model")
+    figure.legend(handles=[*MODEL_AND_PUBLISHED, interval, outside_key()], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -115,17 +132,8 @@ def _time_line(axes: Axes, kernel: str, name: str, group: pd.DataFrame) -> None:
 def band(axes: Axes, at: pd.Series, rows: pd.DataFrame, colour: str) -> None:
     """Between ``low_us`` and ``high_us``: shaded, and hatched where ``extrapolated``."""
     for dash, low in stretches(rows["low_us"], rows["extrapolated"]):
-        look_of = (
-            {"alpha": 0.2, "lw": 0} if dash == "-" else {"facecolor": "none", "hatch": "/////", "alpha": 0.35, "lw": 0}
-        )
-        axes.fill_between(
-            at,
-            low,
-            rows["high_us"],
-            zorder=0.8,
-            **({"color": colour} if dash == "-" else {"edgecolor": colour}),
-            **look_of,
-        )
+        drawn: dict[str, Any] = {"color": colour, "alpha": PALE, "lw": 0} if dash == "-" else OUTSIDE
+        axes.fill_between(at, low, rows["high_us"], zorder=0.8, **drawn)
 
 
 def look(kernel: str) -> dict[str, Any]:
@@ -161,6 +169,8 @@ def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.set(yscale="log", ylabel="TFLOP/s", title=f"N = {n}")
         _benchmark_panel(axes, table[table["n"] == n], shapes, sparsities, titles)
         axes.margins(y=0.06)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
         ticks(axes.yaxis, (0.3, 1, 3, 10, 30, 100))
         label_ends(axes)
     _label_groups(panels[-1, 0], shapes, sparsities)
@@ -199,10 +209,7 @@ def _label_groups(axes: Axes, shapes: list[tuple[int, int]], sparsities: list[fl
     step = len(sparsities) + GROUP_GAP
     places = [s * step + j for s in range(len(shapes)) for j in range(len(sparsities))]
     axes.set_xticks(places, [f"{100 * value:.0f}" for _ in shapes for value in sparsities], fontsize=6)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(axis="x", visible=False)
     axes.set_xlim(-0.5 - GROUP_GAP / 2, places[-1] + 0.5 + GROUP_GAP / 2)
-    axes.set_xlabel("sparsity [%]; M and K")
     for s, (m, k) in enumerate(shapes):
         middle = s * step + (len(sparsities) - 1) / 2
         axes.annotate(
@@ -215,7 +222,18 @@ def _label_groups(axes: Axes, shapes: list[tuple[int, int]], sparsities: list[fl
             va="top",
             fontsize=6.5,
         )
-    axes.xaxis.labelpad = 22
+    for words, below in (("sparsity [%]", 6), ("M\nK", 11)):
+        axes.annotate(
+            words,
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(-4, -below),
+            textcoords="offset points",
+            ha="right",
+            va="center" if below < 10 else "top",
+            fontsize=6.5,
+        )
+    axes.set_xlabel(" ", labelpad=16)  # room for M and K
 
 
 def storage(sizes: pd.DataFrame, reached: Mapping[str, float], titles: Mapping[str, str]) -> Figure:
@@ -246,7 +264,7 @@ def coinciding(sizes: pd.DataFrame, titles: Mapping[str, str]) -> Iterator[tuple
         first, group = left.popitem()
         same = [name for name, other in left.items() if np.abs(other["bits"].array - group["bits"].array).max() < 0.3]
         names = [first, *same]
-        yield " = ".join(titles[str(name)] for name in names), pd.concat([group, *(left.pop(name) for name in same)])
+        yield " =\n".join(titles[str(name)] for name in names), pd.concat([group, *(left.pop(name) for name in same)])
 
 
 def _size_line(axes: Axes, name: str, group: pd.DataFrame) -> None:
@@ -256,17 +274,18 @@ def _size_line(axes: Axes, name: str, group: pd.DataFrame) -> None:
         dash = (3 * order, (3, 3 * (len(formats) - 1))) if len(formats) > 1 else "-"
         axes.plot(rows["sparsity"] * 100, rows["bits"], ls=dash, color=FORMAT_COLOURS.get(str(fmt), WINE))
     x, y = formats[0][1]["sparsity"].to_numpy() * 100, formats[0][1]["bits"].to_numpy()
-    start = np.argmax(y < axes.get_ylim()[1])
-    slope = np.degrees(np.arctan2(y[start + 1] - y[start], x[start + 1] - x[start]))
+    start = int(np.argmax(y < axes.get_ylim()[1] - 1 - name.count("\n")))
+    beyond = int(np.argmax(x >= min(x[start] + 20, 100)))  # the chord: a curve that levels off stays below it
     axes.text(
-        x[start],
-        y[start] - 0.2,
+        x[start] + 0.5,
+        y[start] + 0.1,
         name,
-        va="top",
-        rotation=slope,
+        va="bottom",
+        rotation=np.degrees(np.arctan2(y[beyond] - y[start], x[beyond] - x[start])),
         transform_rotates_text=True,
         rotation_mode="anchor",
         color=FORMAT_COLOURS.get(str(formats[0][0]), WINE),
+        path_effects=[withStroke(linewidth=2, foreground="white")],
     )
 
 
@@ -305,7 +324,7 @@ def predicted_against_measured(joined: pd.DataFrame, titles: Mapping[str, str]) 
                 rows["time_us"], 100 * rows["error"], marker, ms=3, mec=colour, mfc=fill, zorder=2 if fitted else 3
             )
         axes.set(xscale="log", xlabel="published time [us]", ylim=(-top, top), title=short(titles[kernel]))
-        ticks(axes.xaxis, (10, 30, 100, 300, 1000, 3000))
+        ticks(axes.xaxis, (10, 100, 1000))
     panels[0, 0].set_ylabel("error of the predicted time [%]")
     held = Line2D([], [], color=GREY, marker="o", linestyle="none", label="held out")
     fitted_too = Line2D([], [], color=GREY, marker="o", mfc="white", linestyle="none", label="fitted")
@@ -326,25 +345,18 @@ def speedups(table: pd.DataFrame) -> Figure:
         rows = table[table["baseline"] == baseline]
         at = 100 * rows["sparsity"]
         axes.plot(at, rows["model"], color=colour)
-        axes.plot(at, rows["figure"], marker, mec=colour, mfc="white")
-        axes.plot(at, rows["headline"], "x", color=BLACK, ms=4, mew=1)
-        for x, headline, high in zip(
-            at, rows["headline"], rows[["headline", "figure", "model"]].max(axis=1), strict=True
-        ):
-            axes.annotate(f"{headline:.1f}x", (x, high), xytext=(0, 4), textcoords="offset points", ha="center")
+        axes.plot(at, rows["figure"], marker, **look("flash-llm"))
+        for x, row in zip(at, rows.itertuples(), strict=True):
+            highest = x, max(row.headline, row.figure, row.model)
+            axes.annotate(f"{row.headline:.1f}x", highest, xytext=(0, 4), textcoords="offset points", ha="center")
         axes.axhline(1, color=GREY, lw=0.8)
         axes.set(title=f"over {baseline}", xlabel="sparsity [%]", xticks=at, xlim=(at.min() - 5, at.max() + 5))
-    panels[0].set(
-        ylabel="speed-up of Flash-LLM", ylim=(0, 1.2 * table[["headline", "figure", "model"]].to_numpy().max())
-    )
-    words = (
-        {"color": colour, "label": "model"},
-        {"color": colour, "marker": marker, "mfc": "white", "ls": "none", "label": "mean of its bars"},
-    )
-    headline = Line2D([], [], color=BLACK, marker="x", ms=4, mew=1, ls="none", label="paper's headline")
-    figure.legend(
-        handles=[headline, *(Line2D([], [], **look_of) for look_of in reversed(words))],
-        loc="outside lower center",
-        ncols=3,
-    )
+    top = table[["headline", "figure", "model"]].to_numpy().max()
+    panels[0].set(ylabel="speed-up of Flash-LLM", ylim=(0, 1.2 * top))
+    handles = [
+        Line2D([], [], ls="none", marker=marker, label="mean of the paper's bars", **look("flash-llm")),
+        Line2D([], [], color=colour, label="mean of the model"),
+        Line2D([], [], ls="none", label="number: the paper's headline"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
