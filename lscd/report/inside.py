@@ -166,9 +166,10 @@ def agreement(context: Context) -> Exhibit:
             f"{worst['ratio']:.2f}x at {worst['gpu']}, N = {worst['n']}, {worst['sparsity']:.0%}."
         ),
         evidence=(
-            "36864 x 9216; simulated over predicted time, framed where outside the interval, hatched where the prediction is an extrapolation. For Flash-LLM and "
-            "cuBLAS both were fitted on the same A100 rows, at N = 8 and 32; our own kernels (numba-bitmap) were never "
-            "run, and the ranges assumed for them were chosen knowing what the simulator says. "
+            "36864 x 9216; simulated over predicted time, framed where outside the interval, hatched where the "
+            "prediction is an extrapolation. For Flash-LLM and cuBLAS both were fitted on the same A100 rows, at N = 8 "
+            "and 32; our own kernels (numba-bitmap) were never run, and the ranges assumed for them were chosen "
+            "knowing what the simulator says. "
             f"Bound: {MEANINGS['bound']}."
         ),
         sources=("flash-llm-fig9", "flash-llm-sweep"),

@@ -92,7 +92,7 @@ def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[s
         axes.grid(axis="y", visible=False)
     panels[0, 0].set_yticks(range(len(gpus)), list(gpus.values()))
     panels[0, 0].set(ylim=(len(gpus) - 0.4, -0.6), xlim=(0, NAME_ROOM * table["high"].max()))
-    marks = {"color": GREY, "marker": "o"}
+    marks: dict[str, Any] = {"color": GREY, "marker": "o"}
     handles = [
         Line2D([], [], label="within the evidence (line: 90 % interval)", **marks),
         Line2D([], [], label="outside the evidence", mfc="white", **marks),

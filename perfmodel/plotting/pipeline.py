@@ -104,11 +104,14 @@ def _draw_block(
         axes.barh(y, end - begin, left=begin, height=half, color=colour, edgecolor="white", linewidth=0.5)
         name = SHORT_NAMES.get(entry.stage, entry.stage.replace("ldmatrix", "A, B"))
         if (end - begin) / width * BARS_INCHES > LETTER_INCHES * len(name) + ROOM_INCHES:
-            place = {"ha": "center", "va": "center_baseline", "fontsize": 6}
-            axes.text((begin + end) / 2, y, name, color=readable_on(colour), **place)
+            _letters(axes, (begin + end) / 2, y, name, colour)
     axes.set_yticks(list(heights.values()), [ROW_TITLES[row] for row in heights])
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="y", visible=False)
+
+
+def _letters(axes: Axes, x: float, y: float, words: str, on: str) -> None:
+    axes.text(x, y, words, ha="center", va="center_baseline", fontsize=6, color=readable_on(on))
 
 
 def readable_on(colour: str) -> str:
@@ -158,9 +161,9 @@ def waits(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         part = (table[wait] * table["time_us"]).to_numpy()
         if part.max() > 0:
             axes.barh(table["case"], part, 0.75, left=left, color=colour, edgecolor="white", lw=0.5, label=titles[wait])
-        for y in np.flatnonzero(part / longest * BARS_INCHES > 4 * LETTER_INCHES + ROOM_INCHES):
-            share, place = f"{table[wait].iloc[y]:.0%}", {"ha": "center", "va": "center_baseline", "fontsize": 6}
-            axes.text(left[y] + part[y] / 2, y, share, color=readable_on(colour), **place)
+        for y, length in enumerate(part):
+            if length / longest * BARS_INCHES > 4 * LETTER_INCHES + ROOM_INCHES:
+                _letters(axes, left[y] + length / 2, y, f"{table[wait].iloc[y]:.0%}", colour)
         left += part
     for y, total in enumerate(table["time_us"]):
         axes.text(total, y, f" {total:.0f} us", va="center_baseline")
@@ -197,7 +200,7 @@ def _ratios(axes: Axes, rows: pd.DataFrame) -> AxesImage:
     image = axes.imshow(grid, cmap="PuOr", vmin=0.7, vmax=1.3, aspect="auto", origin="lower")
     outside_cells(axes, guessed > 0)
     for (row, column), ratio in np.ndenumerate(grid.to_numpy()):
-        fill_colour = to_hex(image.to_rgba(ratio))
+        fill_colour = to_hex(tuple(image.to_rgba(ratio)))
         letters = readable_on(fill_colour)
         halo = [withStroke(linewidth=1.5, foreground=fill_colour)]
         axes.text(column, row, f"{ratio:.2f}", ha="center", va="center", fontsize=6, color=letters, path_effects=halo)

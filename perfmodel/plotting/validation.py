@@ -123,7 +123,7 @@ def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         axes.fill_between(line, line - 5, line + 5, color=ERROR_BANDS[1][1], zorder=0, lw=0)
         axes.plot(line, line, color=GREY, lw=0.8)
         for kernel, rows in table[table["gpu"] == gpu].groupby("kernel"):
-            mark = {"mec": KERNEL_COLOURS[str(kernel)], "mfc": "none", "mew": 0.7}
+            mark: dict[str, Any] = {"mec": KERNEL_COLOURS[str(kernel)], "mfc": "none", "mew": 0.7}
             axes.plot(100 * rows["measured"], 100 * rows["predicted"], KERNEL_MARKERS[str(kernel)], **mark)
         axes.set(title=gpu, xlim=(0, 100), ylim=(0, 100), aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
@@ -224,7 +224,7 @@ def covered(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     ticks(panels[2].xaxis, (1, 1.5, 2, 3, 5, 8, 12))
     panels[0].set_yticks(range(len(kernels)), [titles[name] for name in kernels])
     panels[0].set_ylim(len(kernels) - 0.5, -0.5)
-    marks = {"color": GREY, "marker": "o", "ls": "none"}
+    marks: dict[str, Any] = {"color": GREY, "marker": "o", "ls": "none"}
     handles = [
         Line2D([], [], label="on GPUs of the fit", **marks),
         Line2D([], [], label="on a GPU that was left out", mfc="white", **marks),
