@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lscd.report.exhibit import Chapter, Context, Exhibit, percent, pruned_to, rests_on
+from lscd.report.exhibit import Chapter, Context, Exhibit, gpu_title, percent, pruned_to, rests_on
 from lscd.report.kernels import TITLES
 from lscd.report.rivals import bytes_per_cycle
 from perfmodel.catalog import gpu_names, load_gpu
@@ -65,7 +65,7 @@ def speedup_maps(context: Context) -> Exhibit:
         figure=draw.speedup_maps(
             table,
             {name: limit.sparsity for name, limit in reached.items()},
-            {gpu: load_gpu(gpu).name.removeprefix("NVIDIA ") for gpu in MAP_GPUS},
+            {gpu: gpu_title(gpu) for gpu in MAP_GPUS},
         ),
     )
 

@@ -67,7 +67,7 @@ def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]
     share = (dense["published_flops_per_s"] / 1e12 / roof_at(roof, dense["intensity"])).mean()
     axes.plot(roof["intensity"], share * roof["flops_per_s"] / 1e12, color=BLACK, ls=(0, (4, 2)), lw=0.8)
     ridge = roof.loc[roof["flops_per_s"].idxmax(), "intensity"]
-    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(4.5, 260), ylim=(8, 400))
+    axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(4.8, 320), ylim=(8, 400))
     ticks(axes.xaxis, (8, 16, 32, 64, round(ridge)))
     ticks(axes.yaxis, RATES)
     _along_roof(axes, 70, 1.1 * roof_at(roof, 70), "DRAM roof", color=GREY, va="bottom")
@@ -356,7 +356,7 @@ def speedups(table: pd.DataFrame) -> Figure:
     handles = [
         Line2D([], [], ls="none", marker=marker, label="mean of the paper's bars", **look("flash-llm")),
         Line2D([], [], color=colour, label="mean of the model"),
-        Line2D([], [], ls="none", label="number: the paper's headline"),
+        Line2D([], [], ls="none", label="number: its headline"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ from perfmodel.plotting.marks import outside_cells, outside_key, ticks
 from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
-MAP_COLUMNS = 4
+MAP_COLUMNS, TITLE_LETTERS = 4, 20
 HATCH = (0.1, 0.1, 0.1, 0.45)  # seen on the dark ends of the colours too
 GPU_ROW = 0.165  # inches
 NAME_ROOM = 1.45  # of the longest interval, for the name of the kernel right of it
@@ -38,7 +39,7 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
     filled = None
     for axes, gpu in zip(panels.flat, gpus, strict=False):
         filled = _map(axes, table[table["gpu"] == gpu])
-        axes.set(title=titles[gpu], xlabel="sparsity [%]")
+        axes.set(title=fill(titles[gpu], TITLE_LETTERS), xlabel="sparsity [%]")
         for limit in reached.values():
             axes.axvline(limit * 100, color=BLACK, ls=":", lw=1)
     for axes in panels.flat[len(gpus) :]:
@@ -48,11 +49,11 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
     assert filled is not None
     figure.colorbar(filled, ax=panels, label="speed-up over cuBLAS", ticks=[0.5, 1, 1.5, 2, 2.5, 3], pad=0.01)
     limits = [
-        Line2D([], [], color=BLACK, ls=":", lw=1, label=f"{model} can be pruned to {limit:.0%}")
+        Line2D([], [], color=BLACK, ls=":", lw=1, label=f"{model} pruned to {limit:.0%}")
         for model, limit in reached.items()
     ]
     even = Line2D([], [], color=BLACK, lw=1.6, label="as fast as cuBLAS")
-    figure.legend(handles=[even, outside_key(), *limits], loc="outside lower center", ncols=4)
+    figure.legend(handles=[even, outside_key(), *limits], loc="outside lower center", ncols=3)
     return figure
 
 

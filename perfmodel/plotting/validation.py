@@ -83,7 +83,7 @@ def kernel_marks(kernels: Sequence[str], titles: Mapping[str, str]) -> list[Line
 def small_panels(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
     """A page of ``count`` panels in rows of ``columns``, with axes' numbers at the left and lower edges."""
     lines = -(-count // columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(PAGE, height * lines + 0.35), squeeze=False, **shared)
+    figure, panels = plt.subplots(lines, columns, figsize=(PAGE, height * lines + 0.45), squeeze=False, **shared)
     for axes in list(panels.flat)[count:]:
         axes.set_visible(False)
     for axes in list(panels.flat)[max(0, count - columns) : count]:
@@ -132,7 +132,7 @@ def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     figure.supylabel("predicted [%]")
     kernels = kernel_marks(list(dict.fromkeys(table["kernel"])), titles)
     band = Patch(color=ERROR_BANDS[1][1], label="within 5 points")
-    figure.legend(handles=[*kernels, band], loc="outside upper left", ncols=len(kernels) + 1)
+    figure.legend(handles=[*kernels, band], loc="outside upper left", ncols=6)
     return figure
 
 
@@ -158,7 +158,7 @@ def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     figure.supylabel("predicted")
     kernels = kernel_marks(list(dict.fromkeys(table["kernel"])), titles)
     shades = [Patch(color=shade, label=f"within {share:.0%}") for share, shade in reversed(ERROR_BANDS)]
-    figure.legend(handles=[*kernels, *shades], loc="outside upper left", ncols=len(kernels) + 2)
+    figure.legend(handles=[*kernels, *shades], loc="outside upper left", ncols=6)
     return figure
 
 
