@@ -43,11 +43,17 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
         for limit in reached.values():
             axes.axvline(limit * 100, color=BLACK, ls=":", lw=1)
     for axes in panels.flat[len(gpus) :]:
-        axes.set_visible(False)
+        axes.remove()
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
     assert filled is not None
-    figure.colorbar(filled, ax=panels, label="speed-up over cuBLAS", ticks=[0.5, 1, 1.5, 2, 2.5, 3], pad=0.01)
+    figure.colorbar(
+        filled,
+        ax=list(panels.flat[: len(gpus)]),
+        label="speed-up over cuBLAS",
+        ticks=[0.5, 1, 1.5, 2, 2.5, 3],
+        pad=0.01,
+    )
     limits = [
         Line2D([], [], color=BLACK, ls=":", lw=1, label=f"{model} pruned to {limit:.0%}")
         for model, limit in reached.items()

@@ -85,7 +85,7 @@ def small_panels(count: int, columns: int, height: float, **shared: Any) -> tupl
     lines = -(-count // columns)
     figure, panels = plt.subplots(lines, columns, figsize=(PAGE, height * lines + 0.45), squeeze=False, **shared)
     for axes in list(panels.flat)[count:]:
-        axes.set_visible(False)
+        axes.remove()
     for axes in list(panels.flat)[max(0, count - columns) : count]:
         axes.tick_params(labelbottom=True)
     return figure, list(panels.flat)[:count]
@@ -175,7 +175,7 @@ def encoders(lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str, st
         Kernel name to label.
     """
     cards, kernels = (list(dict.fromkeys(lines[name])) for name in ("card", "kernel"))
-    figure, panels = small_panels(len(cards), max(3, len(cards)), 2.0, sharex=True, sharey=True)
+    figure, panels = small_panels(len(cards), len(cards), 2.0, sharex=True, sharey=True)
     first = KERNEL_COLOURS[kernels[0]]
     for axes, card in zip(panels, cards, strict=True):
         for kernel, rows in lines[lines["card"] == card].groupby("kernel", sort=False):
