@@ -23,7 +23,6 @@ from perfmodel.plotting.style import (
     KERNEL_COLOURS,
     KERNEL_MARKERS,
     PAGE,
-    WINE,
 )
 
 PALE = 0.2  # of an interval
@@ -70,8 +69,10 @@ def roofline(roof: pd.DataFrame, points: pd.DataFrame, titles: Mapping[str, str]
     axes.set(xlabel="useful FLOP per DRAM byte", ylabel="dense-equivalent TFLOP/s", xlim=(4.8, 320), ylim=(8, 400))
     ticks(axes.xaxis, (8, 16, 32, 64, round(ridge)))
     ticks(axes.yaxis, RATES)
+    below: dict[str, Any] = {"xytext": (0, -2), "textcoords": "offset points", "va": "top"}
     _along_roof(axes, 70, 1.1 * roof_at(roof, 70), "DRAM roof", color=GREY, va="bottom")
-    _along_roof(axes, 42, 0.93 * share * roof_at(roof, 42), f"{share:.0%} of it", color=BLACK, va="top")
+    flat = share * roof["flops_per_s"].max() / 1e12
+    axes.annotate(f"{share:.0%} of it", (1, flat), xycoords=("axes fraction", "data"), ha="right", **below)
     figure.legend(handles=MODEL_AND_PUBLISHED, loc="outside lower center", ncols=2)
     return figure
 
@@ -272,7 +273,7 @@ def _size_line(axes: Axes, name: str, group: pd.DataFrame) -> None:
     formats = list(group.groupby("format", sort=False))
     for order, (fmt, rows) in enumerate(formats):
         dash = (3 * order, (3, 3 * (len(formats) - 1))) if len(formats) > 1 else "-"
-        axes.plot(rows["sparsity"] * 100, rows["bits"], ls=dash, color=FORMAT_COLOURS.get(str(fmt), WINE))
+        axes.plot(rows["sparsity"] * 100, rows["bits"], ls=dash, color=FORMAT_COLOURS.get(str(fmt), GREY))
     x, y = formats[0][1]["sparsity"].to_numpy() * 100, formats[0][1]["bits"].to_numpy()
     start = int(np.argmax(y < axes.get_ylim()[1] - 1 - name.count("\n")))
     beyond = int(np.argmax(x >= min(x[start] + 20, 100)))  # the chord: a curve that levels off stays below it
@@ -284,7 +285,7 @@ def _size_line(axes: Axes, name: str, group: pd.DataFrame) -> None:
         rotation=np.degrees(np.arctan2(y[beyond] - y[start], x[beyond] - x[start])),
         transform_rotates_text=True,
         rotation_mode="anchor",
-        color=FORMAT_COLOURS.get(str(formats[0][0]), WINE),
+        color=FORMAT_COLOURS.get(str(formats[0][0]), GREY),
         path_effects=[withStroke(linewidth=2, foreground="white")],
     )
 

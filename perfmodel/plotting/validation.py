@@ -80,14 +80,17 @@ def kernel_marks(kernels: Sequence[str], titles: Mapping[str, str]) -> list[Line
     ]
 
 
-def small_panels(count: int, columns: int, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A page of ``count`` panels in rows of ``columns``, with axes' numbers at the left and lower edges."""
+def small_panels(count: int, columns: int, height: float, below: str) -> tuple[Figure, list[Axes]]:
+    """A page of ``count`` panels in rows of ``columns`` that share both axes; ``below``: the name of the x axis."""
     lines = -(-count // columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(PAGE, height * lines + 0.45), squeeze=False, **shared)
+    figure, panels = plt.subplots(
+        lines, columns, figsize=(PAGE, height * lines + 0.45), squeeze=False, sharex=True, sharey=True
+    )
     for axes in list(panels.flat)[count:]:
         axes.remove()
     for axes in list(panels.flat)[max(0, count - columns) : count]:
         axes.tick_params(labelbottom=True)
+        axes.set_xlabel(below)
     return figure, list(panels.flat)[:count]
 
 
@@ -97,7 +100,7 @@ def residuals_by_sparsity(joined: pd.DataFrame, titles: Mapping[str, str]) -> Fi
     ``joined``: ``kernel, gpu, sparsity, error``. A line joins the medians, a band spans the middle 80 %.
     """
     pairs = sorted(joined.groupby(["kernel", "gpu"]), key=lambda pair: list(KERNEL_COLOURS).index(pair[0][0]))
-    figure, panels = small_panels(len(pairs), SMALL_COLUMNS, 1.35, sharex=True, sharey=True)
+    figure, panels = small_panels(len(pairs), SMALL_COLUMNS, 1.35, "sparsity [%]")
     for axes, ((kernel, gpu), rows) in zip(panels, pairs, strict=True):
         error_bands(axes, axes.axhspan, axes.axhline)
         errors = rows.groupby("sparsity")["error"]
@@ -107,7 +110,6 @@ def residuals_by_sparsity(joined: pd.DataFrame, titles: Mapping[str, str]) -> Fi
         axes.plot(at, middle, KERNEL_MARKERS[str(kernel)] + "-", color=colour, ms=2.5, lw=0.8)
         axes.set_title(f"{short(titles[str(kernel)])},\n{gpu}")
         axes.set_ylim(-50, 50)
-    figure.supxlabel("sparsity [%]")
     figure.supylabel("error of the predicted time [%]")
     return figure
 
@@ -118,18 +120,17 @@ def crossovers(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     ``table``: ``kernel, gpu, measured, predicted`` (fractions).
     """
     gpus, line = list(dict.fromkeys(table["gpu"])), np.array([0.0, 100.0])
-    figure, panels = small_panels(len(gpus), 4, 1.75, sharex=True, sharey=True)
+    figure, panels = small_panels(len(gpus), 4, 1.8, "measured crossover [%]")
     for axes, gpu in zip(panels, gpus, strict=True):
         axes.fill_between(line, line - 5, line + 5, color=ERROR_BANDS[1][1], zorder=0, lw=0)
         axes.plot(line, line, color=GREY, lw=0.8)
         for kernel, rows in table[table["gpu"] == gpu].groupby("kernel"):
             mark: dict[str, Any] = {"mec": KERNEL_COLOURS[str(kernel)], "mfc": "none", "mew": 0.7}
             axes.plot(100 * rows["measured"], 100 * rows["predicted"], KERNEL_MARKERS[str(kernel)], **mark)
-        axes.set(title=gpu, xlim=(0, 100), ylim=(0, 100), aspect="equal")
+        axes.set(title=gpu, xlim=(0, 100), ylim=(0, 100))
         for axis in (axes.xaxis, axes.yaxis):
             ticks(axis, range(0, 101, 25))
-    figure.supxlabel("measured: sparse overtakes dense from this sparsity on [%]")
-    figure.supylabel("predicted [%]")
+    figure.supylabel("predicted crossover [%]")
     kernels = kernel_marks(list(dict.fromkeys(table["kernel"])), titles)
     band = Patch(color=ERROR_BANDS[1][1], label="within 5 points")
     figure.legend(handles=[*kernels, band], loc="outside upper left", ncols=6)
@@ -144,18 +145,17 @@ def second_sources(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     pairs = list(table.groupby(["source", "gpu"], sort=False))
     largest = table[["published", "predicted"]].to_numpy().max()
     span = np.array([0.18, max(3.2, 1.15 * largest)])
-    figure, panels = small_panels(len(pairs), 4, 1.75, sharex=True, sharey=True)
+    figure, panels = small_panels(len(pairs), 4, 1.95, "published speed-up")
     for axes, ((source, gpu), points) in zip(panels, pairs, strict=True):
         for share, shade in ERROR_BANDS:
             axes.fill_between(span, span * (1 - share), span * (1 + share), color=shade, zorder=0, lw=0)
         axes.plot(span, span, color=GREY, lw=0.8)
         for kernel, rows in points.groupby("kernel", sort=False):
             axes.plot(rows["published"], rows["predicted"], KERNEL_MARKERS[str(kernel)], ms=3, **look(str(kernel)))
-        axes.set(xscale="log", yscale="log", xlim=span, ylim=span, title=f"{source},\n{gpu}", aspect="equal")
+        axes.set(xscale="log", yscale="log", xlim=span, ylim=span, title=f"{source},\n{gpu}")
         ticks(axes.xaxis, SPEEDUPS)
         ticks(axes.yaxis, SPEEDUPS)
-    figure.supxlabel("published speed-up over cuBLAS")
-    figure.supylabel("predicted")
+    figure.supylabel("predicted, over cuBLAS")
     kernels = kernel_marks(list(dict.fromkeys(table["kernel"])), titles)
     shades = [Patch(color=shade, label=f"within {share:.0%}") for share, shade in reversed(ERROR_BANDS)]
     figure.legend(handles=[*kernels, *shades], loc="outside upper left", ncols=6)
@@ -175,7 +175,7 @@ def encoders(lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str, st
         Kernel name to label.
     """
     cards, kernels = (list(dict.fromkeys(lines[name])) for name in ("card", "kernel"))
-    figure, panels = small_panels(len(cards), len(cards), 2.0, sharex=True, sharey=True)
+    figure, panels = small_panels(len(cards), len(cards), 2.0, "sparsity [%]")
     first = KERNEL_COLOURS[kernels[0]]
     for axes, card in zip(panels, cards, strict=True):
         for kernel, rows in lines[lines["card"] == card].groupby("kernel", sort=False):
@@ -186,7 +186,7 @@ def encoders(lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str, st
         for kernel, rows in markers[markers["card"] == card].groupby("kernel", sort=False):
             axes.plot(rows["sparsity"] * 100, rows["speedup"], KERNEL_MARKERS[str(kernel)], **look(str(kernel)))
         axes.axhline(1, color=GREY, lw=0.8)
-        axes.set(title=card, xlabel="sparsity [%]", yscale="log")
+        axes.set(title=card, yscale="log")
         ticks(axes.yaxis, (0.5, 1, 2, 4))
     panels[0].set_ylabel("speed-up over cuBLAS")
     handles = [Line2D([], [], marker=KERNEL_MARKERS[name], label=titles[name], **look(name)) for name in kernels]

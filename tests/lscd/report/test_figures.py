@@ -10,8 +10,9 @@ from matplotlib.text import Text
 
 from lscd.report import inside, kernels, pays, trust
 from lscd.report.exhibit import Context, Maker
-from perfmodel.plotting.style import COLUMN, PAGE, house_style
-from tests.perfmodel.plotting.boxes import cut, on_markers, overlaps, texts
+from perfmodel.plotting.style import house_style
+from tests.figures import faults
+from tests.perfmodel.plotting.boxes import on_markers, overlaps
 
 SLOW = {inside.agreement, trust.interval_coverage}  # minutes of simulation or of fits; tests of plotting draw them
 MAKERS = [
@@ -20,7 +21,6 @@ MAKERS = [
     for maker in chapter.makers
     if maker not in SLOW
 ]
-SMALLEST = 6  # points
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +35,7 @@ def test_a_figure_is_fit_to_print(maker: Maker, context: Context) -> None:
     figure = maker(context).figure
     if figure is None:
         pytest.skip("a table")
-    assert figure.get_figwidth() in (COLUMN, PAGE)
-    assert min(text.get_fontsize() for text in texts(figure)) >= SMALLEST
-    assert not cut(figure)
+    assert not faults(figure)
     assert not overlaps(figure)
     assert not on_markers(figure)
 

@@ -1,4 +1,4 @@
-"""Where the texts of a figure stand, as it is drawn: what tests of readable figures ask."""
+"""Where the texts of a figure stand, as it is drawn: on each other, or on what they should not hide?"""
 
 from __future__ import annotations
 
@@ -66,13 +66,3 @@ def on_markers(figure: Figure) -> list[str]:
         points = np.concatenate(at) if at else np.empty((0, 2))
         found += [text.get_text() for text in axes.texts if outline(text).contains_points(points).any()]
     return found
-
-
-def cut(figure: Figure) -> list[str]:
-    """Texts that stick out of the figure."""
-    frame = figure.bbox.padded(SLACK)
-    return [
-        text.get_text()
-        for text in texts(figure)
-        if frame.count_contains(outline(text).vertices) != len(outline(text).vertices)
-    ]

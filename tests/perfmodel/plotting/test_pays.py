@@ -13,7 +13,8 @@ from matplotlib.patches import PathPatch
 
 from perfmodel.plotting import pays
 from perfmodel.plotting.style import KERNEL_MARKERS, house_style
-from tests.perfmodel.plotting.boxes import cut, overlaps
+from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 
 @pytest.fixture(autouse=True)
@@ -65,4 +66,4 @@ def test_every_best_has_its_mark_and_name_and_is_hollow_where_a_guess() -> None:
     assert drawn == {(KERNEL_MARKERS["bitmap"], 1.8, 1): True, (KERNEL_MARKERS["two-four"], 1.5, 0): False}
     assert {text.get_text() for text in figure.axes[0].texts} == {"SpInfer", "2:4"}
     assert not overlaps(figure)
-    assert not cut(figure)
+    assert not faults(figure)

@@ -11,7 +11,8 @@ from perfmodel.pipeline.words import WAITS
 from perfmodel.plotting.pipeline import WAIT_COLOURS
 from perfmodel.plotting.roofs import RESOURCE_COLOURS, roofs
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
-from tests.perfmodel.plotting.boxes import cut, overlaps
+from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 KERNELS = {"cublas": "cuBLAS", "numba-bitmap": "bitmap"}
 
@@ -31,7 +32,7 @@ def test_cells_say_what_binds_and_dashes_what_cannot_run() -> None:
         assert [text.get_text() for text in turing.texts] == ["999", "90%", "-"]
         assert [label.get_fontstyle() for label in hopper.get_yticklabels()] == ["normal", "italic"]
         assert not overlaps(figure)
-        assert not cut(figure)
+        assert not faults(figure)
         plt.close(figure)
 
 
