@@ -25,6 +25,14 @@ STORED = (
     "dense", "csr", "sputnik-csr", "coo", "tiled-csl", "sparta", "bitmap", "macko", "2:4", "6:8", "2:4-fp8", "int4-2:4",
     "gqsa-w4s50", "df11", "fp8-row", "fp6", "fp5", "int4", "nvfp4",
 )  # fmt: skip
+BENCHMARK_COLUMNS = [
+    "m", "k", "n", "sparsity", "kernel", "time_us", "predicted_us", "tflops", "predicted_tflops", "fitted",
+]  # fmt: skip
+BENCHMARK_EVIDENCE = (
+    "Dense-equivalent rate 2MNK/t on an A100, called in a loop. N = 8 and 32 took part in the fit where the L2 does "
+    "not hold the weights, N = 16 did not. cuSPARSE's markers are mostly upper bounds of its rate, and its lines are: "
+    "it is not scored."
+)
 HELD_OUT_TOKENS = 16  # the panel of Fig 9 that no model was fitted on
 
 
@@ -54,7 +62,10 @@ def skinny_roofline(context: Context) -> Exhibit:
         name="roofline",
         title="Skinny products are bound by memory",
         finding=finding,
-        evidence=f"{gpu.name}. Rates as published in Fig 9 (markers) and by the kernel models (dashes), 80 % sparsity.",
+        evidence=(
+            f"{gpu.name}, 12 shapes, 80 % sparsity. Markers: rates as published in Fig 9; lines: from the lowest to "
+            "the highest of the kernel models."
+        ),
         sources=("flash-llm-fig9",),
         table=points[columns],
         figure=draw.roofline(roof, points, TITLES),
@@ -103,7 +114,8 @@ def time_against_sparsity(context: Context) -> Exhibit:
 def sweep_line(kernel: str, gpu: str, *, sparsity: np.ndarray, **shape: int) -> pd.DataFrame:
     """Predicted times of one product over ``sparsity``, called in a loop: columns of `draw.time_against_sparsity`."""
     p = predict(kernel, gpu, **shape, sparsity=sparsity, cache="warm")
-    columns = {"time_us": p.time_s * 1e6, "extrapolated": p.extrapolated, "at_least": p.at_least}
+    times = {"time_us": p.time_s * 1e6, "low_us": p.lo_s * 1e6, "high_us": p.hi_s * 1e6}
+    columns = times | {"extrapolated": p.extrapolated, "at_least": p.at_least}
     return pd.DataFrame({"kernel": kernel, "sparsity": sparsity, **columns})
 
 
@@ -130,26 +142,45 @@ def held_out_of_fig9(joined: pd.DataFrame) -> pd.DataFrame:
 def kernel_benchmark(context: Context) -> Exhibit:
     """Fig 9: 36 groups x three batch sizes x five kernels."""
     table = context.benchmark
+    wide = table.pivot_table(index=["m", "k", "n", "sparsity"], columns="kernel", values=["tflops", "predicted_tflops"])
+    published, modelled = wide["tflops"], wide["predicted_tflops"]
+    best = [(rates.idxmax(axis=1) == "flash-llm").sum() for rates in (published, modelled)]
+    ahead = ", ".join(
+        f"{TITLES[name]} in {(published[name] > published[BASELINE]).sum()} "
+        f"({(modelled[name] > modelled[BASELINE]).sum()})"
+        for name in ("sparta", "sputnik")
+    )
+    return Exhibit(
+        name="kernel_benchmark",
+        title="The kernel benchmark of the paper (Fig 9)",
+        finding=(
+            f"In {best[0]} of {len(wide)} products Flash-LLM is the fastest as published, in {best[1]} by the models. "
+            f"Ahead of cuBLAS are, as published and in brackets by the models: {ahead}."
+        ),
+        evidence=BENCHMARK_EVIDENCE,
+        sources=("flash-llm-fig9",),
+        table=table[BENCHMARK_COLUMNS],
+        figure=draw.kernel_benchmark(table, TITLES),
+    )
+
+
+def kernel_benchmark_n16(context: Context) -> Exhibit:
+    """The panel of Fig 9 on which no model was fitted."""
+    table = context.benchmark[context.benchmark["n"] == HELD_OUT_TOKENS]
     unseen = held_out_of_fig9(context.joined)
     errors = mean_errors(unseen, "kernel")
     worst = unseen.loc[unseen[unseen["kernel"].isin(GOALS)]["error"].abs().idxmax()]
     listed = ", ".join(f"{TITLES[name]} {percent(errors[name])}" for name in GOALS)
-    finding = (
-        f"On the N = 16 panel, which no model was fitted on, the mean error is: {listed}. The worst miss is "
-        f"{TITLES[worst['kernel']]} at {worst['m']} x {worst['k']}, {worst['sparsity']:.0%}: {worst['error']:+.0%}."
-    )
-    columns = ["m", "k", "n", "sparsity", "kernel", "time_us", "predicted_us", "tflops", "predicted_tflops", "fitted"]
     return Exhibit(
-        name="kernel_benchmark",
-        title="The kernel benchmark of the paper (Fig 9)",
-        finding=finding,
-        evidence=(
-            "Dense-equivalent rate 2MNK/t on an A100, called in a loop. N = 8 and 32 took part in the fit where the L2 "
-            "does not hold the weights, N = 16 did not. cuSPARSE's bars are mostly upper bounds of its rate, and its "
-            "dashes are: it is not scored."
+        name="kernel_benchmark_n16",
+        title="The panel that no fit saw (Fig 9, N = 16)",
+        finding=(
+            f"On the N = 16 panel, which no model was fitted on, the mean error is: {listed}. The worst miss is "
+            f"{TITLES[worst['kernel']]} at {worst['m']} x {worst['k']}, {worst['sparsity']:.0%}: {worst['error']:+.0%}."
         ),
+        evidence=BENCHMARK_EVIDENCE,
         sources=("flash-llm-fig9",),
-        table=table[columns],
+        table=table[BENCHMARK_COLUMNS],
         figure=draw.kernel_benchmark(table, TITLES),
     )
 
@@ -268,7 +299,7 @@ def _break_even(sparse: str, other: str, m: int, k: int) -> float:
 CHAPTER = Chapter(
     "One matrix product",
     "Five published kernels on an A100: what the closed-form models say, beside what the paper shows.",
-    (skinny_roofline, time_against_sparsity, kernel_benchmark, scatter, speedups, storage),
+    (skinny_roofline, time_against_sparsity, kernel_benchmark, kernel_benchmark_n16, scatter, speedups, storage),
     question="How much does one product gain?",
     headline="speedups",
 )

@@ -136,11 +136,12 @@ def across_gpus(context: Context) -> Exhibit:
         ),
         evidence=(
             f"Every kernel but cuSPARSE, weights beyond the L2. Some rows of {fitted} were fitted, of the others none. "
-            "A GPU with a handful of rows has only long products, the fastest of many."
+            "Shown are the rows that were not, their number in brackets: medians, and lines over the middle 80 %. A "
+            "GPU with a handful of rows has only long products, the fastest of many."
         ),
         sources=tuple(sorted(joined["source"].unique())),
         table=statistics,
-        figure=draw.by_gpu(joined),
+        figure=draw.by_gpu(joined, TITLES),
     )
 
 
@@ -156,7 +157,7 @@ def residuals(context: Context) -> Exhibit:
             f"The largest systematic error is {worst['bias']:+.0%}: {TITLES[worst['kernel']]} on {worst['gpu']} at "
             f"{worst['sparsity']:.0%} sparsity."
         ),
-        evidence="Dots: median over shapes; bars: the middle 80 %. Grey: 10 % and 20 %.",
+        evidence="Markers: median over shapes; bands: the middle 80 %. Grey: 10 % and 20 %.",
         sources=tuple(sorted(joined["source"].unique())),
         table=by_sparsity,
         figure=draw.residuals_by_sparsity(joined, TITLES),
@@ -186,8 +187,6 @@ def interval_coverage(context: Context) -> Exhibit:
     table = coverage(context.joined, context.calibration)
     inside = (table["covered"] * table["rows"]).groupby(table["where"]).sum() / table.groupby("where")["rows"].sum()
     memory = table[~table["where"].str.contains("L2")].groupby("kernel")["width"].median()
-    shown = table.assign(width=table["width"].map("{:.2f}".format))
-    shown["covered"] = shown["covered"].map(lambda value: percent(value, 0))
     return Exhibit(
         name="coverage",
         title="Do the 90 % intervals hold?",
@@ -203,7 +202,7 @@ def interval_coverage(context: Context) -> Exhibit:
         ),
         sources=tuple(sorted(context.joined["source"].unique())),
         table=table,
-        shown=shown.rename(columns={"width": "high / low"}),
+        figure=draw.covered(table, TITLES),
     )
 
 

@@ -1,83 +1,121 @@
-"""Figures that answer "does sparse pay here?": maps over sparsity and tokens, bars over GPUs."""
+"""Figures that answer "does sparse pay here?": maps over sparsity and tokens, the best kernels over GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import fill
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.colors import TwoSlopeNorm, to_rgba
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
-from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREY, PURPLE, VERMILION
+from perfmodel.plotting.marks import outside_cells, outside_key, ticks
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
-CHANGE_COLOURS = {"pruned": VERMILION, "rounded": BLUE, "pruned and rounded": PURPLE}
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
+MAP_COLUMNS, TITLE_LETTERS = 4, 20
+HATCH = (0.1, 0.1, 0.1, 0.45)  # seen on the dark ends of the colours too
+LINES = {1.0: 1.6, 1.5: 0.6, 2.0: 0.6}  # speed-up -> width of its line, on the maps and in the scale of colours
+GPU_ROW = 0.165  # inches
+NAME_ROOM = 1.45  # of the longest interval, for the name of the kernel right of it
 
 
 def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapping[str, str]) -> Figure:
     """Speed-up over dense by sparsity and tokens, one panel per GPU; the heavy line is where sparse equals dense.
 
-    ``table``: ``gpu, sparsity, n, speedup``. ``reached``: sparsity to which each model named can be pruned, dotted.
+    ``table``: ``gpu, sparsity, n, speedup, extrapolated``; hatched where extrapolated. ``reached``: sparsity to which
+    each model named can be pruned, dotted.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    columns = (len(gpus) + 1) // 2
-    figure, panels = plt.subplots(2, columns, figsize=(COLUMN_WIDTH, 5), sharex=True, sharey=True, squeeze=False)
-    norm = TwoSlopeNorm(1.0, WORST, BEST)
-    filled = None
+    lines = -(-len(gpus) // MAP_COLUMNS)
+    size = PAGE, 0.7 + 1.75 * lines
+    figure, panels = plt.subplots(lines, MAP_COLUMNS, figsize=size, sharex=True, sharey=True, squeeze=False)
+    drawn = None
     for axes, gpu in zip(panels.flat, gpus, strict=False):
-        grid = table[table["gpu"] == gpu].pivot_table(index="n", columns="sparsity", values="speedup")
-        x, y = grid.columns.to_numpy() * 100, grid.index.to_numpy()
-        levels = np.linspace(WORST, BEST, 26)
-        filled = axes.contourf(x, y, np.clip(grid, WORST, BEST), levels, cmap="RdBu", norm=norm)
-        lines = axes.contour(x, y, grid, [1.0, 1.5, 2.0], colors="k", linewidths=[2, 0.8, 0.8])
-        axes.clabel(lines, fmt="%.1fx", fontsize=7.5)
-        for model, limit in reached.items():
-            axes.axvline(limit * 100, color="k", ls=":", lw=1)
-            if gpu == gpus[0]:
-                axes.text(limit * 100 - 1, y[-1] * 0.93, model, fontsize=6.5, rotation=90, ha="right", va="top")
-        axes.set(title=titles[gpu], yscale="log")
-        axes.set_yticks([8, 16, 32, 64, 128, 256], ["8", "16", "32", "64", "128", "256"])
-        axes.minorticks_off()
-        axes.grid(visible=False)
-    for axes in panels[-1]:
-        axes.set_xlabel("sparsity [%]")
+        drawn = _map(axes, table[table["gpu"] == gpu])
+        axes.set(title=fill(titles[gpu], TITLE_LETTERS), xlabel="sparsity [%]")
+        for limit in reached.values():
+            axes.axvline(limit * 100, color=BLACK, ls=":", lw=1)
+    for axes in panels.flat[len(gpus) :]:
+        axes.remove()
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
-    assert filled is not None
-    figure.colorbar(filled, ax=panels, label="speed-up over cuBLAS", ticks=[0.5, 1, 1.5, 2, 2.5, 3], shrink=0.8)
+    assert drawn is not None
+    colours, lines_of_one = drawn
+    shown = list(panels.flat[: len(gpus)])
+    bar = figure.colorbar(colours, ax=shown, label="speed-up over cuBLAS", ticks=[0.5, 1, 1.5, 2, 2.5, 3], pad=0.01)
+    bar.add_lines(lines_of_one)
+    limits = [
+        Line2D([], [], color=BLACK, ls=":", lw=1, label=f"{model} pruned to {limit:.0%}")
+        for model, limit in reached.items()
+    ]
+    even = Line2D([], [], color=BLACK, lw=1.6, label="as fast as cuBLAS")
+    figure.legend(handles=[even, outside_key(), *limits], loc="outside lower center", ncols=3)
     return figure
 
 
-def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Speed-up over cuBLAS of the best kernel of each kind, a row of bars per GPU, whiskers the 90 % interval.
+def _map(axes: Axes, rows: pd.DataFrame) -> tuple[QuadContourSet, QuadContourSet]:
+    """Colours, lines of equal speed-up, and the hatching of one GPU."""
+    grid, guessed = (
+        rows.pivot_table(index="n", columns="sparsity", values=name) for name in ("speedup", "extrapolated")
+    )
+    x, y = grid.columns.to_numpy() * 100, grid.index.to_numpy()
+    levels, norm = np.linspace(WORST, BEST, 26), TwoSlopeNorm(1.0, WORST, BEST)
+    filled = axes.contourf(x, y, grid, levels, cmap="RdBu", norm=norm, extend="both")
+    edges = (np.concatenate([at[:1], (at[1:] + at[:-1]) / 2, at[-1:]]) for at in (x, y))
+    outside_cells(axes, guessed > 0, *edges, edgecolor=HATCH)
+    lines = axes.contour(x, y, grid, list(LINES), colors=BLACK, linewidths=list(LINES.values()))
+    axes.set_yscale("log")
+    ticks(axes.yaxis, (1, 2, 4, 8, 16, 32, 64, 128, 256))
+    axes.grid(visible=False)
+    return filled, lines
 
-    ``table``: ``gpu, change, kernel, speedup, low, high, extrapolated``; pale bars are extrapolations.
+
+def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[str, str] | None = None) -> Figure:
+    """Speed-up over cuBLAS of the best kernel of each kind, a row per GPU, a panel a kind; lines: the 90 % interval.
+
+    ``table``: ``gpu, change, kernel, speedup, low, high, extrapolated``; hollow marks are extrapolations.
+    ``gpus``: their titles, in the order of the rows; left out, as in the table.
     """
-    gpus, changes = (list(dict.fromkeys(table[column])) for column in ("gpu", "change"))
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.0 + 0.42 * len(gpus)))
-    height = 0.82 / len(changes)
-    places = {gpu: i for i, gpu in enumerate(gpus)}
-    for i, change in enumerate(changes):
-        rows = table[table["change"] == change]
-        y = rows["gpu"].map(places) + (i - (len(changes) - 1) / 2) * height
-        axes.barh(
-            y,
-            rows["speedup"],
-            height * 0.9,
-            color=[to_rgba(CHANGE_COLOURS[change], 0.5 if guess else 1.0) for guess in rows["extrapolated"]],
-            xerr=[rows["speedup"] - rows["low"], rows["high"] - rows["speedup"]],
-            error_kw={"lw": 0.8, "ecolor": GREY},
-        )
-        for at, kernel, end in zip(y, rows["kernel"], rows["high"], strict=True):
-            axes.text(end + 0.03, at, titles[kernel].split(" (")[0], va="center", fontsize=6)
-    axes.axvline(1, color="k", lw=1)
-    axes.set_yticks(np.arange(len(gpus)), gpus)
-    axes.set_ylim(len(gpus) - 0.5, -0.5)
-    axes.grid(axis="y", visible=False)
-    axes.set(xlabel="speed-up over cuBLAS (whisker: 90 % interval)", xlim=(0, 1.12 * table["high"].max()))
-    handles = [Patch(color=CHANGE_COLOURS[change], label=change) for change in changes]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(changes), title="pale: extrapolated")
+    changes, gpus = list(dict.fromkeys(table["change"])), gpus or {gpu: gpu for gpu in dict.fromkeys(table["gpu"])}
+    size = PAGE, 0.75 + GPU_ROW * len(gpus)
+    figure, panels = plt.subplots(1, len(changes), figsize=size, sharex=True, sharey=True, squeeze=False)
+    rows_of = {gpu: y for y, gpu in enumerate(gpus)}
+    for axes, change in zip(panels[0], changes, strict=True):
+        for row in table[table["change"] == change].itertuples():
+            _best(axes, rows_of[row.gpu], row, titles[row.kernel].split(" (")[0])
+        axes.axvline(1, color=GREY, lw=0.8)
+        axes.set(title=change, xlabel="speed-up over cuBLAS")
+        axes.grid(axis="y", visible=False)
+    panels[0, 0].set_yticks(range(len(gpus)), list(gpus.values()))
+    panels[0, 0].set(ylim=(len(gpus) - 0.4, -0.6), xlim=(0, NAME_ROOM * table["high"].max()))
+    marks: dict[str, Any] = {"color": GREY, "marker": "o"}
+    handles = [
+        Line2D([], [], label="within the evidence (line: 90 % interval)", **marks),
+        Line2D([], [], label="outside the evidence", mfc="white", **marks),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
+
+
+def _best(axes: Axes, y: int, row: Any, name: str) -> None:
+    colour = KERNEL_COLOURS[row.kernel]
+    axes.hlines(y, row.low, row.high, color=colour, lw=0.8)
+    fill = "white" if row.extrapolated else colour
+    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.8)
+    axes.annotate(
+        name,
+        (row.high, y),
+        xytext=(3, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=6,
+        path_effects=[withStroke(linewidth=1.5, foreground="white")],
+    )
