@@ -57,8 +57,8 @@ def accuracy_beside_speed(context: Context) -> Exhibit:
         ),
         evidence=(
             f"Quality and bytes measured on the model's own trained weights; speed predicted for a {m} x {k} matrix of "
-            f"OPT-30B at N = {TOKENS}, which may keep more or less at the same sparsity. It is that of the fastest sparse "
-            "kernel that rounds nothing, dotted outside its evidence; below 1 all of them lose to cuBLAS."
+            f"OPT-30B at N = {TOKENS}, which may keep more or less at the same sparsity, for the fastest sparse kernel "
+            "that rounds nothing, dotted outside its evidence; below 1 all of them lose to cuBLAS."
         ),
         sources=SOURCES["study"],
         table=table,

@@ -57,8 +57,9 @@ def speedups(
         columns |= {"pairs": pairs.speedup_vs_dense, "condensed": condensed.speedup_vs_dense}
         columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
         columns["bound"] = ours.bound.astype(str)
-        columns |= {"flash_llm_extrapolated": flash.extrapolated, "spinfer_extrapolated": spinfer.extrapolated}
-        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
+        outside = {"extrapolated": ours.extrapolated, "flash_llm_extrapolated": flash.extrapolated}
+        outside["spinfer_extrapolated"] = spinfer.extrapolated
+        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, **outside}))
     return pd.concat(tables, ignore_index=True)
 
 

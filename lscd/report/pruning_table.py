@@ -33,8 +33,9 @@ def trade_off(gpus: tuple[str, ...] = DEFAULT_GPUS) -> pd.DataFrame:
     -------
     pandas.DataFrame
         ``sparsity``; ``top1_accuracy`` and ``mean_cosine`` of ``magnitude`` and of ``wanda``; ``tiled_csl`` and
-        ``bitmap`` size over dense FP16; for each GPU the predicted ``speedup_`` over cuBLAS of the fastest
-        sparse kernel that rounds nothing at ``LARGE_MATRIX`` and ``TOKENS``, that ``kernel_``, and whether it is ``extrapolated_``.
+        ``bitmap`` size over dense FP16; for each GPU the predicted ``speedup_`` over cuBLAS of the fastest sparse
+        kernel that rounds nothing at ``LARGE_MATRIX`` and ``TOKENS``, that ``kernel_``, and whether it is
+        ``extrapolated_``.
     """
     study = load_table(TABLE)
     by_method = {name: rows.set_index("sparsity_wanted") for name, rows in study.groupby("method")}
@@ -51,7 +52,7 @@ def trade_off(gpus: tuple[str, ...] = DEFAULT_GPUS) -> pd.DataFrame:
 
 
 def _fastest(gpu: str, sparsity: NDArray[np.float64]) -> pd.DataFrame:
-    """The fastest measured kernel for zeros anywhere that keeps FP16 values, at each sparsity, be it slower than dense."""
+    """The fastest measured kernel for zeros anywhere that keeps FP16 values, even where it is slower than dense."""
     record = load_gpu(gpu)
     exact = [model.name for model in rivals() if model.format.change == "pruned" and not model.patterns]
     found = [

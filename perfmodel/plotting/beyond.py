@@ -54,9 +54,7 @@ def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
 def _panels(gpus: list[str], titles: Mapping[str, str]) -> tuple[Figure, dict[Axes, str]]:
     """A figure of two columns and its panels, each with its GPU: four in a row leave lines no room."""
     lines = -(-len(gpus) // 2)
-    figure, grid = plt.subplots(
-        lines, 2, figsize=(PAGE, 1.75 * lines + 0.3), sharex=True, sharey=True, squeeze=False
-    )
+    figure, grid = plt.subplots(lines, 2, figsize=(PAGE, 1.75 * lines + 0.3), sharex=True, sharey=True, squeeze=False)
     for axes, gpu in zip(grid.flat, gpus, strict=False):
         axes.set_title(titles[gpu])
     for axes in grid.flat[len(gpus) :]:
@@ -66,9 +64,7 @@ def _panels(gpus: list[str], titles: Mapping[str, str]) -> tuple[Figure, dict[Ax
     return figure, dict(zip(grid.flat, gpus, strict=False))
 
 
-def _predicted(
-    axes: Axes, at: pd.Series, values: pd.Series, extrapolated: pd.Series, colour: str, words: str
-) -> None:
+def _predicted(axes: Axes, at: pd.Series, values: pd.Series, extrapolated: pd.Series, colour: str, words: str) -> None:
     """A line, dotted where it is outside the evidence, its name with the stretch that comes last."""
     for dash, stretch in stretches(values, extrapolated):
         axes.plot(at, stretch, dash, color=colour, label=words if pd.notna(stretch.iloc[-1]) else "_")
@@ -86,8 +82,8 @@ def _finish(axes: Axes, low: float, high: float) -> None:
 def accuracy_and_speed(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
     """What pruning costs and what it buys, by sparsity, one below the other.
 
-    ``table``: ``sparsity, top1_wanda, top1_magnitude, size_bitmap`` and, of each GPU, ``speedup_`` of the fastest sparse
-    kernel and ``extrapolated_``: dotted where it is outside its evidence.
+    ``table``: ``sparsity, top1_wanda, top1_magnitude, size_bitmap`` and, of each GPU, ``speedup_`` of the fastest
+    sparse kernel and ``extrapolated_``: dotted where it is outside its evidence.
     """
     figure, (cost, gain) = plt.subplots(2, 1, figsize=(COLUMN, 3.3), sharex=True)
     at = table["sparsity"] * 100
@@ -103,7 +99,9 @@ def accuracy_and_speed(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
         _predicted(gain, at, speedup, table[f"extrapolated_{gpu}"], colour, title)
         lowest = min(lowest, speedup.min())
     _finish(gain, lowest, max(table[f"speedup_{gpu}"].max() for gpu in gpus))
-    gain.set(xlabel="sparsity [%]", ylabel="speed-up over cuBLAS", title="predicted: best sparse kernel that rounds nothing")
+    gain.set(
+        xlabel="sparsity [%]", ylabel="speed-up over cuBLAS", title="predicted: best sparse kernel that rounds nothing"
+    )
     return figure
 
 
@@ -125,6 +123,8 @@ def simulated_kernels(
             axes.plot([100 * s for s in aims[gpu]], list(aims[gpu].values()), "+", color=BLACK, ms=6, mew=0.9)
         _finish(axes, table["speedup"].min(), table["speedup"].max())
     figure.supylabel("simulated speed-up over cuBLAS")
-    aim = Line2D([], [], color=BLACK, marker="+", ms=6, mew=0.9, ls="", label="what was aimed at before any was written")
+    aim = Line2D(
+        [], [], color=BLACK, marker="+", ms=6, mew=0.9, ls="", label="what was aimed at before any was written"
+    )
     figure.legend(handles=[aim], loc="outside lower center")
     return figure

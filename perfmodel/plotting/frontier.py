@@ -106,7 +106,9 @@ def frontiers(tables: Mapping[str, pd.DataFrame], budgets: Sequence[float], loss
 def _grouped(drawn: set[str]) -> list[tuple[str, list[str]]]:
     """Ways that are drawn, by what becomes of the weights."""
     ways = [way for way in MARKS if way in drawn]
-    return [(name, list(group)) for name, group in groupby(ways, lambda way: GROUPS.get(change_of(way), change_of(way)))]
+    return [
+        (name, list(group)) for name, group in groupby(ways, lambda way: GROUPS.get(change_of(way), change_of(way)))
+    ]
 
 
 def _lines(drawn: set[str]) -> int:
@@ -171,9 +173,9 @@ def _amounts(drawn: pd.DataFrame) -> Iterator[Name]:
 
 
 def _write(axes: Axes, names: Sequence[Name]) -> None:
-    """Write each name beside its mark, at the first of `PLACES` where it covers nothing, or the one that hides least."""
+    """Write each name beside its mark, at the first of `PLACES` where it covers nothing, or where it hides least."""
     marks = [line for line in axes.lines if line.get_marker() != "None"]
-    taken = [_around(axes, line.get_xydata()[0], line.get_markersize() / 2 + 1) for line in marks]
+    taken = [_around(axes, np.asarray(line.get_xydata())[0], line.get_markersize() / 2 + 1) for line in marks]
     for text, place, colour in names:
         tried = []
         for shift in PLACES:
@@ -246,7 +248,9 @@ def pruning_reach(table: pd.DataFrame, kept: Mapping[str, str]) -> Figure:
             y = models.index(row.model) + (apart if row.retrained else -apart)
             axes.plot([row.low * 100, row.high * 100], [y, y], color=ANYWHERE, lw=0.8, alpha=0.6)
             marker, face = ">" if row.beyond else "o", ANYWHERE if row.retrained else "white"
-            axes.plot(row.sparsity * 100, y, marker, color=ANYWHERE, mfc=face, mew=0.8, ms=4.6 if row.sources > 1 else 3)
+            axes.plot(
+                row.sparsity * 100, y, marker, color=ANYWHERE, mfc=face, mew=0.8, ms=4.6 if row.sources > 1 else 3
+            )
         for y, model in enumerate(models):
             if model not in set(shown["model"]):
                 axes.text(3, y, "not published", fontsize=SMALL, color=GREY, va="center")
@@ -286,7 +290,9 @@ def layer_wise(profiles: pd.DataFrame, compared: pd.DataFrame) -> Figure:
         _perplexity(kept, row, y, colour)
         change = 100 * (compared["step_layer_wise_s"] / compared["step_uniform_s"] - 1)
         change = change[compared["profile"] == row.profile]
-        time.plot([change.min(), change.max()], [y, y], "|-", color=colour, ms=5, mew=1.2, lw=2.5, solid_capstyle="butt")
+        time.plot(
+            [change.min(), change.max()], [y, y], "|-", color=colour, ms=5, mew=1.2, lw=2.5, solid_capstyle="butt"
+        )
     kept.set(xscale="log", xlabel="perplexity", title="perplexity kept")
     kept.set_xlim(0.8 * rows["dense"].min(), 1.3 * rows["uniform"].max())
     ticks(kept.xaxis, PERPLEXITIES)
@@ -298,7 +304,9 @@ def layer_wise(profiles: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     for axes in (depth, kept, time):
         axes.tick_params(axis="y", length=0)
     keys = [("dense", "s", BLACK), ("layer-wise", "o", GREY), ("uniform", "o", "white")]
-    handles = [Line2D([], [], color=GREY, marker=mark, mfc=face, mew=0.9, ls="none", label=name) for name, mark, face in keys]
+    handles = [
+        Line2D([], [], color=GREY, marker=mark, mfc=face, mew=0.9, ls="none", label=name) for name, mark, face in keys
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 

@@ -50,9 +50,10 @@ class _EndLabel(Annotation):
 
 def legible(colour: str) -> str:
     """``colour`` as letters on white paper may have it: a pale one darkened until it is read."""
-    channels = np.array(to_rgb(colour))
-    light = float(LUMINANCE @ channels)
-    return to_hex(channels * min(1.0, LEGIBLE / light)) if light else colour
+    red, green, blue = to_rgb(colour)
+    light = float(LUMINANCE @ (red, green, blue))
+    share = min(1.0, LEGIBLE / light) if light else 1.0
+    return to_hex((share * red, share * green, share * blue))
 
 
 def label_ends(axes: Axes, lines: Iterable[Line2D] | None = None, *, side: Literal["left", "right"] = "right") -> None:

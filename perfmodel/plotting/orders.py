@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from perfmodel.plotting.marks import ramp
-from perfmodel.plotting.style import BLACK, GREY, PAGE
+from perfmodel.plotting.style import BLACK, GREY, IRIS, PAGE, TAN
 
 SHORT, TALL = ramp(2)  # strips of 32 rows and of 64
-PLAIN, SMALLER, LARGER = GREY, *ramp(3)[:2]  # synthetic masks; the two models'
 # (rows of a strip, column of the table) -> words, colour, marker; from the most left over to the least
 SEARCHES = {
     (32, "left_natural"): ("columns as they stand", GREY, "x"),
@@ -24,12 +23,12 @@ SEARCHES = {
 }
 BOUND_COLOURS = {32: SHORT, 64: TALL}
 KINDS = {  # (source, mask) -> words, colour, marker; hollow: pruned by rows
-    ("MiniLM", "magnitude"): ("MiniLM, by matrix", SMALLER, "o"),
-    ("SmolLM2, 4 bits", "magnitude"): ("SmolLM2, by matrix", LARGER, "D"),
+    ("MiniLM", "magnitude"): ("MiniLM, by matrix", IRIS, "o"),
+    ("SmolLM2, 4 bits", "magnitude"): ("SmolLM2, by matrix", TAN, "D"),
     ("synthetic", "blocks"): ("blocks of 8 x 8", BLACK, "s"),
-    ("synthetic", "random"): ("random", PLAIN, "x"),
-    ("SmolLM2, 4 bits", "rows by magnitude"): ("SmolLM2, by row", LARGER, "D"),
-    ("MiniLM", "rows by Wanda"): ("MiniLM, by row, Wanda", SMALLER, "o"),
+    ("synthetic", "random"): ("random", GREY, "x"),
+    ("SmolLM2, 4 bits", "rows by magnitude"): ("SmolLM2, by row", TAN, "D"),
+    ("MiniLM", "rows by Wanda"): ("MiniLM, by row, Wanda", IRIS, "o"),
     ("synthetic", "columns"): ("heavy and light columns", BLACK, "v"),
 }
 

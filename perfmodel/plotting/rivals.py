@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, label
 
 from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
-from perfmodel.plotting.style import BLACK, COLUMN, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
 SMALL = 6  # points: the least that paper takes
 ROW = 0.125  # inches of a GPU's row
@@ -89,8 +89,8 @@ def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
         axes.set_xlabel("sparsity [%]")
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
-    handles = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in KERNEL_COLOURS if name in unnamed]
-    handles.append(outside_key("winner outside its evidence", facecolor=GREY, **HATCH))
+    small = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in KERNEL_COLOURS if name in unnamed]
+    handles = [*small, outside_key("winner outside its evidence", facecolor=GREY, **HATCH)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -173,6 +173,9 @@ def two_four_measured(
         ticks(axes.xaxis, (64, 256, 1024, 4096, 16384))
         label_ends(axes)
     panels[0, 0].set_ylabel("speed-up over dense")
-    handles = [Line2D([], [], color=GREY, label="model"), Line2D([], [], color=GREY, marker="o", ls="", label="measured")]
+    handles = [
+        Line2D([], [], color=GREY, label="model"),
+        Line2D([], [], color=GREY, marker="o", ls="", label="measured"),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure

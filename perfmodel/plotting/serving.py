@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from perfmodel.plotting.marks import label_ends, legible, ticks
-from perfmodel.plotting.style import BLACK, COLUMN, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.style import BLACK, COLUMN, FOREST, GRAPE, GREY, KERNEL_COLOURS, KERNEL_MARKERS, MIST, PAGE, TAN
 
 SMALL = 6.5  # points, of names and numbers of many rows
 SYSTEM_COLOURS = {  # those that multiply dense weights are black and grey
@@ -35,11 +35,10 @@ SYSTEM_MARKERS = {
 }
 SYSTEM_NAMES = {"flash-llm": "Flash-LLM", "fastertransformer": "FasterTransformer", "deepspeed": "DeepSpeed"}
 DASHES: tuple[Literal["-"], Literal["--"]] = ("-", "--")  # fewer GPUs solid, more GPUs dashed
-# Muted, and apart in lightness: what a run's time and a GPU's memory go to must not look like a kernel.
-SLATE, STEEL, EARTH, PEBBLE, ASH = "#34495E", "#8FB0CC", "#A9743F", "#D9D9D9", "#7A7A7A"
-PART_COLOURS = {"matmul": SLATE, "attention": STEEL, "communication": EARTH, "other": PEBBLE}
+PEBBLE = "#D9D9D9"  # what is left
+PART_COLOURS = {"matmul": GRAPE, "attention": MIST, "communication": TAN, "other": PEBBLE}
 PALE = 0.35  # share of a colour within the outline of what is predicted, the rest white
-MEMORY_COLOURS = {"weights": SLATE, "kv_cache": STEEL, "activations": EARTH, "workspace": ASH, "reserve": PEBBLE}
+MEMORY_COLOURS = {"weights": GRAPE, "kv_cache": MIST, "activations": TAN, "workspace": FOREST, "reserve": PEBBLE}
 MEMORY_NAMES = {"kv_cache": "KV cache", "reserve": "reserve of the framework"}
 RATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 DOLLARS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
@@ -57,8 +56,8 @@ def throughput(lines: pd.DataFrame, markers: pd.DataFrame, models: Mapping[str, 
     models : mapping
         Model name to panel title, in order.
     """
-    figure, panels = plt.subplots(1, len(models), figsize=(PAGE, 2.3))
-    for axes, (model, title) in zip(panels, models.items(), strict=True):
+    figure, panels = plt.subplots(1, len(models), figsize=(PAGE, 2.3), squeeze=False)
+    for axes, (model, title) in zip(panels[0], models.items(), strict=True):
         mine, seen = lines[lines["model"] == model], markers[markers["model"] == model]
         _rates(axes, mine)
         for system, group in seen.groupby("system"):
@@ -69,7 +68,7 @@ def throughput(lines: pd.DataFrame, markers: pd.DataFrame, models: Mapping[str, 
         axes.set(title=title, yscale="log", ylim=(0.87 * rates.min(), 1.15 * rates.max()))
         ticks(axes.yaxis, RATES)
         label_ends(axes)
-    panels[0].set_ylabel("output tokens per GPU-second")
+    panels[0, 0].set_ylabel("output tokens per GPU-second")
     handles = [
         Line2D([], [], color=SYSTEM_COLOURS[name], marker=SYSTEM_MARKERS[name], mfc="white", mew=1.0, label=title)
         for name, title in SYSTEM_NAMES.items()
@@ -85,7 +84,8 @@ def _rates(axes: Axes, mine: pd.DataFrame) -> None:
     """Lines of one model; one that memory ends before the last batch is named where it ends."""
     last = mine["batch"].max()
     ended: set[int] = set()
-    for (system, gpus), group in sorted(mine.groupby(["system", "gpus"]), key=lambda one: -one[1].iloc[-1, -1]):
+    fastest_first = sorted(mine.groupby(["system", "gpus"]), key=lambda one: -one[1]["tokens_per_gpu_s"].max())
+    for (system, gpus), group in fastest_first:
         fewest = mine.loc[mine["system"] == system, "gpus"].min()
         dash, name = DASHES[int(gpus > max(fewest, mine["gpus"].min()))], _gpus(int(gpus))
         (line,) = axes.plot(group["batch"], group["tokens_per_gpu_s"], dash, color=SYSTEM_COLOURS[str(system)])
@@ -160,7 +160,8 @@ def _breakdown_panel(axes: Axes, rows: pd.DataFrame, parts: Sequence[str]) -> No
 
 def pale(colour: str) -> str:
     """``colour`` as it fills the outline of a prediction."""
-    return to_hex(PALE * np.array(to_rgb(colour)) + 1 - PALE)
+    red, green, blue = (PALE * channel + 1 - PALE for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Figure:
@@ -218,6 +219,8 @@ def cost(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     axes.set_xlabel("US dollars per million tokens, least to most", ha="right", x=1)
     axes.tick_params(axis="y", length=0)
     if rows["extrapolated"].any():
-        hollow = Line2D([], [], color=GREY, marker="o", mfc="white", mew=0.9, ms=4.5, ls="", label="outside the evidence")
+        hollow = Line2D(
+            [], [], color=GREY, marker="o", mfc="white", mew=0.9, ms=4.5, ls="", label="outside the evidence"
+        )
         figure.legend(handles=[hollow], loc="outside lower right")
     return figure

@@ -111,7 +111,9 @@ def token_sweep(lines: pd.DataFrame, markers: pd.DataFrame, titles: Mapping[str,
     panels[0, 0].set(ylabel="speed-up over cuBLAS", ylim=(0, top))
     shown = list(dict.fromkeys(markers["kernel"]))
     handles = [
-        Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], mec=BLACK, ms=4, ls="", label=titles[name])
+        Line2D(
+            [], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], mec=BLACK, ms=4, ls="", label=titles[name]
+        )
         for name in shown
     ]
     model = Line2D([], [], color=GREY, ls=":" if lines["extrapolated"].all() else "-", label="model")
