@@ -47,7 +47,7 @@ def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         for column, (kernel, words) in PUBLISHED.items():
             _predicted(axes, at, rows[column], rows[f"{column}_extrapolated"], KERNEL_COLOURS[kernel], words)
         _finish(axes, bottom, top)
-    figure.supylabel("predicted speed-up over cuBLAS (band: assumptions on our bitmap kernel)")
+    figure.supylabel("predicted speed-up over cuBLAS (band: assumptions)")
     return figure
 
 
