@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,17 @@ def report(
         Path, typer.Option(writable=True, file_okay=False, help="Folder to write to: index.html and figures/.")
     ] = Path("reports"),
     style: Annotated[
-        Literal["screen", "paper"],
-        typer.Option(help="paper: each figure as a vector PDF too, 3.33 or 7 inches wide, and figures/captions.tex."),
+        str,
+        typer.Option(
+            help="screen, or paper: each figure also as a vector PDF, 3.33 or 7 inches wide, with captions in LaTeX."
+        ),
     ] = "screen",
 ) -> None:
-    """Build the report: every figure as PNG, SVG and CSV, a self-contained page, and a PDF to print."""
+    """Build the report: every figure as PNG, SVG and CSV, a self-contained page, and the same as a PDF."""
     from lscd.report.build import Style, build, refuse_foreign
 
+    if style not in tuple(Style):
+        raise ValueError(f"--style is {style!r}, allowed are {', '.join(Style)}")
     refuse_foreign(out)
     page = build(out, style=Style(style))
     print(f"open {page}")

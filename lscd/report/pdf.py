@@ -15,6 +15,7 @@ from perfmodel.catalog.specs import Source
 
 DOCUMENT = Path(__file__).with_name("report.typ")
 TOLD = ("name", "kind", "number", "label", "title", "finding", "evidence")
+MOMENT = ("year", "month", "day", "hour", "minute", "second")
 MAX_ROWS = 40  # of a table; longer ones stand in the CSV
 
 
@@ -26,9 +27,7 @@ def write_pdf(path: Path, report: Report, folder: Path) -> None:
     data = folder / "report.json"
     data.write_text(json.dumps(_document(report)), encoding="utf-8")
     fonts = typst.Fonts(include_system_fonts=False, font_paths=[Path(mpl.get_data_path()) / "fonts" / "ttf"])
-    made = typst.Compiler(DOCUMENT.read_bytes(), root=folder, font_paths=fonts).compile(
-        format="pdf", timestamp=report.provenance.made
-    )
+    made = typst.Compiler(DOCUMENT.read_bytes(), root=folder, font_paths=fonts).compile(format="pdf")
     assert isinstance(made, bytes)  # a PDF is one file
     path.write_bytes(made)
     data.unlink()
@@ -47,6 +46,7 @@ def _document(report: Report) -> dict[str, Any]:
         "title": report.title,
         "lead": report.lead,
         "provenance": report.provenance.words,
+        "made": {name: getattr(report.provenance.made, name) for name in MOMENT},  # else each run's PDF has its own
         "answers": answers,
         "chapters": chapters,
         "sources": [_source(report.numbers[key], source) for key, source in report.sources.items()],

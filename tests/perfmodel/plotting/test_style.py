@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from itertools import chain, combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from matplotlib.markers import MarkerStyle
 
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
+from perfmodel.plotting import style
 from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS
 
 DEVICES = (GPU_KERNELS, CPU_KERNELS)  # no figure shows kernels of both
@@ -84,3 +87,23 @@ def test_a_format_has_the_colour_of_the_kernel_that_reads_it() -> None:
     assert set(FORMAT_COLOURS) <= set(FORMATS)
     for name, colour in FORMAT_COLOURS.items():
         assert colour in readers.get(name, {colour}), name
+
+
+ROOT = Path(__file__).parents[3]
+DRAWING = sorted({*(ROOT / "perfmodel" / "plotting").glob("*.py"), ROOT / "lscd" / "explorer" / "charts.py"})
+INK = {style.BLACK, style.GREY}  # of axes, words and bounds in any picture, and of two kernels
+
+
+def colours_of(module: Path) -> set[str]:
+    """Every colour that a module spells out: by a name of `style`, or as a literal."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == style.__name__]
+    named = [getattr(style, alias.name) for node in imports for alias in node.names]
+    literal = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return {value.upper() for value in named + literal if isinstance(value, str) and value.startswith("#")}
+
+
+@pytest.mark.parametrize("module", [path for path in DRAWING if path.stem != "style"], ids=lambda path: path.stem)
+def test_no_figure_gives_a_kernels_colour_to_something_else(module: Path) -> None:
+    """A kernel's colour comes from `KERNEL_COLOURS` by the kernel's name, never by the colour's own."""
+    assert colours_of(module) & (set(KERNEL_COLOURS.values()) - INK) == set()
