@@ -36,7 +36,7 @@ def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     spinfer_extrapolated``. Ours are dashed, as nobody measured them; published kernels dotted outside their evidence.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    figure, panels = _panels(gpus, titles)
+    figure, panels = _panels(gpus, titles, "predicted")
     top, bottom = table[["high", *OURS, *PUBLISHED]].max(axis=None), table[["low", *OURS, *PUBLISHED]].min(axis=None)
     for axes, gpu in panels.items():
         rows = table[table["gpu"] == gpu]
@@ -47,11 +47,10 @@ def own_kernel(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         for column, (kernel, words) in PUBLISHED.items():
             _predicted(axes, at, rows[column], rows[f"{column}_extrapolated"], KERNEL_COLOURS[kernel], words)
         _finish(axes, bottom, top)
-    figure.supylabel("predicted speed-up over cuBLAS (band: assumptions)")
     return figure
 
 
-def _panels(gpus: list[str], titles: Mapping[str, str]) -> tuple[Figure, dict[Axes, str]]:
+def _panels(gpus: list[str], titles: Mapping[str, str], how: str) -> tuple[Figure, dict[Axes, str]]:
     """A figure of two columns and its panels, each with its GPU: four in a row leave lines no room."""
     lines = -(-len(gpus) // 2)
     figure, grid = plt.subplots(lines, 2, figsize=(PAGE, 1.75 * lines + 0.3), sharex=True, sharey=True, squeeze=False)
@@ -61,6 +60,8 @@ def _panels(gpus: list[str], titles: Mapping[str, str]) -> tuple[Figure, dict[Ax
         axes.set_visible(False)
     for axes in grid[-1]:
         axes.set_xlabel("sparsity [%]")
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"{how} speed-up\nover cuBLAS")
     return figure, dict(zip(grid.flat, gpus, strict=False))
 
 
@@ -99,9 +100,7 @@ def accuracy_and_speed(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
         _predicted(gain, at, speedup, table[f"extrapolated_{gpu}"], colour, title)
         lowest = min(lowest, speedup.min())
     _finish(gain, lowest, max(table[f"speedup_{gpu}"].max() for gpu in gpus))
-    gain.set(
-        xlabel="sparsity [%]", ylabel="speed-up over cuBLAS", title="predicted: best sparse kernel that rounds nothing"
-    )
+    gain.set(xlabel="sparsity [%]", ylabel="speed-up over cuBLAS", title="predicted: fastest sparse kernel, FP16")
     return figure
 
 
@@ -112,7 +111,7 @@ def simulated_kernels(
 
     ``table``: ``gpu, kernel, sparsity, speedup``. Nothing of it is measured, so no line is solid or has a marker.
     """
-    figure, panels = _panels(list(gpus), gpus)
+    figure, panels = _panels(list(gpus), gpus, "simulated")
     for axes, gpu in panels.items():
         for kernel, (like, dash) in zip(titles, SIMULATED, strict=True):
             rows = table[(table["gpu"] == gpu) & (table["kernel"] == kernel)]
@@ -122,7 +121,6 @@ def simulated_kernels(
         if gpu in aims:
             axes.plot([100 * s for s in aims[gpu]], list(aims[gpu].values()), "+", color=BLACK, ms=6, mew=0.9)
         _finish(axes, table["speedup"].min(), table["speedup"].max())
-    figure.supylabel("simulated speed-up over cuBLAS")
     aim = Line2D(
         [], [], color=BLACK, marker="+", ms=6, mew=0.9, ls="", label="what was aimed at before any was written"
     )

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from perfmodel.plotting import beyond as draw
 from perfmodel.plotting.style import house_style
-from tests.perfmodel.plotting.sight import overlaps
+from tests.figures import faults
 
 AT = np.array([0.3, 0.5, 0.7, 0.9])
 
@@ -40,7 +40,7 @@ def test_published_kernels_are_dotted_just_outside_their_evidence_and_all_are_na
     assert dotted(axes, draw.KERNEL_COLOURS["bitmap"]) == [30, 50, 70, 90]
     named = sorted(text.get_text() for text in axes.texts)
     assert named == sorted(words for _, words in (*draw.OURS.values(), *draw.PUBLISHED.values()))
-    assert not overlaps(figure)
+    assert not faults(figure)
 
 
 def test_a_loss_is_in_view() -> None:
@@ -66,4 +66,4 @@ def test_nothing_simulated_looks_measured() -> None:
         assert all(line.get_linestyle() != "-" and line.get_marker() == "None" for line in lines)
         assert [line.get_marker() for line in axes.lines].count("+") == count
         assert sorted(text.get_text() for text in axes.texts) == sorted(titles.values())
-    assert not overlaps(figure)
+    assert not faults(figure)

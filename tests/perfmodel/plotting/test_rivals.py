@@ -13,7 +13,7 @@ from matplotlib.collections import PathCollection, QuadMesh
 
 from perfmodel.plotting import rivals as draw
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
-from tests.perfmodel.plotting.sight import overlaps
+from tests.figures import faults
 
 TITLES = {"fp8": "FP8", "int4": "INT4", "flash-llm": "Flash-LLM", "macko": "MACKO", "two-four": "2:4"}
 
@@ -77,7 +77,7 @@ def test_cells_show_who_wins_and_every_region_is_named() -> None:
     np.testing.assert_array_equal(mesh.get_array(), codes)
     assert {text.get_text() for text in axes.texts} == {"INT4", "Flash-LLM"}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MACKO", "winner outside its evidence"]
-    assert not overlaps(figure)
+    assert not faults(figure)
 
 
 def test_a_name_stands_within_its_region() -> None:

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 
 from perfmodel.plotting import serving
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
-from tests.perfmodel.plotting.sight import overlaps
+from tests.figures import faults
 
 PARTS = ("matmul", "attention")
 
@@ -77,7 +77,7 @@ def test_every_line_of_throughput_says_its_gpus_where_it_ends() -> None:
     figure = serving.throughput(lines, lines.iloc[:0], {"opt-30b": "OPT-30B"})
     (axes,) = figure.axes
     assert sorted(text.get_text() for text in axes.texts) == ["1 GPU", "1 GPU: memory full", "2 GPUs"]
-    assert not overlaps(figure)
+    assert not faults(figure)
 
 
 def test_the_cheapest_stands_first_and_what_is_outside_the_evidence_is_hollow() -> None:

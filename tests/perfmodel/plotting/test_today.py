@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 
 from perfmodel.plotting import today as draw
 from perfmodel.plotting.style import house_style
-from tests.perfmodel.plotting.sight import overlaps
+from tests.figures import faults
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_every_run_is_in_view_on_the_panel_of_its_engine() -> None:
     for axes, ratio in ((vllm, 0.4), (sglang, 3.0)):
         low, high = axes.get_ylim()
         assert low < ratio < high
-    assert not overlaps(figure)
+    assert not faults(figure)
 
 
 def test_experts_are_named_beside_each_panel() -> None:
@@ -46,4 +46,4 @@ def test_experts_are_named_beside_each_panel() -> None:
     assert [text.get_text() for text in axes.texts] == ["Flash-LLM", "INT4"]
     (top,) = axes.child_axes
     assert [label.get_text() for label in top.get_xticklabels()] == ["1", "2", "16"]
-    assert not overlaps(figure)
+    assert not faults(figure)
