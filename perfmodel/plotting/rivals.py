@@ -45,7 +45,10 @@ def overtaking(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
     first = panels[0, 0]
     first.set_yticks(range(len(gpus)), [labels[gpu] for gpu in gpus])
     first.set_ylim(len(gpus) - 0.5, -0.5)
-    first.set_ylabel("GPU (memory bytes per SM and clock)")
+    first.annotate(
+        "GPU (bytes per SM and clock)", (0, 1), xycoords="axes fraction", xytext=(-4, 3), textcoords="offset points",
+        ha="right",
+    )  # fmt: skip
     first.set_xlim(42, 108)
     first.set_xticks([50, 60, 70, 80, 90, NOWHERE], ["50", "60", "70", "80", "90", "never"])
     figure.supxlabel("sparsity from which the best sparse kernel is faster [%]; hollow: outside the evidence")

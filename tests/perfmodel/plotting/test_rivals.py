@@ -35,7 +35,8 @@ def test_each_rival_has_a_panel_and_hollow_marks_are_outside_the_evidence() -> N
     fp8, int4 = figure.axes
     assert [label.get_text() for label in fp8.get_yticklabels()] == ["small (2.0)", "large (9.0)"]
     assert fp8.yaxis_inverted(), "the first row on top"
-    assert [text.get_text() for text in fp8.texts] == ["does not run it"]
+    assert [text.get_text() for text in fp8.texts] == ["does not run it", "GPU (bytes per SM and clock)"]
+    assert not faults(figure)
     assert not int4.texts
     places, filled = _marks(int4)
     assert places == [(draw.NOWHERE, 0), (80, 1)]
