@@ -202,8 +202,9 @@ def _frontier_of(model: str, metric: str = POINTS) -> Exhibit:
         evidence=(
             f"{int(known['results'].sum())} published results of {len(known)} ways to compress it; {far} lose more "
             f"than {amount(right, metric)} and are not drawn, {len(known) - modelled} have no kernel model. "
-            "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, and "
-            "the spread of what is published. Steps: the fastest at each loss; rings: within each budget. At right, "
+            "Filled: retrained, or only rounded; hollow: pruned in one shot. Bars: 90 % of the speed over dense, "
+            "dotted outside the kernel's evidence, and the spread of what is published. Steps: the fastest at each "
+            "loss; rings: within each budget. At right, "
             f"in grey, {unpublished(metric)}: {', '.join(silent) or 'none'}. Batch {BATCH}."
         ),
         sources=tuple(sorted(set(" ".join(drawn["sources"].dropna()).split()))),

@@ -46,7 +46,8 @@ def speedups(
     """Predicted speed-up over cuBLAS of our kernels and of two published ones, a row for each GPU and sparsity.
 
     Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``pairs``, ``condensed`` (with a bit a register),
-    ``flash_llm``, ``spinfer``, ``bound``, ``extrapolated``.
+    ``flash_llm``, ``spinfer``, ``bound``, ``extrapolated`` (ours: never measured), and ``flash_llm_extrapolated,
+    spinfer_extrapolated``.
     """
     levels, tables = np.array(list(sparsities)), []
     for gpu in gpus:
@@ -56,7 +57,9 @@ def speedups(
         columns |= {"pairs": pairs.speedup_vs_dense, "condensed": condensed.speedup_vs_dense}
         columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
         columns["bound"] = ours.bound.astype(str)
-        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, "extrapolated": ours.extrapolated}))
+        outside = {"extrapolated": ours.extrapolated, "flash_llm_extrapolated": flash.extrapolated}
+        outside["spinfer_extrapolated"] = spinfer.extrapolated
+        tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, **outside}))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -19,7 +19,8 @@ RIVALS = ("fp8", "nvfp4", "int4")
 TOKENS = 16
 AMPERE = 8.0
 MAP_GPUS = ("a100-80gb", "h100", "b200", "l40s", "rtx-4090", "rtx-5090")
-MAP_TOKENS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+# Between the powers of two as well: a kernel pads 17 tokens to as many as 32, and may lose there what it wins at 16.
+MAP_TOKENS = tuple(int(n) for n in np.unique(np.round(np.geomspace(1, 256, 49))))
 MAP_SPARSITIES = np.round(np.arange(0.3, 0.9501, 0.025), 4)
 PATTERN_KERNELS = ("two-four", "two-four-int8", "two-four-fp8")
 SOURCES = ("flash-llm-fig9", "spinfer-rerun-boxplot", "aiconfigurator-gemm", "aiconfigurator-quantised")
@@ -90,11 +91,11 @@ def _listed(gpus: list[str]) -> str:
 def winner_map(context: Context) -> Exhibit:
     """The fastest kernel over sparsity and tokens on six GPUs."""
     table = pd.concat([winners(gpu, MAP_TOKENS, MAP_SPARSITIES) for gpu in MAP_GPUS], ignore_index=True)
-    pruned = table["change"].str.contains("pruned")
-    share = pruned.groupby(table["gpu"], sort=False).mean()
-    plain = (table["change"] == "pruned").groupby(table["gpu"], sort=False).mean()
+    prunes = table["change"].str.contains("pruned")
+    share, plain, sure = (
+        _of_the_map(table, cells) for cells in (prunes, table["change"] == "pruned", prunes & table["clear"])
+    )
     listed = ", ".join(f"{gpu_title(gpu)} {percent(value, 0)}" for gpu, value in share.items())
-    sure = (pruned & table["clear"]).groupby(table["gpu"], sort=False).mean()
     return Exhibit(
         name="winner_map",
         title="Who is fastest where?",
@@ -105,13 +106,20 @@ def winner_map(context: Context) -> Exhibit:
         ),
         evidence=(
             f"One layer of {LAYER_OF}, products replayed from a graph, all kernels that somebody has measured and "
-            "that the GPU runs; patterns from their own sparsity on. Hatched: the winner is outside its evidence "
-            "there, by GPU, tokens, sparsity or size."
+            f"that the GPU runs; patterns from their own sparsity on. {len(MAP_TOKENS)} numbers of tokens; shares are "
+            "those of the drawn areas. Hatched: the winner is outside its evidence there, by GPU, tokens, sparsity or "
+            "size."
         ),
         sources=(*SOURCES, "quant-llm-figures", "slidesparse"),
         table=table,
         figure=draw.winner_map(table, TITLES, {gpu: gpu_title(gpu) for gpu in MAP_GPUS}),
     )
+
+
+def _of_the_map(table: pd.DataFrame, cells: pd.Series) -> pd.Series:
+    """Share of each GPU's map that ``cells`` cover, the logarithm of the tokens its height."""
+    height = table["n"].map(dict(zip(MAP_TOKENS, np.gradient(np.log2(MAP_TOKENS)), strict=True)))
+    return (height * cells).groupby(table["gpu"], sort=False).sum() / height.groupby(table["gpu"], sort=False).sum()
 
 
 def two_four(context: Context) -> Exhibit:

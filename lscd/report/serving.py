@@ -229,8 +229,8 @@ def cost(context: Context) -> Exhibit:
             f"sparse pays {pays}: at large batches the weights are no longer what is read most."
         ),
         evidence=(
-            "Predicted; bars span the cloud prices of an A100. Batches above 64 lie outside the evidence, for "
-            "Flash-LLM's kernel too."
+            "Predicted; the two dots of a row are the least and the most that clouds ask for an A100, rows from cheap "
+            "to dear. Batches above 64 (hollow) lie outside the evidence, for Flash-LLM's kernel too."
         ),
         sources=(),
         table=table,

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backend_bases import RendererBase
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
@@ -22,6 +22,7 @@ from scipy.optimize import isotonic_regression
 
 LABEL_PT, LEADER_PT = 7.0, 5.0  # height of a label at a line's end; room between the axes and it
 OUTSIDE: dict[str, Any] = {"facecolor": "none", "edgecolor": "#B0B0B0", "hatch": "/////", "linewidth": 0}
+LUMINANCE, LEGIBLE = np.array([0.2126, 0.7152, 0.0722]), 0.5  # weights of red, green and blue; the most of letters
 LIGHTEST, DARKEST = 0.25, 1.0  # of the colour map of `ramp`: lighter ones vanish on white paper
 
 
@@ -33,9 +34,10 @@ class _EndLabel(Annotation):
         leader = {"arrowstyle": "-", "color": colour, "lw": 0.4, "shrinkA": 1.5, "shrinkB": 0, "patchA": None}
         leader["relpos"] = (0.0 if side == "right" else 1.0, 0.5)
         super().__init__(
-            text, (0, 0), (0, 0), textcoords="axes fraction", xycoords="axes fraction", arrowprops=leader, color=colour,
+            text, (0, 0), (0, 0), textcoords="axes fraction", xycoords="axes fraction", arrowprops=leader,
             annotation_clip=False, fontsize=LABEL_PT, va="center", ha="left" if side == "right" else "right",
         )  # fmt: skip
+        self.set_color(legible(colour))
         self.set_transform(IdentityTransform())  # not the data's, in whose domain a place beside the axes may not be
         self.line, self.group, self.side = line, group, side
 
@@ -43,6 +45,14 @@ class _EndLabel(Annotation):
         """Spread the whole group, then place this label."""
         _spread(self.group, renderer)
         super().update_positions(renderer)
+
+
+def legible(colour: str) -> str:
+    """``colour`` as letters on white paper may have it: a pale one darkened until it is read."""
+    red, green, blue = to_rgb(colour)
+    light = float(LUMINANCE @ (red, green, blue))
+    share = min(1.0, LEGIBLE / light) if light else 1.0
+    return to_hex((share * red, share * green, share * blue))
 
 
 def label_ends(axes: Axes, lines: Iterable[Line2D] | None = None, *, side: Literal["left", "right"] = "right") -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,93 +13,145 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, label
 
-from perfmodel.plotting.style import BLACK, COLUMN_WIDTH, GREY, KERNEL_COLOURS, KERNEL_MARKERS
+from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
-ROW = 0.26  # inches of a GPU's row
-NOWHERE = 104.0  # where "nowhere" stands on an axis in percent
-LAST = 97.5  # between the highest sparsity shown and "nowhere"
-HATCH = "////"
+SMALL = 6  # points: the least that paper takes
+ROW = 0.125  # inches of a GPU's row
+NOWHERE = 104.0  # where "never" stands on an axis in percent
+LAST = 98.5  # between the highest sparsity shown and "never"
+MAPS_A_LINE = 3
+HATCH = {"hatchcolor": "#FFFFFFB0"}
+# A map is `TALL` times as high as wide, a letter and a line of text have these shares of its width.
+TALL, LETTER, LINE = 0.66, 0.026, 0.065
+FINE = 120  # points a side where room for a name is looked for
 
 
 def overtaking(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[str, str]) -> Figure:
-    """Sparsity from which the best sparse kernel overtakes each rival, a row per GPU, whiskers the 90 % interval.
+    """Sparsity from which the best sparse kernel overtakes each rival, a panel a rival, a row a GPU.
 
-    ``table``: ``gpu, rival, sparsity, low, high``, missing where nowhere; GPUs in the order of the rows. Open markers
-    in the last column: at no sparsity shown; a whisker that reaches it has no upper end.
+    ``table``: ``gpu, rival, sparsity, low, high, extrapolated``, missing where nowhere; GPUs in the order of the rows.
+    Whiskers: the 90 % interval; one that reaches the last column has no upper end. Hollow: outside the evidence. A dash
+    where a GPU cannot run the rival.
     """
     gpus, rivals = (list(dict.fromkeys(table[column])) for column in ("gpu", "rival"))
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 1.3 + ROW * len(gpus)))
-    offsets = np.linspace(-0.28, 0.28, len(rivals))
-    for rival, offset in zip(rivals, offsets, strict=True):
-        rows = table[table["rival"] == rival]
-        y = rows["gpu"].map({gpu: i for i, gpu in enumerate(gpus)}) + offset
-        at, low, high = (np.where(rows[end].isna(), NOWHERE, rows[end] * 100) for end in ("sparsity", "low", "high"))
-        colour, nowhere = KERNEL_COLOURS[rival], rows["sparsity"].isna().to_numpy()
-        axes.hlines(y, low, high, color=colour, lw=1.2)
-        style: dict[str, Any] = {"marker": KERNEL_MARKERS[rival], "s": 26, "edgecolors": colour, "zorder": 3}
-        axes.scatter(at[~nowhere], y[~nowhere], facecolors=colour, **style)
-        axes.scatter(at[nowhere], y[nowhere], facecolors="white", **style)
-    for row in range(1, len(gpus), 2):
-        axes.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.1, lw=0)
-    axes.axvline(LAST, color=BLACK, lw=0.8)
-    axes.set_yticks(range(len(gpus)), [labels[gpu] for gpu in gpus])
-    axes.set_ylim(len(gpus) - 0.5, -0.5)
-    axes.set_xlim(38, 109)
-    axes.set_xticks([40, 50, 60, 70, 80, 90, NOWHERE], ["40", "50", "60", "70", "80", "90", "nowhere"])
-    axes.grid(axis="y", visible=False)
-    axes.set_xlabel("sparsity from which the best sparse kernel is faster [%]")
-    axes.set_title("GPU (memory bytes per SM and clock)", fontsize=8, loc="right", x=-0.02)
-    handles = [
-        Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], label=f"than {titles[name]}")
-        for name in rivals
-    ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(rivals))
+    size = (PAGE, 0.75 + ROW * len(gpus))
+    figure, panels = plt.subplots(1, len(rivals), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, rival in zip(panels[0], rivals, strict=True):
+        _overtaken(axes, table[table["rival"] == rival], gpus, rival)
+        axes.set_title(f"faster than {titles[rival]}")
+    first = panels[0, 0]
+    first.set_yticks(range(len(gpus)), [labels[gpu] for gpu in gpus])
+    first.set_ylim(len(gpus) - 0.5, -0.5)
+    first.annotate(
+        "GPU (bytes per SM and clock)", (0, 1), xycoords="axes fraction", xytext=(-4, 3), textcoords="offset points",
+        ha="right",
+    )  # fmt: skip
+    first.set_xlim(42, 108)
+    first.set_xticks([50, 60, 70, 80, 90, NOWHERE], ["50", "60", "70", "80", "90", "never"])
+    figure.supxlabel("sparsity from which the best sparse kernel is faster [%]; hollow: outside the evidence")
     return figure
+
+
+def _overtaken(axes: Axes, rows: pd.DataFrame, gpus: Sequence[str], rival: str) -> None:
+    """Marks and whiskers of one rival over bands of GPUs."""
+    for row in range(1, len(gpus), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color=GREY, alpha=0.12, lw=0)
+    axes.axvline(LAST, color=BLACK, lw=0.6)
+    y = rows["gpu"].map({gpu: i for i, gpu in enumerate(gpus)}).to_numpy()
+    at, low, high = (np.where(rows[end].isna(), NOWHERE, rows[end] * 100) for end in ("sparsity", "low", "high"))
+    colour = KERNEL_COLOURS[rival]
+    axes.hlines(y, low, high, color=colour, lw=1)
+    faces = np.where(rows["extrapolated"], "white", colour)
+    axes.scatter(at, y, marker=KERNEL_MARKERS[rival], s=16, facecolors=faces, edgecolors=colour, lw=0.8, zorder=3)
+    for row in sorted(set(range(len(gpus))) - set(y)):
+        axes.text(70, row, "does not run it", ha="center", va="center", color=GREY, fontsize=SMALL)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
 
 
 def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[str, str]) -> Figure:
     """The fastest kernel by sparsity and tokens, a panel per GPU; hatched where it is outside its evidence.
 
-    ``table``: ``gpu, n, sparsity, kernel, extrapolated``, a full grid for each GPU.
+    ``table``: ``gpu, n, sparsity, kernel, extrapolated``, a full grid for each GPU. A region has its kernel's name
+    within; the legend names those of regions that are too small for it.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    kernels = [name for name in KERNEL_COLOURS if (table["kernel"] == name).any()]
-    number = {name: i for i, name in enumerate(kernels)}
-    colours = ListedColormap([KERNEL_COLOURS[name] for name in kernels])
-    columns = 3 if len(gpus) > 4 else 2
-    lines = -(-len(gpus) // columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(COLUMN_WIDTH, 0.9 + 2.1 * lines), sharex=True, sharey=True, squeeze=False
-    )
+    lines = -(-len(gpus) // MAPS_A_LINE)
+    size = (PAGE, 0.55 + 1.6 * lines)
+    figure, panels = plt.subplots(lines, MAPS_A_LINE, figsize=size, sharex=True, sharey=True, squeeze=False)
+    unnamed: set[str] = set()
     for axes, gpu in zip(panels.flat, gpus, strict=False):
-        rows = table[table["gpu"] == gpu].assign(code=lambda part: part["kernel"].map(number))
-        codes = rows.pivot_table(index="n", columns="sparsity", values="code")
-        outside = rows.pivot_table(index="n", columns="sparsity", values="extrapolated").to_numpy()
-        x, y = codes.columns.to_numpy() * 100, np.arange(float(len(codes.index)))
-        axes.pcolormesh(x, y, codes, cmap=colours, vmin=-0.5, vmax=len(kernels) - 0.5, shading="nearest")
-        with plt.rc_context({"hatch.color": "white", "hatch.linewidth": 0.7}):
-            axes.contourf(
-                _to_edges(x),
-                _to_edges(y),
-                np.pad(outside, 1, mode="edge"),
-                levels=[0.5, 1.5],
-                colors="none",
-                hatches=[HATCH],
-            )
+        unnamed |= _won(axes, table[table["gpu"] == gpu], titles)
         axes.set_title(labels[gpu])
-        axes.set_yticks(y, [str(n) for n in codes.index])
-        axes.grid(visible=False)
     for axes in panels.flat[len(gpus) :]:
         axes.set_visible(False)
     for axes in panels[-1]:
         axes.set_xlabel("sparsity [%]")
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
-    handles = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in kernels]
-    handles.append(Patch(facecolor=GREY, edgecolor="white", hatch=HATCH, label="outside the evidence"))
-    figure.legend(handles=handles, loc="outside upper left", ncols=3)
+    small = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in KERNEL_COLOURS if name in unnamed]
+    handles = [*small, outside_key("winner outside its evidence", facecolor=GREY, **HATCH)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def _won(axes: Axes, rows: pd.DataFrame, titles: Mapping[str, str]) -> set[str]:
+    """Colour the cells of one GPU by who wins, hatch and name them; kernels of regions without room for a name."""
+    kernels = [name for name in KERNEL_COLOURS if (rows["kernel"] == name).any()]
+    grid = rows.assign(code=rows["kernel"].map({name: i for i, name in enumerate(kernels)}))
+    codes, outside = (
+        grid.pivot_table(index="n", columns="sparsity", values=value, aggfunc="first")
+        for value in ("code", "extrapolated")
+    )
+    x = _edges(100 * codes.columns.to_numpy(dtype=float))
+    y = 2 ** _edges(np.log2(codes.index.to_numpy(dtype=float)))
+    colours = ListedColormap([KERNEL_COLOURS[name] for name in kernels])
+    axes.pcolormesh(x, y, codes, cmap=colours, vmin=-0.5, vmax=len(kernels) - 0.5)
+    outside_cells(axes, outside.to_numpy(dtype=bool), x, y, **HATCH)
+    axes.set(yscale="log", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    ticks(axes.yaxis, (1, 4, 16, 64, 256))
+    axes.grid(visible=False)
+    unnamed = set()
+    for code, place, turned in _regions(codes.to_numpy(), x, np.log2(y), [titles[name] for name in kernels]):
+        if place is None:
+            unnamed.add(kernels[code])
+            continue
+        axes.text(
+            place[0], 2 ** place[1], titles[kernels[code]], rotation=90 * turned, ha="center", va="center",
+            fontsize=SMALL, bbox={"facecolor": "white", "alpha": 0.85, "lw": 0, "pad": 0.8},
+        )  # fmt: skip
+    return unnamed
+
+
+def _regions(
+    codes: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64], names: Sequence[str]
+) -> Iterator[tuple[int, tuple[float, float] | None, bool]]:
+    """Each connected region of a map: its code, where in ``x`` and ``y`` its name fits, and whether only turned."""
+    at = [np.linspace(edges[0], edges[-1], 2 * FINE + 1)[1::2] for edges in (y, x)]
+    fine = codes[np.ix_(*(np.searchsorted(edges, points) - 1 for edges, points in zip((y, x), at, strict=True)))]
+    for code in np.unique(fine).astype(int):
+        long, high = (len(names[code]) + 2) * LETTER, LINE  # of a map's width and height, as `TALL` has them
+        regions, count = label(fine == code)
+        for number in range(1, count + 1):
+            for turned in (False, True):
+                wide, tall = (high, long / TALL) if turned else (long, high / TALL)
+                room = np.ones((max(1, round(tall * FINE)), max(1, round(wide * FINE))), dtype=bool)
+                rows, columns = np.nonzero(binary_erosion(regions == number, room))
+                if len(rows):
+                    middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+                    yield code, (float(at[1][columns[middle]]), float(at[0][rows[middle]])), turned
+                    break
+            else:
+                yield code, None, False
+
+
+def _edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges of the cells around ``centres``: halfway between neighbours, the outer ones as far on the other side."""
+    between = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - between[0]], between, [2 * centres[-1] - between[-1]]])
 
 
 def two_four_measured(
@@ -111,33 +162,23 @@ def two_four_measured(
     ``table``: ``gpu, kernel, n, measured, predicted``, medians over matrices.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    figure, panels = plt.subplots(1, len(gpus), figsize=(COLUMN_WIDTH, 2.9), sharex=True, sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(gpus), figsize=(PAGE, 2.1), sharex=True, sharey=True, squeeze=False)
     for axes, gpu in zip(panels[0], gpus, strict=True):
         for kernel in kernels:
             rows = table[(table["gpu"] == gpu) & (table["kernel"] == kernel)].sort_values("n")
-            axes.plot(rows["n"], rows["predicted"], color=KERNEL_COLOURS[kernel])
-            axes.plot(
-                rows["n"], rows["measured"], color=KERNEL_COLOURS[kernel], marker=KERNEL_MARKERS[kernel], ms=7, ls=""
-            )
-        _even(axes)
+            if rows.empty:
+                continue
+            colour = KERNEL_COLOURS[kernel]
+            axes.plot(rows["n"], rows["predicted"], color=colour, label=titles[kernel])
+            axes.plot(rows["n"], rows["measured"], KERNEL_MARKERS[kernel], color=colour, mec=BLACK, ms=4.5)
+        axes.axhline(1, color=BLACK, lw=0.8)
         axes.set(title=labels[gpu], xlabel="tokens N", xscale="log")
-        axes.set_xticks([64, 512, 4096], ["64", "512", "4096"])
-        axes.minorticks_off()
+        ticks(axes.xaxis, (64, 256, 1024, 4096, 16384))
+        label_ends(axes)
     panels[0, 0].set_ylabel("speed-up over dense")
     handles = [
-        Line2D([], [], color=KERNEL_COLOURS[name], marker=KERNEL_MARKERS[name], label=titles[name]) for name in kernels
+        Line2D([], [], color=GREY, label="model"),
+        Line2D([], [], color=GREY, marker="o", ls="", label="measured"),
     ]
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=len(kernels), title="markers: measured; lines: predicted"
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
-
-
-def _to_edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``centres`` of cells, and the outer edges of the first and the last."""
-    step = (centres[1] - centres[0]) / 2
-    return np.concatenate([[centres[0] - step], centres, [centres[-1] + step]])
-
-
-def _even(axes: Axes) -> None:
-    axes.axhline(1, color=BLACK, lw=0.8)

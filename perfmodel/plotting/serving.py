@@ -9,46 +9,43 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from perfmodel.plotting.style import (
-    BLACK,
-    BLUE,
-    COLUMN_WIDTH,
-    GREEN,
-    GREY,
-    KERNEL_COLOURS,
-    KERNEL_MARKERS,
-    ORANGE,
-    SKY,
-    VERMILION,
-)
+from perfmodel.plotting.marks import label_ends, legible, ticks
+from perfmodel.plotting.style import BLACK, COLUMN, FOREST, GRAPE, GREY, KERNEL_COLOURS, KERNEL_MARKERS, MIST, PAGE, TAN
 
-SYSTEM_COLOURS = {
-    "flash-llm": VERMILION,
-    "fastertransformer": BLACK,
-    "deepspeed": BLUE,
+SMALL = 6.5  # points, of names and numbers of many rows
+SYSTEM_COLOURS = {  # those that multiply dense weights are black and grey
+    "flash-llm": KERNEL_COLOURS["flash-llm"],
+    "fastertransformer": KERNEL_COLOURS["cublas"],
+    "deepspeed": "#777777",
     # A host with another kernel looks as that kernel does.
     "fastertransformer+bitmap": KERNEL_COLOURS["bitmap"],
     "fastertransformer+flash-llm-noreorder": KERNEL_COLOURS["flash-llm-noreorder"],
 }
 SYSTEM_MARKERS = {
-    "flash-llm": "o",
-    "fastertransformer": "s",
-    "deepspeed": "^",
+    "flash-llm": KERNEL_MARKERS["flash-llm"],
+    "fastertransformer": KERNEL_MARKERS["cublas"],
+    "deepspeed": "D",
     "fastertransformer+bitmap": KERNEL_MARKERS["bitmap"],
     "fastertransformer+flash-llm-noreorder": KERNEL_MARKERS["flash-llm-noreorder"],
 }
+SYSTEM_NAMES = {"flash-llm": "Flash-LLM", "fastertransformer": "FasterTransformer", "deepspeed": "DeepSpeed"}
 DASHES: tuple[Literal["-"], Literal["--"]] = ("-", "--")  # fewer GPUs solid, more GPUs dashed
-PART_COLOURS = {"matmul": VERMILION, "attention": SKY, "communication": ORANGE, "other": GREY}
-PALE = 0.45  # opacity of what is published, where it stands beside a prediction
-MEMORY_COLOURS = {"weights": VERMILION, "kv_cache": SKY, "activations": GREEN, "workspace": ORANGE, "reserve": GREY}
+PEBBLE = "#D9D9D9"  # what is left
+PART_COLOURS = {"matmul": GRAPE, "attention": MIST, "communication": TAN, "other": PEBBLE}
+PALE = 0.35  # share of a colour within the outline of what is predicted, the rest white
+MEMORY_COLOURS = {"weights": GRAPE, "kv_cache": MIST, "activations": TAN, "workspace": FOREST, "reserve": PEBBLE}
+MEMORY_NAMES = {"kv_cache": "KV cache", "reserve": "reserve of the framework"}
+RATES = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+DOLLARS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 
 
 def throughput(lines: pd.DataFrame, markers: pd.DataFrame, models: Mapping[str, str]) -> Figure:
-    """Tokens per GPU-second against batch, a panel per model.
+    """Tokens per GPU-second against batch, a panel per model; each line ends at its number of GPUs.
 
     Parameters
     ----------
@@ -59,50 +56,55 @@ def throughput(lines: pd.DataFrame, markers: pd.DataFrame, models: Mapping[str, 
     models : mapping
         Model name to panel title, in order.
     """
-    figure, panels = plt.subplots(1, len(models), figsize=(1.7 * COLUMN_WIDTH, 3.9))
-    for axes, (model, title) in zip(panels, models.items(), strict=True):
-        mine = lines[lines["model"] == model]
-        for (system, gpus), group in mine.groupby(["system", "gpus"]):
-            fewest = mine.loc[mine["system"] == system, "gpus"].min()
-            dash = DASHES[int(gpus > max(fewest, mine["gpus"].min()))]
-            axes.plot(group["batch"], group["tokens_per_gpu_s"], color=SYSTEM_COLOURS[str(system)], linestyle=dash)
-        for (system, _), group in markers[markers["model"] == model].groupby(["system", "gpus"]):
-            colour, marker = SYSTEM_COLOURS[str(system)], SYSTEM_MARKERS[str(system)]
-            axes.plot(group["batch"], group["tokens_per_gpu_s"], marker, mec=colour, mfc="white", mew=1.4)
+    figure, panels = plt.subplots(1, len(models), figsize=(PAGE, 2.3), squeeze=False)
+    for axes, (model, title) in zip(panels[0], models.items(), strict=True):
+        mine, seen = lines[lines["model"] == model], markers[markers["model"] == model]
+        _rates(axes, mine)
+        for system, group in seen.groupby("system"):
+            look = {"mec": SYSTEM_COLOURS[str(system)], "mfc": "white", "mew": 1.0, "ms": 4}
+            axes.plot(group["batch"], group["tokens_per_gpu_s"], SYSTEM_MARKERS[str(system)], **look)
         _batch_axis(axes, mine["batch"])
-        axes.set_title(title)
-        axes.legend(handles=_system_handles(mine), loc="upper left", fontsize=8, handlelength=3.4)
-        axes.set_ylim(0, 1.42 * max(mine["tokens_per_gpu_s"].max(), _largest(markers, model)))
-    panels[0].set_ylabel("output tokens per GPU-second")
+        rates = pd.concat([mine, seen])["tokens_per_gpu_s"]
+        axes.set(title=title, yscale="log", ylim=(0.87 * rates.min(), 1.15 * rates.max()))
+        ticks(axes.yaxis, RATES)
+        label_ends(axes)
+    panels[0, 0].set_ylabel("output tokens per GPU-second")
+    handles = [
+        Line2D([], [], color=SYSTEM_COLOURS[name], marker=SYSTEM_MARKERS[name], mfc="white", mew=1.0, label=title)
+        for name, title in SYSTEM_NAMES.items()
+        if (lines["system"] == name).any()
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=len(handles), title="line: model; marker: published"
+    )
     return figure
 
 
-def _largest(markers: pd.DataFrame, model: str) -> float:
-    return float(markers.loc[markers["model"] == model, "tokens_per_gpu_s"].max(skipna=True) or 0)
+def _rates(axes: Axes, mine: pd.DataFrame) -> None:
+    """Lines of one model; one that memory ends before the last batch is named where it ends."""
+    last = mine["batch"].max()
+    ended: set[int] = set()
+    fastest_first = sorted(mine.groupby(["system", "gpus"]), key=lambda one: -one[1]["tokens_per_gpu_s"].max())
+    for (system, gpus), group in fastest_first:
+        fewest = mine.loc[mine["system"] == system, "gpus"].min()
+        dash, name = DASHES[int(gpus > max(fewest, mine["gpus"].min()))], _gpus(int(gpus))
+        (line,) = axes.plot(group["batch"], group["tokens_per_gpu_s"], dash, color=SYSTEM_COLOURS[str(system)])
+        end = group.loc[group["batch"].idxmax()]
+        if end["batch"] == last:
+            line.set_label(name)
+        elif gpus not in ended:  # systems alike in memory end side by side
+            axes.annotate(
+                f"{name}: memory full", (end["batch"], end["tokens_per_gpu_s"]), xytext=(0.98, 0.06), ha="right",
+                textcoords="axes fraction", fontsize=SMALL, arrowprops={"arrowstyle": "-", "lw": 0.4, "shrinkB": 1},
+            )  # fmt: skip
+            ended.add(int(gpus))
 
 
 def _batch_axis(axes: Axes, batches: pd.Series) -> None:
-    ticks = [2**i for i in range(11) if batches.min() <= 2**i <= batches.max()]
     axes.set_xscale("log", base=2)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.set_xlim(batches.min() / 1.1, batches.max() * 1.1)
+    ticks(axes.xaxis, [2**i for i in range(11)])
     axes.set_xlabel("batch (sequences)")
-
-
-def _system_handles(mine: pd.DataFrame) -> list[Line2D]:
-    names = {"flash-llm": "Flash-LLM", "fastertransformer": "FasterTransformer", "deepspeed": "DeepSpeed"}
-    handles = []
-    for system, group in mine.groupby("system", sort=False):
-        counts = sorted(group["gpus"].unique())
-        for gpus in counts:
-            dash = DASHES[int(gpus > max(counts[0], mine["gpus"].min()))]
-            label = f"{names[str(system)]}, {_gpus(gpus)}"
-            marker = SYSTEM_MARKERS[str(system)]
-            handles.append(
-                Line2D(
-                    [], [], color=SYSTEM_COLOURS[str(system)], linestyle=dash, marker=marker, mfc="white", label=label
-                )
-            )
-    return handles
 
 
 def _gpus(count: int) -> str:
@@ -110,46 +112,56 @@ def _gpus(count: int) -> str:
 
 
 def breakdown_beside(table: pd.DataFrame, parts: Sequence[str], *, same_scale: bool) -> Figure:
-    """GPU-seconds of runs, stacked by part: published above in pale, predicted below in full colour.
+    """GPU-seconds of runs, stacked by part: published above in full colour, predicted below as pale outlines.
 
     ``table``: ``panel, label``, a column of published GPU-seconds for each of ``parts``, and one of predicted ones with
     ``predicted_`` before its name; a part that a run does not have is 0. ``same_scale``: whether bars of different
-    panels are to be compared.
+    panels are to be compared. More than two panels stand in two columns.
     """
     panels, counts = list(dict.fromkeys(table["panel"])), table.groupby("panel", sort=False).size()
-    size = (COLUMN_WIDTH, 0.29 * len(table) + 0.48 * len(panels) + 0.6)
-    ratios = list(counts)
-    figure, grid = plt.subplots(len(panels), 1, figsize=size, height_ratios=ratios, sharex=same_scale, squeeze=False)
-    for axes, panel in zip(grid[:, 0], panels, strict=True):
-        _breakdown_panel(axes, table[table["panel"] == panel], parts)
-        axes.set_title(panel, fontsize=9)
-    grid[-1, 0].set_xlabel("GPU-seconds of the run")
-    handles = [Patch(color=PART_COLOURS[part], label=part) for part in parts]
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=len(handles),
-        title="pale, above: published; full, below: model",
+    columns = 1 if len(panels) <= 2 else 2
+    ratios = [max(counts.iloc[i : i + columns]) for i in range(0, len(panels), columns)]
+    size = (COLUMN if columns == 1 else PAGE, 0.27 * sum(ratios) + 0.32 * len(ratios) + 0.5)
+    figure, grid = plt.subplots(
+        len(ratios), columns, figsize=size, height_ratios=ratios, sharex=same_scale, squeeze=False
     )
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _breakdown_panel(axes, table[table["panel"] == panel], parts)
+        axes.set_title(panel)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("GPU-seconds of the run")
+    handles = [Patch(color=PART_COLOURS[part], label=part) for part in parts]
+    title = "filled, above: published; outlined, below: model"
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title=title)
     return figure
 
 
 def _breakdown_panel(axes: Axes, rows: pd.DataFrame, parts: Sequence[str]) -> None:
     at = np.arange(len(rows))[::-1]
-    for which, shift, alpha in (("", 0.2, PALE), ("predicted_", -0.2, 1.0)):
+    for which, shift in (("", 0.2), ("predicted_", -0.2)):
         left = np.zeros(len(rows))
         for part in parts:
-            width = rows[f"{which}{part}"].to_numpy()
-            axes.barh(at + shift, width, 0.36, left=left, color=PART_COLOURS[part], alpha=alpha, lw=0)
+            width, colour = rows[f"{which}{part}"].to_numpy(), PART_COLOURS[part]
+            face, edge = (pale(colour), legible(colour)) if which else (colour, "white")
+            axes.barh(at + shift, width, 0.34, left=left, facecolor=face, edgecolor=edge, lw=0.5)
             left = left + width
         for y, total in zip(at + shift, left, strict=True):
             axes.annotate(
-                f"{total:.1f}", (total, y), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7
+                f"{total:.1f}", (total, y), xytext=(2, 0), textcoords="offset points", va="center", fontsize=SMALL
             )
-    axes.set_yticks(at, rows["label"], fontsize=7.5)
+    axes.set_yticks(at, rows["label"])
     axes.set_ylim(-0.5, len(rows) - 0.5)
-    axes.margins(x=0.08)
+    axes.margins(x=0.13)
     axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def pale(colour: str) -> str:
+    """``colour`` as it fills the outline of a prediction."""
+    red, green, blue = (PALE * channel + 1 - PALE for channel in to_rgb(colour))
+    return to_hex((red, green, blue))
 
 
 def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Figure:
@@ -157,48 +169,58 @@ def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Fig
 
     ``table``: ``label`` and a column of GB for each of ``parts``, top to bottom.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 0.36 * len(table) + 1.2))
+    figure, axes = plt.subplots(figsize=(PAGE, 0.165 * len(table) + 0.75))
     at, left = np.arange(len(table))[::-1], np.zeros(len(table))
     for part in parts:
-        axes.barh(at, table[part], 0.72, left=left, color=MEMORY_COLOURS[part], label=part.replace("_", " "))
+        label = MEMORY_NAMES.get(part, part)
+        axes.barh(at, table[part], 0.72, left=left, color=MEMORY_COLOURS[part], label=label)
         left = left + table[part].to_numpy()
     for y, total in zip(at, left, strict=True):
-        verdict = f"{total:.0f} GB" if total <= capacity_gb else f"{total:.0f} GB: out of memory"
+        fits = total <= capacity_gb
         axes.annotate(
-            verdict, (max(total, capacity_gb), y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
-        )
-    axes.axvline(capacity_gb, color=BLACK, linewidth=1.2, linestyle=":")
+            f"{total:.0f} GB" if fits else f"{total:.0f} GB: out of memory", (max(total, capacity_gb), y),
+            xytext=(4, 0), textcoords="offset points", va="center", fontweight="normal" if fits else "bold",
+        )  # fmt: skip
+    axes.axvline(capacity_gb, color=BLACK, linewidth=1, linestyle=":")
+    axes.annotate(
+        f"a GPU has {capacity_gb:.0f} GB", (capacity_gb, 1), xycoords=("data", "axes fraction"), xytext=(0, 2),
+        textcoords="offset points", ha="center",
+    )  # fmt: skip
     axes.set_yticks(at, table["label"])
-    axes.set(xlabel="GB per GPU (dotted: what the GPU has)", xlim=(0, 1.45 * left.max()))
+    axes.set(xlabel="GB per GPU", xlim=(0, 1.25 * left.max()), ylim=(-0.6, len(table) - 0.4))
     axes.grid(visible=False, axis="y")
-    figure.legend(loc="outside upper center", ncols=len(parts))
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower center", ncols=len(parts))
     return figure
 
 
 def cost(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Price range of a million output tokens against GPUs, one colour per system.
+    """Price range of a million output tokens, cheapest first: a row a system and number of GPUs, at its best batch.
 
-    ``table``: ``system, gpus, batch, usd_low, usd_high``; the best batch stands beside each bar.
+    ``table``: ``system, gpus, batch, usd_low, usd_high, extrapolated``. Dots: the least and the most that clouds ask;
+    hollow outside the evidence.
     """
-    figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 3.4))
-    counts = sorted(table["gpus"].unique())
-    systems = list(table["system"].unique())
-    for i, system in enumerate(systems):
-        rows = table[table["system"] == system]
-        at = np.array([counts.index(gpus) for gpus in rows["gpus"]]) + 0.22 * (i - (len(systems) - 1) / 2)
-        span = rows["usd_high"] - rows["usd_low"]
-        axes.bar(at, span, 0.14, bottom=rows["usd_low"], color=SYSTEM_COLOURS[system], label=titles[system])
-        for x, top, batch in zip(at, rows["usd_high"], rows["batch"], strict=True):
-            axes.annotate(str(batch), (x, top), xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
-    axes.set_yscale("log")
-    axes.set_ylim(0.75 * table["usd_low"].min(), 1.3 * table["usd_high"].max())
-    ticks = [
-        tick for tick in (0.5, 1, 2, 5, 10, 20, 50) if table["usd_low"].min() / 2 < tick < 2 * table["usd_high"].max()
-    ]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xticks(np.arange(len(counts)), [_gpus(gpus) for gpus in counts])
-    axes.set_ylabel("US dollars per million tokens")
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper right", title="number on a bar: batch")
+    rows = table.sort_values(["usd_low", "usd_high"]).reset_index(drop=True)
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.155 * len(rows) + 0.62))
+    for y, row in enumerate(rows.to_dict("records")):
+        colour = SYSTEM_COLOURS[row["system"]]
+        face = "white" if row["extrapolated"] else colour
+        axes.plot(
+            [row["usd_low"], row["usd_high"]], [y, y], color=colour, marker=SYSTEM_MARKERS[row["system"]], ms=4.5,
+            mfc=face, mew=0.9, lw=0.9,
+        )  # fmt: skip
+    named = [f"{titles[row.system]}, {_gpus(row.gpus)}, batch {row.batch}" for row in rows.itertuples()]
+    axes.set_yticks(range(len(rows)), named)
+    for label, system in zip(axes.get_yticklabels(), rows["system"], strict=True):
+        label.set_color(legible(SYSTEM_COLOURS[system]))
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xscale="log")
+    axes.set_xlim(0.82 * rows["usd_low"].min(), 1.22 * rows["usd_high"].max())
+    ticks(axes.xaxis, DOLLARS)
+    axes.set_xlabel("US dollars per million tokens, least to most", ha="right", x=1)
+    axes.tick_params(axis="y", length=0)
+    if rows["extrapolated"].any():
+        hollow = Line2D(
+            [], [], color=GREY, marker="o", mfc="white", mew=0.9, ms=4.5, ls="", label="outside the evidence"
+        )
+        figure.legend(handles=[hollow], loc="outside lower right")
     return figure

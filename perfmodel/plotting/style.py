@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 COLUMN, PAGE = 3.33, 7.0  # inches: the two widths of every figure, those of a paper's column and of its page
 COLUMN_WIDTH = PAGE
 
-# Okabe and Ito's colour-blind safe palette.
+# Okabe and Ito's colour-blind safe palette, its yellow stronger: theirs is lost on white.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
+YELLOW, BLUE, VERMILION, PURPLE, GREY = "#F0D000", "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 # Further ones that stay apart from those above, and from each other, for colour-blind readers too.
 INDIGO, WINE, ROYAL, RUST, SAND = "#332288", "#882255", "#4444FF", "#8C3A00", "#CCCC77"
 SALMON, SCARLET, FUCHSIA = "#FFB8A8", "#D4003C", "#FF4FD8"

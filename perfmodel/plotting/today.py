@@ -9,44 +9,57 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from perfmodel.plotting.style import BLUE, COLUMN_WIDTH, GREEN, GREY, INDIGO, KERNEL_COLOURS, ORANGE, WINE
+from perfmodel.plotting.marks import label_ends, ticks
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, PAGE
 
-ENGINE_MARKS = {
-    "vllm": (BLUE, "o"),
-    "tensorrt-llm": (GREEN, "s"),
-    "sglang": (ORANGE, "^"),
-    "deepspeed-mii": (GREY, "v"),
-    "lmdeploy": (INDIGO, "D"),
-    "gpt-fast": (WINE, "P"),
+ENGINE_NAMES = {
+    "vllm": "vLLM",
+    "tensorrt-llm": "TensorRT-LLM",
+    "sglang": "SGLang",
+    "deepspeed-mii": "DeepSpeed-MII",
+    "lmdeploy": "LMDeploy",
+    "gpt-fast": "gpt-fast",
 }
+LOADS = ("o", "^", "s", "D")  # a marker a table
+WITHIN = 0.15  # of the measured time: the grey band
 LINES = {"flash-llm": "-", "bitmap": "-", "two-four": "-", "int4": "--", "fp8-block": "--"}
+RATIOS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3)
+DECADES = (1, 3, 10, 30, 100, 300, 1000)
 
 
 def against_measured(tables: Mapping[str, pd.DataFrame], unit: str) -> Figure:
-    """Predicted over measured times against the measured one, a panel a table, marks by engine.
+    """Predicted over measured times against the measured one, a panel an engine, a marker a table.
 
     Tables: ``engine, measured, predicted`` in ``unit``, ``fitted``. Filled marks took part in a fit.
     """
-    figure, panels = plt.subplots(1, len(tables), figsize=(COLUMN_WIDTH, 3.2), sharey=True, squeeze=False)
-    for axes, (title, table) in zip(panels[0], tables.items(), strict=True):
-        for engine, rows in table.groupby("engine", sort=False):
-            colour, mark = ENGINE_MARKS[str(engine)]
-            for fitted, part in rows.groupby("fitted"):
-                axes.plot(
-                    part["measured"], part["predicted"] / part["measured"], mark, ms=3.2, color=colour,
-                    mfc=colour if fitted else "none", mew=0.8, alpha=0.8, ls="none",
-                )  # fmt: skip
-        axes.axhspan(0.85, 1.15, color=GREY, alpha=0.15, lw=0)
-        axes.axhline(1, color="k", lw=1)
-        axes.set(xscale="log", xlabel=f"measured [{unit} a token]", title=title, ylim=(0.4, 1.9))
-    panels[0][0].set_ylabel("predicted / measured")
-    shown = {str(name) for table in tables.values() for name in table["engine"]}
-    names = [name for name in ENGINE_MARKS if name in shown]
-    handles = [
-        plt.Line2D([], [], color=ENGINE_MARKS[name][0], marker=ENGINE_MARKS[name][1], ls="none", mfc="none", label=name)
-        for name in names
-    ]
+    every = pd.concat(tables.values(), keys=tables.keys(), names=["load"]).reset_index("load")
+    every["ratio"] = every["predicted"] / every["measured"]
+    engines = [name for name in ENGINE_NAMES if name in set(every["engine"])]
+    lines = -(-len(engines) // 3)
+    figure, panels = plt.subplots(lines, 3, figsize=(PAGE, 1.3 * lines + 0.6), sharex=True, sharey=True, squeeze=False)
+    marker = dict(zip(tables, LOADS, strict=False))
+    for axes, engine in zip(panels.flat, engines, strict=False):
+        rows = every[every["engine"] == engine]
+        axes.axhspan(1 - WITHIN, 1 + WITHIN, color=GREY, alpha=0.2, lw=0)
+        axes.axhline(1, color=BLACK, lw=0.8)
+        for (load, fitted), part in rows.groupby(["load", "fitted"]):
+            face = BLACK if fitted else "none"
+            axes.plot(part["measured"], part["ratio"], marker[load], color=BLACK, mfc=face, ms=2.6, alpha=0.6)
+        axes.set_title(f"{ENGINE_NAMES[engine]}: {(~rows['fitted']).sum()} runs no fit saw")
+    for axes in panels.flat[len(engines) :]:
+        axes.set_visible(False)
+    first = panels[0, 0]
+    first.set(xscale="log", yscale="log", ylim=(every["ratio"].min() / 1.08, every["ratio"].max() * 1.08))
+    ticks(first.xaxis, DECADES)
+    ticks(first.yaxis, RATIOS)
+    for axes in panels[-1]:
+        axes.set_xlabel(f"measured [{unit} a token]")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("predicted / measured")
+    handles = [Line2D([], [], color=BLACK, marker=marker[load], mfc="none", ls="", label=load) for load in tables]
+    handles.append(Line2D([], [], color=BLACK, marker="o", ls="", label="filled: fitted"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -54,25 +67,23 @@ def against_measured(tables: Mapping[str, pd.DataFrame], unit: str) -> Figure:
 def sparse_experts(table: pd.DataFrame, models: Mapping[str, str], kernels: Mapping[str, str]) -> Figure:
     """Speed-up of a layer's experts over dense 16-bit ones against the batch, a panel a model, a line a kernel.
 
-    ``table``: ``model, kernel, n, each, speedup``. Solid lines prune, dashed ones round. Below the axis stand the
+    ``table``: ``model, kernel, n, each, speedup``. Solid lines prune, dashed ones round. Above each panel stand the
     tokens of one expert.
     """
-    figure, panels = plt.subplots(1, len(models), figsize=(COLUMN_WIDTH, 3.3), sharey=True)
-    for axes, (model, title) in zip(panels, models.items(), strict=True):
+    figure, panels = plt.subplots(1, len(models), figsize=(PAGE, 2.5), sharey=True, squeeze=False)
+    for axes, (model, title) in zip(panels[0], models.items(), strict=True):
         rows = table[table["model"] == model]
-        for kernel in kernels:
+        for kernel, label in kernels.items():
             line = rows[rows["kernel"] == kernel]
-            axes.plot(line["n"], line["speedup"], LINES[kernel], color=KERNEL_COLOURS[kernel], lw=1.4)
-        axes.axhline(1, color="k", lw=1)
-        axes.set(xscale="log", xlabel="tokens in flight")
+            axes.plot(line["n"], line["speedup"], LINES[kernel], color=KERNEL_COLOURS[kernel], label=label)
+        axes.axhline(1, color=BLACK, lw=0.8)
+        axes.set(xscale="log", xlabel="tokens in flight", xlim=(rows["n"].min(), rows["n"].max()))
+        ticks(axes.xaxis, (1, 16, 256, 4096))
         _tokens_of_an_expert(axes, rows[rows["kernel"] == next(iter(kernels))])
-        axes.set_title(title, fontsize=8, pad=16)
-    panels[0].set(ylabel="speed-up over dense experts", ylim=(0, None))
-    handles = [
-        plt.Line2D([], [], color=KERNEL_COLOURS[kernel], ls=LINES[kernel], label=label)
-        for kernel, label in kernels.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        axes.set_title(title)
+        label_ends(axes)
+    panels[0, 0].set(ylabel="speed-up over dense experts", ylim=(0, None))
+    figure.supxlabel("solid: pruned; dashed: rounded")
     return figure
 
 
@@ -83,4 +94,4 @@ def _tokens_of_an_expert(axes: Axes, rows: pd.DataFrame) -> None:
     each = np.interp(at, rows["n"], rows["each"])
     top.set_xticks(at, [f"{value:.0f}" if value >= 10 else f"{value:.2g}" for value in each], minor=False)
     top.set_xticks([], minor=True)
-    top.tick_params(labelsize=6, pad=1)
+    top.set_xlabel("tokens of one expert")

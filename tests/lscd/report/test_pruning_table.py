@@ -19,11 +19,11 @@ def test_the_documented_table_is_the_measured_one() -> None:
     assert all(line in documented for line in current)
 
 
-def test_trade_off_joins_quality_with_the_fastest_exact_kernel() -> None:
+def test_trade_off_joins_quality_with_the_fastest_sparse_kernel() -> None:
     table = trade_off(("a100-80gb",)).set_index("sparsity")
     assert list(table.index) == [0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9]
-    assert table.loc[0, "speedup_a100-80gb"] == pytest.approx(1)
-    assert table.loc[0, "kernel_a100-80gb"] == "cublas"
+    assert table.loc[0, "speedup_a100-80gb"] < 1, "a loss is shown, not the dense kernel in its place"
+    assert "cublas" not in set(table["kernel_a100-80gb"])
     assert table["speedup_a100-80gb"].is_monotonic_increasing
     kernel = table.loc[0.8, "kernel_a100-80gb"]
     expected = float(predict(kernel, "a100-80gb", *LARGE_MATRIX, 8, 0.8).speedup_vs_dense)

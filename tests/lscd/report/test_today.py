@@ -16,7 +16,7 @@ from perfmodel.catalog import load_model, load_sources
 from perfmodel.evidence.runs import HARNESS_SOURCE, joined_served
 from perfmodel.kernels import KERNELS
 from perfmodel.plotting.style import house_style
-from perfmodel.plotting.today import ENGINE_MARKS, LINES
+from perfmodel.plotting.today import ENGINE_NAMES, LINES
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_errors_of_engines_are_those_of_the_table(engines: Exhibit) -> None:
 
 def test_all_runs_of_engines_are_there_and_none_twice(context: Context, engines: Exhibit) -> None:
     table = engines.table
-    assert set(table["engine"]) == set(ENGINE_MARKS)  # of any version, with any kernel
+    assert set(table["engine"]) == set(ENGINE_NAMES)  # of any version, with any kernel
     assert (table[["measured", "predicted"]] > 0).all(axis=None)
     served = joined_served()
     constant = table[table["load"] == "constant"]
@@ -65,17 +65,17 @@ def test_all_runs_of_engines_are_there_and_none_twice(context: Context, engines:
     np.testing.assert_allclose(constant["measured"], served["tpot_ms"])
     assert constant["concurrency"].notna().all()
     runs = context.runs[context.runs["source"] != HARNESS_SOURCE]
-    ours = runs["system"].str.startswith(tuple(ENGINE_MARKS))
+    ours = runs["system"].str.startswith(tuple(ENGINE_NAMES))
     assert (table["load"] == "together").sum() == ours.sum()
 
 
 def test_a_static_run_is_milliseconds_a_token_step(context: Context) -> None:
     static = today.static_runs(context)
     runs = context.runs[(context.runs["source"] != HARNESS_SOURCE)]
-    runs = runs[runs["system"].str.startswith(tuple(ENGINE_MARKS))].reset_index(drop=True)
+    runs = runs[runs["system"].str.startswith(tuple(ENGINE_NAMES))].reset_index(drop=True)
     # Each of `batch` sequences gets a token a step; rates are of a GPU.
     np.testing.assert_allclose(static["measured"], 1e3 * runs["batch"] / (runs["tokens_per_gpu_s"] * runs["gpus"]))
-    assert (static["engine"] + "+").isin({f"{name}+" for name in ENGINE_MARKS}).all()
+    assert (static["engine"] + "+").isin({f"{name}+" for name in ENGINE_NAMES}).all()
 
 
 def test_sources_of_both_exhibits_are_known(engines: Exhibit, experts: Exhibit) -> None:

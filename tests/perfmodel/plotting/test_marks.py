@@ -15,7 +15,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from perfmodel.plotting.marks import label_ends, outside, outside_cells, outside_key, ramp, ticks
+from perfmodel.plotting.marks import label_ends, legible, outside, outside_cells, outside_key, ramp, ticks
 from perfmodel.plotting.style import COLUMN, PAGE, house_style
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -118,3 +118,12 @@ def test_ticks_are_plain_numbers_within_the_view(axes: Axes) -> None:
 
 def test_the_two_widths_are_those_of_papers() -> None:
     assert (COLUMN, PAGE) == (3.33, 7.0)
+
+
+def test_letters_are_dark_enough_to_read_and_keep_their_hue() -> None:
+    for colour in ("#F0E442", "#FFCF7F", "#7FE0F0", "#FFFFFF"):
+        before, after = np.array(to_rgb(colour)), np.array(to_rgb(legible(colour)))
+        assert LUMINANCE @ after < 0.51
+        np.testing.assert_allclose(after / after.max(), before / before.max(), atol=0.01)
+    assert legible("#112233") == "#112233"
+    assert legible("#000000") == "#000000"

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgba
 
 from perfmodel.plotting import serving
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
+from tests.figures import faults
 
 PARTS = ("matmul", "attention")
 
@@ -45,8 +47,9 @@ def test_published_bars_stand_above_predicted_ones(same_scale: bool) -> None:
     assert [len(axes.patches) for axes in figure.axes] == [2 * 2 * 2, 2 * 2]
     assert [text.get_text() for text in first.get_yticklabels()] == ["1 GPU", "2 GPUs"]
     assert sorted(text.get_text() for text in first.texts) == ["5.5", "6.0", "8.0", "9.5"]
-    published = [bar for bar in second.patches if bar.get_alpha() == serving.PALE]
-    predicted = [bar for bar in second.patches if bar.get_alpha() != serving.PALE]
+    full = {to_rgba(serving.PART_COLOURS[part]) for part in PARTS}
+    published = [bar for bar in second.patches if bar.get_facecolor() in full]
+    predicted = [bar for bar in second.patches if bar.get_facecolor() not in full]
     assert [bar.get_width() for bar in published] == [50, 10]
     assert [bar.get_x() for bar in predicted] == [0, 40], "stacked"
     assert min(bar.get_y() for bar in published) > max(bar.get_y() for bar in predicted)
@@ -63,3 +66,39 @@ def test_throughput_marks_what_is_published() -> None:
     line, seen = axes.lines
     assert list(line.get_xdata()) == [8, 16, 32]
     assert list(seen.get_xdata()) == [8, 32]
+
+
+def test_every_line_of_throughput_says_its_gpus_where_it_ends() -> None:
+    whole = pd.DataFrame({"model": "opt-30b", "system": "flash-llm", "gpus": 1, "batch": [8, 16, 32]})
+    full = pd.DataFrame({"model": "opt-30b", "system": "fastertransformer", "gpus": 1, "batch": [8, 16]})
+    more = full.assign(gpus=2), pd.DataFrame({**full.iloc[:1], "batch": 32}).assign(gpus=2)
+    lines = pd.concat([whole, full, *more], ignore_index=True)
+    lines["tokens_per_gpu_s"] = 100.0 * lines["batch"] / lines["gpus"]
+    figure = serving.throughput(lines, lines.iloc[:0], {"opt-30b": "OPT-30B"})
+    (axes,) = figure.axes
+    assert sorted(text.get_text() for text in axes.texts) == ["1 GPU", "1 GPU: memory full", "2 GPUs"]
+    assert not faults(figure)
+
+
+def test_the_cheapest_stands_first_and_what_is_outside_the_evidence_is_hollow() -> None:
+    rows = [
+        ("flash-llm", 2, 64, 0.5, 2.0, False),
+        ("deepspeed", 1, 8, 0.3, 1.2, True),
+        ("flash-llm", 1, 8, 0.9, 3.6, True),
+    ]
+    table = pd.DataFrame(rows, columns=["system", "gpus", "batch", "usd_low", "usd_high", "extrapolated"])
+    figure = serving.cost(table, {"flash-llm": "Flash-LLM", "deepspeed": "DeepSpeed"})
+    (axes,) = figure.axes
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == ["DeepSpeed, 1 GPU, batch 8", "Flash-LLM, 2 GPUs, batch 64", "Flash-LLM, 1 GPU, batch 8"]
+    assert axes.yaxis_inverted(), "the first row on top"
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0.3, 1.2], [0.5, 2.0], [0.9, 3.6]]
+    assert [line.get_markerfacecolor() == "white" for line in axes.lines] == [True, False, True]
+
+
+def test_only_what_does_not_fit_is_said_to_be_out_of_memory() -> None:
+    table = pd.DataFrame({"label": ["small", "large"], "weights": [60.0, 70.0], "kv_cache": [10.0, 20.0]})
+    figure = serving.memory(table, ("weights", "kv_cache"), 80.0)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["70 GB", "90 GB: out of memory", "a GPU has 80 GB"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["weights", "KV cache"]

@@ -72,7 +72,7 @@ def test_token_sweep_shows_all_of_both() -> None:
     )
     markers = lines[lines["n"] != 512].assign(speedup=lambda rows: 1.2 * rows["speedup"])
     figure = spinfer.token_sweep(lines, markers, {"bitmap": "SpInfer"})
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["50% sparsity", "60% sparsity"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["50 % sparsity", "60 % sparsity"]
     for axes in figure.axes:
         shown = [line for line in axes.lines if len(line.get_xdata()) > 2]
         assert max(np.nanmax(np.asarray(line.get_ydata(), dtype=float)) for line in shown) < axes.get_ylim()[1]
