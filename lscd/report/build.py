@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kernels_numba.files import nearest, writable
-from lscd.report import accuracy, beyond, inside, kernels, pays, rivals, serving, spinfer, today, trust
+from lscd.report import accuracy, beyond, drawings, inside, kernels, pays, rivals, serving, spinfer, today, trust
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from lscd.report.pdf import write_pdf
 from perfmodel.catalog.specs import Source
@@ -26,6 +26,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     serving.CHAPTER,
     today.CHAPTER,
     spinfer.CHAPTER,
+    drawings.CHAPTER,
     inside.CHAPTER,
     beyond.CHAPTER,
     trust.CHAPTER,
