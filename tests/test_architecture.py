@@ -35,6 +35,7 @@ CONDA_NAMES = {
     "torch": "pytorch",
     "duckdb": "python-duckdb",
     "distributed": "distributed",
+    "typst": "typst-py",
 }
 CONDA_ONLY = {"python", "pip"}
 Graph = Mapping[str, set[str]]

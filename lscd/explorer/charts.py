@@ -18,17 +18,17 @@ from lscd.explorer.view import View
 from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BASELINE, VARIANTS
 from perfmodel.kernels.rivals import STANDINGS
-from perfmodel.plotting.style import BLACK, BLUE, GREEN, GREY, KERNEL_COLOURS, ORANGE, PURPLE, SKY, VERMILION
+from perfmodel.plotting.style import BLACK, FOREST, GREY, IRIS, KERNEL_COLOURS, MIST, ROSE, TAN
 from perfmodel.serving.systems import HOST
 from perfmodel.units import GIGA, TERA
 
 Spec = dict[str, Any]
 
 MIME = "application/vnd.vegalite.v5+json"
-MEMORY_COLOURS = {"weights": BLUE, "KV cache": ORANGE, "activations": GREEN, "workspace": PURPLE, "reserve": GREY}
+MEMORY_COLOURS = {"weights": IRIS, "KV cache": TAN, "activations": FOREST, "workspace": ROSE, "reserve": GREY}
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
 # What becomes of the weights: a colour and a shape each, so that neither stands alone.
-STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, BLUE, VERMILION, PURPLE, GREY), strict=True))
+STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, IRIS, TAN, ROSE, GREY), strict=True))
 STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross"), strict=True))
 KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
@@ -226,7 +226,7 @@ def throughput(view: View) -> Chart:
     """Tokens per GPU-second over batch; hollow where it does not fit, a vertical line at the chosen batch."""
     table = view.throughput
     titles = list(table["title"].unique())
-    colours = [BLACK if name == HOST else VERMILION for name in table["system"].unique()]
+    colours = [KERNEL_COLOURS[BASELINE if name == HOST else "flash-llm"] for name in table["system"].unique()]
     colour = _named("title", {"domain": titles, "range": colours}, columns=1)
     dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])}, columns=1)
     x = _log("batch", "batch [sequences]", [1.0, float(table["batch"].max())])
@@ -264,7 +264,7 @@ def speedups(view: View) -> Chart:
     rival, name = whole.assign(at=1.0), {"field": "title"}
     label = {"type": "text", "fontSize": 10, "color": BLACK, "clip": True}
     diamond = {"type": "point", "size": 70, "filled": True, "color": BLACK, "shape": "diamond", "clip": True}
-    fill = {"field": "label", "type": "nominal", "scale": {"range": [GREEN, SKY]}, "legend": None, "sort": None}
+    fill = {"field": "label", "type": "nominal", "scale": {"range": [FOREST, MIST]}, "legend": None, "sort": None}
     start = {**x, "field": "from"}
     text = {"type": "text", "align": "left", "dx": 4, "dy": 9, "color": BLACK}
     layers = [
@@ -273,14 +273,14 @@ def speedups(view: View) -> Chart:
         _layer({"type": "rule", "color": GREY}, pd.DataFrame({"speedup": [1.0]}), y=y),
         _layer(MARKER_LINE, pd.DataFrame({"sparsity": [view.state.sparsity]}), x=x),
         _layer({"type": "line", "clip": True}, curves, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
-        _layer({"type": "rule", "color": BLUE, "strokeWidth": 2}, rival, y=y, tooltip=tip),
-        _layer({**label, "align": "right", "dy": -8, "color": BLUE}, rival, x={**x, "field": "at"}, y=y, text=name),
+        _layer({"type": "rule", "color": IRIS, "strokeWidth": 2}, rival, y=y, tooltip=tip),
+        _layer({**label, "align": "right", "dy": -8, "color": IRIS}, rival, x={**x, "field": "at"}, y=y, text=name),
         _layer(diamond, patterns, x=x, y=y, tooltip=tip),
         _layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
     ]
     shaded = "; ".join(f"{way}, {limit.words}" for way, limit in view.reach.items())
     words = (
-        f"A kernel pays above the line at 1, and is worth it above the blue one: {whole['title'].iloc[0]}, the "
+        f"A kernel pays above the line at 1, and is worth it above the violet one: {whole['title'].iloc[0]}, the "
         "fastest that keeps all weights. Diamonds: kernels of a pattern, which take its sparsity and no other. "
         + (f"Shaded: zeros with which quality is published to be kept: {shaded}. " if shaded else NOTHING_SHADED)
         + "Dashed upright: the chosen sparsity."

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 
 import jinja2
@@ -12,11 +17,25 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kernels_numba.files import nearest, writable
-from lscd.report import accuracy, beyond, drawings, inside, kernels, pays, rivals, serving, spinfer, today, trust
-from lscd.report.exhibit import Chapter, Context, Exhibit
+from lscd.report import (
+    accuracy,
+    beyond,
+    drawings,
+    fitted,
+    inside,
+    kernels,
+    pays,
+    rivals,
+    serving,
+    spinfer,
+    today,
+    trust,
+)
+from lscd.report.captions import captions
+from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import write_pdf
-from perfmodel.catalog.specs import Source
-from perfmodel.plotting.style import house_style, save
+from lscd.report.provenance import ROOT, provenance
+from perfmodel.plotting.style import COLUMN, house_style, save, save_for_paper
 
 CHAPTERS: tuple[Chapter, ...] = (
     rivals.CHAPTER,
@@ -30,13 +49,27 @@ CHAPTERS: tuple[Chapter, ...] = (
     inside.CHAPTER,
     beyond.CHAPTER,
     trust.CHAPTER,
+    fitted.CHAPTER,
 )
 TITLE = "Load sparse, compute dense: when, where and by how much does it pay?"
+LEAD = (
+    "Flash-LLM keeps pruned weights in a compact form and expands them on the chip, for Tensor Cores that multiply "
+    "dense tiles. Dense means cuBLAS; N counts the tokens in flight. Every prediction stands beside evidence, with its "
+    "error: lines and dashes are models, markers and bars are published or measured."
+)
 TEMPLATE = Path(__file__).with_name("template.html")
 CSV_DIGITS = "%.6g"
+READ_ON = ("README.md", "docs/tutorial.md", "docs/questions.md", "notebooks/*.ipynb")  # beside a report in a checkout
 
 
-def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
+class Style(StrEnum):
+    """What a report is made for: to be read, or to give its figures to a paper as well."""
+
+    SCREEN = "screen"
+    PAPER = "paper"
+
+
+def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS, style: Style = Style.SCREEN) -> Path:
     """Write ``index.html``, ``report.pdf`` and ``figures/`` into ``out``; returns the page.
 
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
@@ -44,19 +77,26 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS) -> Path:
     mpl.use("Agg")
     context = Context()
     with tempfile.TemporaryDirectory(dir=nearest(out), prefix=".building-") as scratch, house_style():
-        figures = Path(scratch) / "figures"
+        folder = Path(scratch)
+        figures = folder / "figures"
         figures.mkdir()
-        made = _make(chapters, context, figures)
-        used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
-        sources = {key: source for key, source in context.sources.items() if key in used}
-        page, document = Path(scratch) / "index.html", Path(scratch) / "report.pdf"
-        page.write_text(_render(made, context, sources, figures), encoding="utf-8")
-        write_pdf(document, TITLE, _answers(made), made, sources, figures)
+        report = _report(_make(chapters, context, figures, style), context)
+        if style is Style.PAPER:
+            words = captions(report.exhibits, report.provenance.words)
+            (figures / "captions.tex").write_text(words, encoding="utf-8")
+        (folder / "index.html").write_text(_render(report, figures, out), encoding="utf-8")
+        write_pdf(folder / "report.pdf", report, folder)
         out.mkdir(parents=True, exist_ok=True)
         _replace(figures, out / "figures")
-        document.replace(out / "report.pdf")
-        page.replace(out / "index.html")
+        for name in ("report.pdf", "index.html"):
+            (folder / name).replace(out / name)
     return out / "index.html"
+
+
+def _report(made: list[tuple[Chapter, list[Exhibit]]], context: Context) -> Report:
+    used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
+    sources = {key: source for key, source in context.sources.items() if key in used}
+    return Report(TITLE, LEAD, made, sources, provenance())
 
 
 def refuse_foreign(out: Path) -> None:
@@ -71,28 +111,34 @@ def refuse_foreign(out: Path) -> None:
         raise ValueError(f"{out} has a page that is no report of ours; give another folder as --out")
 
 
-def _make(chapters: tuple[Chapter, ...], context: Context, figures: Path) -> list[tuple[Chapter, list[Exhibit]]]:
+def _make(
+    chapters: tuple[Chapter, ...], context: Context, figures: Path, style: Style
+) -> list[tuple[Chapter, list[Exhibit]]]:
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), transient=False
     )
-    made = []
+    made, counts = [], Counter[str]()
     with progress:
         bar = progress.add_task("evidence", total=sum(len(chapter.makers) for chapter in chapters))
         for chapter in chapters:
             exhibits = []
             for maker in chapter.makers:
                 progress.update(bar, description=maker.__name__.replace("_", " "))
-                exhibits.append(_save(maker(context), figures))
+                exhibit = maker(context)
+                counts[exhibit.kind] += 1
+                exhibits.append(_save(replace(exhibit, number=counts[exhibit.kind]), figures, style))
                 progress.advance(bar)
             made.append((chapter, exhibits))
         progress.update(bar, description="report")
     return made
 
 
-def _save(exhibit: Exhibit, folder: Path) -> Exhibit:
+def _save(exhibit: Exhibit, folder: Path, style: Style) -> Exhibit:
     exhibit.table.to_csv(folder / f"{exhibit.name}.csv", index=False, float_format=CSV_DIGITS)
     if exhibit.figure is not None:
         save(exhibit.figure, folder, exhibit.name)
+        if style is Style.PAPER:
+            save_for_paper(exhibit.figure, folder, exhibit.name)
         plt.close(exhibit.figure)
     return exhibit
 
@@ -104,9 +150,7 @@ def _replace(new: Path, old: Path) -> None:
         file.replace(old / file.name)
 
 
-def _render(
-    made: list[tuple[Chapter, list[Exhibit]]], context: Context, sources: dict[str, Source], figures: Path
-) -> str:
+def _render(report: Report, figures: Path, out: Path) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -116,22 +160,19 @@ def _render(
     )
     environment.filters["image"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.svg")
     environment.filters["csv"] = lambda exhibit: _data_url(figures / f"{exhibit.name}.csv")
-    environment.filters["rows"] = lambda table: table.itertuples(index=False, name=None)
-    numbers = {key: number for number, key in enumerate(sources, start=1)}
+    environment.filters["files"] = lambda exhibit: sorted(path.name for path in figures.glob(f"{exhibit.name}.*"))
+    environment.filters["width"] = lambda exhibit: "column" if exhibit.inches == COLUMN else "page"
     page = environment.get_template(TEMPLATE.name)
-    return page.render(
-        title=TITLE, chapters=made, answers=_answers(made), sources=sources, numbers=numbers, fitted=context.calibration
-    )
+    return page.render(report=report, read_on=list(_read_on(out)))
 
 
-def _answers(made: list[tuple[Chapter, list[Exhibit]]]) -> list[tuple[str, Exhibit]]:
-    """Each chapter's question and the exhibit that answers it."""
-    found = []
-    for chapter, exhibits in made:
-        for maker, exhibit in zip(chapter.makers, exhibits, strict=True):
-            if maker.__name__ == chapter.headline:
-                found.append((chapter.question, exhibit))
-    return found
+def _read_on(out: Path) -> Iterator[tuple[str, str]]:
+    """Links from a report within its checkout to what explains it, with their titles; none from elsewhere."""
+    if not out.resolve().is_relative_to(ROOT):
+        return
+    for pattern in READ_ON:
+        for path in sorted(ROOT.glob(pattern)):
+            yield path.stem.replace("_", " "), os.path.relpath(path, out.resolve())
 
 
 def _data_url(path: Path) -> str:

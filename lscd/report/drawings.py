@@ -91,7 +91,6 @@ def decoder_layer(context: Context) -> Exhibit:
         sources=("flash-llm-fig13",),
         table=table,
         figure=draw.decoder_layer(table, f"One of {layers} layers of {model.name}, {BATCH} tokens a step"),
-        wide=True,
     )
 
 
@@ -169,7 +168,6 @@ def opt_30b_breakdown(context: Context) -> Exhibit:
         sources=(PARTS, "flash-llm-fig13"),
         table=table,
         figure=draw.breakdown(table, WHOLE),
-        wide=True,
     )
 
 

@@ -18,6 +18,7 @@ from perfmodel.kernels.fits import kernel_fits
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from lscd.report.provenance import Provenance
     from perfmodel.catalog.specs import FittedKernel, Source
 
 
@@ -43,8 +44,8 @@ class Exhibit:
         The picture; without one the table itself is shown.
     shown : DataFrame or None
         Table for the page, formatted, if it differs from ``table``.
-    wide : bool
-        True for a picture that needs the full page width and scrolls on a phone.
+    number : int
+        Its place among the report's figures, or tables, from 1; the report gives it.
     """
 
     name: str
@@ -55,7 +56,28 @@ class Exhibit:
     table: pd.DataFrame
     figure: Figure | None = None
     shown: pd.DataFrame | None = None
-    wide: bool = False
+    number: int = 0
+
+    @property
+    def kind(self) -> str:
+        """What it is called: a figure or a table."""
+        return "Table" if self.figure is None else "Figure"
+
+    @property
+    def label(self) -> str:
+        """What the whole report calls it: ``Figure 7``."""
+        return f"{self.kind} {self.number}"
+
+    @property
+    def inches(self) -> float:
+        """Width of the picture."""
+        assert self.figure is not None  # a table has none
+        return float(self.figure.get_size_inches()[0])
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The table as a reader sees it."""
+        return self.table if self.shown is None else self.shown
 
 
 class Context:
@@ -117,6 +139,37 @@ class Chapter:
     makers: tuple[Maker, ...]
     question: str = ""
     headline: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page and the document say: chapters with their exhibits made and numbered, and what they rest on."""
+
+    title: str
+    lead: str
+    chapters: list[tuple[Chapter, list[Exhibit]]]
+    sources: dict[str, Source]
+    provenance: Provenance
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """What each source is cited as."""
+        return {key: number for number, key in enumerate(self.sources, start=1)}
+
+    @property
+    def exhibits(self) -> list[Exhibit]:
+        """Every figure and table in the order of the page."""
+        return [exhibit for _, exhibits in self.chapters for exhibit in exhibits]
+
+    @property
+    def answers(self) -> list[tuple[str, Exhibit]]:
+        """Each chapter's question and the exhibit that answers it."""
+        return [
+            (chapter.question, exhibit)
+            for chapter, exhibits in self.chapters
+            for maker, exhibit in zip(chapter.makers, exhibits, strict=True)
+            if maker.__name__ == chapter.headline
+        ]
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -54,7 +54,6 @@ def pipeline_gantt(context: Context) -> Exhibit:
         sources=("flash-llm-fig9", "flash-llm-sweep", "spinfer-rerun-boxplot"),
         table=table[table["step"].between(*GANTT_STEPS)],
         figure=draw.gantt(table, f"Flash-LLM on one SM of an {gpu.name}", GANTT_STEPS, simulation.machine.clock_hz),
-        wide=True,
     )
 
 

@@ -151,7 +151,6 @@ def kernel_benchmark(context: Context) -> Exhibit:
         sources=("flash-llm-fig9",),
         table=table[columns],
         figure=draw.kernel_benchmark(table, TITLES),
-        wide=True,
     )
 
 

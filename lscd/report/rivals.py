@@ -111,7 +111,6 @@ def winner_map(context: Context) -> Exhibit:
         sources=(*SOURCES, "quant-llm-figures", "slidesparse"),
         table=table,
         figure=draw.winner_map(table, TITLES, {gpu: gpu_title(gpu) for gpu in MAP_GPUS}),
-        wide=True,
     )
 
 

@@ -103,7 +103,6 @@ def throughput(context: Context) -> Exhibit:
             how="left",
         ),
         figure=draw.throughput(lines, seen, PANELS),
-        wide=True,
     )
 
 

@@ -80,7 +80,6 @@ def tile(context: Context) -> Exhibit:
         sources=(),
         table=table.rename_axis("what").reset_index(),
         figure=draw.tile(table, locations, counts, THREADS // WARP_SIZE),
-        wide=True,
     )
 
 
@@ -181,7 +180,6 @@ def tiled_csl(context: Context) -> Exhibit:
         figure=draw_csl.tiled_csl(
             weights != 0, (TILE_M, TILE_K), orders["as stored"].tile_offsets, shown, titled, table
         ),
-        wide=True,
     )
 
 

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from perfmodel.plotting.canvas import LINE_IN, SMALL_PT, arrow, box, figure_of, sheet, words
-from perfmodel.plotting.serving import MEMORY_COLOURS, PALE, PART_COLOURS
-from perfmodel.plotting.style import BLACK, PAGE
+from perfmodel.plotting.serving import MEMORY_COLOURS, PART_COLOURS
+from perfmodel.plotting.style import BLACK, GREY, PAGE
 
 MARGIN, GAP, BELOW = 0.32, 0.17, 0.3  # inches: at the sides, between neighbours, for names of the activations
 PIECE = 256  # rows and columns of the corner that the magnifier shows
@@ -24,6 +24,7 @@ COLOURS = {
     "kv-cache": MEMORY_COLOURS["kv_cache"],
     "activations": MEMORY_COLOURS["activations"],
 }
+PALE = 0.35  # opacity of a part that is predicted, within its outline
 ALONE: dict[str, Any] = {"hatch": "/////"}  # bars beside which nothing is published
 FILL = 0.22  # opacity of an area
 PUBLISHED: dict[str, Any] = {"marker": "D", "color": BLACK, "mfc": "white", "ms": 4, "ls": "none", "zorder": 4}
@@ -108,7 +109,7 @@ def _magnified(axes: Axes, of: pd.Series, left: float, scale: float, tokens: int
 
 
 def breakdown(table: pd.DataFrame, whole: str) -> Figure:
-    """Milliseconds of a decoding step by part: published above predicted, or predicted alone and hatched.
+    """Milliseconds of a decoding step by part: published filled, predicted outlined below it, or alone and hatched.
 
     Parameters
     ----------
@@ -125,10 +126,9 @@ def breakdown(table: pd.DataFrame, whole: str) -> Figure:
     figure, grid = plt.subplots(len(panels), 1, figsize=size, height_ratios=counts, sharex=True, squeeze=False)
     grid[-1, 0].set_xlabel("GPU-milliseconds per decoding step (time of the run / output tokens of a sequence)")
     grid[-1, 0].set_xlim(0, 1.22 * table["predicted_ms"].max())
-    with plt.rc_context({"hatch.color": "white"}):
-        for axes, (panel, group) in zip(grid[:, 0], panels.items(), strict=True):
-            _panel(axes, panel, group, whole)
-        keys = _keys(table.loc[table["part"] != whole, "part"].unique())
+    for axes, (panel, group) in zip(grid[:, 0], panels.items(), strict=True):
+        _panel(axes, panel, group, whole)
+    keys = _keys(table.loc[table["part"] != whole, "part"].unique())
     figure.legend(handles=keys, loc="outside lower center", ncols=4)
     return figure
 
@@ -148,7 +148,7 @@ def _run(axes: Axes, at: float, parts: pd.DataFrame, whole: str) -> None:
     pieces, total = parts.drop(index=whole), parts.loc[whole]
     predicted = f"{total['predicted_ms']:.1f}"
     if pieces["published_ms"].notna().any():
-        _stack(axes, at + 0.2, 0.36, pieces["published_ms"], f"{total['published_ms']:.1f}", alpha=PALE)
+        _stack(axes, at + 0.2, 0.36, pieces["published_ms"], f"{total['published_ms']:.1f}", filled=True)
         _stack(axes, at - 0.2, 0.36, pieces["predicted_ms"], predicted)
         return
     said = f"{predicted}, published {total['published_ms']:.1f}"
@@ -157,12 +157,20 @@ def _run(axes: Axes, at: float, parts: pd.DataFrame, whole: str) -> None:
 
 
 def _stack(
-    axes: Axes, at: float, height: float, pieces: pd.Series, total: str, *, right: float = 0.0, **look: Any
+    axes: Axes,
+    at: float,
+    height: float,
+    pieces: pd.Series,
+    total: str,
+    *,
+    filled: bool = False,
+    right: float = 0.0,
+    **look: Any,
 ) -> None:
     """One bar of ``pieces`` by part, the share of the first written in it, the total behind it and ``right``."""
     left = 0.0
     for part, length in pieces.dropna().items():
-        axes.barh(at, length, height, left=left, color=PART_COLOURS[str(part)], linewidth=0, **look)
+        axes.barh(at, length, height, left=left, **_look(str(part), filled=filled), **look)
         left += length
     plain = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"}
     axes.text(0.4, at, f"{pieces.iloc[0] / left:.0%}", bbox=plain, va="center", fontsize=SMALL_PT)
@@ -170,12 +178,18 @@ def _stack(
     axes.annotate(total, (max(left, right), at), **behind)
 
 
+def _look(part: str, *, filled: bool) -> dict[str, Any]:
+    colour = PART_COLOURS[part]
+    outlined = {"facecolor": (colour, PALE), "edgecolor": GREY, "linewidth": 0.5}
+    return {"facecolor": colour, "linewidth": 0} if filled else outlined
+
+
 def _keys(parts: Sequence[str]) -> list[Any]:
-    look: dict[str, Any] = {"facecolor": PART_COLOURS[parts[0]], "linewidth": 0}
+    first = parts[0]
     return [
-        *(Patch(color=PART_COLOURS[part], label=part) for part in parts),
-        Patch(alpha=PALE, label="pale: published", **look),
-        Patch(label="full: model", **look),
-        Patch(label="hatched: predicted only", **look, **ALONE),
+        *(Patch(label=part, **_look(part, filled=True)) for part in parts),
+        Patch(label="filled: published", **_look(first, filled=True)),
+        Patch(label="outlined: model", **_look(first, filled=False)),
+        Patch(label="hatched: predicted only", **_look(first, filled=False), **ALONE),
         Line2D([], [], label="whole run, published", **PUBLISHED),
     ]

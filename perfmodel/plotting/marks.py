@@ -15,13 +15,12 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import IdentityTransform
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
 LABEL_PT, LEADER_PT = 7.0, 5.0  # height of a label at a line's end; room between the axes and it
-SPACING = 1.15  # of a label's height: how far labels stand apart at least
 OUTSIDE: dict[str, Any] = {"facecolor": "none", "edgecolor": "#B0B0B0", "hatch": "/////", "linewidth": 0}
 LIGHTEST, DARKEST = 0.25, 1.0  # of the colour map of `ramp`: lighter ones vanish on white paper
 
@@ -42,7 +41,7 @@ class _EndLabel(Annotation):
 
     def update_positions(self, renderer: RendererBase) -> None:
         """Spread the whole group, then place this label."""
-        _spread(self.group, float(np.asarray(renderer.points_to_pixels(1.0))))
+        _spread(self.group, renderer)
         super().update_positions(renderer)
 
 
@@ -61,20 +60,21 @@ def label_ends(axes: Axes, lines: Iterable[Line2D] | None = None, *, side: Liter
             axes.add_artist(group[-1]).set_clip_box(None)  # else the layout leaves it no room
 
 
-def _spread(group: Sequence[_EndLabel], pixels: float) -> None:
+def _spread(group: Sequence[_EndLabel], renderer: RendererBase) -> None:
     """Move the labels of ``group`` as little as keeps them apart, and within the height of their axes if they fit."""
     axes = group[0].axes
     assert axes is not None  # `label_ends` added them
     axes.viewLim  # noqa: B018 - brings limits up to date that `transData` alone would not
     box = axes.bbox
     ends = np.array([_end(label) for label in group])
-    lines = np.array([label.get_text().count("\n") + 1 for label in group])
+    heights = np.array([Text.get_window_extent(label, renderer).height for label in group])
     order = np.lexsort((np.arange(len(group)), ends[:, 1]))
-    heights = pixels * LABEL_PT * SPACING * lines[order]
+    heights = heights[order]
     stacked = np.concatenate([[0.0], np.cumsum((heights[1:] + heights[:-1]) / 2)])
     low, high = box.y0 + heights[0] / 2, box.y1 - heights[-1] / 2 - stacked[-1]
     apart = stacked + np.clip(isotonic_regression(ends[order, 1] - stacked).x, low, max(low, high))
-    beside = (1 + pixels * LEADER_PT / box.width) if group[0].side == "right" else -pixels * LEADER_PT / box.width
+    leader = float(np.asarray(renderer.points_to_pixels(LEADER_PT))) / box.width
+    beside = 1 + leader if group[0].side == "right" else -leader
     for label, y in zip((group[i] for i in order), apart, strict=True):
         label.xy = tuple((ends[group.index(label)] - (box.x0, box.y0)) / (box.width, box.height))
         label.set_position((beside, (y - box.y0) / box.height))

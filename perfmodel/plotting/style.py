@@ -25,6 +25,11 @@ STEEL, BERRY, RED, ORCHID = "#2D4B96", "#69004B", "#FF001E", "#E12DD2"  # near t
 LEAF, MAUVE = "#0BB00A", "#9A5C86"
 PLUM, LILAC, BROWN, PEACH = "#6A0DAD", "#C9B3FF", "#5C4033", "#FFCF7F"
 
+# For what is no kernel: parts of a run, kinds of memory, engines, GPUs. The first six stay apart for every eye.
+IRIS, TAN, FOREST, MIST, GRAPE, ROSE = "#8870E0", "#C88850", "#307830", "#88B8C8", "#604870", "#D05090"
+LAGOON, GRASS, PINK = "#4098A0", "#58D058", "#E088E0"
+OTHERS = (IRIS, TAN, FOREST, MIST, GRAPE, ROSE, LAGOON, GRASS, PINK)
+
 KERNEL_COLOURS = {
     "cublas": BLACK,
     "flash-llm": VERMILION,
@@ -156,6 +161,17 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         figure.set_layout_engine("none")  # laying out takes as long as drawing, and gives the same place within a pixel
         write_picture(figure, paths[1])
     return paths
+
+
+def save_for_paper(figure: Figure, folder: Path, name: str) -> Path:
+    """Write ``name.pdf`` to be set in a paper: its text as TrueType, and no heading, which a caption is there."""
+    path = folder / f"{name}.pdf"
+    with house_style():
+        if figure.get_suptitle():
+            figure.suptitle("")
+            figure.set_layout_engine("constrained")
+        write_picture(figure, path)
+    return path
 
 
 def write_picture(figure: Figure, path: Path) -> None:

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from perfmodel.plotting.canvas import SMALL_PT, arrow, box, figure_of, raster, sheet, words
-from perfmodel.plotting.pipeline import BUFFER_COLOURS
-from perfmodel.plotting.style import BLACK, GREEN, GREY, PAGE
+from perfmodel.plotting.marks import ramp
+from perfmodel.plotting.serving import MEMORY_COLOURS
+from perfmodel.plotting.style import BLACK, GREY, PAGE
 
 HEIGHT, BOTTOM = 4.5, 1.55  # inches: of the whole drawing; where the places end, above the order of events
 TALL, TOP = 1.5, 3.72  # inches that the rows of a tile take, and where they end
@@ -24,6 +25,7 @@ PLACES = {
     "Tensor Cores": (5.7, 6.9),
 }
 ROWS = {"registers": 0.9, "buffer 1": 0.53, "buffer 0": 0.16}  # of the order of events, and their heights
+BUFFER_COLOURS, ACTIVATIONS = ramp(2), MEMORY_COLOURS["activations"]
 FAINT = 0.18  # opacity of what is filled
 
 
@@ -115,7 +117,7 @@ def _buffer(axes: Axes, table: pd.DataFrame, filled: NDArray[np.int64], x: float
     scale = TALL / a["rows"]
     raster(axes, dense.reshape(a["rows"], a["columns"]), x, TOP - TALL, scale, colour)
     width, height, at = scale * b["columns"], scale * b["rows"], x + scale * a["columns"] + 0.06
-    box(axes, at, TOP - height, width, height, GREEN, facecolor=(GREEN, 0.35), gid="X")
+    box(axes, at, TOP - height, width, height, ACTIVATIONS, facecolor=(ACTIVATIONS, 0.35), gid="X")
     words(axes, at + width / 2, TOP - height / 2, "X", size=SMALL_PT)
 
 

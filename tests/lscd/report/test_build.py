@@ -6,20 +6,37 @@ import os
 import re
 import subprocess
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from lscd.report import inside, own_kernels, pays
-from lscd.report.build import CHAPTERS, build
+from lscd.report.build import CHAPTERS, Style, build
 from lscd.report.exhibit import Chapter, Context, Exhibit
 from perfmodel.pipeline import PREDICTED_BY
+from perfmodel.plotting import style
+from perfmodel.plotting.style import COLUMN, PAGE
+from tests.figures import faults
+
+FAULTS: dict[str, list[str]] = {}  # of every figure of the report, as its layout is final
+POINTS = 72  # an inch
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("report"))
+    """The whole report for a paper, which has everything that one for the screen has."""
+
+    def watched(figure: Figure, folder: Path, name: str) -> list[Path]:
+        FAULTS[name] = faults(figure)
+        return style.save(figure, folder, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lscd.report.build.save", watched)
+        return build(tmp_path_factory.mktemp("report"), style=Style.PAPER)
 
 
 def test_every_exhibit_has_picture_numbers_and_finding(report: Path) -> None:
@@ -32,6 +49,79 @@ def test_every_exhibit_has_picture_numbers_and_finding(report: Path) -> None:
     pictures = {path.stem for path in (report.parent / "figures").glob("*.png")}
     assert pictures == {path.stem for path in (report.parent / "figures").glob("*.svg")}
     assert {"roofline", "time_against_sparsity", "kernel_benchmark", "speedups", "storage"} <= pictures
+
+
+def test_every_figure_can_be_printed(report: Path) -> None:
+    """Its width is a paper's, its letters are 7 pt and none below 6, nothing is cut off."""
+    assert {name: wrong for name, wrong in FAULTS.items() if wrong} == {}
+
+
+def test_a_paper_gets_every_figure_as_vectors_with_true_type(report: Path) -> None:
+    drawn = {path.stem: path.read_bytes() for path in (report.parent / "figures").glob("*.pdf")}
+    assert set(drawn) == set(FAULTS)
+    for name, document in drawn.items():
+        box = re.search(rb"/MediaBox \[ 0 0 ([\d.]+) [\d.]+ \]", document)
+        assert box is not None, name
+        assert float(box[1]) / POINTS in (pytest.approx(COLUMN), pytest.approx(PAGE)), name
+        assert b"/FontFile2" in document, name
+        assert b"/Type3" not in document, name
+
+
+def test_figures_and_tables_count_from_one_and_are_called_the_same_everywhere(report: Path) -> None:
+    page = report.read_text()
+    headings = re.findall(r'<h3><a href="#(\w+)">(Figure|Table) (\d+)</a>', page)
+    assert len(headings) == page.count("<section id=")
+    for kind in ("Figure", "Table"):
+        numbers = [int(number) for _, its, number in headings if its == kind]
+        assert numbers == list(range(1, len(numbers) + 1))
+    listed = re.findall(r'<li><a href="#(\w+)"><span>(Figure|Table) (\d+)</span>', page)
+    assert listed == headings
+    files = re.findall(r'<p class="files">(Figure|Table) (\d+): <a href="[^"]*" download="(\w+).csv"', page)
+    assert [(name, kind, number) for kind, number, name in files] == headings
+    captions = (report.parent / "figures" / "captions.tex").read_text()
+    assert re.findall(r"^% (Figure) (\d+): (\w+)\.pdf", captions, flags=re.MULTILINE) == [
+        (kind, number, name) for name, kind, number in headings if kind == "Figure"
+    ]
+    assert captions.isascii()
+
+
+class Links(HTMLParser):
+    """Where a page leads, and where it can be led to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.anchors: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.links.append(value or "")
+            elif name == "id":
+                self.anchors.append(value or "")
+
+
+def broken(page: Path) -> list[str]:
+    """Links that lead nowhere: to no anchor of the page, no file beside it, no address."""
+    found = Links(page.read_text())
+    assert len(found.anchors) == len(set(found.anchors))
+    wrong = []
+    for link in found.links:
+        parts = urlsplit(link)
+        if parts.scheme in ("data", "https"):
+            continue
+        file = page.parent / unquote(parts.path)
+        if parts.scheme or not link or (not file.exists() if parts.path else parts.fragment not in found.anchors):
+            wrong.append(link)
+    return wrong
+
+
+def test_every_link_leads_somewhere(report: Path) -> None:
+    assert broken(report) == []
+    page = report.read_text()
+    for path in sorted((report.parent / "figures").glob("*.[ps]*g")):
+        assert f'href="figures/{path.name}"' in page
 
 
 def test_page_needs_nothing_from_outside(report: Path) -> None:
@@ -64,9 +154,10 @@ def small_grids() -> str:
 
 
 def sections(page: Path) -> dict[str, str]:
-    """Each exhibit's part of the page by its name, but the numbers of its sources, which count those of all others."""
+    """Each exhibit's part of the page by its name, but its number and its sources', which count those of all others."""
     found = re.findall(r'<section id="([a-z0-9_]+)">(.*?)</section>', page.read_text(), flags=re.DOTALL)
-    return {name: re.sub(r"\[\d+\]", "[]", text) for name, text in found}
+    counted = r"\[\d+\]|(?:Figure|Table) \d+|, <a href=\"figures/\w+.pdf\">PDF</a>"  # only a paper's has the last
+    return {name: re.sub(counted, "", text) for name, text in found}
 
 
 def test_same_input_gives_the_same_bytes_in_a_process_that_hashes_otherwise(report: Path, tmp_path: Path) -> None:

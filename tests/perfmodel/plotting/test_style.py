@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from itertools import chain, combinations
+import ast
+from itertools import chain, combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
-from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS
+from perfmodel.plotting import style
+from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS
 
 DEVICES = (GPU_KERNELS, CPU_KERNELS)  # no figure shows kernels of both
 
@@ -30,13 +33,44 @@ def test_formats_that_do_the_same_to_the_weights_share_no_marker() -> None:
     assert [KERNEL_MARKERS[name] for name in GPU_KERNELS].count(KERNEL_MARKERS["cublas"]) == 1
 
 
+def redmean(one: str, other: str) -> float:
+    """A distance that weighs green most, as eyes do; black to white is 765."""
+    a, b = (255 * np.array(to_rgb(colour)) for colour in (one, other))
+    red = (a[0] + b[0]) / 2
+    return float(np.sqrt((a - b) ** 2 @ [2 + red / 256, 4, 2 + (255 - red) / 256]))
+
+
 def test_colours_are_far_enough_apart_to_tell() -> None:
-    """In redmean's distance, which weighs green most, as eyes do; black to white is 765."""
     for one, other in chain.from_iterable(combinations(device, 2) for device in DEVICES):
-        a, b = (255 * np.array(to_rgb(KERNEL_COLOURS[name])) for name in (one, other))
-        red = (a[0] + b[0]) / 2
-        distance = np.sqrt((a - b) ** 2 @ [2 + red / 256, 4, 2 + (255 - red) / 256])
-        assert distance > 70, (one, other, distance)
+        assert redmean(KERNEL_COLOURS[one], KERNEL_COLOURS[other]) > 70, (one, other)
+
+
+# Machado, Oliveira, Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009.
+DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+)
+PROTANOPIA = np.array(
+    [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+)
+
+
+def seen(colour: str, eye: np.ndarray) -> str:
+    """A colour as an eye without one kind of cone sees it."""
+    srgb = np.array(to_rgb(colour))
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    light = np.clip(eye @ linear, 0, 1)
+    return to_hex(np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
+
+
+def test_what_is_no_kernel_has_colours_apart_from_all_of_theirs() -> None:
+    for colour, kernel in product(OTHERS, KERNEL_COLOURS):
+        assert redmean(colour, KERNEL_COLOURS[kernel]) > 70, (colour, kernel)
+
+
+@pytest.mark.parametrize("eye", [np.eye(3), DEUTERANOPIA, PROTANOPIA], ids=["all cones", "no green", "no red"])
+def test_the_first_six_of_these_stay_apart_for_every_eye(eye: np.ndarray) -> None:
+    for one, other in combinations(OTHERS[:6], 2):
+        assert redmean(seen(one, eye), seen(other, eye)) > 70, (one, other)
 
 
 @pytest.mark.parametrize("kernel", list(KERNELS))
@@ -53,3 +87,23 @@ def test_a_format_has_the_colour_of_the_kernel_that_reads_it() -> None:
     assert set(FORMAT_COLOURS) <= set(FORMATS)
     for name, colour in FORMAT_COLOURS.items():
         assert colour in readers.get(name, {colour}), name
+
+
+ROOT = Path(__file__).parents[3]
+DRAWING = sorted({*(ROOT / "perfmodel" / "plotting").glob("*.py"), ROOT / "lscd" / "explorer" / "charts.py"})
+INK = {style.BLACK, style.GREY}  # of axes, words and bounds in any picture, and of two kernels
+
+
+def colours_of(module: Path) -> set[str]:
+    """Every colour that a module spells out: by a name of `style`, or as a literal."""
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module == style.__name__]
+    named = [getattr(style, alias.name) for node in imports for alias in node.names]
+    literal = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return {value.upper() for value in named + literal if isinstance(value, str) and value.startswith("#")}
+
+
+@pytest.mark.parametrize("module", [path for path in DRAWING if path.stem != "style"], ids=lambda path: path.stem)
+def test_no_figure_gives_a_kernels_colour_to_something_else(module: Path) -> None:
+    """A kernel's colour comes from `KERNEL_COLOURS` by the kernel's name, never by the colour's own."""
+    assert colours_of(module) & (set(KERNEL_COLOURS.values()) - INK) == set()
