@@ -84,7 +84,7 @@ def _stream(axes: Axes, row: dict[str, Any], x: float, scale: float) -> float:
     width, height, colour = scale * row["columns"], scale * row["rows"], COLOURS["activations"]
     box(axes, x, BELOW, width, height, colour, facecolor=colour, linewidth=1.0, gid="activations")
     text = f"{row['rows']:,}\nx {row['columns']:,}"
-    words(axes, x + width / 2, BELOW - 0.03, text, va="top", size=SMALL_PT, color=colour)
+    words(axes, x + width / 2, BELOW - 0.03, text, va="top", size=SMALL_PT)
     return float(x + width)
 
 

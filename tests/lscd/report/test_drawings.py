@@ -17,7 +17,8 @@ from perfmodel.plotting import drawings as draw
 from perfmodel.plotting.style import PAGE, house_style
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.transformer import kv_bytes_per_token
-from tests.perfmodel.plotting.legible import faults, texts_of
+from tests.figures import faults
+from tests.perfmodel.plotting.legible import overlaps, texts_of
 
 MODELS = ("opt-30b", "opt-66b", "opt-175b", "gpt-neox-20b")
 
@@ -47,12 +48,13 @@ def written(figure: Figure) -> str:
 def test_every_drawing_can_be_read_at_its_size(maker, context: Context) -> None:
     figure = maker(context).figure
     assert figure.get_figwidth() == PAGE
-    assert faults(figure) == []
+    assert [*faults(figure), *overlaps(figure)] == []
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_layers_of_other_models_can_be_read_too(model: str) -> None:
-    assert faults(draw.decoder_layer(layer_table(model, 16, 576), model)) == []
+    figure = draw.decoder_layer(layer_table(model, 16, 576), model)
+    assert [*faults(figure), *overlaps(figure)] == []
 
 
 @pytest.mark.parametrize("model", MODELS)

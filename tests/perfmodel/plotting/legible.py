@@ -1,4 +1,4 @@
-"""Can a reader read a figure? What is too small, cut off, or written over something else."""
+"""What is written in a figure, and which of it lies on something else written: beside `tests.figures`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-SMALLEST_PT = 6.0
 TOUCHING_PX = 1.0  # boxes of letters that overlap by less only touch
 
 
@@ -28,22 +27,12 @@ def _beyond(axis: Axis) -> list[Text]:
     return [label for tick in ticks for label in (tick.label1, tick.label2)]
 
 
-def faults(figure: Figure) -> list[str]:
-    """What a reader could not read, in words."""
-    boxes = {text: _ink(text) for text in texts_of(figure)}
-    found = [f"{text.get_text()!r} is small" for text in boxes if text.get_fontsize() < SMALLEST_PT]
-    page = figure.bbox.padded(TOUCHING_PX)
-    found += [f"{text.get_text()!r} is cut off" for text, box in boxes.items() if not _within(box, page)]
-    for (one, a), (two, b) in combinations(boxes.items(), 2):
-        if a.overlaps(b):
-            found.append(f"{one.get_text()!r} overlaps {two.get_text()!r}")
-    return found
+def overlaps(figure: Figure) -> list[str]:
+    """Texts that lie on each other, in words."""
+    boxes = [(text.get_text(), _ink(text)) for text in texts_of(figure)]
+    return [f"{one!r} on {two!r}" for (one, a), (two, b) in combinations(boxes, 2) if a.overlaps(b)]
 
 
 def _ink(text: Text) -> Bbox:
     box = Text.get_window_extent(text)  # of an annotation without its arrow
     return box.padded(-min(TOUCHING_PX, box.width / 4, box.height / 4))
-
-
-def _within(box: Bbox, page: Bbox) -> bool:
-    return page.x0 <= box.x0 and page.y0 <= box.y0 and box.x1 <= page.x1 and box.y1 <= page.y1
