@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -24,7 +25,7 @@ COLOURS = {
     "kv-cache": MEMORY_COLOURS["kv_cache"],
     "activations": MEMORY_COLOURS["activations"],
 }
-PALE = 0.35  # opacity of a part that is predicted, within its outline
+PALE = 0.35  # share of a colour within the outline of what is predicted, the rest white
 ALONE: dict[str, Any] = {"hatch": "/////"}  # bars beside which nothing is published
 FILL = 0.22  # opacity of an area
 PUBLISHED: dict[str, Any] = {"marker": "D", "color": BLACK, "mfc": "white", "ms": 4, "ls": "none", "zorder": 4}
@@ -179,8 +180,10 @@ def _stack(
 
 
 def _look(part: str, *, filled: bool) -> dict[str, Any]:
+    """How a part is drawn; the pale colour is opaque, or an SVG would draw its hatching as pale."""
     colour = PART_COLOURS[part]
-    outlined = {"facecolor": (colour, PALE), "edgecolor": GREY, "linewidth": 0.5}
+    pale = tuple(PALE * channel + 1 - PALE for channel in to_rgb(colour))
+    outlined = {"facecolor": pale, "edgecolor": GREY, "linewidth": 0.5}
     return {"facecolor": colour, "linewidth": 0} if filled else outlined
 
 
