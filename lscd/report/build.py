@@ -17,7 +17,21 @@ import matplotlib.pyplot as plt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kernels_numba.files import nearest, writable
-from lscd.report import accuracy, beyond, claims, fitted, inside, kernels, pays, rivals, serving, spinfer, today, trust
+from lscd.report import (
+    accuracy,
+    beyond,
+    claims,
+    drawings,
+    fitted,
+    inside,
+    kernels,
+    pays,
+    rivals,
+    serving,
+    spinfer,
+    today,
+    trust,
+)
 from lscd.report.captions import captions
 from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import write_pdf
@@ -32,6 +46,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     serving.CHAPTER,
     today.CHAPTER,
     spinfer.CHAPTER,
+    drawings.CHAPTER,
     inside.CHAPTER,
     beyond.CHAPTER,
     claims.CHAPTER,
