@@ -11,6 +11,7 @@ from lscd import (
     explore,
     generate,
     kernels,
+    leaderboard,
     measure,
     plan,
     predict,
@@ -51,6 +52,7 @@ app.command()(catalogue.models)
 app.command()(catalogue.formats)
 app.command()(evidence.calibrate)
 app.command()(evidence.validate)
+kernels.app.command()(leaderboard.leaderboard)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 
