@@ -43,9 +43,12 @@ def leaderboard(
 ) -> None:
     """Say which kernel is fastest as measured, and by how much over dense of the same source: no predictions."""
     from perfmodel.evidence.leaderboard import leaderboard as places_of
+    from perfmodel.evidence.leaderboard import unranked
+    from perfmodel.kernels import BASELINE
 
     mine = None if own is None else read_own(own)
-    table = chosen(places_of(mine), mine, gpu, sparsity, n)
+    ranked = places_of(mine)
+    table = chosen(ranked, mine, gpu, sparsity, n)
     if output is not None:
         with written_whole(output) as partial:
             table.to_csv(partial, index=False, float_format=CSV_DIGITS)
@@ -55,10 +58,10 @@ def leaderboard(
     if table.empty:
         say("Nobody has published times of several kernels, one of them dense, for that.")
     else:
-        _print(table)
+        _print(table, unranked(ranked))
     if mine is not None:
         say("Yours:")
-        print_own(table[table["source"].isin(mine["source"])])
+        print_own(table[table["source"].isin(mine["source"]) & (table["kernel"] != BASELINE)])
     if output is not None:
         print(f"wrote {len(table)} places to {output}")
 
@@ -97,15 +100,15 @@ def as_dict(table: pd.DataFrame) -> dict[str, Any]:
     return {"tie": TIE, "shapes": SHAPES, "comparisons": comparisons}
 
 
-def _print(table: pd.DataFrame) -> None:
-    from perfmodel.evidence.leaderboard import SHAPES, TIE, come_quantised, without_dense
+def _print(table: pd.DataFrame, without_dense: list[str]) -> None:
+    from perfmodel.evidence.leaderboard import SHAPES, TIE, come_quantised
 
     header, rows = shown(table)
     print_table(header, rows, text=WORDS)
     say(RULES.format(tie=TIE))
     say(f"Shapes: {'; '.join(f'{name}, {words}' for name, words in SHAPES.items())}.")
     say(f"Activations come quantised to kernels of 8 and 4 bits in {', '.join(come_quantised())}.")
-    say(f"Without a dense product beside another kernel, so ranked nowhere: {', '.join(without_dense(table))}.")
+    say(f"Without a dense product beside another kernel, so ranked nowhere: {', '.join(without_dense)}.")
 
 
 def shown(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -160,7 +163,20 @@ def print_own(places: pd.DataFrame) -> None:
         say("None of these rows is of a GPU and beside a dense product.")
         return
     words = ("kernel", "GPU", "shapes", "dense", "source", "called")
-    header = ("kernel", "GPU", "shapes", "sparsity", "N", "x dense", "dense", "place", "products", "source", "called")
+    header = (
+        "kernel",
+        "GPU",
+        "shapes",
+        "sparsity",
+        "N",
+        "x dense",
+        "dense",
+        "place",
+        "behind",
+        "products",
+        "source",
+        "called",
+    )
     rows = [
         (
             row.kernel,
@@ -171,6 +187,7 @@ def print_own(places: pd.DataFrame) -> None:
             f"{row.speedup:.2f}",
             row.dense,
             str(row.place),
+            f"{row.behind:.0%}",
             str(row.products),
             row.source,
             called(row),

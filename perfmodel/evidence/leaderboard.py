@@ -171,16 +171,18 @@ def over_tokens(won: pd.DataFrame) -> pd.DataFrame:
         ``speedup_to``, ``behind_from``, ``behind_to``, ``products``.
     """
     rest = [name for name in CELL if name != "n"]
+    won = won.sort_values([*rest, "n"], kind="stable")
     who = won["fastest"].map(sorted).map(tuple)
     changed = (who != who.shift()) | (won["next"] != won["next"].shift()) | (won["dense"] != won["dense"].shift())
     new = changed | (won[rest] != won[rest].shift()).any(axis=1)
     kept = {name: (name, "first") for name in (*rest, "dense", "fastest", "next")}
     ends = {f"{of}_{end}": (of, how) for of in ("n", "speedup", "behind") for end, how in ENDS.items()}
-    return won.groupby(new.cumsum()).agg(**kept, **ends, products=("products", "min")).reset_index(drop=True)
+    found = won.groupby(new.cumsum()).agg(**kept, **ends, products=("products", "min"))
+    return found.sort_values(["gpu", "shapes", "sparsity", "n_from"], kind="stable", ignore_index=True)
 
 
-def without_dense(table: pd.DataFrame) -> list[str]:
-    """Sources with times of GPUs of which nothing is ranked in ``table``: they have no dense product beside another."""
+def unranked(table: pd.DataFrame) -> list[str]:
+    """Published sources with times on GPUs of which `leaderboard` ranks nothing: no dense product beside another."""
     import pandas as pd
 
     times = load_kernel_times()

@@ -24,6 +24,7 @@ from perfmodel.plotting.style import (
     ORANGE,
     VERMILION,
     WINE,
+    in_order,
 )
 
 TOKEN_MARKERS = {8: "o", 16: "^", 32: "s", 64: "D"}
@@ -119,7 +120,7 @@ def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     ``table``: ``m, k, n, sparsity, kernel, tflops, predicted_tflops`` and, where some times are only bounded,
     ``at_least``; one panel per N, one group of bars per shape and sparsity.
     """
-    kernels = [name for name in KERNEL_COLOURS if name in set(table["kernel"])]
+    kernels = in_order(table["kernel"])
     shapes = list(table[["m", "k"]].drop_duplicates().itertuples(index=False, name=None))
     sparsities = sorted(table["sparsity"].unique())
     tokens = sorted(table["n"].unique())

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from perfmodel.plotting.style import BLACK, COLUMN_WIDTH, GREY, KERNEL_COLOURS, KERNEL_MARKERS
+from perfmodel.plotting.style import BLACK, COLUMN_WIDTH, GREY, KERNEL_COLOURS, KERNEL_MARKERS, in_order
 
 ROW = 0.26  # inches of a GPU's row
 NOWHERE = 104.0  # where "nowhere" stands on an axis in percent
@@ -65,7 +65,7 @@ def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
     ``table``: ``gpu, n, sparsity, kernel, extrapolated``, a full grid for each GPU.
     """
     gpus = list(dict.fromkeys(table["gpu"]))
-    kernels = [name for name in KERNEL_COLOURS if (table["kernel"] == name).any()]
+    kernels = in_order(table["kernel"])
     number = {name: i for i, name in enumerate(kernels)}
     colours = ListedColormap([KERNEL_COLOURS[name] for name in kernels])
     columns = 3 if len(gpus) > 4 else 2

@@ -11,7 +11,7 @@ from matplotlib.markers import MarkerStyle
 
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
-from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS
+from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS, in_order
 
 DEVICES = (GPU_KERNELS, CPU_KERNELS)  # no figure shows kernels of both
 
@@ -32,11 +32,19 @@ def test_formats_that_do_the_same_to_the_weights_share_no_marker() -> None:
 
 def test_colours_are_far_enough_apart_to_tell() -> None:
     """In redmean's distance, which weighs green most, as eyes do; black to white is 765."""
-    for one, other in chain.from_iterable(combinations(device, 2) for device in DEVICES):
+    for one, other in chain.from_iterable(combinations([*device, "my-kernel"], 2) for device in DEVICES):
         a, b = (255 * np.array(to_rgb(KERNEL_COLOURS[name])) for name in (one, other))
         red = (a[0] + b[0]) / 2
         distance = np.sqrt((a - b) ** 2 @ [2 + red / 256, 4, 2 + (255 - red) / 256])
         assert distance > 70, (one, other, distance)
+
+
+def test_a_users_own_kernel_has_a_colour_that_no_other_has_and_comes_last() -> None:
+    assert KERNEL_COLOURS["my-kernel"] == KERNEL_COLOURS["another"]
+    assert KERNEL_COLOURS["my-kernel"] not in KERNEL_COLOURS.values()
+    assert MarkerStyle(KERNEL_MARKERS["my-kernel"]).is_filled()
+    assert in_order(["my-kernel", "macko", "cublas", "macko"]) == ["cublas", "macko", "my-kernel"]
+    assert set(KERNEL_COLOURS) == set(KERNELS), "asking changes nothing"
 
 
 @pytest.mark.parametrize("kernel", list(KERNELS))
