@@ -1,0 +1,73 @@
+"""Exhibit of chapter "Can you trust it?": which kernel is fastest as measured, no prediction among them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from lscd.leaderboard import LEVELS, chosen, shown
+from lscd.report.exhibit import Context, Exhibit, gpu_title, percent
+from lscd.report.kernels import TITLES
+from perfmodel.evidence.leaderboard import SHAPES, TIE, come_quantised, unranked, winners
+from perfmodel.evidence.leaderboard import leaderboard as places_of
+from perfmodel.kernels import KERNELS
+
+FEW_TOKENS = 64
+
+
+def leaderboard(context: Context) -> Exhibit:
+    """The fastest kernel of each published comparison, and its gain over dense there."""
+    ranked = places_of()
+    table = chosen(ranked)
+    few = table[table["n"] <= FEW_TOKENS]
+    shapes = "; ".join(f"{name}: {words}" for name, words in SHAPES.items())
+    return Exhibit(
+        name="leaderboard",
+        title="Who is fastest, as measured?",
+        finding=(
+            f"Up to {FEW_TOKENS} tokens a kernel for zeros is ahead of all others measured beside it in "
+            f"{_listed(winners(few))}. Nothing here is predicted; who measured is often who wrote the kernel."
+        ),
+        evidence=(
+            "A line compares kernels of one source, state of the caches and way to launch, never across; where two "
+            f"sources differ, both stand. Over dense: geometric mean over products; = is a tie, within {TIE:.0%}. "
+            f"Shapes, {shapes}. Activations come quantised to kernels of 8 and 4 bits in {', '.join(come_quantised())}. "
+            f"No dense product beside another kernel, so ranked nowhere: {', '.join(unranked(ranked))}. More tokens "
+            "and other sparsities: lscd kernels leaderboard, and the CSV."
+        ),
+        sources=tuple(sorted(few["source"].unique())),
+        table=ranked,
+        shown=_titled(few),
+    )
+
+
+def _listed(won: pd.DataFrame) -> str:
+    """How often a kernel that drops weights is ahead, by sparsity."""
+    pruning = won["fastest"].map(lambda names: len(names) == 1 and KERNELS[names[0]].format.prunes)
+    words = []
+    for sparsity in LEVELS[1:]:
+        at = pruning[won["sparsity"] == sparsity]
+        words.append(f"{at.sum()} of {len(at)} comparisons at {sparsity:.0%} zeros")
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _titled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for the page: short titles for names, and no column of what is the same in every line."""
+    header, rows = shown(table)
+    page = pd.DataFrame(rows, columns=list(header))
+    following = page["next"].map(_short) + ", +" + page["slower by"]
+    found = {
+        "GPU": page["GPU"].map(gpu_title),
+        "shapes": page["shapes"],
+        "zeros": page["sparsity"].map(lambda share: percent(float(share), 0)),
+        "N": page["N"],
+        "source": page["source"],
+        "fastest": page["fastest"].map(lambda names: " = ".join(map(_short, names.split(" = ")))),
+        "over dense": page["x dense"],
+        "next, slower by": following.where(page["next"] != "-", "-"),
+        "called": page["called"],
+    }
+    return pd.DataFrame(found)
+
+
+def _short(kernel: str) -> str:
+    return TITLES.get(kernel, kernel).split(" (")[0]
