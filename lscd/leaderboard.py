@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,7 +49,8 @@ def leaderboard(
 
     mine = None if own is None else read_own(own)
     ranked = places_of(mine)
-    table = chosen(ranked, mine, gpu, sparsity, n)
+    levels = () if as_json or output is not None else LEVELS if mine is None else (0.0, *mine["sparsity"].unique())
+    table = chosen(ranked, gpu or ([] if mine is None else list(mine["gpu"].unique())), sparsity or levels, n or ())
     if output is not None:
         with written_whole(output) as partial:
             table.to_csv(partial, index=False, float_format=CSV_DIGITS)
@@ -67,22 +69,24 @@ def leaderboard(
 
 
 def chosen(
-    table: pd.DataFrame,
-    mine: pd.DataFrame | None = None,
-    gpus: list[str] | None = None,
-    sparsities: list[float] | None = None,
-    tokens: list[int] | None = None,
+    table: pd.DataFrame, gpus: Sequence[str] = (), sparsities: Sequence[float] = (), tokens: Sequence[int] = ()
 ) -> pd.DataFrame:
-    """The comparisons asked for; by default the GPUs and sparsities of a user's rows, or all GPUs at `LEVELS`."""
+    """The comparisons on these GPUs, at these sparsities and N; all where none are named."""
     from perfmodel.catalog import load_gpu
+    from perfmodel.evidence.leaderboard import DECIMALS
 
-    for value in sparsities or ():
+    for value in sparsities:
         if not 0 <= value <= 1:
             raise InputError(f"--sparsity is {value:g}, allowed is 0 to 1")
-    at = sparsities or (LEVELS if mine is None else [0.0, *mine["sparsity"].unique()])
-    on = [load_gpu(name).key for name in gpus or ()] or list((table if mine is None else mine)["gpu"].unique())
-    table = table[table["gpu"].isin(on) & table["sparsity"].round(3).isin([round(value, 3) for value in at])]
-    return table if not tokens else table[table["n"].isin(tokens)]
+    keys = [load_gpu(name).key for name in gpus]
+    asked: dict[str, Sequence[object]] = {
+        "gpu": keys,
+        "sparsity": [round(value, DECIMALS) for value in sparsities],
+        "n": tokens,
+    }
+    for column, values in asked.items():
+        table = table[table[column].isin(values)] if len(values) else table
+    return table
 
 
 def as_dict(table: pd.DataFrame) -> dict[str, Any]:

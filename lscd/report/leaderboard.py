@@ -17,7 +17,7 @@ FEW_TOKENS = 64
 def leaderboard(context: Context) -> Exhibit:
     """The fastest kernel of each published comparison, and its gain over dense there."""
     ranked = places_of()
-    table = chosen(ranked)
+    table = chosen(ranked, sparsities=LEVELS)
     few = table[table["n"] <= FEW_TOKENS]
     shapes = "; ".join(f"{name}: {words}" for name, words in SHAPES.items())
     return Exhibit(
@@ -30,7 +30,7 @@ def leaderboard(context: Context) -> Exhibit:
         evidence=(
             "A line compares kernels of one source, state of the caches and way to launch, never across; where two "
             f"sources differ, both stand. Over dense: geometric mean over products; = is a tie, within {TIE:.0%}. "
-            f"Shapes, {shapes}. Activations come quantised to kernels of 8 and 4 bits in {', '.join(come_quantised())}. "
+            f"Shapes, {shapes}. Kernels of 8 and 4 bits get quantised activations in {', '.join(come_quantised())}. "
             f"No dense product beside another kernel, so ranked nowhere: {', '.join(unranked(ranked))}. More tokens "
             "and other sparsities: lscd kernels leaderboard, and the CSV."
         ),

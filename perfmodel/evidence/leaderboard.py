@@ -36,6 +36,7 @@ SHAPES = {
 TIE = 0.05  # of the time, below which two kernels are as fast as each other
 ENOUGH = 0.5  # of the products of a comparison, on which a kernel must have been measured to be ranked
 MEASURED, MODEL = "measured", "model"
+DECIMALS = 3  # of a sparsity, to which a third is one
 ENDS = {"from": "min", "to": "max"}
 
 
@@ -49,7 +50,7 @@ def measured_times(own: pd.DataFrame | None = None) -> pd.DataFrame:
     table = pd.concat([load_kernel_times(), *([] if own is None else [own])], ignore_index=True)
     table = table[table["status"].isin(STATUSES) & table["time_us"].notna() & table["gpu"].isin(gpu_names())]
     table = table[table["sparsity"] < 1]  # of no weights at all nothing can be said
-    table = table.assign(sparsity=table["sparsity"].round(3), shapes=shape_classes(table))
+    table = table.assign(sparsity=table["sparsity"].round(DECIMALS), shapes=shape_classes(table))
     fastest = table.groupby([*COMPARED, "kernel", "m", "k", "n", "sparsity"], dropna=False)["time_us"].idxmin()
     return table.loc[fastest].reset_index(drop=True)
 
