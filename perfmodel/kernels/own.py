@@ -65,13 +65,13 @@ def own_kernels(known: set[str]) -> OwnKernels:
         FORMATS.update(formats)
         try:
             models = [_checked(kind) for kind in _kernel_classes(module)]
+            if not models:
+                raise ValueError("no subclass of KernelModel with a method 'time' is defined there")
             _refuse_taken("kernel", [model.name for model in models], known)
         except ValueError:
             for name in formats:
                 del FORMATS[name]
             raise
-        if not models:
-            raise ValueError("no subclass of KernelModel is defined there")
     return OwnKernels(tuple(models), text)
 
 
