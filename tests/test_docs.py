@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,6 +120,31 @@ def test_a_failing_example_fails_the_build() -> None:
         HOOKS.on_page_markdown("```shell run\nrm -r everything\n```\n")
     with pytest.raises(NameError):
         HOOKS.on_page_markdown("```python run\nundefined\n```\n")
+
+
+def test_the_page_of_your_own_kernel_can_be_followed_as_it_stands(tmp_path: Path) -> None:
+    """Every file and command of it in a fresh folder, in order, each once: what a reader copies."""
+    page = (DOCS / "how-to" / "your-kernel.md").read_text(encoding="utf-8")
+    script = ["set -e"]
+    for language, title, text in re.findall(r"```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)```\n", page, flags=re.DOTALL):
+        if title:
+            script.append(f"cat > {title} <<'END'\n{text}END")
+        elif language == "shell":
+            script += [f'echo "\\$ {line}"; {line}' for line in text.splitlines()]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    lines = "\n".join(script)
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        ["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stderr) == (0, ""), run.stderr
+    told = dict(answer.split("\n", 1) for answer in run.stdout.split("$ lscd ")[1:])
+    assert all("my-kernel" in answer or command == "formats" for command, answer in told.items())
+    assert "\ngap8 " in told["formats"]
+    held_out = re.search(r"my-kernel, held out at N = 16: ([\d.]+)% mean error on 4 rows", run.stdout)
+    assert held_out
+    assert float(held_out[1]) < 6
+    assert sorted(path.name for path in (tmp_path / "my-kernel").iterdir()) == ["my.csv", "my.json", "my_kernel.py"]
 
 
 def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
