@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lscd.asking import AsJson
-from lscd.errors import InputError, written_whole
+from lscd.errors import written_whole
 from lscd.own_rows import Own, read_own
 from lscd.printing import print_table, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVELS = (0.0, 0.5, 0.7, 0.9)  # sparsities that are printed unless others are asked for
 WORDS = ("GPU", "shapes", "fastest", "next", "source", "called", "dense")
 CSV_DIGITS = "%.6g"
 RULES = (
@@ -31,9 +28,7 @@ def leaderboard(
     gpu: Annotated[list[str] | None, typer.Option(help="GPU by name, repeatable; all by default.")] = None,
     sparsity: Annotated[
         list[float] | None,
-        typer.Option(
-            help=f"Sparsity, 0 to 1, repeatable; {', '.join(map(str, LEVELS))} by default, or those of --with."
-        ),
+        typer.Option(help="Sparsity, 0 to 1, repeatable; by default 0, 0.5, 0.7 and 0.9, or those of --with."),
     ] = None,
     n: Annotated[list[int] | None, typer.Option(min=1, help="Tokens, repeatable; all by default.")] = None,
     own: Own = None,
@@ -42,51 +37,30 @@ def leaderboard(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which kernel is fastest as measured, and by how much over dense of the same source: no predictions."""
+    """Say which kernel is fastest as measured, and by how much over dense of the same source: nothing is predicted."""
     from perfmodel.evidence.leaderboard import leaderboard as places_of
     from perfmodel.evidence.leaderboard import unranked
+    from perfmodel.evidence.leaderboard_words import LEVELS, chosen
     from perfmodel.kernels import BASELINE
 
     mine = None if own is None else read_own(own)
     ranked = places_of(mine)
-    levels = () if as_json or output is not None else LEVELS if mine is None else (0.0, *mine["sparsity"].unique())
-    table = chosen(ranked, gpu or ([] if mine is None else list(mine["gpu"].unique())), sparsity or levels, n or ())
+    whole = as_json or output is not None
+    levels = () if whole else LEVELS if mine is None else (0.0, *mine["sparsity"].unique())
+    here = [] if mine is None else sorted(set(mine["gpu"]) & set(ranked["gpu"]))
+    table = chosen(ranked, gpu or here, sparsity or levels, n or ())
     if output is not None:
         with written_whole(output) as partial:
             table.to_csv(partial, index=False, float_format=CSV_DIGITS)
     if as_json:
         print(json.dumps(as_dict(table), indent=2))
-        return
-    if table.empty:
-        say("Nobody has published times of several kernels, one of them dense, for that.")
+    elif output is not None:
+        print(f"wrote {len(table)} places to {output}")
     else:
         _print(table, unranked(ranked))
-    if mine is not None:
-        say("Yours:")
-        print_own(table[table["source"].isin(mine["source"]) & (table["kernel"] != BASELINE)])
-    if output is not None:
-        print(f"wrote {len(table)} places to {output}")
-
-
-def chosen(
-    table: pd.DataFrame, gpus: Sequence[str] = (), sparsities: Sequence[float] = (), tokens: Sequence[int] = ()
-) -> pd.DataFrame:
-    """The comparisons on these GPUs, at these sparsities and N; all where none are named."""
-    from perfmodel.catalog import load_gpu
-    from perfmodel.evidence.leaderboard import DECIMALS
-
-    for value in sparsities:
-        if not 0 <= value <= 1:
-            raise InputError(f"--sparsity is {value:g}, allowed is 0 to 1")
-    keys = [load_gpu(name).key for name in gpus]
-    asked: dict[str, Sequence[object]] = {
-        "gpu": keys,
-        "sparsity": [round(value, DECIMALS) for value in sparsities],
-        "n": tokens,
-    }
-    for column, values in asked.items():
-        table = table[table[column].isin(values)] if len(values) else table
-    return table
+        if mine is not None:
+            say("Yours:")
+            print_own(table[table["source"].isin(mine["source"]) & (table["kernel"] != BASELINE)])
 
 
 def as_dict(table: pd.DataFrame) -> dict[str, Any]:
@@ -105,60 +79,18 @@ def as_dict(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _print(table: pd.DataFrame, without_dense: list[str]) -> None:
-    from perfmodel.evidence.leaderboard import SHAPES, TIE, come_quantised
+    from perfmodel.evidence.leaderboard import TIE, come_quantised
+    from perfmodel.evidence.leaderboard_words import SHAPE_WORDS, in_words
 
-    header, rows = shown(table)
-    print_table(header, rows, text=WORDS)
+    if table.empty:
+        say("Nobody has published times of several kernels, one of them dense, for that.")
+        return
+    lines = in_words(table)
+    print_table(list(lines), list(lines.itertuples(index=False, name=None)), text=WORDS)
     say(RULES.format(tie=TIE))
-    say(f"Shapes: {'; '.join(f'{name}, {words}' for name, words in SHAPES.items())}.")
+    say(f"Shapes, {SHAPE_WORDS}.")
     say(f"Activations come quantised to kernels of 8 and 4 bits in {', '.join(come_quantised())}.")
     say(f"Without a dense product beside another kernel, so ranked nowhere: {', '.join(without_dense)}.")
-
-
-def shown(table: pd.DataFrame) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of `leaderboard`'s table for readers, neighbouring N joined."""
-    from perfmodel.evidence.leaderboard import over_tokens, winners
-
-    header = (
-        "GPU",
-        "shapes",
-        "sparsity",
-        "N",
-        "fastest",
-        "x dense",
-        "next",
-        "slower by",
-        "products",
-        "source",
-        "called",
-        "dense",
-    )
-    return header, [
-        (
-            row.gpu,
-            row.shapes,
-            f"{row.sparsity:.2f}",
-            _range(f"{row.n_from}", f"{row.n_to}"),
-            " = ".join(row.fastest),
-            _range(f"{row.speedup_from:.2f}", f"{row.speedup_to:.2f}"),
-            row.next or "-",
-            "-" if math.isnan(row.behind_from) else _range(f"{row.behind_from:.0%}", f"{row.behind_to:.0%}"),
-            str(row.products),
-            row.source,
-            called(row),
-            row.dense,
-        )
-        for row in over_tokens(winners(table)).itertuples()
-    ]
-
-
-def _range(low: str, high: str) -> str:
-    return low if low == high else f"{low} to {high}"
-
-
-def called(row: Any) -> str:
-    """How a comparison's kernels were called, in words."""
-    return f"{row.cache}, {row.launch}" + (f", {row.copies} copies" if row.copies > 1 else "")
 
 
 def print_own(places: pd.DataFrame) -> None:
@@ -166,6 +98,8 @@ def print_own(places: pd.DataFrame) -> None:
     if places.empty:
         say("None of these rows is of a GPU and beside a dense product.")
         return
+    from perfmodel.evidence.leaderboard_words import called
+
     words = ("kernel", "GPU", "shapes", "dense", "source", "called")
     header = (
         "kernel",

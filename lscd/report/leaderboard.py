@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from lscd.leaderboard import LEVELS, chosen, shown
 from lscd.report.exhibit import Context, Exhibit, gpu_title, percent
 from lscd.report.kernels import TITLES
-from perfmodel.evidence.leaderboard import SHAPES, TIE, come_quantised, unranked, winners
+from perfmodel.evidence.leaderboard import TIE, come_quantised, unranked, winners
 from perfmodel.evidence.leaderboard import leaderboard as places_of
+from perfmodel.evidence.leaderboard_words import LEVELS, SHAPE_WORDS, chosen, in_words
 from perfmodel.kernels import KERNELS
 
 FEW_TOKENS = 64
@@ -19,7 +19,6 @@ def leaderboard(context: Context) -> Exhibit:
     ranked = places_of()
     table = chosen(ranked, sparsities=LEVELS)
     few = table[table["n"] <= FEW_TOKENS]
-    shapes = "; ".join(f"{name}: {words}" for name, words in SHAPES.items())
     return Exhibit(
         name="leaderboard",
         title="Who is fastest, as measured?",
@@ -30,7 +29,8 @@ def leaderboard(context: Context) -> Exhibit:
         evidence=(
             "A line compares kernels of one source, state of the caches and way to launch, never across; where two "
             f"sources differ, both stand. Over dense: geometric mean over products; = is a tie, within {TIE:.0%}. "
-            f"Shapes, {shapes}. Kernels of 8 and 4 bits get quantised activations in {', '.join(come_quantised())}. "
+            f"Shapes, {SHAPE_WORDS}. Kernels of 8 and 4 bits get quantised activations in "
+            f"{', '.join(come_quantised())}. "
             f"No dense product beside another kernel, so ranked nowhere: {', '.join(unranked(ranked))}. More tokens "
             "and other sparsities: lscd kernels leaderboard, and the CSV."
         ),
@@ -52,8 +52,7 @@ def _listed(won: pd.DataFrame) -> str:
 
 def _titled(table: pd.DataFrame) -> pd.DataFrame:
     """The table for the page: short titles for names, and no column of what is the same in every line."""
-    header, rows = shown(table)
-    page = pd.DataFrame(rows, columns=list(header))
+    page = in_words(table)
     following = page["next"].map(_short) + ", +" + page["slower by"]
     found = {
         "GPU": page["GPU"].map(gpu_title),

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from lscd.cli import app
-from lscd.leaderboard import LEVELS
 from perfmodel.evidence.leaderboard import TIE, leaderboard
+from perfmodel.evidence.leaderboard_words import LEVELS
 from tests.lscd.commands import RUNNER, run
 from tests.lscd.test_evidence import OWN_HEADER
 
@@ -48,7 +48,8 @@ def test_json_and_csv_hold_every_place(tmp_path: Path) -> None:
         "all sparsities, unless some are asked for"
     )
     assert found["tie"] == TIE
-    told("--gpu", "rtx-4090", "--sparsity", "0.5", "--output", str(tmp_path / "places.csv"))
+    said = told("--gpu", "rtx-4090", "--sparsity", "0.5", "--output", str(tmp_path / "places.csv"))
+    assert said.startswith("wrote ")
     written = pd.read_csv(tmp_path / "places.csv")
     assert set(written["sparsity"]) == {0.5}
     assert set(written["gpu"]) == {"rtx-4090"}
@@ -84,7 +85,7 @@ def test_nothing_measured_is_said_so() -> None:
     ("arguments", "message"),
     [
         (["--gpu", "h2000"], "unknown GPU 'h2000'"),
-        (["--sparsity", "70"], "--sparsity is 70, allowed is 0 to 1"),
+        (["--sparsity", "70"], "sparsity must lie in [0, 1], got 70; sparsity is a fraction, did you mean 0.7?"),
         (["--n", "0"], "--n is '0'"),
         (["--with", "nowhere.csv"], "nowhere.csv: No such file"),
     ],
