@@ -42,12 +42,17 @@ def leaderboard(context: Context) -> Exhibit:
 
 def _listed(won: pd.DataFrame) -> str:
     """How often a kernel that drops weights is ahead, by sparsity."""
-    pruning = won["fastest"].map(lambda names: len(names) == 1 and KERNELS[names[0]].format.prunes)
+    pruning = won["fastest"].map(lambda names: len(names) == 1 and _prunes(names[0]))
     words = []
     for sparsity in LEVELS[1:]:
         at = pruning[won["sparsity"] == sparsity]
         words.append(f"{at.sum()} of {len(at)} comparisons at {sparsity:.0%} zeros")
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _prunes(kernel: str) -> bool:
+    """Whether it drops weights; so does what was measured of zeros and has no model."""
+    return kernel not in KERNELS or KERNELS[kernel].format.prunes
 
 
 def _titled(table: pd.DataFrame) -> pd.DataFrame:
