@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lscd.asking import AsJson
 from lscd.errors import refuse_idle
 from lscd.files import Lab
 from lscd.printing import print_table, say
@@ -137,7 +139,8 @@ def formats(
         refuse_idle(context, "without --gpu", "n")
 
     from perfmodel.catalog import load_gpu
-    from perfmodel.formats import FORMATS, break_even_sparsity
+    from perfmodel.formats import break_even_sparsity
+    from perfmodel.kernels.registry import FORMATS  # with those of LSCD_KERNELS
     from perfmodel.roofline import memory_time_floor
 
     card = load_gpu(gpu) if gpu else None
@@ -160,8 +163,8 @@ def formats(
 
 
 @kernels.command("list")
-def list_kernels() -> None:
-    """List the modelled kernels, one a line, name first."""
+def list_kernels(as_json: AsJson = False) -> None:
+    """List the modelled kernels, one a line, name first; those of your own file (LSCD_KERNELS) last."""
     from perfmodel.kernels import KERNELS
     from perfmodel.kernels.rivals import NOT_MEASURED, standing
 
@@ -171,4 +174,7 @@ def list_kernels() -> None:
         measured = "no" if standing(model) == NOT_MEASURED else "yes"
         about = (model.supported_n, model.format.change, model.multiplies, measured, model.title)
         rows.append((name, model.format_name, *about))
+    if as_json:
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows], indent=2))
+        return
     print_table(header, rows, text=header)

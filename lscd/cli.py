@@ -15,6 +15,7 @@ from lscd import (
     explore,
     generate,
     kernels,
+    leaderboard,
     measure,
     plan,
     predict,
@@ -68,6 +69,7 @@ app.command()(catalogue.models)
 app.command()(catalogue.formats)
 app.command()(evidence.calibrate)
 app.command()(evidence.validate)
+kernels.app.command()(leaderboard.leaderboard)
 app.add_typer(kernels.app, name="kernels")
 app.add_typer(weights.app, name="weights")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lscd.errors import InputError, refuse_idle, writable, written_whole
+from lscd.own_rows import Own, fittable, judged, read_own, without_model, without_words
 from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
@@ -17,17 +18,16 @@ if TYPE_CHECKING:
 
     from perfmodel.catalog.specs import FittedKernel
 
-Own = Annotated[
-    Path | None,
-    typer.Option("--with", help="CSV of your own measurements, columns as data/measured (see data/README.md)."),
-]
-
 
 def calibrate(
     context: typer.Context,
     own: Own = None,
     out: Annotated[
         Path | None, typer.Option(writable=True, dir_okay=False, help="Where to write the fit; needed with --with.")
+    ] = None,
+    hold_out: Annotated[
+        list[int] | None,
+        typer.Option("--hold-out", help="Tokens N whose rows of --with no fit sees, to be judged by; repeatable."),
     ] = None,
     simulator: Annotated[bool, typer.Option("--simulator", help="Fit the simulator again too: two minutes.")] = False,
 ) -> None:
@@ -46,14 +46,18 @@ def calibrate(
         refuse_idle(context, "with --out, where the kernels alone are fitted anew", "simulator")
     else:
         _check_built_in()
-    mine = None if own is None else _read_own(own)
+    if own is None:
+        refuse_idle(context, "without --with", "hold_out")
+    mine = None if own is None else fittable(own, hold_out or [])
     if out is None:
         # What memories sustain holds for every kernel, so it is stored before one is fitted.
         _store(fit_memory(with_residency(load_kernel_times())), data_directory() / MEMORY_FILE)
-    fitted, published = fit_all(mine)
+    fitted, published = fit_all(mine, hold_out or [])
     fitted = with_spread(fitted, published, mine)
     _store(fitted, out or data_directory() / CALIBRATION_FILE)
     _name_without_evidence(unmeasured_kernels(fitted))
+    if mine is not None and hold_out:
+        _print_held_out(mine, fitted, hold_out)
     if out is not None:
         print(f"use it with LSCD_CALIBRATION={out}")
         return
@@ -104,47 +108,17 @@ def _store(fitted: dict[str, FittedKernel], path: Path) -> None:
         print(f"{name}: {entry.mean_absolute_error:.1%} mean error on {entry.rows} rows; {values}")
 
 
-def _read_own(path: Path) -> pd.DataFrame:
-    """A user's measurements: the schema of the evidence, known GPUs and kernels; without our kernels of no model."""
-    from perfmodel.catalog import load_sources, read_kernel_times
-    from perfmodel.evidence.rows import shapes_of
-    from perfmodel.kernels import KERNELS, kernel_model
-    from perfmodel.prediction import check_tokens
+def _print_held_out(mine: pd.DataFrame, fitted: dict[str, FittedKernel], hold_out: Sequence[int]) -> None:
+    """Error of each fitted kernel on the rows that no fit saw."""
+    from perfmodel.evidence.validation import error_statistics, join_predictions
 
-    table = read_kernel_times(path)
-    table = table[(table["status"] == "value") & ~table["kernel"].isin(WITHOUT_MODEL)].reset_index(drop=True)
-    if table.empty or table["time_us"].isna().any():
-        raise InputError(f"{path}: needs rows of status 'value', each with a time")
-    published = set(table["source"]) & set(load_sources())
-    if published:
-        raise InputError(f"{path}: source {', '.join(sorted(published))} is a published one; name your own")
-    try:
-        keys = {gpu: _name_of(gpu) for gpu in table["gpu"].unique()}
-        for kernel, rows in table.groupby("kernel"):
-            check_tokens(kernel_model(str(kernel)), rows["n"])
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    if all(KERNELS[str(name)].at_least(shapes_of(rows)).all() for name, rows in table.groupby("kernel")):
-        names = ", ".join(table["kernel"].unique())
-        raise InputError(f"{path}: of {names} no more than a bound is modelled at these tokens, so no row counts")
-    return table.assign(gpu=table["gpu"].map(keys))
+    tokens = ", ".join(map(str, sorted(set(hold_out))))
+    joined = join_predictions(mine[mine["n"].isin(hold_out)], fitted)
+    for row in error_statistics(joined[~joined["at_least"]], ["kernel"]).itertuples(index=False):
+        error = f"{row.mean:.1%} mean error on {row.rows} rows, bias {row.bias:+.1%}"
+        print(f"{row.kernel}, held out at N = {tokens}: {error}")
 
 
-def _name_of(gpu: str) -> str:
-    """Name under which a row's device can be loaded: of the catalogue, or the file of a CPU that was measured."""
-    from perfmodel.catalog import cpu_names, gpu_names, load_device
-    from perfmodel.catalog.cpu import THREADS_MARK, Cpu
-
-    device, name = load_device(gpu), gpu.partition(THREADS_MARK)[0]
-    if isinstance(device, Cpu) and name.endswith(".toml"):
-        return gpu if THREADS_MARK in gpu else f"{gpu}{THREADS_MARK}{device.in_use}"
-    if device.key.partition(THREADS_MARK)[0] not in (*gpu_names(), *cpu_names()):
-        raise InputError(f"gpu is {gpu}, allowed are GPUs and CPUs of the catalogue, and files of `lscd measure`")
-    return device.key
-
-
-# What `kernels_numba.bench.gpu` measures beside the kernels that have a model.
-WITHOUT_MODEL = ("lscd-dense", "lscd-tiled-csl", "lscd-two-four", "lscd-csr")
 GROUPS = ("kernel", "source", "gpu", "n", "sparsity")
 RUN_GROUPS = ("source", "model", "gpus", "system")
 
@@ -156,21 +130,42 @@ def validate(
     """Print the error of every model of kernels and of whole runs: fitted rows, rows held out, or your own rows."""
     from perfmodel.evidence.run_spread import judged_runs
     from perfmodel.evidence.validation import join_predictions
-    from perfmodel.kernels.fits import unmeasured_kernels
 
     groups = [name.strip() for name in by.split(",")]
     if not set(groups) <= set(GROUPS) or len(set(groups)) < len(groups):
         raise InputError(f"--by is {by!r}, allowed are names of {', '.join(GROUPS)}, joined by commas")
-    joined = join_predictions(None if own is None else _read_own(own))
-    runs = None if own is not None else judged_runs()
-    if runs is not None:
-        _print_summary(joined, runs)
+    if own is not None:
+        _validate_own(own, groups)
+        return
+    joined, runs = join_predictions(), judged_runs()
+    _print_summary(joined, runs)
+    _print_kernel_errors(joined, groups)
+    say("Whole models: error of the time per token.")
+    _print_errors(runs, list(RUN_GROUPS))
+
+
+def _validate_own(path: Path, groups: list[str]) -> None:
+    """Errors on a user's rows of modelled kernels; of the others what was measured, beside dense."""
+    from lscd.leaderboard import print_own
+    from perfmodel.evidence.leaderboard import leaderboard
+    from perfmodel.evidence.validation import join_predictions
+
+    table = read_own(path)
+    modelled = judged(path, table)
+    if len(modelled):
+        _print_kernel_errors(join_predictions(modelled), groups)
+    if without := without_model(table):
+        say(f"{without_words(without)}.")
+        places = leaderboard(table)
+        print_own(places[places["source"].isin(table["source"]) & places["kernel"].isin(without)])
+
+
+def _print_kernel_errors(joined: pd.DataFrame, groups: list[str]) -> None:
+    from perfmodel.kernels.fits import unmeasured_kernels
+
     say("Error of the predicted time, predicted / measured - 1; mean and median of its size, bias of its sign.")
     _print_errors(joined, groups)
     _name_without_evidence([name for name in unmeasured_kernels() if name not in set(joined["kernel"])])
-    if runs is not None:
-        say("Whole models: error of the time per token.")
-        _print_errors(runs, list(RUN_GROUPS))
 
 
 def _print_summary(joined: pd.DataFrame, runs: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 from kernels_numba.files import folder_writable, identity, nearest, writable
 from lscd.errors import InputError, typed
 
-SETTINGS = ("LSCD_CALIBRATION",)  # files that commands read without an option
+SETTINGS = ("LSCD_CALIBRATION", "LSCD_KERNELS")  # files that commands read without an option
 INDEX = ".index.json"  # ends the names of files that stand for all shards beside them
 THREADS = re.compile(r"@\d+$")  # of a CPU, after the name of its file
 

@@ -255,7 +255,7 @@ def speedups(view: View) -> Chart:
     bands = _reach_bands(view)
     curves, patterns, whole = (view.speedups[view.speedups["kind"] == kind] for kind in ("curve", "pattern", "whole"))
     titles = list(curves["title"].unique())
-    kernels = [KERNEL_COLOURS.get(name, GREY) for name in curves["kernel"].unique()]
+    kernels = [KERNEL_COLOURS[name] for name in curves["kernel"].unique()]
     x = _axis("sparsity", "sparsity", scale={"domain": [0, 1]}, axis={"format": "%", "tickCount": 6})
     y = _axis("speedup", "layer time, cuBLAS / kernel", scale={"domain": [0, TOP_SPEEDUP]})
     colour = _named("title", {"domain": titles, "range": kernels})

@@ -51,7 +51,6 @@ def claims(context: Context) -> Exhibit:
         sources=tuple(dict.fromkeys(key for paper in judged for key in paper.paper.sources)),
         table=table,
         figure=draw.claims(shown.reset_index(drop=True)),
-        wide=True,
     )
 
 
@@ -68,7 +67,6 @@ def papers(context: Context) -> Exhibit:
         evidence="Mean error of what is modelled and no fit saw; numbers that are evidence here are among them.",
         sources=(),
         table=table,
-        wide=True,
     )
 
 

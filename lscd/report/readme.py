@@ -135,12 +135,13 @@ def held_out_words(context: Context) -> str:
     """How far off kernels and whole runs are on what no fit saw, in a sentence."""
     kernels, runs = kernel_summary(context.joined), run_summary(judged_runs())
     gpus = held_out(context.joined).query("kernel not in @CPU_KERNELS")["gpu"].nunique()
+    products, whole = (f"{int(table['rows'].sum()):,}" for table in (kernels, runs))
     usual, worst = ([percent(end(table["mean"]), 0) for table in (kernels, runs)] for end in (np.nanmedian, np.nanmax))
     return (
         f"On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
-        f"{int(kernels['rows'].sum()):,} products on {gpus} GPUs and a CPU, half of the kernels have a mean error of at "
-        f"most {usual[0]}, the worst {worst[0]}; of {int(runs['rows'].sum()):,} whole runs half of the sources at most "
-        f"{usual[1]}, the worst {worst[1]}. Where sources disagree, both are scored."
+        f"{products} products on {gpus} GPUs and a CPU, half of the kernels have a mean error of at most {usual[0]}, the "
+        f"worst {worst[0]}; of {whole} whole runs half of the sources at most {usual[1]}, the worst {worst[1]}. Where "
+        "sources disagree, both are scored."
     )
 
 

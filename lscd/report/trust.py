@@ -7,6 +7,7 @@ import pandas as pd
 
 from lscd.report.exhibit import Chapter, Context, Exhibit, mean_errors, percent
 from lscd.report.kernels import TITLES, held_out_of_fig9
+from lscd.report.leaderboard import leaderboard
 from perfmodel.crossing import crossing
 from perfmodel.evidence.kernel_fit import BOXPLOT_SOURCE
 from perfmodel.evidence.speedups import boxplot_shapes
@@ -246,7 +247,7 @@ def _formatted(statistics: pd.DataFrame) -> pd.DataFrame:
 CHAPTER = Chapter(
     "Can you trust it?",
     "Errors on rows no parameter was fitted on: other token counts, other GPUs, other people's measurements.",
-    (summary, other_sources, across_gpus, residuals, crossover_points, interval_coverage, errors),
+    (summary, other_sources, across_gpus, residuals, crossover_points, interval_coverage, errors, leaderboard),
     question="Can you trust it?",
     headline="summary",
 )

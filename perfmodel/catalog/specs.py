@@ -285,7 +285,7 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
     m, k, n and sparsity among them, beyond which a prediction is an extrapolation. ``spread`` holds 90 % half-widths of
     the log error: ``inside`` the evidence, outside its ``range``, and on another ``gpu``; ``at_home`` is the first for
     each fitted GPU that has enough rows to know. ``own`` names the source and GPU of a user's measurements that took
-    part.
+    part, ``held_out`` the tokens N of theirs that did not.
     """
 
     parameters: dict[str, float]
@@ -297,3 +297,4 @@ class FittedKernel(Record, frozen=True, omit_defaults=True):
     spread: dict[str, float] = {}  # noqa: RUF012 - msgspec copies defaults
     at_home: dict[str, float] = {}  # noqa: RUF012
     own: list[tuple[Text, Text]] = []  # noqa: RUF012
+    held_out: list[PositiveInt] = []  # noqa: RUF012

@@ -45,7 +45,7 @@ class FitRule:
     Of a ``relative`` source only the ratios between its rows count: a common factor is left free, because its software
     is slower or faster as a whole than the one the other sources ran. ``own`` marks a user's measurements. Rows with
     their weights in the L2 take part only if ``resident``: where a kernel has hardly any other. ``shapes`` (m, k) and
-    ``sparsities`` are all where they are not given.
+    ``sparsities`` are all where they are not given, and ``without`` the tokens N that are held out.
     """
 
     source: str
@@ -58,6 +58,7 @@ class FitRule:
     resident: bool = False
     shapes: tuple[tuple[int, int], ...] | None = None
     sparsities: tuple[float, ...] | None = None
+    without: tuple[int, ...] = ()
 
     def select(self, evidence: pd.DataFrame) -> NDArray[np.bool_]:
         """Boolean mask of the rows this rule covers."""
@@ -69,6 +70,8 @@ class FitRule:
         chosen &= (~evidence["resident"] | self.own | self.resident).to_numpy()
         if self.tokens is not None:
             chosen &= evidence["n"].isin(self.tokens).to_numpy()
+        if self.without:
+            chosen &= ~evidence["n"].isin(self.without).to_numpy()
         if self.kernels is not None:
             chosen &= evidence["kernel"].isin(self.kernels).to_numpy()
         if self.shapes is not None:
@@ -81,6 +84,7 @@ class FitRule:
     def describe(self) -> str:
         """Plain words for the stored calibration."""
         tokens = f"N = {', '.join(map(str, self.tokens))}" if self.tokens else "all N"
+        tokens += f" but {', '.join(map(str, self.without))}" if self.without else ""
         shapes = ", ".join(f"{m} x {k}" for m, k in self.shapes or ())
         zeros = ", ".join(f"{share:g}" for share in self.sparsities or ())
         parts = (f"{self.source} on {self.gpu}", tokens, shapes, zeros and f"sparsity {zeros}")
@@ -134,15 +138,15 @@ BOXPLOT_BASELINE_SOURCE = "spinfer-rerun-times"
 SPRING, SMALLEST_RATIO = 0.02, 1e-3
 
 
-def rules_with(own: pd.DataFrame) -> tuple[FitRule, ...]:
-    """The rules, and one for each source and GPU of a user's own measurements."""
+def rules_with(own: pd.DataFrame, hold_out: Sequence[int] = ()) -> tuple[FitRule, ...]:
+    """The rules, and one for each source and GPU of a user's own measurements, without tokens to ``hold_out``."""
     pairs = own[["source", "gpu"]].drop_duplicates().itertuples(index=False, name=None)
-    return (*FIT_RULES, *(FitRule(source, gpu, None, 1.0, own=True) for source, gpu in pairs))
+    return (*FIT_RULES, *(FitRule(source, gpu, None, 1.0, own=True, without=(*hold_out,)) for source, gpu in pairs))
 
 
-def is_own_fit(fitted: FittedKernel, source: str, gpu: str) -> bool:
-    """True if ``fitted`` took in a user's own measurements of this source and GPU."""
-    return (source, gpu) in fitted.own
+def own_fitted(fitted: FittedKernel, rows: pd.DataFrame, source: str, gpu: str) -> NDArray[np.bool_]:
+    """Which ``rows`` of a user's own measurements of this source and GPU ``fitted`` took in."""
+    return ~rows["n"].isin(fitted.held_out).to_numpy() & ((source, gpu) in fitted.own)
 
 
 def fitted_rows(evidence: pd.DataFrame, rules: Rules = FIT_RULES) -> NDArray[np.bool_]:
@@ -226,6 +230,7 @@ def fit(
         mean_absolute_error=_rounded(np.mean(np.abs(np.expm1(error)))),
         evidence_range=_evidence_range(model, rows),
         own=[(rule.source, rule.gpu) for rule in used if rule.own],
+        held_out=sorted({tokens for rule in used if rule.own for tokens in rule.without}),
     )
 
 
@@ -335,10 +340,13 @@ def _rounded(value: Any, digits: int = 4) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def fit_all(own: pd.DataFrame | None = None) -> tuple[dict[str, FittedKernel], pd.DataFrame]:
+def fit_all(
+    own: pd.DataFrame | None = None, hold_out: Sequence[int] = ()
+) -> tuple[dict[str, FittedKernel], pd.DataFrame]:
     """Fit every kernel model of the registry for which there are rows to fit, the dense one first.
 
-    Fits the evidence in ``data/``, and ``own`` measurements in the same schema on top of it if given.
+    Fits the evidence in ``data/``, and ``own`` measurements in the same schema on top of it if given, but those of the
+    tokens N to ``hold_out``.
 
     Returns
     -------
@@ -348,7 +356,7 @@ def fit_all(own: pd.DataFrame | None = None) -> tuple[dict[str, FittedKernel], p
     import pandas as pd
 
     extra = [] if own is None else [with_residency(own)]
-    rules = FIT_RULES if own is None else rules_with(own)
+    rules = FIT_RULES if own is None else rules_with(own, hold_out)
     dense = fit(BASELINE, pd.concat([with_residency(load_kernel_times()), *extra], ignore_index=True), rules=rules)
     dense_parameters = kernel_parameters(dense, BASELINE)
     published = kernel_evidence(dense_parameters)

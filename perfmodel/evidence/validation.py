@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perfmodel.catalog.specs import Launch
 from perfmodel.crossing import crossing
-from perfmodel.evidence.kernel_fit import fitted_rows, is_own_fit, predictor
+from perfmodel.evidence.kernel_fit import fitted_rows, own_fitted, predictor
 from perfmodel.evidence.rows import kernel_evidence, shapes_of, with_residency
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
@@ -57,7 +57,8 @@ def _own_rows(rows: pd.DataFrame, calibration: Mapping[str, FittedKernel]) -> ND
     """Rows of a user's own measurements that the calibration in use was fitted on."""
     own = np.zeros(len(rows), dtype=bool)
     for (kernel, source, gpu), positions in rows.groupby(["kernel", "source", "gpu"]).indices.items():
-        own[positions] = kernel in calibration and is_own_fit(calibration[kernel], source, gpu)
+        if kernel in calibration:
+            own[positions] = own_fitted(calibration[str(kernel)], rows.iloc[positions], str(source), str(gpu))
     return own
 
 

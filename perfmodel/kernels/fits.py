@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
+from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.records import LARGEST_SIZE
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.kernels.base import Call, KernelModel, KernelTime, Machine, Shape
+from perfmodel.kernels.own import SETTING
 from perfmodel.kernels.registry import KERNELS, kernel_model
 
 Array = NDArray[np.float64]
@@ -51,6 +53,8 @@ def check_kernel_fits(fits: Mapping[str, FittedKernel]) -> None:
     missing = [name for name, model in KERNELS.items() if not model.assumed and name not in fits]
     if missing:
         raise ValueError(f"no kernel {missing[0]!r} in this calibration; make it anew with `lscd calibrate`")
+    if strange := [name for name in fits if name not in KERNELS]:
+        raise ValueError(f"{unknown_name('kernel', strange[0], KERNELS)}; the class of your own is named by {SETTING}")
     for kernel, fitted in fits.items():
         declared = fields(kernel_model(kernel).Parameters)
         limits = {field.name: (field.metadata["low"], field.metadata["high"]) for field in declared}

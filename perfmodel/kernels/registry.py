@@ -1,13 +1,14 @@
-"""Which kernels are modelled: `KERNELS` maps the name users type to its model."""
+"""Which kernels are modelled: `KERNELS` maps the name users type to its model, those of LSCD_KERNELS included."""
 
 from __future__ import annotations
 
 from perfmodel.catalog.arguments import text
 from perfmodel.catalog.cpu import Cpu, Device
 from perfmodel.catalog.names import unknown_name
+from perfmodel.formats import FORMATS as FORMATS  # all of them, once those of LSCD_KERNELS have joined
 from perfmodel.kernels.base import KernelModel, Shape
 from perfmodel.kernels.coded_decode import BitmapInt4, BitmapInt8, CondensedInt4, CondensedInt8
-from perfmodel.kernels.cpu import CPU_MODELS, NumpyFp32, TorchBf16
+from perfmodel.kernels.cpu import CPU_MODELS, CpuKernel, NumpyFp32, TorchBf16
 from perfmodel.kernels.csr import Sputnik
 from perfmodel.kernels.cusparse import Cusparse
 from perfmodel.kernels.decode import Bitmap, Int4, Int8, Macko, QuantLlmW5, QuantLlmW6
@@ -23,6 +24,7 @@ from perfmodel.kernels.low_precision import (
     TwoFourFp8,
     TwoFourInt8,
 )
+from perfmodel.kernels.own import own_kernels
 from perfmodel.kernels.register_decode import (
     CondensedDecode,
     CondensedDecodePairs,
@@ -73,14 +75,16 @@ _MODELS: tuple[KernelModel, ...] = (
     CondensedInt8(),
     CondensedInt4(),
 )
-GPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in _MODELS}
-CPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in CPU_MODELS}
+OWN = own_kernels({model.name for model in (*_MODELS, *CPU_MODELS)})
+_ALL = (*_MODELS, *CPU_MODELS, *OWN.models)
+GPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in _ALL if not isinstance(model, CpuKernel)}
+CPU_KERNELS: dict[str, KernelModel] = {model.name: model for model in _ALL if isinstance(model, CpuKernel)}
 KERNELS = GPU_KERNELS | CPU_KERNELS
 BASELINE = Dense.name  # of GPUs
 BASELINES = (BASELINE, TorchBf16.name, NumpyFp32.name)  # of any device the first that runs there
 # Another's work, worse encoded, and whose: no rivals.
-VARIANTS = {model.slower_variant: model.name for model in _MODELS if model.slower_variant}
-BOUNDED = frozenset(model.name for model in _MODELS if model.at_least(Shape.of(1, 1, 8, 0.5)))  # for several tokens
+VARIANTS = {model.slower_variant: model.name for model in _ALL if model.slower_variant}
+BOUNDED = frozenset(model.name for model in _ALL if model.at_least(Shape.of(1, 1, 8, 0.5)))  # for several tokens
 
 
 def kernels_of(device: Device) -> dict[str, KernelModel]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, label
 
 from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
-from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE, in_order
 
 SMALL = 6  # points: the least that paper takes
 ROW = 0.125  # inches of a GPU's row
@@ -92,7 +92,7 @@ def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
         axes.set_xlabel("sparsity [%]")
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
-    small = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in KERNEL_COLOURS if name in unnamed]
+    small = [Patch(color=KERNEL_COLOURS[name], label=titles[name]) for name in in_order(unnamed)]
     handles = [*small, outside_key("winner outside its evidence", facecolor=GREY, **HATCH)]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
@@ -100,7 +100,7 @@ def winner_map(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
 
 def _won(axes: Axes, rows: pd.DataFrame, titles: Mapping[str, str]) -> set[str]:
     """Colour the cells of one GPU by who wins, hatch and name them; kernels of regions without room for a name."""
-    kernels = [name for name in KERNEL_COLOURS if (rows["kernel"] == name).any()]
+    kernels = in_order(rows["kernel"])
     grid = rows.assign(code=rows["kernel"].map({name: i for i, name in enumerate(kernels)}))
     codes, outside = (
         grid.pivot_table(index="n", columns="sparsity", values=value, aggfunc="first")

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from perfmodel.plotting.kernels import stretches
 from perfmodel.plotting.marks import ticks
 from perfmodel.plotting.serving import RATES, SYSTEM_COLOURS, SYSTEM_MARKERS
-from perfmodel.plotting.style import BLACK, COLUMN, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.style import BLACK, COLUMN, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE, in_order
 
 QUARTILES = ("q1", "median", "q3")
 Colour = tuple[float, float, float, float]
@@ -38,7 +38,7 @@ def quartiles(table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[str,
     titles, gpus : mapping
         Kernel and GPU names to what is written; a row of panels per GPU, a column per N.
     """
-    tokens, kernels = sorted(table["n"].unique()), [name for name in KERNEL_COLOURS if name in set(table["kernel"])]
+    tokens, kernels = sorted(table["n"].unique()), in_order(table["kernel"])
     size = (PAGE, 1.5 * len(gpus) + 0.6)
     figure, panels = plt.subplots(len(gpus), len(tokens), figsize=size, sharex=True, sharey=True, squeeze=False)
     cases = [(gpu, n) for gpu in gpus for n in tokens]

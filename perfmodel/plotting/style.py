@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -139,6 +139,29 @@ KERNEL_MARKERS = {
     "cpu-dense16": "8",
     "scipy-csr": "h",
 }
+
+
+OWN_COLOUR, OWN_MARKER = "#00D08A", "P"  # of every kernel that a user brings (LSCD_KERNELS)
+
+
+class _WithOwn(dict[str, str]):
+    """Values by kernel, and the ``own`` one for each kernel of a user's own."""
+
+    def __init__(self, known: dict[str, str], own: str) -> None:
+        super().__init__(known)
+        self.own = own
+
+    def __missing__(self, kernel: str) -> str:
+        return self.own
+
+
+KERNEL_COLOURS, KERNEL_MARKERS = _WithOwn(KERNEL_COLOURS, OWN_COLOUR), _WithOwn(KERNEL_MARKERS, OWN_MARKER)
+
+
+def in_order(kernels: Iterable[str]) -> list[str]:
+    """``kernels``, each once, as `KERNEL_COLOURS` lists them, and a user's own last."""
+    there = set(kernels)
+    return [name for name in KERNEL_COLOURS if name in there] + sorted(there - set(KERNEL_COLOURS))
 
 
 UNTOLD = {".png": ("Software",), ".svg": ("Date", "Creator"), ".pdf": ("CreationDate", "Creator", "Producer")}

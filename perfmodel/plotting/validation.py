@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from perfmodel.plotting.kernels import ERROR_BANDS, PALE, look, short
 from perfmodel.plotting.marks import ticks
-from perfmodel.plotting.style import GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.style import GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE, in_order
 
 GPU_ROW, KERNEL_ROW = 0.19, 0.155  # inches
 # Panels of `by_gpu`, so that a row has few kernels in each; kernels that are in none have the last.
@@ -204,7 +204,7 @@ def covered(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     grouped = table.assign(inside=table["covered"] * table["rows"]).groupby(["kernel", "where"])
     found = grouped.agg(rows=("rows", "sum"), inside=("inside", "sum"), width=("width", "median")).reset_index()
     found["covered"] = 100 * found["inside"] / found["rows"]
-    kernels = [name for name in KERNEL_COLOURS if name in set(found["kernel"])]
+    kernels = in_order(found["kernel"])
     size = PAGE, 0.8 + KERNEL_ROW * len(kernels)
     figure, panels = plt.subplots(1, 3, figsize=size, sharey=True)
     for row in found.itertuples():

@@ -20,6 +20,7 @@ import pyarrow as pa
 from perfmodel.catalog import load_calibration, load_device, load_model
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import calibrated, kernel_fits
+from perfmodel.kernels.registry import OWN
 from perfmodel.serving.collectives import CALIBRATION_FILE as SYSTEMS_FILE
 from perfmodel.sweep.evaluate import BOUNDS, block_results
 from perfmodel.sweep.grid import Block
@@ -177,5 +178,5 @@ def _catalogue_hash(spec: Spec) -> str:
     records += [load_model(name) for name in names.get("model", ())]
     fits = kernel_fits()
     parameters = {kernel: (fits.get(kernel), asdict(calibrated(kernel, fits))) for kernel in KERNELS}
-    records += [parameters, load_calibration(SYSTEMS_FILE)]
+    records += [parameters, load_calibration(SYSTEMS_FILE), *filter(None, [OWN.text])]
     return hashlib.sha256(msgspec.json.encode(records, order="deterministic")).hexdigest()

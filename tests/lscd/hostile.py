@@ -68,6 +68,8 @@ GOOD: dict[tuple[str, ...], list[list[str]]] = {
     ("explore",): [["--preset", "gpu=h100&batch=32", "--no-browser"]],
     ("sweep",): [["spec.toml", "--out", "out.parquet", "--threads", "1"]],
     ("query",): [["sweep.parquet", "SELECT count(*) FROM results"]],
+    ("kernels", "leaderboard"): [["--gpu", "h100-pcie", "--n", "64", "--json"],
+                                 ["--with", "own.csv", "--output", "out.csv"]],
     ("kernels", "trace"): [["dense", "--output", "."]],
     ("weights", "inspect"): [["plain.safetensors", "--gpu", "gpu.toml", "--json"], ["sharded"]],
     ("weights", "prune"): [["plain.safetensors", "out.safetensors", "--sparsity", "0.5"],

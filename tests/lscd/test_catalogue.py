@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -69,3 +70,10 @@ def test_kernels_say_what_they_multiply_and_who_has_measured_them() -> None:
     ):
         assert found[name][1 : len(words) + 1] == words
     assert {name for name, cells in found.items() if cells[5] != "yes"} == set(unmeasured_kernels())
+
+
+def test_kernels_are_listed_as_json_too() -> None:
+    found = json.loads(RUNNER.invoke(app, ["kernels", "list", "--json"]).output)
+    assert [each["name"] for each in found] == list(KERNELS)
+    assert set(found[0]) == {"name", "format", "N", "weights", "multiplies", "measured", "kernel"}
+    assert (found[0]["format"], found[0]["measured"]) == ("dense", "yes")

@@ -90,7 +90,6 @@ OWN_ROW = "h200,cublas,64,64,8,0,5,,value,warm,mine,\n"
     [
         ("h2000,cublas,64,64,8,0,5,,value,warm,mine,\n", "unknown GPU 'h2000'"),
         ("5,cublas,64,64,8,0,5,,value,warm,7,\n", "unknown GPU '5'"),
-        ("h200,cublass,64,64,8,0,5,,value,warm,mine,\n", "did you mean cublas"),
         ("h200,flash-llm,64,64,12,0.8,5,,value,warm,mine,\n", "flash-llm takes N of"),
         ("h200,cublas,64,64,8,0,-5,,value,warm,mine,\n", "row 1: time_us is -5"),
         ("h200,cublas,64,64,8,0,nan,,value,warm,mine,\n", "needs rows of status 'value', each with a time"),

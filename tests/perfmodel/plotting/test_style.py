@@ -14,7 +14,7 @@ from matplotlib.markers import MarkerStyle
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import CPU_KERNELS, GPU_KERNELS, KERNELS
 from perfmodel.plotting import style
-from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS
+from perfmodel.plotting.style import FORMAT_COLOURS, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS, in_order
 
 DEVICES = (GPU_KERNELS, CPU_KERNELS)  # no figure shows kernels of both
 
@@ -41,7 +41,7 @@ def redmean(one: str, other: str) -> float:
 
 
 def test_colours_are_far_enough_apart_to_tell() -> None:
-    for one, other in chain.from_iterable(combinations(device, 2) for device in DEVICES):
+    for one, other in chain.from_iterable(combinations([*device, "my-kernel"], 2) for device in DEVICES):
         assert redmean(KERNEL_COLOURS[one], KERNEL_COLOURS[other]) > 70, (one, other)
 
 
@@ -71,6 +71,14 @@ def test_what_is_no_kernel_has_colours_apart_from_all_of_theirs() -> None:
 def test_the_first_six_of_these_stay_apart_for_every_eye(eye: np.ndarray) -> None:
     for one, other in combinations(OTHERS[:6], 2):
         assert redmean(seen(one, eye), seen(other, eye)) > 70, (one, other)
+
+
+def test_a_users_own_kernel_has_a_colour_that_no_other_has_and_comes_last() -> None:
+    assert KERNEL_COLOURS["my-kernel"] == KERNEL_COLOURS["another"]
+    assert KERNEL_COLOURS["my-kernel"] not in KERNEL_COLOURS.values()
+    assert MarkerStyle(KERNEL_MARKERS["my-kernel"]).is_filled()
+    assert in_order(["my-kernel", "macko", "cublas", "macko"]) == ["cublas", "macko", "my-kernel"]
+    assert set(KERNEL_COLOURS) == set(KERNELS), "asking changes nothing"
 
 
 @pytest.mark.parametrize("kernel", list(KERNELS))
