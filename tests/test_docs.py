@@ -131,6 +131,37 @@ def test_an_example_that_compiles_says_so_where_nothing_can(monkeypatch: pytest.
     assert HOOKS.NO_COMPILER in HOOKS.on_page_markdown(f"```shell run\n{command}\n```\n")
 
 
+def test_every_question_has_an_answer_in_numbers() -> None:
+    """Each has a printed output before the next, but those that need a file or a GPU of the reader."""
+    filled = HOOKS.on_page_markdown((DOCS / "questions.md").read_text(encoding="utf-8"))
+    asked = re.split(r"^\*\*(?=[A-Z])", filled, flags=re.MULTILINE)[1:]
+    silent = [part.split("**")[0] for part in asked if not re.search(r"```text\n[^`]*\d", part)]
+    assert silent == [
+        "Does it take BF16?",
+        "Illegal memory accesses?",
+        "Can I calibrate on my own data?",
+        "How is it defined?",
+    ]
+
+
+def test_a_picture_that_is_not_there_fails_the_build() -> None:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.plugins import PluginCollection
+    from mkdocs.structure.files import File, Files
+
+    config = MkDocsConfig()
+    config["site_dir"], config["use_directory_urls"], config["plugins"] = "site", False, PluginCollection()
+    shown = "![what](../reports/figures/kernel_benchmark.png)"
+    files = HOOKS.on_files(Files([File.generated(config, "index.md", content=shown)]), config)
+    assert files.get_file_from_path("figures/kernel_benchmark.png") is not None
+    assert HOOKS.on_page_markdown(shown) == "![what](figures/kernel_benchmark.png)"
+    deeper = HOOKS.on_page_markdown("![what](../../reports/figures/kernel_benchmark.png)")
+    assert deeper == "![what](../figures/kernel_benchmark.png)"
+    absent = File.generated(config, "other.md", content="![what](../reports/figures/absent.png)")
+    with pytest.raises(ValueError, match=r"other.md shows reports/figures/absent.png"):
+        HOOKS.on_files(Files([absent]), config)
+
+
 def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Links, anchors, navigation and API references, as MkDocs itself sees them."""
     import warnings
@@ -139,7 +170,7 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from nbconvert import MarkdownExporter
 
     pages = tmp_path / "docs"
-    for path in [*PAGES, DOCS / "hooks.py", DOCS / "extra.css"]:
+    for path in [*PAGES, DOCS / "hooks.py", DOCS / "extra.css", DOCS / "javascripts" / "iframe-worker.js"]:
         copy = pages / path.relative_to(DOCS)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
@@ -160,3 +191,12 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "FLOP per byte" in page
     assert 'href="03_inside_the_kernel.html"' in page
     assert not re.search(r'(?:src|href)="https?://(?:fonts|cdn|unpkg)', page), "a page fetches something"
+    assert 'src="../javascripts/iframe-worker.js"' in page, "without it pages opened as files cannot be searched"
+    index = (tmp_path / "site" / "search" / "search_index.js").read_text(encoding="utf-8")
+    assert index.startswith("var __index = {")
+    assert "Flash-LLM" in index
+    front = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    picture = re.search(r'src="(figures/[\w.-]+)"', front)
+    assert picture
+    assert (tmp_path / "site" / picture[1]).is_file()
+    assert "Against which rival does it lose?" in front
