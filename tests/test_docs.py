@@ -151,6 +151,7 @@ def test_a_picture_that_is_not_there_fails_the_build() -> None:
 
     config = MkDocsConfig()
     config["site_dir"], config["use_directory_urls"], config["plugins"] = "site", False, PluginCollection()
+    config.plugins._current_plugin = "the test"  # whom MkDocs names as the maker of a file
     shown = "![what](../reports/figures/kernel_benchmark.png)"
     files = HOOKS.on_files(Files([File.generated(config, "index.md", content=shown)]), config)
     assert files.get_file_from_path("figures/kernel_benchmark.png") is not None
