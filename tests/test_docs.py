@@ -119,6 +119,12 @@ def test_a_failing_example_fails_the_build() -> None:
         HOOKS.on_page_markdown("```python run\nundefined\n```\n")
 
 
+def test_sentences_wrap_and_tables_keep_their_columns() -> None:
+    assert "```output\none sentence\n```" in HOOKS.on_page_markdown("```python run\nprint('one sentence')\n```\n")
+    assert "```text\na  b\n```" in HOOKS.on_page_markdown("```python run\nprint('a  b')\n```\n")
+    assert "```text\n b\n```" in HOOKS.on_page_markdown("```python run\nprint('', 'b')\n```\n")
+
+
 def test_an_example_that_compiles_says_so_where_nothing_can(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("kernels_numba.gpu.toolchain.find_spec", lambda name: None)
     monkeypatch.setenv("LSCD_CUBINS", str(tmp_path))
@@ -135,7 +141,7 @@ def test_every_question_has_an_answer_in_numbers() -> None:
     """Each has a printed output before the next, but those that need a file or a GPU of the reader."""
     filled = HOOKS.on_page_markdown((DOCS / "questions.md").read_text(encoding="utf-8"))
     asked = re.split(r"^\*\*(?=[A-Z])", filled, flags=re.MULTILINE)[1:]
-    silent = [part.split("**")[0] for part in asked if not re.search(r"```text\n[^`]*\d", part)]
+    silent = [part.split("**")[0] for part in asked if not re.search(r"```(?:text|output)\n[^`]*\d", part)]
     assert silent == [
         "Does it take BF16?",
         "Illegal memory accesses?",
