@@ -59,6 +59,7 @@ FIGURES = Path(__file__).resolve().parents[1] / "reports" / "figures"
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 PAPERS = Path(__file__).with_name("papers")
 PAPERS_NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb")  # as pages of papers do in the repository
+COLUMNS = re.compile(r"\S {2,}\S|^ ", flags=re.MULTILINE)  # which lines that wrap would break
 WIDTH = "110"
 NO_COMPILER = "Not run when this page was built: it compiles a kernel, for which there was no compiler.\n"
 LEAST = 1e-15  # below it a fitted number is 0, which its fit comes near and never reaches
@@ -218,7 +219,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def with_output(language: str, source: str, names: dict[str, Any]) -> str:
     """A runnable fence, followed by what it prints; Python fences of a page share ``names``."""
     output = run_shell(source) if language == "shell" else run_python(source, names)
-    shown = f"```text\n{output.rstrip()}\n```\n" if output.strip() else ""
+    kind = "text" if COLUMNS.search(output) else "output"  # the page's style scrolls the one and wraps the other
+    shown = f"```{kind}\n{output.rstrip()}\n```\n" if output.strip() else ""
     return f"```{language}\n{source}```\n\n{shown}"
 
 
