@@ -138,10 +138,10 @@ def held_out_words(context: Context) -> str:
     products, whole = (f"{int(table['rows'].sum()):,}" for table in (kernels, runs))
     usual, worst = ([percent(end(table["mean"]), 0) for table in (kernels, runs)] for end in (np.nanmedian, np.nanmax))
     return (
-        f"On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
+        "On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
         f"{products} products on {gpus} GPUs and a CPU, half of the kernels have a mean error of at most {usual[0]}, "
-        f"the worst {worst[0]}; of {whole} whole runs half of the sources at most {usual[1]}, the worst {worst[1]}. Where "
-        "sources disagree, both are scored."
+        f"the worst {worst[0]}; of {whole} whole runs half of the sources at most {usual[1]}, the worst {worst[1]}. "
+        "Where sources disagree, both are scored."
     )
 
 
