@@ -100,6 +100,16 @@ def test_flagged_cells_are_hatched_and_no_other(axes: Axes) -> None:
     assert outside_key().get_hatch() == patch.get_hatch()
 
 
+def test_hatching_has_the_colour_that_was_asked_for(axes: Axes) -> None:
+    axes.imshow(np.zeros((1, 2)), cmap="gray", aspect="auto")
+    axes.grid(visible=False)
+    outside_cells(axes, [[True, False]], edgecolor="#FF0000")
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()
+    red, green, _, _ = np.moveaxis(np.asarray(canvas.buffer_rgba()), -1, 0)
+    assert ((red > 200) & (green < 60)).sum() > 100
+
+
 @pytest.mark.parametrize("n", range(1, 9))
 def test_a_ramp_darkens_evenly_enough_to_tell_in_grey(n: int) -> None:
     light = [float(LUMINANCE @ to_rgb(colour)) for colour in ramp(n)]
@@ -119,13 +129,3 @@ def test_ticks_are_plain_numbers_within_the_view(axes: Axes) -> None:
 
 def test_the_two_widths_are_those_of_papers() -> None:
     assert (COLUMN, PAGE) == (3.33, 7.0)
-
-
-def test_hatching_has_the_colour_that_was_asked_for(axes: Axes) -> None:
-    axes.imshow(np.zeros((1, 2)), cmap="gray", aspect="auto")
-    axes.grid(visible=False)
-    outside_cells(axes, [[True, False]], edgecolor="#FF0000")
-    canvas = FigureCanvasAgg(axes.figure)
-    canvas.draw()
-    red, green, _, _ = np.moveaxis(np.asarray(canvas.buffer_rgba()), -1, 0)
-    assert ((red > 200) & (green < 60)).sum() > 100
