@@ -126,7 +126,5 @@ def test_what_is_only_predicted_is_hatched(breakdown: Exhibit) -> None:
     bars = [[patch for patch in axes.patches if patch.get_width() > 0] for axes in (above, below)]
     assert {bar.get_hatch() for bar in bars[0]} == {None}
     assert {bar.get_hatch() for bar in bars[1]} == {draw.ALONE["hatch"]}
-    assert {bar.get_facecolor()[3] for bar in bars[1]} == {1.0}, (
-        "or an SVG draws the hatching as pale"
-    )
+    assert {bar.get_facecolor()[3] for bar in bars[1]} == {1.0}, "or an SVG draws the hatching as pale"
     assert len(below.containers) > len(below.get_yticks()), "a published total beside every bar"
