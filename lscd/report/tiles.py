@@ -73,8 +73,8 @@ def tile(context: Context) -> Exhibit:
         ),
         evidence=(
             "Sizes of this repository's own kernel, from its constants, for a tile of random weights that its encoder "
-            "encoded; the paper's kernel gives a block twice the rows where tokens are few. Places in the tile are those "
-            "in shared memory, swizzled. The order of stages is that of the code; how long each takes is in 'The "
+            "encoded; the paper's kernel gives a block twice the rows where tokens are few. Places in a tile are "
+            "those in shared memory, swizzled. The order of stages is that of the code; how long each takes is in 'The "
             "software pipeline, step by step'."
         ),
         sources=(),
