@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
@@ -118,3 +119,13 @@ def test_ticks_are_plain_numbers_within_the_view(axes: Axes) -> None:
 
 def test_the_two_widths_are_those_of_papers() -> None:
     assert (COLUMN, PAGE) == (3.33, 7.0)
+
+
+def test_hatching_has_the_colour_that_was_asked_for(axes: Axes) -> None:
+    axes.imshow(np.zeros((1, 2)), cmap="gray", aspect="auto")
+    axes.grid(visible=False)
+    outside_cells(axes, [[True, False]], edgecolor="#FF0000")
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()
+    red, green, _, _ = np.moveaxis(np.asarray(canvas.buffer_rgba()), -1, 0)
+    assert ((red > 200) & (green < 60)).sum() > 100
