@@ -23,7 +23,7 @@ from perfmodel.units import FP16_BYTES, MEGA, MILLI
 
 MODEL, BATCH = "opt-30b", 16
 PARTS, DENSE_SYSTEM, WHOLE = "quant-llm-figures", "fastertransformer", "whole run"
-SHOWN_SYSTEMS = ("fastertransformer", "flash-llm")
+SHOWN_SYSTEMS = (DENSE_SYSTEM, "flash-llm")
 PARTS_ON_ONE_GPU = [str(part) for part in Part if part is not Part.COMMUNICATION]
 PANELS = (
     "Quant-LLM's dense runs, {tokens} tokens: published above, predicted below",

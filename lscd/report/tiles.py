@@ -73,9 +73,9 @@ def tile(context: Context) -> Exhibit:
         ),
         evidence=(
             "Sizes of this repository's own kernel, from its constants, for a tile of random weights that its encoder "
-            f"encoded; the paper's kernel gives a block {2 * TILE_M} rows at up to 32 tokens. Places in the tile are "
-            "those in shared memory, swizzled. The order of stages is that of the code; how long each takes is in "
-            "'The software pipeline, step by step'."
+            "encoded; the paper's kernel gives a block twice the rows where tokens are few. Places in a tile are "
+            "those in shared memory, swizzled. The order of stages is that of the code; how long each takes is in 'The "
+            "software pipeline, step by step'."
         ),
         sources=(),
         table=table.rename_axis("what").reset_index(),
