@@ -15,15 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from perfmodel.plotting.marks import OUTSIDE, label_ends, outside_key, ticks
-from perfmodel.plotting.style import (
-    BLACK,
-    COLUMN,
-    FORMAT_COLOURS,
-    GREY,
-    KERNEL_COLOURS,
-    KERNEL_MARKERS,
-    PAGE,
-)
+from perfmodel.plotting.style import BLACK, COLUMN, FORMAT_COLOURS, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
 PALE = 0.2  # of an interval
 GROUP_GAP = 0.6  # between the shapes of the benchmark, in steps of sparsity
@@ -125,6 +117,7 @@ def _time_line(axes: Axes, kernel: str, name: str, group: pd.DataFrame) -> None:
     bound = bool(group["at_least"].any())
     for dash, times in stretches(group["time_us"], group["extrapolated"]):
         axes.plot(at, times, dash, color=colour)
+    # Drawn by nothing: the whole line, whose end has the name.
     axes.plot(at, group["time_us"], color=colour, lw=0, label=f"{name},\nat least" if bound else name)
     if not bound:
         band(axes, at, group, colour)
@@ -269,7 +262,7 @@ def coinciding(sizes: pd.DataFrame, titles: Mapping[str, str]) -> Iterator[tuple
 
 
 def _size_line(axes: Axes, name: str, group: pd.DataFrame) -> None:
-    """The line, in dashes of all colours where several formats share it, and its name below its upper end."""
+    """The line, in dashes of all colours where several formats share it, and its name along its upper end."""
     formats = list(group.groupby("format", sort=False))
     for order, (fmt, rows) in enumerate(formats):
         dash = (3 * order, (3, 3 * (len(formats) - 1))) if len(formats) > 1 else "-"

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
+from perfmodel.plotting.kernels import short
 from perfmodel.plotting.marks import outside_cells, outside_key, ticks
 from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
 
@@ -90,7 +91,7 @@ def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[s
     rows_of = {gpu: y for y, gpu in enumerate(gpus)}
     for axes, change in zip(panels[0], changes, strict=True):
         for row in table[table["change"] == change].itertuples():
-            _best(axes, rows_of[row.gpu], row, titles[row.kernel].split(" (")[0])
+            _best(axes, rows_of[row.gpu], row, short(titles[row.kernel]))
         axes.axvline(1, color=GREY, lw=0.8)
         axes.set(title=change, xlabel="speed-up over cuBLAS")
         axes.grid(axis="y", visible=False)
