@@ -20,17 +20,23 @@ MAX_ROWS = 40  # of a table; longer ones stand in the CSV
 
 
 def write_pdf(path: Path, report: Report, folder: Path) -> None:
-    """Write ``report`` to ``path``; ``folder`` holds its pictures in ``figures/``.
+    """Write ``report`` to ``path``; ``folder`` holds its pictures in ``figures/``."""
+    (document,) = compiled(report, folder, format="pdf")
+    path.write_bytes(document)
+
+
+def compiled(report: Report, folder: Path, **how: Any) -> list[bytes]:
+    """The document as files: one PDF, or a PNG a page; ``how`` as typst's compiler takes it.
 
     Every word goes as JSON, so that no character of it is markup. Fonts are Matplotlib's own, whatever the machine has.
     """
     data = folder / "report.json"
     data.write_text(json.dumps(_document(report)), encoding="utf-8")
     fonts = typst.Fonts(include_system_fonts=False, font_paths=[Path(mpl.get_data_path()) / "fonts" / "ttf"])
-    made = typst.Compiler(DOCUMENT.read_bytes(), root=folder, font_paths=fonts).compile(format="pdf")
-    assert isinstance(made, bytes)  # a PDF is one file
-    path.write_bytes(made)
+    made = typst.Compiler(DOCUMENT.read_bytes(), root=folder, font_paths=fonts).compile(**how)
+    assert made is not None  # no file was named to write to
     data.unlink()
+    return made if isinstance(made, list) else [made]
 
 
 def _document(report: Report) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -10,19 +11,23 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import matplotlib.image
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 from lscd.report import inside, own_kernels, pays
 from lscd.report.build import CHAPTERS, Style, build
-from lscd.report.exhibit import Chapter, Context, Exhibit
+from lscd.report.exhibit import Chapter, Context, Exhibit, Report
+from lscd.report.pdf import compiled, write_pdf
 from perfmodel.pipeline import PREDICTED_BY
 from perfmodel.plotting import style
 from perfmodel.plotting.style import COLUMN, PAGE
 from tests.figures import faults
 
 FAULTS: dict[str, list[str]] = {}  # of every figure of the report, as its layout is final
+FILLED: list[float] = []  # share of the height between head and foot that each page of the document uses
+HEAD, FOOT = 22 / 297, 18 / 297  # margins of a page
 POINTS = 72  # an inch
 
 
@@ -34,9 +39,21 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         FAULTS[name] = faults(figure)
         return style.save(figure, folder, name)
 
+    def looked_at(path: Path, report: Report, folder: Path) -> None:
+        FILLED.extend(filled(page) for page in compiled(report, folder, format="png", ppi=36))
+        write_pdf(path, report, folder)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lscd.report.build.save", watched)
+        patch.setattr("lscd.report.build.write_pdf", looked_at)
         return build(tmp_path_factory.mktemp("report"), style=Style.PAPER)
+
+
+def filled(page: bytes) -> float:
+    """How far down the page something stands."""
+    ink = (matplotlib.image.imread(io.BytesIO(page))[..., :3] < 0.97).any(axis=(1, 2))
+    body = ink[round(HEAD * len(ink)) : round((1 - FOOT) * len(ink))]
+    return float(body.nonzero()[0].max() / len(body)) if body.any() else 0.0
 
 
 def test_every_exhibit_has_picture_numbers_and_finding(report: Path) -> None:
@@ -54,6 +71,12 @@ def test_every_exhibit_has_picture_numbers_and_finding(report: Path) -> None:
 def test_every_figure_can_be_printed(report: Path) -> None:
     """Its width is a paper's, its letters are 7 pt and none below 6, nothing is cut off."""
     assert {name: wrong for name, wrong in FAULTS.items() if wrong} == {}
+
+
+def test_no_page_of_the_document_is_half_empty(report: Path) -> None:
+    """But the last, which ends where the sources do."""
+    assert len(FILLED) > len(CHAPTERS)
+    assert {number: share for number, share in enumerate(FILLED[:-1], start=1) if share < 0.5} == {}
 
 
 def test_a_paper_gets_every_figure_as_vectors_with_true_type(report: Path) -> None:

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
@@ -97,6 +98,16 @@ def test_flagged_cells_are_hatched_and_no_other(axes: Axes) -> None:
     outside_cells(axes, np.zeros((2, 2), bool))
     assert len(axes.patches) == 1
     assert outside_key().get_hatch() == patch.get_hatch()
+
+
+def test_hatching_has_the_colour_that_was_asked_for(axes: Axes) -> None:
+    axes.imshow(np.zeros((1, 2)), cmap="gray", aspect="auto")
+    axes.grid(visible=False)
+    outside_cells(axes, [[True, False]], edgecolor="#FF0000")
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.draw()
+    red, green, _, _ = np.moveaxis(np.asarray(canvas.buffer_rgba()), -1, 0)
+    assert ((red > 200) & (green < 60)).sum() > 100
 
 
 @pytest.mark.parametrize("n", range(1, 9))
