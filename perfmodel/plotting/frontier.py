@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
 from perfmodel.plotting.marks import legible, ramp, ticks
@@ -173,27 +174,26 @@ def _amounts(drawn: pd.DataFrame) -> Iterator[Name]:
 
 
 def _write(axes: Axes, names: Sequence[Name]) -> None:
-    """Write each name beside its mark, at the first of `PLACES` where it covers nothing, or where it hides least."""
+    """Write each name beside its mark, at the first of `PLACES` where it hides nothing, or least."""
     marks = [line for line in axes.lines if line.get_marker() != "None"]
     taken = [_around(axes, np.asarray(line.get_xydata())[0], line.get_markersize() / 2 + 1) for line in marks]
     for text, place, colour in names:
-        tried = []
-        for shift in PLACES:
-            label = axes.annotate(
-                text, place, xytext=shift, textcoords="offset points", fontsize=SMALL, color=legible(colour),
-                ha="left" if shift[0] > 0 else "right" if shift[0] < 0 else "center",
-                va="bottom" if shift[1] > 0 else "top" if shift[1] < 0 else "center",
-            )  # fmt: skip
-            box = label.get_window_extent()
-            hidden = sum(_common(box, other) for other in taken) + box.width * box.height - _common(box, axes.bbox)
-            tried.append((hidden, label, box))
-            if not hidden:
-                break
-        _, kept, box = min(tried, key=lambda one: one[0])
-        for _, label, _ in tried:
-            if label is not kept:
-                label.remove()
-        taken.append(box)
+        name = axes.annotate(text, place, (0, 0), textcoords="offset points", fontsize=SMALL, color=legible(colour))
+        hidden = [_hidden(_put(name, shift), taken, axes.bbox) for shift in PLACES]
+        taken.append(_put(name, PLACES[int(np.argmin(hidden))]))
+
+
+def _put(name: Annotation, shift: tuple[float, float]) -> Bbox:
+    """Move a name beside its mark, the nearer edge ``shift`` points from it; where it is then, in pixels."""
+    dx, dy = shift
+    name.set(x=dx, y=dy, ha="left" if dx > 0 else "right" if dx < 0 else "center")
+    name.set(va="bottom" if dy > 0 else "top" if dy < 0 else "center")
+    return name.get_window_extent()
+
+
+def _hidden(box: Bbox, taken: Sequence[Bbox], within: Bbox) -> float:
+    """How much of what is taken a name covers, and of itself lies outside the panel."""
+    return sum(_common(box, other) for other in taken) + box.width * box.height - _common(box, within)
 
 
 def _around(axes: Axes, place: Any, half_pt: float) -> Bbox:

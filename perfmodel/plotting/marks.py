@@ -119,7 +119,7 @@ def outside_cells(
     """Hatch the cells of a map that are extrapolated.
 
     ``mask``: ``(rows, columns)``, true where hatched. ``x_edges, y_edges``: those of the cells, one more than there
-    are; left out, those of `imshow`. ``look`` changes `OUTSIDE`, e.g. ``edgecolor="white"`` on a dark map.
+    are; left out, those of `imshow`. ``look`` changes `OUTSIDE`, e.g. ``hatchcolor="white"`` on a dark map.
     """
     flagged = np.asarray(mask, dtype=bool)
     x = np.arange(flagged.shape[1] + 1) - 0.5 if x_edges is None else np.asarray(x_edges, dtype=float)

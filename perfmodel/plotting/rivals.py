@@ -33,8 +33,7 @@ def overtaking(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
     """Sparsity from which the best sparse kernel overtakes each rival, a panel a rival, a row a GPU.
 
     ``table``: ``gpu, rival, sparsity, low, high, extrapolated``, missing where nowhere; GPUs in the order of the rows.
-    Whiskers: the 90 % interval; one that reaches the last column has no upper end. Hollow: outside the evidence. A dash
-    where a GPU cannot run the rival.
+    Whiskers: the 90 % interval; one that reaches the last column has no upper end. Hollow: outside the evidence.
     """
     gpus, rivals = (list(dict.fromkeys(table[column])) for column in ("gpu", "rival"))
     size = (PAGE, 0.75 + ROW * len(gpus))

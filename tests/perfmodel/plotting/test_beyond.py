@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from perfmodel.plotting import beyond as draw
 from perfmodel.plotting.style import house_style
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 AT = np.array([0.3, 0.5, 0.7, 0.9])
 
@@ -41,6 +42,7 @@ def test_published_kernels_are_dotted_just_outside_their_evidence_and_all_are_na
     named = sorted(text.get_text() for text in axes.texts)
     assert named == sorted(words for _, words in (*draw.OURS.values(), *draw.PUBLISHED.values()))
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_a_loss_is_in_view() -> None:
@@ -67,3 +69,4 @@ def test_nothing_simulated_looks_measured() -> None:
         assert [line.get_marker() for line in axes.lines].count("+") == count
         assert sorted(text.get_text() for text in axes.texts) == sorted(titles.values())
     assert not faults(figure)
+    assert not overlaps(figure)

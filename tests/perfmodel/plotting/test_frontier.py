@@ -13,6 +13,7 @@ from perfmodel.evidence.ways import WAYS
 from perfmodel.plotting import frontier as draw
 from perfmodel.plotting.style import house_style
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,7 @@ def test_names_of_the_best_cover_no_mark_and_bars_are_dotted_outside_the_evidenc
     dotted = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ":" and line.get_alpha()]
     assert dotted == [draw.UNKNOWN * draw.RIGHT]  # of 6:8
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_key_has_a_column_a_group_and_blanks_below_short_ones() -> None:
@@ -92,6 +94,7 @@ def test_profiles_stand_by_model_each_with_its_zeros_and_its_time() -> None:
     outline = depth.patches[-1]  # of b: fewer zeros than the mean first, then more, drawn upwards
     np.testing.assert_allclose(outline.get_data().values, [1 + 5 / draw.HALF, 1 - 5 / draw.HALF])
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_reach_says_where_nothing_is_published() -> None:

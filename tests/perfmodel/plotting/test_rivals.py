@@ -14,6 +14,7 @@ from matplotlib.collections import PathCollection, QuadMesh
 from perfmodel.plotting import rivals as draw
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 TITLES = {"fp8": "FP8", "int4": "INT4", "flash-llm": "Flash-LLM", "macko": "MACKO", "two-four": "2:4"}
 
@@ -37,6 +38,7 @@ def test_each_rival_has_a_panel_and_hollow_marks_are_outside_the_evidence() -> N
     assert fp8.yaxis_inverted(), "the first row on top"
     assert [text.get_text() for text in fp8.texts] == ["does not run it", "GPU (bytes per SM and clock)"]
     assert not faults(figure)
+    assert not overlaps(figure)
     assert not int4.texts
     places, filled = _marks(int4)
     assert places == [(draw.NOWHERE, 0), (80, 1)]
@@ -79,6 +81,7 @@ def test_cells_show_who_wins_and_every_region_is_named() -> None:
     assert {text.get_text() for text in axes.texts} == {"INT4", "Flash-LLM"}
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["MACKO", "winner outside its evidence"]
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_a_name_stands_within_its_region() -> None:

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgba
 from perfmodel.plotting import serving
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 PARTS = ("matmul", "attention")
 
@@ -78,6 +79,7 @@ def test_every_line_of_throughput_says_its_gpus_where_it_ends() -> None:
     (axes,) = figure.axes
     assert sorted(text.get_text() for text in axes.texts) == ["1 GPU", "1 GPU: memory full", "2 GPUs"]
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_the_cheapest_stands_first_and_what_is_outside_the_evidence_is_hollow() -> None:

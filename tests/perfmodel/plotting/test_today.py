@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from perfmodel.plotting import today as draw
 from perfmodel.plotting.style import house_style
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +35,7 @@ def test_every_run_is_in_view_on_the_panel_of_its_engine() -> None:
         low, high = axes.get_ylim()
         assert low < ratio < high
     assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_experts_are_named_beside_each_panel() -> None:
@@ -47,3 +49,4 @@ def test_experts_are_named_beside_each_panel() -> None:
     (top,) = axes.child_axes
     assert [label.get_text() for label in top.get_xticklabels()] == ["1", "2", "16"]
     assert not faults(figure)
+    assert not overlaps(figure)
