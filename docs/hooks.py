@@ -1,8 +1,9 @@
 """Fills the documentation at build time, so that no number and no option in it can be out of date.
 
-Four placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
+Placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
 the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
-numbers taken from evidence by hand. A command that fails fails the build.
+numbers taken from evidence by hand; ``<!-- leaderboard -->`` who is fastest as measured. A command that fails fails the
+build.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import typer
 from typer.testing import CliRunner
 
 from lscd.cli import app
+from lscd.report.leaderboard import as_markdown
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import Precision
 from perfmodel.choice import SEVERAL_MATRICES
@@ -165,7 +167,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = RUN_FENCE.sub(lambda fence: with_output(fence[1], fence[2], names), markdown)
     if "<!-- cli -->" in markdown:
         markdown = markdown.replace("<!-- cli -->", cli_reference())
-    for name, table in (("fits", fits_table), ("constants", constants_table)):
+    for name, table in (("fits", fits_table), ("constants", constants_table), ("leaderboard", as_markdown)):
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", table())
     return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
