@@ -76,11 +76,10 @@ def titled(table: pd.DataFrame) -> pd.DataFrame:
         "shapes": page["shapes"],
         "zeros": page["sparsity"].map(lambda share: percent(float(share), 0)),
         "N": page["N"],
-        "source": page["source"],
+        "source, called": page["source"] + ", " + page["called"],
         "fastest": page["fastest"].map(lambda names: " = ".join(map(_short, names.split(" = ")))),
         "over dense": page["x dense"],
         "next, slower by": following.where(page["next"] != "-", "-"),
-        "called": page["called"],
     }
     return pd.DataFrame(found)
 
