@@ -1,9 +1,9 @@
 """Fills the documentation at build time, so that no number and no option in it can be out of date.
 
-Five placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
+Six placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
 the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
-numbers taken from evidence by hand; ``<!-- answers -->`` the five answers of the front page. A command that fails fails
-the build; one that compiles kernels says so where there is no compiler.
+numbers taken from evidence by hand; ``<!-- answers -->`` the five answers of the front page;
+``<!-- leaderboard -->`` who is fastest as measured. A command that fails fails the build; one that compiles kernels says so where there is no compiler.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from kernels_numba.gpu.toolchain import NoCompilerError
 from lscd.cli import app
 from lscd.report.answers import first_answers
+from lscd.report.leaderboard import as_markdown
 from perfmodel.catalog import load_calibration
 from perfmodel.catalog.papers import load_paper
 from perfmodel.catalog.specs import Precision
@@ -208,7 +209,10 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = RUN_FENCE.sub(lambda fence: with_output(fence[1], fence[2], names), markdown)
     if "<!-- cli -->" in markdown:
         markdown = markdown.replace("<!-- cli -->", cli_reference())
-    for name, table in (("fits", fits_table), ("constants", constants_table), ("answers", first_answers)):
+    tables = {
+        "fits": fits_table, "constants": constants_table, "answers": first_answers, "leaderboard": as_markdown,
+    }  # fmt: skip
+    for name, table in tables.items():
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", table())
     markdown = REPORT_PICTURE.sub(r"](\1figures/\2)", markdown)

@@ -181,7 +181,9 @@ ACROSS = {
         "checks", "counters", "emulator", "evidence", "mutations", "quantised_mutations", "record_mutations", "warp",
     },
     "lscd": {"fuzz"},
+    "lscd/report": {"figures"},
     "perfmodel": {"bad_arguments"},
+    "perfmodel/plotting": {"boxes"},
 }  # fmt: skip
 
 

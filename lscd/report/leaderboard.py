@@ -36,7 +36,7 @@ def leaderboard(context: Context) -> Exhibit:
         ),
         sources=tuple(sorted(few["source"].unique())),
         table=ranked,
-        shown=_titled(few),
+        shown=titled(few),
     )
 
 
@@ -55,7 +55,19 @@ def _prunes(kernel: str) -> bool:
     return kernel not in KERNELS or KERNELS[kernel].format.prunes
 
 
-def _titled(table: pd.DataFrame) -> pd.DataFrame:
+def as_markdown() -> str:
+    """The whole leaderboard at `LEVELS`, a heading and a table for each GPU: the page of the documentation."""
+    page = titled(chosen(places_of(), sparsities=LEVELS))
+    parts = []
+    for gpu, rows in page.groupby("GPU", sort=False):
+        lines = [" | ".join(row) for row in rows.drop(columns="GPU").itertuples(index=False, name=None)]
+        columns = list(rows.drop(columns="GPU"))
+        head = [f"## {gpu}", "", f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+        parts += [*head, *(f"| {line} |" for line in lines), ""]
+    return "\n".join(parts)
+
+
+def titled(table: pd.DataFrame) -> pd.DataFrame:
     """The table for the page: short titles for names, and no column of what is the same in every line."""
     page = in_words(table)
     following = page["next"].map(_short) + ", +" + page["slower by"]
@@ -64,11 +76,10 @@ def _titled(table: pd.DataFrame) -> pd.DataFrame:
         "shapes": page["shapes"],
         "zeros": page["sparsity"].map(lambda share: percent(float(share), 0)),
         "N": page["N"],
-        "source": page["source"],
+        "source, called": page["source"] + ", " + page["called"],
         "fastest": page["fastest"].map(lambda names: " = ".join(map(_short, names.split(" = ")))),
         "over dense": page["x dense"],
         "next, slower by": following.where(page["next"] != "-", "-"),
-        "called": page["called"],
     }
     return pd.DataFrame(found)
 

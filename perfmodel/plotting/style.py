@@ -141,7 +141,7 @@ KERNEL_MARKERS = {
 }
 
 
-OWN_COLOUR, OWN_MARKER = "#00D08A", "P"  # of every kernel that a user brings (LSCD_KERNELS)
+OWN_COLOUR, OWN_MARKER = "#40F060", "P"  # of every kernel that a user brings (LSCD_KERNELS)
 
 
 class _WithOwn(dict[str, str]):

@@ -21,6 +21,7 @@ from perfmodel.evidence.kernel_fit import (
     fit_all,
     fitted_kernels,
     fitted_rows,
+    own_fitted,
     predictor,
     rules_with,
 )
@@ -203,3 +204,17 @@ def test_errors_on_cpu_rows_are_joined_like_all_others(bitmap: pd.DataFrame) -> 
     assert len(joined) == len(bitmap)
     assert np.isfinite(joined["error"]).all()
     assert joined["error"].abs().max() > 0.05  # assumed parameters are not those that made the times
+
+
+def test_tokens_of_a_users_rows_can_be_held_out() -> None:
+    """No rule of theirs selects them, the fit says so, and only the others count as seen."""
+    own = load_kernel_times("published/kernel_a100.csv").assign(source="mine", resident=False)
+    rule = rules_with(own, [16])[-1]
+    chosen = own[rule.select(own)]
+    assert set(chosen["n"]) == {8, 32}
+    assert rule.describe() == "mine on a100-80gb, all N but 16"
+    fitted = fit("flash-llm", own, [rule])
+    assert (fitted.held_out, fitted.own) == ([16], [("mine", "a100-80gb")])
+    rows = own[own["kernel"] == "flash-llm"]
+    assert set(rows.loc[own_fitted(fitted, rows, "mine", "a100-80gb"), "n"]) == {8, 32}
+    assert not own_fitted(fitted, rows, "others", "a100-80gb").any()
