@@ -3,7 +3,8 @@
 Six placeholders: a fence marked ``run`` gets the output of its commands or code behind it; ``<!-- cli -->`` becomes
 the reference of every command; ``<!-- fits -->`` and ``<!-- constants -->`` the tables of fitted parameters and of
 numbers taken from evidence by hand; ``<!-- answers -->`` the five answers of the front page;
-``<!-- leaderboard -->`` who is fastest as measured. A command that fails fails the build; one that compiles kernels says so where there is no compiler.
+``<!-- leaderboard -->`` who is fastest as measured. A command that fails fails the build; one that compiles kernels
+says so where there is no compiler.
 """
 
 from __future__ import annotations
