@@ -18,7 +18,7 @@ from perfmodel.plotting.style import PAGE, house_style
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.transformer import kv_bytes_per_token
 from tests.figures import faults
-from tests.perfmodel.plotting.legible import overlaps, texts_of
+from tests.perfmodel.plotting.boxes import overlaps, texts
 
 MODELS = ("opt-30b", "opt-66b", "opt-175b", "gpt-neox-20b")
 
@@ -41,7 +41,7 @@ def boxes(figure: Figure, name: str) -> list[Rectangle]:
 
 
 def written(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in texts_of(figure))
+    return "\n".join(text.get_text() for text in texts(figure))
 
 
 @pytest.mark.parametrize("maker", CHAPTER.makers, ids=lambda maker: maker.__name__)

@@ -16,7 +16,7 @@ from lscd.report import tiles
 from lscd.report.exhibit import Context
 from perfmodel.plotting.style import house_style
 from tests.figures import faults
-from tests.perfmodel.plotting.legible import overlaps, texts_of
+from tests.perfmodel.plotting.boxes import overlaps, texts
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_a_block_holds_what_its_kernel_asks_for(tile_n: int) -> None:
 
 def test_the_drawings_show_the_encoder_s_numbers(context: Context) -> None:
     encoded = encode_tiled_csl(tiles.example())
-    shown = [text.get_text() for text in texts_of(tiles.tiled_csl(context).figure)]
+    shown = [text.get_text() for text in texts(tiles.tiled_csl(context).figure)]
     offsets = [f"{offset:,}" for offset in encoded.tile_offsets]
     first = shown.index(offsets[1]) - 1
     assert shown[first : first + len(offsets)] == offsets
@@ -90,7 +90,7 @@ def test_the_drawings_show_the_encoder_s_numbers(context: Context) -> None:
         assert f"{row}, {column}" in shown
     assert (words["value"] == 0).any(), "an example without padding shows none"
     assert shown.count("0") == 2 + (words["value"] == 0).sum(), "number and offset of tile 0, and its padding"
-    bars = [text.get_text() for text in texts_of(tiles.tile(context).figure)]
+    bars = [text.get_text() for text in texts(tiles.tile(context).figure)]
     assert any(f"{4 * (encoded.tile_offsets[2] - encoded.tile_offsets[1]):,} words" in text for text in bars)
 
 
