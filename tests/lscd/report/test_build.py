@@ -17,9 +17,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from lscd.report import inside, own_kernels, pays
-from lscd.report.build import CHAPTERS, Style, build
+from lscd.report.build import CHAPTERS, Style, build, read_on
 from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import compiled, write_pdf
+from lscd.report.provenance import ROOT
 from perfmodel.pipeline import PREDICTED_BY
 from perfmodel.plotting import style
 from perfmodel.plotting.style import COLUMN, PAGE
@@ -145,6 +146,14 @@ def test_every_link_leads_somewhere(report: Path) -> None:
     page = report.read_text()
     for path in sorted((report.parent / "figures").glob("*.[ps]*g")):
         assert f'href="figures/{path.name}"' in page
+
+
+def test_a_report_in_its_checkout_leads_to_what_explains_it_and_one_elsewhere_does_not(tmp_path: Path) -> None:
+    links = [link for _, link in read_on(ROOT / "reports")]
+    assert {"../README.md", "../docs/tutorial.md"} < set(links)
+    assert [link for link in links if not (ROOT / "reports" / link).is_file()] == []
+    assert len([link for link in links if link.endswith(".ipynb")]) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert list(read_on(tmp_path)) == []
 
 
 def test_page_needs_nothing_from_outside(report: Path) -> None:
