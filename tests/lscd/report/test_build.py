@@ -222,3 +222,11 @@ def test_a_failing_exhibit_leaves_the_old_report(tmp_path: Path) -> None:
         build(tmp_path, (Chapter("x", "y", (broken,)),))
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "old"
+
+
+def test_a_style_that_there_is_not_is_refused_before_the_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lscd", "report", "--style", "poster", "--out", str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "lscd: --style is 'poster', allowed are screen, paper\n"
+    assert not (tmp_path / "out").exists()
