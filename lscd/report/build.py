@@ -165,10 +165,10 @@ def _render(report: Report, figures: Path, out: Path) -> str:
     environment.filters["files"] = lambda exhibit: sorted(path.name for path in figures.glob(f"{exhibit.name}.*"))
     environment.filters["width"] = lambda exhibit: "column" if exhibit.inches == COLUMN else "page"
     page = environment.get_template(TEMPLATE.name)
-    return page.render(report=report, read_on=list(_read_on(out)))
+    return page.render(report=report, read_on=list(read_on(out)))
 
 
-def _read_on(out: Path) -> Iterator[tuple[str, str]]:
+def read_on(out: Path) -> Iterator[tuple[str, str]]:
     """Links from a report within its checkout to what explains it, with their titles; none from elsewhere."""
     if not out.resolve().is_relative_to(ROOT):
         return
