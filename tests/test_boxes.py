@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from tests.boxes import on_markers, overlaps
+from tests.perfmodel.plotting.boxes import on_markers, overlaps
 
 
 @pytest.fixture

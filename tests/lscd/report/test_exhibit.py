@@ -11,8 +11,8 @@ from matplotlib.text import Text
 from lscd.report import inside, kernels, pays, trust
 from lscd.report.exhibit import Context, Maker
 from perfmodel.plotting.style import house_style
-from tests.boxes import on_markers, overlaps
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import on_markers, overlaps
 
 SLOW = {inside.agreement, trust.interval_coverage}  # minutes of simulation or of fits; tests of plotting draw them
 MAKERS = [

@@ -13,8 +13,8 @@ from matplotlib.patches import PathPatch
 
 from perfmodel.plotting import pays
 from perfmodel.plotting.style import KERNEL_MARKERS, house_style
-from tests.boxes import overlaps
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from matplotlib.patches import PathPatch, Rectangle
 from perfmodel.pipeline import simulate
 from perfmodel.pipeline.timeline import busy_table, stall_table, timeline
 from perfmodel.pipeline.words import RATES, WAITS
-from tests.boxes import overlaps
 from tests.perfmodel.pipeline.cases import SHAPE
+from tests.perfmodel.plotting.boxes import overlaps
 
 
 def test_figures_are_drawn(tmp_path):

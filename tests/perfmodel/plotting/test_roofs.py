@@ -11,8 +11,8 @@ from perfmodel.pipeline.words import WAITS
 from perfmodel.plotting.pipeline import WAIT_COLOURS
 from perfmodel.plotting.roofs import RESOURCE_COLOURS, roofs
 from perfmodel.plotting.style import KERNEL_COLOURS, house_style
-from tests.boxes import overlaps
 from tests.figures import faults
+from tests.perfmodel.plotting.boxes import overlaps
 
 KERNELS = {"cublas": "cuBLAS", "numba-bitmap": "bitmap"}
 

@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from perfmodel.kernels import KERNELS
 from perfmodel.plotting.style import KERNEL_COLOURS, KERNEL_MARKERS, house_style
 from perfmodel.plotting.validation import by_gpu, covered, encoders, residuals_by_sparsity, second_sources
-from tests.boxes import overlaps
+from tests.perfmodel.plotting.boxes import overlaps
 
 TITLES = {name: model.title for name, model in KERNELS.items()}
 ENCODERS = ("flash-llm", "flash-llm-noreorder")
