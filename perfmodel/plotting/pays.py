@@ -22,7 +22,7 @@ from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS
 
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
 MAP_COLUMNS, TITLE_LETTERS = 4, 20
-HATCH = (0.1, 0.1, 0.1, 0.45)  # seen on the dark ends of the colours too
+HATCH = "#8A8A8A"  # seen on the light and on the dark ends of the colours
 LINES = {1.0: 1.6, 1.5: 0.6, 2.0: 0.6}  # speed-up -> width of its line, on the maps and in the scale of colours
 GPU_ROW = 0.165  # inches
 NAME_ROOM = 1.45  # of the longest interval, for the name of the kernel right of it
