@@ -13,7 +13,7 @@ from perfmodel.evidence.ways import WAYS
 from perfmodel.plotting import frontier as draw
 from perfmodel.plotting.style import house_style
 from tests.figures import faults
-from tests.perfmodel.plotting.boxes import overlaps
+from tests.perfmodel.plotting.boxes import on_markers, overlaps
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,16 @@ def test_names_of_the_best_cover_no_mark_and_bars_are_dotted_outside_the_evidenc
     assert dotted == [draw.UNKNOWN * draw.RIGHT]  # of 6:8
     assert not faults(figure)
     assert not overlaps(figure)
+
+
+def test_a_name_goes_where_no_mark_is() -> None:
+    figure, axes = plt.subplots(figsize=(draw.PAGE, 2))
+    axes.plot([0.5], [0.5], "o")
+    axes.plot([0.53], [0.55], "o")  # where the name would stand first
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    figure.draw_without_rendering()
+    draw._write(axes, [("a name", (0.5, 0.5), "#000000")])
+    assert on_markers(figure) == []
 
 
 def test_key_has_a_column_a_group_and_blanks_below_short_ones() -> None:
