@@ -21,7 +21,7 @@ from lscd.report import accuracy, beyond, fitted, inside, kernels, pays, rivals,
 from lscd.report.captions import captions
 from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import write_pdf
-from lscd.report.provenance import ROOT, provenance
+from lscd.report.provenance import ROOT, Provenance, provenance
 from perfmodel.plotting.style import COLUMN, house_style, save, save_for_paper
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -61,12 +61,12 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS, style: Style = St
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
     """
     mpl.use("Agg")
-    context = Context()
+    context, origin = Context(), provenance()  # of the code that runs, whatever is committed meanwhile
     with tempfile.TemporaryDirectory(dir=nearest(out), prefix=".building-") as scratch, house_style():
         folder = Path(scratch)
         figures = folder / "figures"
         figures.mkdir()
-        report = _report(_make(chapters, context, figures, style), context)
+        report = _report(_make(chapters, context, figures, style), context, origin)
         if style is Style.PAPER:
             words = captions(report.exhibits, report.provenance.words)
             (figures / "captions.tex").write_text(words, encoding="utf-8")
@@ -79,10 +79,10 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS, style: Style = St
     return out / "index.html"
 
 
-def _report(made: list[tuple[Chapter, list[Exhibit]]], context: Context) -> Report:
+def _report(made: list[tuple[Chapter, list[Exhibit]]], context: Context, origin: Provenance) -> Report:
     used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
     sources = {key: source for key, source in context.sources.items() if key in used}
-    return Report(TITLE, LEAD, made, sources, provenance())
+    return Report(TITLE, LEAD, made, sources, origin)
 
 
 def refuse_foreign(out: Path) -> None:
@@ -149,10 +149,10 @@ def _render(report: Report, figures: Path, out: Path) -> str:
     environment.filters["files"] = lambda exhibit: sorted(path.name for path in figures.glob(f"{exhibit.name}.*"))
     environment.filters["width"] = lambda exhibit: "column" if exhibit.inches == COLUMN else "page"
     page = environment.get_template(TEMPLATE.name)
-    return page.render(report=report, read_on=list(_read_on(out)))
+    return page.render(report=report, read_on=list(read_on(out)))
 
 
-def _read_on(out: Path) -> Iterator[tuple[str, str]]:
+def read_on(out: Path) -> Iterator[tuple[str, str]]:
     """Links from a report within its checkout to what explains it, with their titles; none from elsewhere."""
     if not out.resolve().is_relative_to(ROOT):
         return

@@ -20,7 +20,7 @@ FLOAT = r"""% {label}: {name}.pdf, {inches:g} in wide
 \begin{{{float}}}
   \centering
   \includegraphics[width={inches:g}in]{{{name}.pdf}}
-  \caption{{\textbf{{{title}.}} {finding} {evidence}}}
+  \caption{{\textbf{{{title}}} {finding} {evidence}}}
   \label{{fig:{name}}}
 \end{{{float}}}
 """
@@ -34,13 +34,14 @@ def captions(exhibits: Iterable[Exhibit], provenance: str) -> str:
 
 def _float(exhibit: Exhibit) -> str:
     words = {name: latex(getattr(exhibit, name).rstrip()) for name in ("title", "finding", "evidence")}
+    words["title"] += "" if exhibit.title.endswith("?") else "."
     wide = exhibit.inches > COLUMN
     return FLOAT.format(
         label=exhibit.label,
         name=exhibit.name,
         inches=exhibit.inches,
         float="figure*" if wide else "figure",
-        **words | {"title": words["title"].rstrip("?.")},
+        **words,
     )
 
 

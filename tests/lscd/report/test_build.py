@@ -17,9 +17,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from lscd.report import inside, own_kernels, pays
-from lscd.report.build import CHAPTERS, Style, build
+from lscd.report.build import CHAPTERS, Style, build, read_on
 from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import compiled, write_pdf
+from lscd.report.provenance import ROOT
 from perfmodel.pipeline import PREDICTED_BY
 from perfmodel.plotting import style
 from perfmodel.plotting.style import COLUMN, PAGE
@@ -147,6 +148,14 @@ def test_every_link_leads_somewhere(report: Path) -> None:
         assert f'href="figures/{path.name}"' in page
 
 
+def test_a_report_in_its_checkout_leads_to_what_explains_it_and_one_elsewhere_does_not(tmp_path: Path) -> None:
+    links = [link for _, link in read_on(ROOT / "reports")]
+    assert {"../README.md", "../docs/tutorial.md"} < set(links)
+    assert [link for link in links if not (ROOT / "reports" / link).is_file()] == []
+    assert len([link for link in links if link.endswith(".ipynb")]) == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert list(read_on(tmp_path)) == []
+
+
 def test_page_needs_nothing_from_outside(report: Path) -> None:
     page = report.read_text()
     assert not re.search(r'<(?:script|link)\b|src="(?!data:)|@import|url\(', page)
@@ -213,3 +222,11 @@ def test_a_failing_exhibit_leaves_the_old_report(tmp_path: Path) -> None:
         build(tmp_path, (Chapter("x", "y", (broken,)),))
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
     assert (tmp_path / "index.html").read_text() == "old"
+
+
+def test_a_style_that_there_is_not_is_refused_before_the_work(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lscd", "report", "--style", "poster", "--out", str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == "lscd: --style is 'poster', allowed are screen, paper\n"
+    assert not (tmp_path / "out").exists()

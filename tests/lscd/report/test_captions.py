@@ -25,7 +25,7 @@ def test_floats_have_the_width_and_the_order_of_the_figures_and_tables_have_none
         ["% Figure 2: broad.pdf, 7 in wide", r"\begin{figure*}"],
     ]
     assert r"\includegraphics[width=3.33in]{narrow.pdf}" in floats[0]
-    assert r"\caption{\textbf{A title.} Finding: 5 \% of a\_b \& c. Evidence.}" in floats[0]
+    assert r"\caption{\textbf{A title?} Finding: 5 \% of a\_b \& c. Evidence.}" in floats[0]
     assert r"\label{fig:narrow}" in floats[0]
 
 
