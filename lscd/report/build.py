@@ -35,7 +35,7 @@ from lscd.report import (
 from lscd.report.captions import captions
 from lscd.report.exhibit import Chapter, Context, Exhibit, Report
 from lscd.report.pdf import write_pdf
-from lscd.report.provenance import ROOT, provenance
+from lscd.report.provenance import ROOT, Provenance, provenance
 from perfmodel.plotting.style import COLUMN, house_style, save, save_for_paper
 
 CHAPTERS: tuple[Chapter, ...] = (
@@ -77,12 +77,12 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS, style: Style = St
     Everything is made in a temporary folder first and moved when complete, so a failed run leaves the old report.
     """
     mpl.use("Agg")
-    context = Context()
+    context, origin = Context(), provenance()  # of the code that runs, whatever is committed meanwhile
     with tempfile.TemporaryDirectory(dir=nearest(out), prefix=".building-") as scratch, house_style():
         folder = Path(scratch)
         figures = folder / "figures"
         figures.mkdir()
-        report = _report(_make(chapters, context, figures, style), context)
+        report = _report(_make(chapters, context, figures, style), context, origin)
         if style is Style.PAPER:
             words = captions(report.exhibits, report.provenance.words)
             (figures / "captions.tex").write_text(words, encoding="utf-8")
@@ -95,10 +95,10 @@ def build(out: Path, chapters: tuple[Chapter, ...] = CHAPTERS, style: Style = St
     return out / "index.html"
 
 
-def _report(made: list[tuple[Chapter, list[Exhibit]]], context: Context) -> Report:
+def _report(made: list[tuple[Chapter, list[Exhibit]]], context: Context, origin: Provenance) -> Report:
     used = {key for _, exhibits in made for exhibit in exhibits for key in exhibit.sources}
     sources = {key: source for key, source in context.sources.items() if key in used}
-    return Report(TITLE, LEAD, made, sources, provenance())
+    return Report(TITLE, LEAD, made, sources, origin)
 
 
 def refuse_foreign(out: Path) -> None:
