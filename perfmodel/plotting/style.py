@@ -11,7 +11,6 @@ import matplotlib.style
 from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.33, 7.0  # inches: the two widths of every figure, those of a paper's column and of its page
-COLUMN_WIDTH = PAGE
 
 # Okabe and Ito's colour-blind safe palette, its yellow stronger: theirs is lost on white.
 BLACK, ORANGE, SKY, GREEN = "#222222", "#E69F00", "#56B4E9", "#009E73"
