@@ -19,8 +19,9 @@ from perfmodel.papers.judge import UNMODELLED
 
 TEMPLATE = Path(__file__).with_name("paper.md.jinja")
 ROOT = Path(__file__).resolve().parents[2]
-PAGES, FIGURES = ROOT / "docs" / "papers", ROOT / "reports" / "figures"
-UNITS = {"fraction": "{:.0%}"}
+PAGES = ROOT / "docs" / "papers"
+# Pictures of the report that the repository keeps, so that a page has them before a report is built.
+KEPT = ("kernel_benchmark", "decoder_layer", "tile", "tiled_csl", "opt_30b_breakdown")
 NOTHING = "–"
 
 
@@ -76,14 +77,14 @@ EXHIBIT_COLUMNS = ("theirs", "shows", "ours", "numbers", "mean error", "held out
 
 def _exhibit_row(judged: Judged, exhibit: PaperExhibit, linked: bool) -> tuple[str, ...]:
     rows = judged.answered[judged.answered["exhibit"] == exhibit.name]
-    places = {name: f"../../reports/figures/{name}.svg" for name in exhibit.ours}
+    names = [_linked(name) if linked else name for name in exhibit.ours]
     if exhibit.notebook:
-        places[f"notebook {exhibit.notebook[:2]}"] = f"../../notebooks/{exhibit.notebook}.ipynb"
-    ours = [f"[{name.replace('_', ' ')}]({place})" if linked else name for name, place in places.items()]
+        place = f"[notebook {exhibit.notebook[:2]}](../../notebooks/{exhibit.notebook}.ipynb)"
+        names.append(place if linked else exhibit.notebook)
     held = rows[~rows["fitted"].astype(bool)]
     how = "; ".join(filter(None, (exhibit.command and f"`{exhibit.command}`", exhibit.why_not)))
     count = f"{len(rows):,}" if len(rows) else NOTHING
-    return exhibit.name, exhibit.shows, ", ".join(ours) or NOTHING, count, _mean(rows), _mean(held), how or NOTHING
+    return exhibit.name, exhibit.shows, ", ".join(names) or NOTHING, count, _mean(rows), _mean(held), how or NOTHING
 
 
 def _mean(rows: pd.DataFrame) -> str:
@@ -153,11 +154,20 @@ def page(name: str) -> str:
     )
 
 
+def _linked(exhibit: str) -> str:
+    """An exhibit of our report on a page: a link to its picture where the repository keeps it, else its name."""
+    title = exhibit.replace("_", " ")
+    return f"[{title}]({_place(exhibit)})" if exhibit in KEPT else title
+
+
+def _place(exhibit: str) -> str:
+    return f"../../reports/figures/{exhibit}.png"
+
+
 def _figures(judged: Judged) -> list[dict[str, str]]:
-    """Pictures of our report that show what the paper's do, once each."""
+    """Pictures of our report that show what the paper's do and that the repository keeps, once each."""
     names = dict.fromkeys(name for exhibit in judged.paper.exhibit for name in exhibit.ours)
-    there = [name for name in names if (FIGURES / f"{name}.svg").is_file()]
-    return [{"alt": name.replace("_", " "), "path": f"../../reports/figures/{name}.svg"} for name in there]
+    return [{"alt": name.replace("_", " "), "path": _place(name)} for name in names if name in KEPT]
 
 
 def _template() -> jinja2.Template:

@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perfmodel.plotting.marks import ticks
-from perfmodel.plotting.style import BLACK, GREEN, GREY, PAGE, VERMILION
+from perfmodel.plotting.style import BLACK, FOREST, GREY, PAGE, ROSE
 
-LOOKS = {"reproduced": (GREEN, "o"), "not reproduced": (VERMILION, "X"), "cannot judge": (GREY, "s")}
+LOOKS = {"reproduced": (FOREST, "o"), "not reproduced": (ROSE, "X"), "cannot judge": (GREY, "s")}
 ROW_INCH, HEAD_INCH = 0.155, 0.75
 RATIOS = (0.5, 0.7, 0.85, 1, 1.2, 1.5, 2)
 VIEW = 0.4, 2.4  # what reaches further says nothing more

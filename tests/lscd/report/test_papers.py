@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from lscd.report.papers import PAGES, ROOT, index, page
-from perfmodel.papers import judge, paper_names
+from lscd.report.papers import KEPT, PAGES, ROOT, index, page
+from perfmodel.papers import judge, load_paper, paper_names
 
 HEADINGS = ["Claims", "Setting", "Figures and tables", "Number by number", "Sources"]
 LINK = re.compile(r"\]\((\.\./[^)]+)\)")
@@ -22,6 +22,13 @@ def test_page_is_up_to_date_and_whole(name: str) -> None:
     for link in LINK.findall(text):
         assert (PAGES / link).resolve().is_relative_to(ROOT)
         assert (PAGES / link).is_file(), link
+
+
+def test_pictures_on_pages_are_kept_in_the_repository() -> None:
+    exempt = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    for name in KEPT:
+        assert f"!reports/figures/{name}.png" in exempt
+        assert any(name in exhibit.ours for paper in map(load_paper, paper_names()) for exhibit in paper.exhibit)
 
 
 def test_index_is_up_to_date() -> None:
