@@ -108,10 +108,8 @@ def _won(axes: Axes, rows: pd.DataFrame, titles: Mapping[str, str]) -> set[str]:
     x = _edges(100 * codes.columns.to_numpy(dtype=float))
     y = 2 ** _edges(np.log2(codes.index.to_numpy(dtype=float)))
     colours = ListedColormap([KERNEL_COLOURS[name] for name in kernels])
-    axes.pcolormesh(
-        x, y, codes, cmap=colours, vmin=-0.5, vmax=len(kernels) - 0.5,
-        edgecolors="face", linewidth=0.3,  # else paper shines through between the cells of a vector picture
-    )  # fmt: skip
+    # As pixels within the vector picture: thousands of cells are large, and paper shines through between them.
+    axes.pcolormesh(x, y, codes, cmap=colours, vmin=-0.5, vmax=len(kernels) - 0.5, rasterized=True)
     outside_cells(axes, outside.to_numpy(dtype=bool), x, y, **HATCH)
     axes.set(yscale="log", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     ticks(axes.yaxis, (1, 4, 16, 64, 256))
