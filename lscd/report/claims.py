@@ -31,10 +31,10 @@ def _claims(judged: Judged) -> pd.DataFrame:
 
 
 def claims(context: Context) -> Exhibit:
-    """Every claim that has a number of ours, by paper: our interval over the published number."""
+    """Every claim that we can judge, by paper: our interval over the published number."""
     judged = [judge(name) for name in paper_names()]
     table = pd.concat([_claims(paper) for paper in judged], ignore_index=True)
-    drawn = table[table["ratio"].notna()]
+    drawn = table[table["ratio"].notna() & (table["verdict"] != Verdict.CANNOT)]
     shown = drawn.assign(says=drawn["claim"].map(lambda text: textwrap.shorten(text, LONGEST, placeholder=" …")))
     outside = table[table["verdict"] == Verdict.NOT]
     missed = "; ".join(f"{row.paper}, ours {row.ratio - 1:+.0%}" for row in outside.itertuples())
@@ -44,9 +44,8 @@ def claims(context: Context) -> Exhibit:
         finding=f"{summary()} Not reproduced: {missed or 'none'}.",
         evidence=(
             "Marker: geometric mean of ours over published on a claim's numbers that no fit saw; bar: the 90 % "
-            "interval. Reproduced if nine in ten numbers, all of fewer than ten, lie inside. Cannot judge: "
-            "no model, only a bound, fitted, or an interval that would agree with anything; without a number of ours "
-            "a claim stands in the table alone."
+            "interval. Reproduced if nine in ten numbers, all of fewer than ten, lie inside. What we cannot judge "
+            "is in the table alone: no model, only a bound, fitted, or an interval that would agree with anything."
         ),
         sources=tuple(dict.fromkeys(key for paper in judged for key in paper.paper.sources)),
         table=table,

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from perfmodel.plotting.marks import ticks
-from perfmodel.plotting.style import BLACK, FOREST, GREY, PAGE, ROSE
+from perfmodel.plotting.style import BLACK, FOREST, PAGE, ROSE
 
-LOOKS = {"reproduced": (FOREST, "o"), "not reproduced": (ROSE, "X"), "cannot judge": (GREY, "s")}
-ROW_INCH, HEAD_INCH = 0.155, 0.75
+LOOKS = {"reproduced": (FOREST, "o"), "not reproduced": (ROSE, "X")}
+ROW_INCH, HEAD_INCH = 0.14, 0.7
 RATIOS = (0.5, 0.7, 0.85, 1, 1.2, 1.5, 2)
 VIEW = 0.4, 2.4  # what reaches further says nothing more
 

@@ -83,7 +83,7 @@ def frontiers(tables: Mapping[str, pd.DataFrame], budgets: Sequence[float], loss
     grey, ways of which no loss is published. ``loss`` names the axis.
     """
     rows = (len(tables) + 1) // 2
-    figure, panels = plt.subplots(rows, 2, figsize=(PAGE, 1.95 * rows + 1.1), sharex=True, squeeze=False)
+    figure, panels = plt.subplots(rows, 2, figsize=(PAGE, 1.42 * rows + 0.95), sharex=True, squeeze=False)
     named = [_panel(axes, table, budgets, right) for axes, table in zip(panels.flat, tables.values(), strict=False)]
     for axes, title in zip(panels.flat, tables, strict=False):
         axes.set_title(title)
