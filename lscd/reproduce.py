@@ -80,7 +80,7 @@ def _as_dict(judged: Judged) -> dict[str, object]:
 
 
 def _print(judged: Judged) -> None:
-    from lscd.report.papers import EXHIBIT_COLUMNS, SUMMED_COLUMNS, answer, exhibit_rows, summed_rows
+    from lscd.report.papers import SUMMED_COLUMNS, answer, exhibit_rows, summed_rows
 
     paper = judged.paper
     headline(f"{paper.short}: {answer(judged)}")
@@ -90,7 +90,8 @@ def _print(judged: Judged) -> None:
     for one in judged.claims:
         say(f"{one.verdict.upper()}: {one.claim.says} ({one.because})")
     print()
-    print_table(EXHIBIT_COLUMNS, exhibit_rows(judged), text=EXHIBIT_COLUMNS[:3] + EXHIBIT_COLUMNS[-1:])
+    for row in exhibit_rows(judged):
+        say(_exhibit(*row))
     print()
     _print_numbers(judged)
     if rows := summed_rows(judged):
@@ -98,6 +99,19 @@ def _print(judged: Judged) -> None:
         print_table(SUMMED_COLUMNS, rows, text=SUMMED_COLUMNS[:2])
     print()
     say(f"Every number: lscd reproduce {paper.key} --output numbers.csv. Sources: {', '.join(paper.sources)}.")
+
+
+def _exhibit(theirs: str, shows: str, ours: str, count: str, error: str, held_out: str, how: str) -> str:
+    """A figure or table of the paper in a line: a table of such cells is wider than any terminal."""
+    from lscd.report.papers import NOTHING
+
+    numbers = f"{count} numbers, mean error {error}, held out {held_out}"
+    parts = [
+        f"here: {ours}" if ours != NOTHING else "",
+        numbers if count != NOTHING else "",
+        how if how != NOTHING else "",
+    ]
+    return f"{theirs}: {shows}. {'; '.join(filter(None, parts))}"
 
 
 def _print_numbers(judged: Judged) -> None:

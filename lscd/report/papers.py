@@ -68,11 +68,11 @@ def _line(judged: Judged) -> tuple[str, ...]:
 
 
 def exhibit_rows(judged: Judged, *, linked: bool = False) -> list[tuple[str, ...]]:
-    """One row a figure or table of the paper: `EXHIBIT_COLUMNS`; what is ours ``linked`` from `PAGES`, or named."""
+    """Of each figure or table of the paper: name, what it shows, what is ours, numbers, two errors, how or why not.
+
+    What is ours is ``linked`` from `PAGES`, or named; the errors are those of all numbers and of those held out.
+    """
     return [_exhibit_row(judged, exhibit, linked) for exhibit in judged.paper.exhibit]
-
-
-EXHIBIT_COLUMNS = ("theirs", "shows", "ours", "numbers", "mean error", "held out", "how, or why not")
 
 
 def _exhibit_row(judged: Judged, exhibit: PaperExhibit, linked: bool) -> tuple[str, ...]:
