@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDER = "papers"
+LARGEST = 1e30  # beyond any published number; keeps out infinity
 NUMBER_COLUMNS = (
     "claim", "exhibit", "quantity", "statistic", "gpu", "kernel", "baseline", "shapes", "m", "k", "n", "sparsity",
     "model", "gpus", "system", "baseline_system", "batch", "input_len", "output_len", "published", "err", "fitted",
@@ -116,4 +117,22 @@ def load_paper_numbers(name: str) -> pd.DataFrame:
             raise ValueError(f"columns are {', '.join(table.columns)}, needed are {', '.join(NUMBER_COLUMNS)}")
         if foreign := set(table["claim"]) - {"", *(claim.key for claim in paper.claim)}:
             raise ValueError(f"claim {min(foreign)!r} is none of the paper's: {', '.join(c.key for c in paper.claim)}")
+        _check_cells(table)
     return table
+
+
+def _check_cells(table: pd.DataFrame) -> None:
+    """Refuse rows without a published number above 0, an error below 0, or no word on whether a fit has seen them."""
+    import pandas as pd
+
+    published = pd.to_numeric(table["published"], errors="coerce")
+    err = pd.to_numeric(table["err"].replace("", "0"), errors="coerce")
+    allowed = {
+        "published": (published.between(0, LARGEST, inclusive="neither"), "a number above 0"),
+        "err": (err.between(0, LARGEST), "a number of at least 0, or nothing"),
+        "fitted": (table["fitted"].isin(("true", "false")), "true or false"),
+    }
+    for name, (good, what) in allowed.items():
+        if not good.all():
+            line = int((~good).to_numpy().argmax())
+            raise ValueError(f"line {line + 2}: {name} is {table[name].iloc[line]!r}, allowed is {what}")

@@ -103,6 +103,7 @@ def test_what_has_no_answer_says_why(name: str) -> None:
     numbers = judge(name).numbers
     silent = numbers[numbers["ours"].isna()]
     assert (silent["note"] != "").all()
+    assert not silent["note"].str.startswith("unknown ").any()  # a misspelt name is no reason
     assert set(numbers["quantity"]) - {UNMODELLED, *QUANTITIES} <= {*silent["quantity"], *EVIDENCE}
 
 
