@@ -29,6 +29,8 @@ def reproduce(
     ] = None,
 ) -> None:
     """Put the numbers of a paper beside ours: verdicts on its claims, errors, what we cannot judge and why."""
+    if output is not None:
+        refuse_idle(context, "with --output, whose suffix says what is written", "as_json")
     if every == bool(name):
         raise InputError("give the name of a paper, or --list for all of them")
     if every:
@@ -55,9 +57,19 @@ def _print_list(as_json: bool) -> None:
 
     rows = listed()
     if as_json:
-        print(json.dumps([dict(zip(LIST_COLUMNS, row, strict=True)) for row in rows], indent=2))
+        print(json.dumps([dict(zip(LIST_COLUMNS, map(_plain, row), strict=True)) for row in rows], indent=2))
     else:
         print_table(LIST_COLUMNS, rows, text=("paper", "name", "venue"))
+
+
+def _plain(cell: str) -> str | float | None:
+    """A cell as JSON has it: a count, a fraction for percent, null where there is nothing."""
+    from lscd.report.papers import NOTHING
+
+    digits = cell.replace(",", "")
+    if digits.isdecimal():
+        return int(digits)
+    return None if cell == NOTHING else float(cell[:-1]) / 100 if cell.endswith("%") else cell
 
 
 def _write(judged: Judged, output: Path) -> None:

@@ -42,8 +42,8 @@ def pays_from() -> str:
     return (
         f"**From which sparsity?** From **{_share(here.sparsity)}** zeros on an {gpu_title(GPU)} (90 % interval: "
         f"{_share(here.low)} to {_share(here.high)}) {KERNELS[here.kernel].title} multiplies the weights of a layer of "
-        f"{load_model(LAYER_OF).name} faster than dense FP16 (cuBLAS) does at {TOKENS} tokens; {listed}. There the "
-        f"prediction goes beyond the evidence on {_listed(beyond) or 'none of them'}."
+        f"{load_model(LAYER_OF).name} faster than dense FP16 (cuBLAS) does at {TOKENS} tokens; {listed}. At "
+        f"these sparsities it is an extrapolation on {_listed(beyond) or 'none of them'}."
     )
 
 

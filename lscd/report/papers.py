@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ PAGES = ROOT / "docs" / "papers"
 # Pictures of the report that the repository keeps, so that a page has them before a report is built.
 KEPT = ("kernel_benchmark", "decoder_layer", "tile", "tiled_csl", "opt_30b_breakdown")
 NOTHING = "–"
+UNITS = {
+    "kernel-time": "us", "layer-time": "us", "model-gb": "GB", "memory-gb": "GB a GPU", "run-rate": "tokens/s",
+    "prompt-rate": "tokens/s", "intensity": "FLOP/byte", "size-ratio": "of FP16", "cache-ratio": "of FP16",
+    "kernel-speedup": "x", "layer-speedup": "x", "run-speedup": "x", "tpot-speedup": "x", "traffic-gb": "GB",
+    "break-even-sparsity": "of weights zero", "break-even-tokens": "tokens",
+}  # fmt: skip
 
 
 def answer(judged: Judged) -> str:
@@ -41,14 +48,16 @@ def answer(judged: Judged) -> str:
 
 def summary() -> str:
     """All papers in two sentences: verdicts, and how our predictions stand where no fit helped."""
-    judged = [judge(name) for name in paper_names()]
-    counts = {verdict: sum(paper.count(verdict) for paper in judged) for verdict in Verdict}
+    claims = [one for name in paper_names() for one in judge(name).claims]
+    verdicts = Counter(one.verdict for one in claims)
+    counted = sum(one.counted for one in claims if one.verdict is Verdict.REPRODUCED)
     tests = predicted_numbers()
     inside, error = tests["inside"].astype(bool).mean(), tests["error"].abs().mean()
     return (
-        f"Of {sum(counts.values())} claims of {len(judged)} papers {counts[Verdict.REPRODUCED]} are reproduced, "
-        f"{counts[Verdict.NOT]} not, {counts[Verdict.CANNOT]} cannot be judged. Of {len(tests)} of their numbers that "
-        f"we predict and no fit saw {inside:.0%} lie inside our 90 % interval; the mean error is {error:.1%}."
+        f"Of {len(claims)} claims of {len(paper_names())} papers {verdicts[Verdict.REPRODUCED]} are reproduced, "
+        f"{counted} of these by counting bytes or operations; {verdicts[Verdict.NOT]} not, {verdicts[Verdict.CANNOT]} "
+        f"cannot be judged. Of {len(tests)} numbers in the papers' own tables that we predict and no fit saw {inside:.0%} lie "
+        f"inside our 90 % interval; the mean error is {error:.1%}."
     )
 
 
@@ -100,7 +109,8 @@ NUMBER_COLUMNS = ("what", "published", "ours (90 %)", "error", "")
 
 
 def _number_cells(row: Any) -> Iterator[str]:
-    quantity = "" if row.quantity == UNMODELLED else row.quantity.replace("-", " ")
+    unit = f" [{UNITS[row.quantity]}]" if row.quantity in UNITS else ""
+    quantity = "" if row.quantity == UNMODELLED else row.quantity.replace("-", " ") + unit
     yield ": ".join(filter(None, (quantity, row.what))) or NOTHING
     yield _digits(row.published)
     if pd.isna(row.ours):

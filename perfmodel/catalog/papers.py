@@ -111,8 +111,8 @@ def load_paper_numbers(name: str) -> pd.DataFrame:
     import pandas as pd
 
     paper, path = load_paper(name), data_directory() / FOLDER / f"{name}.csv"
+    table = pd.DataFrame(read_texts(path), dtype="str")
     with named(path):
-        table = pd.DataFrame(read_texts(path), dtype="str")
         if tuple(table.columns) != NUMBER_COLUMNS:
             raise ValueError(f"columns are {', '.join(table.columns)}, needed are {', '.join(NUMBER_COLUMNS)}")
         if foreign := set(table["claim"]) - {"", *(claim.key for claim in paper.claim)}:
@@ -129,7 +129,7 @@ def _check_cells(table: pd.DataFrame) -> None:
     err = pd.to_numeric(table["err"].replace("", "0"), errors="coerce")
     allowed = {
         "published": (published.between(0, LARGEST, inclusive="neither"), "a number above 0"),
-        "err": (err.between(0, LARGEST), "a number of at least 0, or nothing"),
+        "err": (err.between(0, published.abs()), "a number from 0 to what is published, or nothing"),
         "fitted": (table["fitted"].isin(("true", "false")), "true or false"),
     }
     for name, (good, what) in allowed.items():

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.catalog.load import load_kernel_times
+from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.papers import Paper
 from perfmodel.evidence.speedups import boxplot_shapes
 
 Array = NDArray[np.float64]
 
+_T = TypeVar("_T")
 EACH, OWN_AND_BASELINE = ";", "/"
 STATISTICS: Mapping[str, Callable[[Array], float]] = {
     "mean": lambda x: float(np.mean(x)),
@@ -88,7 +91,7 @@ class Asked:
     def shapes(self) -> Array:
         """Rows and columns of the weights, a row for each matrix."""
         if name := self.cells["shapes"]:
-            return SHAPE_TABLES[name]()
+            return _known("shapes", name, SHAPE_TABLES)()
         return np.stack(np.broadcast_arrays(self.numbers("m"), self.numbers("k")), axis=1)
 
     def grid(self, *, by_tokens: bool = True, by_sparsity: bool = True) -> tuple[Array, Array, Array, Array]:
@@ -104,8 +107,14 @@ class Asked:
         name = self.cells["statistic"]
         if not name and np.size(value) != 1:
             raise ValueError(f"{self.paper.key}: {np.size(value)} numbers need a statistic: {', '.join(STATISTICS)}")
-        take = STATISTICS[name or "mean"]
+        take = _known("statistic", name or "mean", STATISTICS)
         return Answer(*(take(np.asarray(part, dtype=np.float64)) for part in (value, low, high)))
+
+
+def _known(kind: str, name: str, known: Mapping[str, _T]) -> _T:
+    if name not in known:
+        raise ValueError(unknown_name(kind, name, known))
+    return known[name]
 
 
 def listed(cell: str) -> Array:

@@ -37,7 +37,10 @@ def evidence_numbers(exhibit: PaperExhibit) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     if exhibit.table not in TABLES:
         raise ValueError(f"exhibit {exhibit.name!r}: table is {exhibit.table!r}, allowed are {', '.join(TABLES)}")
-    rows = TABLES[exhibit.table]().query(exhibit.rows)
+    try:
+        rows = TABLES[exhibit.table]().query(exhibit.rows)
+    except (SyntaxError, ValueError, KeyError, NameError) as error:
+        raise ValueError(f"exhibit {exhibit.name!r}: rows {exhibit.rows!r} is no query of them: {error}") from None
     return rows.assign(error=rows["ours"] / rows["published"] - 1)[COLUMNS].reset_index(drop=True)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.papers import Claim, Paper, load_paper, load_paper_numbers, paper_names
 from perfmodel.papers import operators, products, runs, weights
 from perfmodel.papers.asked import EACH, Answer, Asked, UnansweredError
@@ -26,12 +27,13 @@ from perfmodel.papers.evidence import evidence_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+BREAK_EVEN = "break-even-sparsity"
 QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "kernel-speedup": products.kernel_speedup,
     "kernel-time": products.kernel_time,
     "layer-speedup": products.layer_speedup,
     "layer-time": products.layer_time,
-    "break-even-sparsity": products.break_even_sparsity,
+    BREAK_EVEN: products.break_even_sparsity,
     "break-even-tokens": products.break_even_tokens,
     "size-ratio": weights.size_ratio,
     "model-gb": weights.model_gb,
@@ -50,12 +52,17 @@ QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "attainable-tflops": operators.attainable_tflops,
 }
 UNMODELLED = "none"
+WIDEST_SHARE = 0.25  # of all sparsities, of the interval of a break-even that can tell something
+COLUMNS = [
+    "claim", "exhibit", "quantity", "note", "what", "published", "err", "fitted", "source", "ours", "low", "high",
+    "error", "inside",
+]  # fmt: skip
 WHAT = ("kernel", "baseline", "model", "system", "baseline_system")
 COUNTED = 0.02  # bytes and operations are counted, not predicted: how far two ways to count may be apart
-LEAST_SEEN = 100  # an end that low counts as this share of what is published: a break-even may reach to 0
 LEVEL = 0.9  # of the intervals, so one number in ten may lie outside
 WIDEST = 2.0  # high over low end of an interval that can still tell a claim from its opposite
 # How the cells of a row are put into words; what stands between semicolons is listed.
+MOST_LISTED = 6
 WORDS = (
     ("kernel", "{}"), ("baseline", "over {}"), ("model", "{}"), ("system", "in {}"), ("baseline_system", "over {}"),
     ("gpus", "on {}"), ("gpu", "x {}"), ("shapes", "shapes of {}"), ("m", "M {}"), ("k", "K {}"), ("n", "N {}"),
@@ -73,11 +80,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """A claim, our verdict, and in a few words what it rests on."""
+    """A claim, our verdict, in a few words what it rests on, and whether that is ``counted``, not predicted."""
 
     claim: Claim
     verdict: Verdict
     because: str
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def judge(name: str) -> Judged:
         If there is no such paper, or its files contradict themselves.
     """
     paper = load_paper(name)
-    own = pd.DataFrame(_own_numbers(paper, load_paper_numbers(name)))
+    own = pd.DataFrame(_own_numbers(paper, load_paper_numbers(name)), columns=COLUMNS)
     shown = [evidence_numbers(exhibit).assign(exhibit=exhibit.name) for exhibit in paper.exhibit]
     numbers = pd.concat([own, *(rows for rows in shown if len(rows))], ignore_index=True)
     numbers = numbers.fillna({"claim": "", "note": ""})
@@ -152,6 +160,8 @@ def _answered(asked: Asked) -> dict[str, Any]:
     try:
         answer = _answer(asked)
     except ValueError as error:  # what our models refuse is no fault of the paper's: the reader learns why
+        if str(error).startswith("unknown ") and not isinstance(error, UnansweredError):
+            raise ValueError(f"{asked.paper.key}: {error}") from None  # a slip in our file, not a limit of our models
         return row | dict.fromkeys(("ours", "low", "high", "error"), nothing) | {"inside": None, "note": str(error)}
     slack = COUNTED * published if answer.low == answer.high else 0.0
     inside = answer.low - err - slack <= published <= answer.high + err + slack
@@ -162,19 +172,27 @@ def _answered(asked: Asked) -> dict[str, Any]:
 def _answer(asked: Asked) -> Answer:
     quantity, note = asked.cells["quantity"], asked.cells["note"]
     if quantity not in QUANTITIES:
-        raise UnansweredError(note or f"no model of ours for {quantity}")
+        if not note:
+            raise ValueError(unknown_name("quantity", quantity, [*QUANTITIES, UNMODELLED]))
+        raise UnansweredError(note)
     return QUANTITIES[quantity](asked)
 
 
 def _words(cells: Mapping[str, str]) -> str:
     """A row's product or run in words: what it is, then where and how."""
-    said = {name: form.format(cells[name].replace(EACH, ", ")) for name, form in WORDS if cells[name]}
+    said = {name: form.format(_listed(cells[name])) for name, form in WORDS if cells[name]}
     if "gpu" in said and "gpus" not in said:
         said["gpu"] = f"on {cells['gpu']}"
     subject = " ".join(said.pop(name) for name in WHAT if name in said)
     where = " ".join(said.pop(name) for name in ("gpus", "gpu") if name in said)
-    of = f"{cells['statistic']} of {subject}" if cells["statistic"] else subject
+    of = f"{cells['statistic']} of {subject}" if cells["statistic"] and subject else subject
     return "; ".join(filter(None, (of, where, *said.values())))
+
+
+def _listed(cell: str) -> str:
+    """What stands between semicolons, or how many where a line would not hold them."""
+    parts = cell.split(EACH)
+    return ", ".join(parts) if len(parts) <= MOST_LISTED else f"of {len(parts)} sizes"
 
 
 def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
@@ -188,16 +206,30 @@ def _judged(claim: Claim, rows: pd.DataFrame) -> JudgedClaim:
     if 2 * len(known) < len(rows):
         return JudgedClaim(claim, Verdict.CANNOT, f"of its {len(rows)} numbers only {len(known)} are modelled")
     if fresh.empty:
-        return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {_all(len(known))}")
-    wide = (fresh["high"] / fresh["low"].clip(lower=fresh["published"] / LEAST_SEEN)).max()
+        return JudgedClaim(claim, Verdict.CANNOT, f"our fits have seen {_of(len(known), len(rows))}")
     inside = int(fresh["inside"].astype(bool).sum())
     off = f"mean error {fresh['error'].abs().mean():.0%}"
     holds = len(fresh) - inside <= (1 - LEVEL) * len(fresh)
-    if holds and wide > WIDEST:
-        return JudgedClaim(claim, Verdict.CANNOT, f"our interval spans a factor of {wide:.2g}, {off}")
+    if holds and (wide := _too_wide(fresh)):
+        return JudgedClaim(claim, Verdict.CANNOT, f"{wide}; {off}")
     verdict = Verdict.REPRODUCED if holds else Verdict.NOT
-    return JudgedClaim(claim, verdict, f"{inside} of {len(fresh)} held-out numbers inside our interval, {off}")
+    rest = f" ({len(rows)} in all)" if len(fresh) < len(rows) else ""
+    because = f"{inside} of {len(fresh)} held-out numbers{rest} inside our interval, {off}"
+    return JudgedClaim(claim, verdict, because, counted=bool((fresh["low"] == fresh["high"]).all()))
 
 
-def _all(count: int) -> str:
-    return "its only number" if count == 1 else f"all {count} of its numbers"
+def _of(some: int, every: int) -> str:
+    if some == every:
+        return "its only number" if every == 1 else f"all {every} of its numbers"
+    return f"{some} of its {every} numbers, and the rest has no model"
+
+
+def _too_wide(rows: pd.DataFrame) -> str:
+    """Why the intervals of these numbers tell nothing, in words; empty where they do."""
+    shares = rows["quantity"] == BREAK_EVEN
+    if (rows.loc[shares, "low"] <= 0).any() or (rows.loc[shares, "high"] >= 1).any():
+        return "our interval reaches to always or never"
+    if (span := (rows["high"] - rows["low"])[shares].max()) > WIDEST_SHARE:
+        return f"our interval spans {span:.0%} of zeros"
+    factor = (rows["high"] / rows["low"])[~shares].max()
+    return f"our interval spans a factor of {factor:.2f}" if factor > WIDEST else ""

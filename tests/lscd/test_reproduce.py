@@ -17,7 +17,10 @@ def test_list_has_a_line_a_paper(capsys, monkeypatch) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[1:]] == list(paper_names())
     _, out, _ = run(monkeypatch, capsys, "reproduce", "--list", "--json")
-    assert [row["paper"] for row in json.loads(out)] == list(paper_names())
+    rows = json.loads(out)
+    assert [row["paper"] for row in rows] == list(paper_names())
+    assert all(isinstance(row["numbers"], int) for row in rows)
+    assert all(row["mean error"] is None or 0 <= row["mean error"] < 1 for row in rows)
 
 
 def test_page_json_and_csv_agree(capsys, monkeypatch, tmp_path: Path) -> None:
@@ -40,6 +43,7 @@ def test_page_json_and_csv_agree(capsys, monkeypatch, tmp_path: Path) -> None:
         (["flashllm"], "unknown paper 'flashllm'"),
         (["flash-llm", "--output", "x.txt"], "--output is x.txt, its name must end in .csv or .md"),
         (["--list", "--output", "x.csv"], "--output does nothing with --list"),
+        (["flash-llm", "--json", "--output", "x.csv"], "--json does nothing with --output"),
     ],
 )
 def test_bad_input_is_a_sentence(capsys, monkeypatch, tmp_path: Path, arguments: list[str], says: str) -> None:

@@ -50,7 +50,8 @@ def test_other_columns_are_refused(copied: Path) -> None:
     [
         (",3.6,0.05,true", ",,0.05,true", r"line 2: published is '', allowed is a number above 0"),
         (",3.6,0.05,true", ",nan,0.05,true", r"line 2: published is 'nan'"),
-        (",3.6,0.05,true", ",3.6,-1,true", r"line 2: err is '-1', allowed is a number of at least 0"),
+        (",3.6,0.05,true", ",3.6,-1,true", r"line 2: err is '-1', allowed is a number from 0 to what is published"),
+        (",3.6,0.05,true", ",3.6,1e9,true", r"line 2: err is '1e9'"),
         (",3.6,0.05,true", ",3.6,0.05,yes", r"line 2: fitted is 'yes', allowed is true or false"),
     ],
 )
