@@ -56,8 +56,8 @@ def summary() -> str:
     return (
         f"Of {len(claims)} claims of {len(paper_names())} papers {verdicts[Verdict.REPRODUCED]} are reproduced, "
         f"{counted} of these by counting bytes or operations; {verdicts[Verdict.NOT]} not, {verdicts[Verdict.CANNOT]} "
-        f"cannot be judged. Of {len(tests)} numbers in the papers' own tables that we predict and no fit saw {inside:.0%} lie "
-        f"inside our 90 % interval; the mean error is {error:.1%}."
+        f"cannot be judged. Of {len(tests)} numbers in the papers' own tables that we predict and no fit saw "
+        f"{inside:.0%} lie inside our 90 % interval; the mean error is {error:.1%}."
     )
 
 
