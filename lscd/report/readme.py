@@ -139,9 +139,9 @@ def held_out_words(context: Context) -> str:
     usual, worst = ([percent(end(table["mean"]), 0) for table in (kernels, runs)] for end in (np.nanmedian, np.nanmax))
     return (
         "On [all rows that anybody measured and no fit saw](docs/explanation/evidence.md#on-what-nobody-fitted), "
-        f"{products} products on {gpus} GPUs and a CPU with weights beyond the L2, half of the kernels have a mean error "
-        f"of at most {usual[0]}, the worst {worst[0]}; of {whole} whole runs half of the sources at most {usual[1]}, the "
-        f"worst {worst[1]}. Where sources disagree, both are scored."
+        f"{products} products on {gpus} GPUs and a CPU with weights beyond the L2, half of the kernels have a mean "
+        f"error of at most {usual[0]}, the worst {worst[0]}; of {whole} whole runs half of the sources at most "
+        f"{usual[1]}, the worst {worst[1]}. Where sources disagree, both are scored."
     )
 
 
