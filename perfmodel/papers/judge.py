@@ -27,7 +27,7 @@ from perfmodel.papers.evidence import evidence_numbers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BREAK_EVEN = "break-even-sparsity"
+BREAK_EVEN, SPEEDUP = "break-even-sparsity", "speedup"
 QUANTITIES: Mapping[str, Callable[[Asked], Answer]] = {
     "kernel-speedup": products.kernel_speedup,
     "kernel-time": products.kernel_time,
@@ -231,5 +231,9 @@ def _too_wide(rows: pd.DataFrame) -> str:
         return "our interval reaches to always or never"
     if (span := (rows["high"] - rows["low"])[shares].max()) > WIDEST_SHARE:
         return f"our interval spans {span:.0%} of zeros"
+    gains = rows["quantity"].str.endswith(SPEEDUP)
+    either_way = gains & (rows["low"] <= 1) & (rows["high"] >= 1)
+    if (either_way & (rows["published"] - 1).abs().gt(rows["err"])).mean() > 1 - LEVEL:
+        return "our interval does not tell a gain from a loss"
     factor = (rows["high"] / rows["low"])[~shares].max()
     return f"our interval spans a factor of {factor:.2f}" if factor > WIDEST else ""

@@ -71,6 +71,13 @@ def test_an_interval_that_agrees_with_anything_judges_nothing() -> None:
     assert "spans a factor" in one.because
 
 
+def test_an_interval_that_reaches_to_no_gain_proves_none(numbers) -> None:
+    because = {one.claim.key: one.because for one in judge("spinfer").claims}
+    assert because["from-30"].startswith("our interval does not tell a gain from a loss")
+    assert because["high"].startswith("our interval reaches to always or never")
+    assert because["low"].startswith("our interval spans 27% of zeros")
+
+
 def test_errors_are_signed_and_of_the_quantity_as_published() -> None:
     judged = judge("flash-llm")
     rows = judged.answered
