@@ -66,7 +66,7 @@ def test_what_the_fit_has_seen_judges_nothing(numbers) -> None:
 
 
 def test_an_interval_that_agrees_with_anything_judges_nothing() -> None:
-    one = next(one for one in judge("spinfer").claims if one.claim.key == "prefill")
+    one = next(one for one in judge("spinfer").claims if one.claim.key == "at-best")
     assert one.verdict is Verdict.CANNOT
     assert "spans a factor" in one.because
 
