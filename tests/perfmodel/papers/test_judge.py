@@ -114,4 +114,9 @@ def test_what_has_no_answer_says_why(name: str) -> None:
     assert set(numbers["quantity"]) - {UNMODELLED, *QUANTITIES} <= {*silent["quantity"], *EVIDENCE}
 
 
+def test_every_quantity_is_described() -> None:
+    words = (data_directory() / "README.md").read_text(encoding="utf-8")
+    assert [name for name in QUANTITIES if f"`{name}`" not in words] == []
+
+
 EVIDENCE = {"time (us)", "tokens/s/GPU", "GPU-seconds", "speed-up"}
