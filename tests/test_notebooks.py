@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
 NAMES = [path.stem for path in PATHS]
-MAX_CODE_LINES, MAX_CELL_LINES, MAX_DEFINITIONS, MAX_BYTES = 150, 10, 1, 480_000
+MAX_CODE_LINES, MAX_CELL_LINES, MAX_DEFINITIONS, MAX_BYTES = 150, 10, 1, 640_000
 
 
 def load(path: Path) -> nbformat.NotebookNode:

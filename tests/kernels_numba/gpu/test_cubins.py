@@ -103,7 +103,7 @@ def test_a_carried_directory_serves_where_other_compilers_are_and_none(
     assert told["compilers"] == toolchain.versions()
     assert (told["architectures"], told["variants"]) == (["sm_90"], ["reduce"])
     monkeypatch.setattr(toolchain, "versions", lambda: {"numba-cuda": None})
-    monkeypatch.setattr(compile, "find_spec", lambda name: None)
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
     monkeypatch.setattr(compile, "compile_ptx", compile_ptx.__wrapped__)
     assert compiled(REDUCE, "sm_90").cubin == first.cubin
     with pytest.raises(ValueError, match=r"has no machine code of reduce for sm_80 from these sources"):

@@ -37,8 +37,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole report for a paper, which has everything that one for the screen has."""
 
     def watched(figure: Figure, folder: Path, name: str) -> list[Path]:
-        FAULTS[name] = faults(figure)
-        return style.save(figure, folder, name)
+        paths = style.save(figure, folder, name)
+        FAULTS[name] = faults(figure)  # afterwards: looking lays the figure out once more
+        return paths
 
     def looked_at(path: Path, report: Report, folder: Path) -> None:
         FILLED.extend(filled(page) for page in compiled(report, folder, format="png", ppi=36))
