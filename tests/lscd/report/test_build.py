@@ -38,7 +38,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def watched(figure: Figure, folder: Path, name: str) -> list[Path]:
         paths = style.save(figure, folder, name)
-        FAULTS[name] = faults(figure)  # afterwards: looking lays the figure out once more
+        figure.set_dpi(matplotlib.rcParams["savefig.dpi"])  # letters are a little wider where pixels are few
+        FAULTS[name] = faults(figure)  # after it is saved: looking lays a figure out once more
         return paths
 
     def looked_at(path: Path, report: Report, folder: Path) -> None:
