@@ -129,6 +129,5 @@ def _exhibit(theirs: str, shows: str, ours: str, count: str, error: str, held_ou
 def _print_numbers(judged: Judged) -> None:
     from lscd.report.papers import NUMBER_COLUMNS, number_rows
 
-    own = judged.numbers[judged.numbers["low"].notna() | judged.numbers["ours"].isna()]
-    rows = [(exhibit, *row) for exhibit, part in own.groupby("exhibit", sort=False) for row in number_rows(part)]
+    rows = [(exhibit, *row) for exhibit, part in judged.own.groupby("exhibit", sort=False) for row in number_rows(part)]
     print_table(("exhibit", *NUMBER_COLUMNS), rows, text=("exhibit", "what", ""))

@@ -71,7 +71,7 @@ def papers(context: Context) -> Exhibit:
 
 CHAPTER = Chapter(
     title="Claims of the field",
-    lead="A dozen papers say how fast sparse and rounded weights are. Nobody has put their numbers beside each other.",
+    lead="Papers say how fast sparse and rounded weights are. Nobody has put their numbers beside each other.",
     makers=(papers, claims),  # a table breaks over pages, and fills the one before a tall picture
     question="Which claims of the field hold?",
     headline="claims",

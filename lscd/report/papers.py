@@ -130,8 +130,7 @@ def _digits(value: float) -> str:
 
 def summed_rows(judged: Judged) -> list[tuple[str, ...]]:
     """Evidence of ours that is the paper's, summed up by exhibit and by what was measured: `SUMMED_COLUMNS`."""
-    rows = judged.numbers[judged.numbers["low"].isna() & judged.numbers["ours"].notna()]
-    rows = rows.assign(subject=rows["what"].str.split(", ").str[0])
+    rows = judged.evidence.assign(subject=judged.evidence["what"].str.split(", ").str[0])
     return [_summed(str(key[0]), str(key[1]), group) for key, group in rows.groupby(["exhibit", "subject"], sort=False)]
 
 
@@ -149,7 +148,6 @@ def _summed(exhibit: str, subject: str, rows: pd.DataFrame) -> tuple[str, ...]:
 def page(name: str) -> str:
     """Page of a paper in Markdown."""
     judged = judge(name)
-    own = judged.numbers[~(judged.numbers["low"].isna() & judged.numbers["ours"].notna())]
     known = load_sources()
     used = [key for key in known if key in {*judged.paper.sources, *judged.numbers["source"]}]
     return _template().render(
@@ -158,7 +156,7 @@ def page(name: str) -> str:
         claims=judged.claims,
         exhibits=exhibit_rows(judged, linked=True),
         figures=_figures(judged),
-        numbers=[(exhibit, number_rows(rows)) for exhibit, rows in own.groupby("exhibit", sort=False)],
+        numbers=[(exhibit, number_rows(rows)) for exhibit, rows in judged.own.groupby("exhibit", sort=False)],
         summed=summed_rows(judged),
         sources={key: known[key] for key in used},
     )

@@ -16,6 +16,7 @@ from perfmodel.catalog.papers import Paper
 from perfmodel.evidence.speedups import boxplot_shapes
 
 Array = NDArray[np.float64]
+Times = tuple[Array, Array, Array]  # and the two ends of their interval
 
 _T = TypeVar("_T")
 EACH, OWN_AND_BASELINE = ";", "/"
@@ -52,6 +53,15 @@ class Answer:
         """A number that is none answers nothing."""
         if not math.isfinite(self.value):
             raise UnansweredError("our model gives only a bound here")
+
+
+def over(kernel: Times, baseline: Times) -> Times:
+    """Baseline over kernel and the interval of it, the errors of both taken as independent."""
+    (own, own_low, own_high), (other, low, high) = kernel, baseline
+    ratio = other / own
+    slow = np.hypot(np.log(own_high / own), np.log(other / low))
+    fast = np.hypot(np.log(own / own_low), np.log(high / other))
+    return ratio, ratio * np.exp(-slow), ratio * np.exp(fast)
 
 
 @dataclass(frozen=True)

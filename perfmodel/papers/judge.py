@@ -117,6 +117,21 @@ class Judged:
         """Of `answered` those that no fit of ours has seen."""
         return self.answered[~self.answered["fitted"].astype(bool)]
 
+    @property
+    def _evidence(self) -> pd.Series:
+        """True for numbers that stand in a table of evidence, which have no interval here."""
+        return self.numbers["low"].isna() & self.numbers["ours"].notna()
+
+    @property
+    def own(self) -> pd.DataFrame:
+        """Numbers of the paper's own table, answered or not."""
+        return self.numbers[~self._evidence]
+
+    @property
+    def evidence(self) -> pd.DataFrame:
+        """Numbers that are evidence here."""
+        return self.numbers[self._evidence]
+
     def count(self, verdict: Verdict) -> int:
         """How many claims have this verdict."""
         return sum(judged.verdict is verdict for judged in self.claims)

@@ -12,12 +12,11 @@ from perfmodel.catalog.specs import Activations
 from perfmodel.crossing import crossing
 from perfmodel.kernels import Call, Machine, Shape, kernel_model
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
-from perfmodel.papers.asked import Answer, Asked, UnansweredError
+from perfmodel.papers.asked import Answer, Asked, Times, UnansweredError, over
 from perfmodel.prediction import check_product
 from perfmodel.units import MICRO
 
 Array = NDArray[np.float64]
-Times = tuple[Array, Array, Array]  # and the two ends of their interval
 
 SPARSITIES = np.linspace(0.0, 0.99, 100)
 TOKENS = np.unique(np.geomspace(1, 4096, 97).round())
@@ -41,7 +40,7 @@ def layer_time(asked: Asked) -> Answer:
 def layer_speedup(asked: Asked) -> Answer:
     """Time of the baseline over that of the kernel, for several products one after the other."""
     own, other = (_summed(_times(asked, side, *asked.grid())) for side in ("kernel", "baseline"))
-    return Answer(*map(float, _over(own, other)))
+    return Answer(*map(float, over(own, other)))
 
 
 def _summed(times: Times) -> Times:
@@ -90,15 +89,7 @@ def _last(tokens: Array, gain: Array) -> float:
 
 def _speedup(asked: Asked, *grid: Array) -> Times:
     """Baseline over kernel, and the interval of it: both errors independent."""
-    return _over(_times(asked, "kernel", *grid), _times(asked, "baseline", *grid))
-
-
-def _over(kernel: Times, baseline: Times) -> Times:
-    (own, own_low, own_high), (other, low, high) = kernel, baseline
-    ratio = other / own
-    slow = np.hypot(np.log(own_high / own), np.log(other / low))
-    fast = np.hypot(np.log(own / own_low), np.log(high / other))
-    return ratio, ratio * np.exp(-slow), ratio * np.exp(fast)
+    return over(_times(asked, "kernel", *grid), _times(asked, "baseline", *grid))
 
 
 def _times(asked: Asked, side: str, m: Array, k: Array, n: Array, sparsity: Array) -> Times:

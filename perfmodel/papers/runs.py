@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.papers.asked import Answer, Asked, UnansweredError, listed
+from perfmodel.papers.asked import Answer, Asked, UnansweredError, listed, over
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.transformer import Part
 from perfmodel.units import GIGA, MILLI
@@ -20,12 +20,8 @@ RESERVE_MAY_BE_LESS_GB, RESERVE_MAY_BE_MORE_GB = 1.0, 2.5
 
 def run_speedup(asked: Asked) -> Answer:
     """Tokens per GPU-second of the system over those of the baseline; both errors independent."""
-    own, other = _run(asked, 0), _run(asked, 1)
-    ratio = own.tokens_per_gpu_s / other.tokens_per_gpu_s
-    (low, high), (other_low, other_high) = own.tokens_per_gpu_s_interval, other.tokens_per_gpu_s_interval
-    slow = np.hypot(np.log(own.tokens_per_gpu_s / low), np.log(other_high / other.tokens_per_gpu_s))
-    fast = np.hypot(np.log(high / own.tokens_per_gpu_s), np.log(other.tokens_per_gpu_s / other_low))
-    return asked.answer(ratio, ratio * np.exp(-slow), ratio * np.exp(fast))
+    own, other = ((run.tokens_per_gpu_s, *run.tokens_per_gpu_s_interval) for run in (_run(asked, 0), _run(asked, 1)))
+    return asked.answer(*over(other, own))  # of rates the own one stands above
 
 
 def run_rate(asked: Asked) -> Answer:
@@ -49,12 +45,8 @@ def tpot_ms(asked: Asked) -> Answer:
 
 def tpot_speedup(asked: Asked) -> Answer:
     """Time between tokens of the baseline over that of the system; both errors independent."""
-    own, other = _run(asked, 0), _run(asked, 1)
-    (low, high), (other_low, other_high) = own.tpot_s_interval, other.tpot_s_interval
-    ratio = other.tpot_s / own.tpot_s
-    slow = np.hypot(np.log(high / own.tpot_s), np.log(other.tpot_s / other_low))
-    fast = np.hypot(np.log(own.tpot_s / low), np.log(other_high / other.tpot_s))
-    return asked.answer(ratio, ratio * np.exp(-slow), ratio * np.exp(fast))
+    own, other = ((run.tpot_s, *run.tpot_s_interval) for run in (_run(asked, 0), _run(asked, 1)))
+    return asked.answer(*over(own, other))
 
 
 def prompt_rate(asked: Asked) -> Answer:
