@@ -1,14 +1,10 @@
 """Draws the tables of `lscd.explorer.view` as Vega-Lite specifications.
 
-Vega-Lite is drawn by the browser: a picture costs the server under a millisecond, and the browser saves it as SVG or
-PNG. The same object shows itself in the page, in marimo and in JupyterLab. Colour never stands alone: every mark is
-also named on an axis, by a label or by its dash or shape.
+Colour never stands alone: every mark is also named on an axis, by a label or by its dash or shape.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,100 +14,41 @@ from lscd.explorer.view import View
 from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BASELINE, VARIANTS
 from perfmodel.kernels.rivals import STANDINGS
+from perfmodel.plotting import vega
 from perfmodel.plotting.style import BLACK, FOREST, GREY, IRIS, KERNEL_COLOURS, MIST, ROSE, TAN
 from perfmodel.serving.systems import HOST
 from perfmodel.units import GIGA, TERA
 
-Spec = dict[str, Any]
-
-MIME = "application/vnd.vegalite.v5+json"
 MEMORY_COLOURS = {"weights": IRIS, "KV cache": TAN, "activations": FOREST, "workspace": ROSE, "reserve": GREY}
-DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
 # What becomes of the weights: a colour and a shape each, so that neither stands alone.
 STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, IRIS, TAN, ROSE, GREY), strict=True))
 STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross"), strict=True))
 KERNEL_AXIS = {"labelLimit": 160, "labelFontSize": 11, "ticks": False}
 PALE_UNLESS_MEASURED = {"condition": {"test": "datum.measured", "value": 0.75}, "value": 0.25}
-MARKER_LINE = {"type": "rule", "color": GREY, "strokeDash": [2, 3]}
 TOP_SPEEDUP = 3.5
 NOTHING_SHADED = "Nothing is shaded: no result is published of pruning this model or its family. "
-HEIGHT = 220  # pixels of a chart with two axes
 NARROW = "width < 200"  # pixels between the axes: a phone
-COLUMNS = {"expr": "width < 300 ? 1 : 2"}  # of a legend: one on a phone
 CUT = 2.0  # bars end at this multiple of the dense time; slower kernels are told by their label
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A picture with the sentence that a screen reader speaks in its place."""
-
-    name: str
-    spec: Spec
-
-    def _mime_(self) -> tuple[str, str]:
-        """How marimo shows it."""
-        return MIME, json.dumps(self.spec)
-
-    def _repr_mimebundle_(self, **_: Any) -> Spec:
-        """How Jupyter shows it."""
-        return {MIME: self.spec, "text/plain": self.spec["description"]}
-
-
-def _chart(name: str, description: str, height: int, layers: list[Spec], **extra: Any) -> Chart:
-    export = {"export": True, "source": False, "compiled": False, "editor": False}
-    spec = {
-        "description": description,
-        "width": "container",
-        "height": height,
-        "background": "white",
-        "padding": 4,
-        "layer": layers,
-        "config": {
-            "font": "system-ui, sans-serif",
-            "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
-            "legend": {
-                "labelFontSize": 11,
-                "columnPadding": 4,
-                "orient": "bottom",
-                "title": None,
-                "columns": COLUMNS,
-                "labelLimit": 260,
-            },
-            "text": {"fontSize": 12},
-            "view": {"stroke": None},
-        },
-        "usermeta": {"embedOptions": {"renderer": "svg", "downloadFileName": f"lscd-{name}", "actions": export}},
-        **extra,
-    }
-    return Chart(name, spec)
-
-
-def _values(table: pd.DataFrame) -> Spec:
-    """The rows of a table as Vega-Lite data; NaN becomes null."""
-    return {"values": json.loads(table.to_json(orient="records", double_precision=15))}
-
-
-def _axis(field: str, title: str, **extra: Any) -> Spec:
-    return {"field": field, "type": "quantitative", "title": title, **extra}
-
-
-def _log(field: str, title: str, domain: list[float]) -> Spec:
-    """A logarithmic axis over ``domain``; marks outside are cut."""
-    return _axis(field, title, scale={"type": "log", "domain": domain, "nice": False}, axis={"tickCount": 4})
-
-
-def kernel_times(view: View) -> Chart:
+def kernel_times(view: View) -> vega.Chart:
     """Bars of predicted time with 90 % intervals, fastest on top; cut at `CUT` times the dense time."""
     dense = float(view.kernels.loc[view.kernels["kernel"] == BASELINE, "time_us"].iloc[0])
     table = _cut_bars(view.kernels, CUT * dense)
     # Room for the labels right of the bars.
     scale = {"domain": [0, 1.9 * table["to_us"].max()], "nice": False}
-    x = _axis("shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True})
+    x = vega.axis(
+        "shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True}
+    )
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
     colour, shape = ({**channel, "legend": None} for channel in _by_standing(table))  # said in words below
-    tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("sparsity", "sparsity", ".0%")]
-    tip += [_tip("time_us", "us", ",.1f"), _tip("lo_us", "90 % from", ",.1f")]
-    tip += [_tip("hi_us", "to", ",.1f"), _tip("speedup_vs_dense", "x cuBLAS", ".2f"), _tip("bound", "bound by")]
+    tip = [vega.tip("title", "kernel"), vega.tip("standing", "weights"), vega.tip("sparsity", "sparsity", ".0%")]
+    tip += [vega.tip("time_us", "us", ",.1f"), vega.tip("lo_us", "90 % from", ",.1f")]
+    tip += [
+        vega.tip("hi_us", "to", ",.1f"),
+        vega.tip("speedup_vs_dense", "x cuBLAS", ".2f"),
+        vega.tip("bound", "bound by"),
+    ]
     rule = {"type": "rule", "strokeWidth": 2, "color": BLACK}
     # Right of its bar, or at the end of a bar that is cut.
     text = {
@@ -122,10 +59,12 @@ def kernel_times(view: View) -> Chart:
         "text": {"expr": f"{NARROW} ? datum.short : datum.note"},
     }
     layers = [
-        _layer("bar", x=x, color=colour, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
-        _layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
-        _layer(text, x={**x, "field": "to_us"}),
-        _layer({"type": "point", "size": 45, "filled": True, "opacity": 1}, x={"value": 0}, color=colour, shape=shape),
+        vega.layer("bar", x=x, color=colour, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
+        vega.layer(rule, x={**x, "field": "from_us"}, x2={"field": "to_us"}),
+        vega.layer(text, x={**x, "field": "to_us"}),
+        vega.layer(
+            {"type": "point", "size": 45, "filled": True, "opacity": 1}, x={"value": 0}, color=colour, shape=shape
+        ),
     ]
     known = table[table["competes"]]
     best = known.iloc[0]
@@ -138,7 +77,7 @@ def kernel_times(view: View) -> Chart:
         "Orange triangle: pruned. Pink diamond: both. Pale: never measured. Line: 90 % interval. → bar cut. * "
         "outside the evidence the kernel was fitted on. † its pattern drops more weights than asked: takes no part."
     )
-    return _chart("kernels", words, 26 * len(table), layers, data=_values(table), encoding={"y": y})
+    return vega.chart("kernels", words, 26 * len(table), layers, data=vega.values(table), encoding={"y": y})
 
 
 def _cut_bars(kernels: pd.DataFrame, top: float) -> pd.DataFrame:
@@ -173,7 +112,7 @@ def marks(row: Any) -> str:
     return f"{' *' if row.extrapolated else ''}{' †' if more else ''}"
 
 
-def roofline(view: View) -> Chart:
+def roofline(view: View) -> vega.Chart:
     """Where each kernel stands under the roof of DRAM and Tensor Cores."""
     roof = view.roof.assign(tflops=view.roof["flops_per_s"] / TERA)
     points = view.kernels.assign(tflops=view.kernels["flops_per_s"] / TERA)
@@ -181,86 +120,90 @@ def roofline(view: View) -> Chart:
     left, right = points["intensity"].min() / 2, 3 * max(view.ridge, points["intensity"].max())
     lowest = max(points["tflops"].min(), np.interp(left, roof["intensity"], roof["tflops"]) / 20) / 1.5
     points = points[points["tflops"] > lowest]
-    x = _log("intensity", "useful FLOP per DRAM byte", [float(left), float(right)])
-    y = _log("tflops", "dense-equivalent TFLOP/s", [float(lowest), 2.5 * max(peak, float(points["tflops"].max()))])
+    x = vega.log("intensity", "useful FLOP per DRAM byte", [float(left), float(right)])
+    y = vega.log("tflops", "dense-equivalent TFLOP/s", [float(lowest), 2.5 * max(peak, float(points["tflops"].max()))])
     colour, shape = _by_standing(points)
-    tip = [_tip("title", "kernel"), _tip("standing", "weights"), _tip("tflops", "TFLOP/s", ",.1f")]
-    tip += [_tip("intensity", "FLOP/B", ",.1f")]
+    tip = [vega.tip("title", "kernel"), vega.tip("standing", "weights"), vega.tip("tflops", "TFLOP/s", ",.1f")]
+    tip += [vega.tip("intensity", "FLOP/B", ",.1f")]
     mark = {"type": "point", "size": 90, "filled": True, "stroke": BLACK, "strokeWidth": 0.5}
     number = {"type": "text", "dx": 9, "dy": 5, "fontSize": 10, "color": BLACK}
     layers = [
-        _layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
-        _layer(mark, points, x=x, y=y, color=colour, shape=shape, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
-        _layer(number, points, x=x, y=y, text={"field": "rank", "type": "nominal"}),
+        vega.layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
+        vega.layer(mark, points, x=x, y=y, color=colour, shape=shape, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
+        vega.layer(number, points, x=x, y=y, text={"field": "rank", "type": "nominal"}),
     ]
     words = (
         f"FP16 Tensor Cores give at most {peak:,.0f} TFLOP/s; those of fewer bits or of 2:4 may stand higher. Kernels "
         f"left of the corner, at {view.ridge:,.0f} FLOP per byte, are bound by memory. Numbers as in the kernel times."
     )
-    return _chart("roofline", words, HEIGHT, layers)
+    return vega.chart("roofline", words, vega.HEIGHT, layers)
 
 
-def memory(view: View) -> Chart:
+def memory(view: View) -> vega.Chart:
     """What each GPU holds, against its size."""
     size = load_gpu(view.state.gpu).dram.size_bytes / GIGA
     table = view.memory.assign(order=range(len(view.memory)))
     needed = float(table["gigabytes"].sum())
     domain = {"domain": [0, 1.08 * max(size, needed)], "nice": False}
-    x = _axis("gigabytes", "GB on each GPU", stack="zero", scale=domain)
-    colour = _named("part", {"domain": list(MEMORY_COLOURS), "range": list(MEMORY_COLOURS.values())}, columns=3)
-    tip = [_tip("part", "part"), _tip("gigabytes", "GB", ",.1f")]
+    x = vega.axis("gigabytes", "GB on each GPU", stack="zero", scale=domain)
+    colour = vega.named("part", {"domain": list(MEMORY_COLOURS), "range": list(MEMORY_COLOURS.values())}, columns=3)
+    tip = [vega.tip("part", "part"), vega.tip("gigabytes", "GB", ",.1f")]
     limit = pd.DataFrame({"gigabytes": [size], "label": [f"{size:,.0f} GB"]})
     at = {"field": "gigabytes", "type": "quantitative"}
     text = {"type": "text", "align": "right", "dx": -6, "dy": -38, "color": BLACK}
     bar = {"type": "bar", "stroke": "white", "strokeWidth": 1, "height": 50}
     layers = [
-        _layer(bar, table, x=x, color=colour, order={"field": "order"}, tooltip=tip),
-        _layer({"type": "rule", "color": BLACK, "strokeWidth": 3}, limit, x=at),
-        _layer(text, limit, x=at, text={"field": "label"}),
+        vega.layer(bar, table, x=x, color=colour, order={"field": "order"}, tooltip=tip),
+        vega.layer({"type": "rule", "color": BLACK, "strokeWidth": 3}, limit, x=at),
+        vega.layer(text, limit, x=at, text={"field": "label"}),
     ]
     words = f"{needed:,.1f} GB needed; the line is the size of the GPU, {size:,.1f} GB."
-    return _chart("memory", words, 90, layers)
+    return vega.chart("memory", words, 90, layers)
 
 
-def throughput(view: View) -> Chart:
+def throughput(view: View) -> vega.Chart:
     """Tokens per GPU-second over batch; hollow where it does not fit, a vertical line at the chosen batch."""
     table = view.throughput
     titles = list(table["title"].unique())
     colours = [KERNEL_COLOURS[BASELINE if name == HOST else "flash-llm"] for name in table["system"].unique()]
-    colour = _named("title", {"domain": titles, "range": colours}, columns=1)
-    dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])}, columns=1)
-    x = _log("batch", "batch [sequences]", [1.0, float(table["batch"].max())])
+    colour = vega.named("title", {"domain": titles, "range": colours}, columns=1)
+    dash = vega.named("title", {"domain": titles, "range": list(vega.DASHES[: len(titles)])}, columns=1)
+    x = vega.log("batch", "batch [sequences]", [1.0, float(table["batch"].max())])
     x["scale"]["base"] = 2
     top = 1.05 * float(table["tokens_per_gpu_s"].max())
-    y = _axis("tokens_per_gpu_s", "tokens per GPU-second", scale={"domain": [0, top]})
-    tip = [_tip("title", "system"), _tip("batch", "batch"), _tip("tokens_per_gpu_s", "tokens/GPU-s", ",.1f")]
+    y = vega.axis("tokens_per_gpu_s", "tokens per GPU-second", scale={"domain": [0, top]})
+    tip = [
+        vega.tip("title", "system"),
+        vega.tip("batch", "batch"),
+        vega.tip("tokens_per_gpu_s", "tokens/GPU-s", ",.1f"),
+    ]
     hollow = {"type": "point", "size": 60, "fill": "white", "opacity": 1}
     chosen = pd.DataFrame({"batch": [view.state.batch]})
     layers = [
-        _layer({"type": "line", "opacity": 0.6}, x=x, y=y, color=colour, strokeDash=dash),
-        _layer(hollow, x=x, y=y, color=colour, tooltip=tip),
-        _layer({"type": "point", "size": 60, "filled": True, "opacity": 1}, x=x, y=y, color=colour, tooltip=tip),
-        _layer(MARKER_LINE, chosen, x=x),
+        vega.layer({"type": "line", "opacity": 0.6}, x=x, y=y, color=colour, strokeDash=dash),
+        vega.layer(hollow, x=x, y=y, color=colour, tooltip=tip),
+        vega.layer({"type": "point", "size": 60, "filled": True, "opacity": 1}, x=x, y=y, color=colour, tooltip=tip),
+        vega.layer(vega.MARKER_LINE, chosen, x=x),
     ]
     layers[2]["transform"] = [{"filter": "datum.fits"}]
     words = (
         f"At batch {view.state.batch}: {float(view.run.tokens_per_gpu_s):,.1f} tokens per GPU-second. Hollow: does "
         "not fit into memory."
     )
-    return _chart("throughput", words, HEIGHT, layers, data=_values(table))
+    return vega.chart("throughput", words, vega.HEIGHT, layers, data=vega.values(table))
 
 
-def speedups(view: View) -> Chart:
+def speedups(view: View) -> vega.Chart:
     """Speed-up of a layer over sparsity, over the ranges that published pruning supports."""
     bands = _reach_bands(view)
     curves, patterns, whole = (view.speedups[view.speedups["kind"] == kind] for kind in ("curve", "pattern", "whole"))
     titles = list(curves["title"].unique())
     kernels = [KERNEL_COLOURS[name] for name in curves["kernel"].unique()]
-    x = _axis("sparsity", "sparsity", scale={"domain": [0, 1]}, axis={"format": "%", "tickCount": 6})
-    y = _axis("speedup", "layer time, cuBLAS / kernel", scale={"domain": [0, TOP_SPEEDUP]})
-    colour = _named("title", {"domain": titles, "range": kernels})
-    dash = _named("title", {"domain": titles, "range": list(DASHES[: len(titles)])})
-    tip = [_tip("title", "kernel"), _tip("sparsity", "sparsity", ".0%"), _tip("speedup", "speed-up", ".2f")]
+    x = vega.axis("sparsity", "sparsity", scale={"domain": [0, 1]}, axis={"format": "%", "tickCount": 6})
+    y = vega.axis("speedup", "layer time, cuBLAS / kernel", scale={"domain": [0, TOP_SPEEDUP]})
+    colour = vega.named("title", {"domain": titles, "range": kernels})
+    dash = vega.named("title", {"domain": titles, "range": list(vega.DASHES[: len(titles)])})
+    tip = [vega.tip("title", "kernel"), vega.tip("sparsity", "sparsity", ".0%"), vega.tip("speedup", "speed-up", ".2f")]
     rival, name = whole.assign(at=1.0), {"field": "title"}
     label = {"type": "text", "fontSize": 10, "color": BLACK, "clip": True}
     diamond = {"type": "point", "size": 70, "filled": True, "color": BLACK, "shape": "diamond", "clip": True}
@@ -268,15 +211,15 @@ def speedups(view: View) -> Chart:
     start = {**x, "field": "from"}
     text = {"type": "text", "align": "left", "dx": 4, "dy": 9, "color": BLACK}
     layers = [
-        _layer({"type": "rect", "opacity": 0.16}, bands, x=start, x2={"field": "to"}, fill=fill),
-        _layer(text, bands, x=start, y={**y, "field": "at"}, text={"field": "label"}),
-        _layer({"type": "rule", "color": GREY}, pd.DataFrame({"speedup": [1.0]}), y=y),
-        _layer(MARKER_LINE, pd.DataFrame({"sparsity": [view.state.sparsity]}), x=x),
-        _layer({"type": "line", "clip": True}, curves, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
-        _layer({"type": "rule", "color": IRIS, "strokeWidth": 2}, rival, y=y, tooltip=tip),
-        _layer({**label, "align": "right", "dy": -8, "color": IRIS}, rival, x={**x, "field": "at"}, y=y, text=name),
-        _layer(diamond, patterns, x=x, y=y, tooltip=tip),
-        _layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
+        vega.layer({"type": "rect", "opacity": 0.16}, bands, x=start, x2={"field": "to"}, fill=fill),
+        vega.layer(text, bands, x=start, y={**y, "field": "at"}, text={"field": "label"}),
+        vega.layer({"type": "rule", "color": GREY}, pd.DataFrame({"speedup": [1.0]}), y=y),
+        vega.layer(vega.MARKER_LINE, pd.DataFrame({"sparsity": [view.state.sparsity]}), x=x),
+        vega.layer({"type": "line", "clip": True}, curves, x=x, y=y, color=colour, strokeDash=dash, tooltip=tip),
+        vega.layer({"type": "rule", "color": IRIS, "strokeWidth": 2}, rival, y=y, tooltip=tip),
+        vega.layer({**label, "align": "right", "dy": -8, "color": IRIS}, rival, x={**x, "field": "at"}, y=y, text=name),
+        vega.layer(diamond, patterns, x=x, y=y, tooltip=tip),
+        vega.layer({**label, "align": "left", "dx": 7}, _pattern_labels(patterns), x=x, y=y, text=name),
     ]
     shaded = "; ".join(f"{way}, {limit.words}" for way, limit in view.reach.items())
     words = (
@@ -285,7 +228,7 @@ def speedups(view: View) -> Chart:
         + (f"Shaded: zeros with which quality is published to be kept: {shaded}. " if shaded else NOTHING_SHADED)
         + "Dashed upright: the chosen sparsity."
     )
-    return _chart("speedups", words, HEIGHT, layers)
+    return vega.chart("speedups", words, vega.HEIGHT, layers)
 
 
 def _reach_bands(view: View) -> pd.DataFrame:
@@ -307,27 +250,11 @@ def _pattern_labels(patterns: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _layer(mark: Spec | str, table: pd.DataFrame | None = None, **encoding: Any) -> Spec:
-    """One layer; without a table of its own it draws the chart's."""
-    data = {} if table is None else {"data": _values(table)}
-    return {"mark": mark, "encoding": encoding, **data}
-
-
-def _named(field: str, scale: Spec, columns: int | Spec = COLUMNS) -> Spec:
-    """A nominal channel with a legend; channels of the same field and domain share one."""
-    return {"field": field, "type": "nominal", "scale": scale, "sort": None, "legend": {"columns": columns}}
-
-
-def _by_standing(table: pd.DataFrame) -> tuple[Spec, Spec]:
+def _by_standing(table: pd.DataFrame) -> tuple[vega.Spec, vega.Spec]:
     """Colour and shape by what becomes of the weights, with one legend."""
     there = [name for name in STANDINGS if name in set(table["standing"])]
     colours, shapes = ([chosen[name] for name in there] for chosen in (STANDING_COLOURS, STANDING_SHAPES))
     domain = {"domain": there}
     columns = {"expr": f"{NARROW} ? 1 : 2"}
-    colour = _named("standing", {**domain, "range": colours}, columns)
-    return colour, _named("standing", {**domain, "range": shapes}, columns)
-
-
-def _tip(field: str, title: str, form: str = "") -> Spec:
-    kind = "quantitative" if form or field == "batch" else "nominal"
-    return {"field": field, "type": kind, "title": title, **({"format": form} if form else {})}
+    colour = vega.named("standing", {**domain, "range": colours}, columns)
+    return colour, vega.named("standing", {**domain, "range": shapes}, columns)

@@ -13,6 +13,7 @@ from lscd.explorer import charts, words
 from lscd.explorer.state import MATRICES, PRESETS, State, system_names
 from lscd.explorer.view import View, view
 from perfmodel.catalog import gpu_names, model_names
+from perfmodel.plotting import vega
 from perfmodel.serving.contenders import change
 from perfmodel.serving.systems import load_system
 
@@ -140,7 +141,7 @@ def _tile(fact: words.Fact) -> str:
     )
 
 
-def _figure(name: str, title: str, chart: charts.Chart) -> str:
+def _figure(name: str, title: str, chart: vega.Chart) -> str:
     words_ = escape(chart.spec["description"])
     return (
         f'<figure class="lscd-figure" data-figure="{name}">{_title(title)}'

@@ -9,6 +9,7 @@ import pytest
 from lscd.explorer import charts
 from lscd.explorer.state import PRESETS
 from lscd.explorer.view import View, view
+from perfmodel.plotting import vega
 
 DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
 
@@ -29,5 +30,5 @@ def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
 
 def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
     bundle = charts.memory(shown)._repr_mimebundle_()
-    assert bundle[charts.MIME]["layer"]
+    assert bundle[vega.MIME]["layer"]
     assert "GB needed" in bundle["text/plain"]
