@@ -37,8 +37,11 @@ def serve(port: int, page: str, browser: bool) -> None:
             import webbrowser
 
             webbrowser.open(page)
-        with suppress(KeyboardInterrupt):  # which ends it as announced
-            server.run(sockets=[listening])
+        try:
+            with suppress(KeyboardInterrupt):  # which ends it as announced
+                server.run(sockets=[listening])
+        except SystemExit as end:
+            os._exit(int(end.code or 0))
     os._exit(0)  # nothing is left to save, and threads of open pages would be waited for without end
 
 

@@ -170,12 +170,13 @@ def test_fifty_pages_are_answered_and_the_next_is_told_why_not(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pages", [0, 2])
-def test_ctrl_c_ends_it_quietly(tmp_path: Path, pages: int) -> None:
+@pytest.mark.parametrize(("ending", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)])
+def test_a_signal_ends_it_quietly(tmp_path: Path, pages: int, ending: signal.Signals, status: int) -> None:
     with running(tmp_path / "log") as explorer, ExitStack() as stack:
         for _ in range(pages):
             shown(stack.enter_context(explorer.page()), LAST)
-        explorer.process.send_signal(signal.SIGINT)
-        assert explorer.process.wait(20) == 0
+        explorer.process.send_signal(ending)
+        assert explorer.process.wait(20) == status
         assert explorer.said.endswith("stop it with Ctrl+C\n")
         with pytest.raises(ConnectionRefusedError):
             explorer.ask("GET", "/")
