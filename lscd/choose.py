@@ -20,7 +20,6 @@ from lscd.asking import (
 )
 from lscd.errors import refuse_missing, split_names
 from lscd.printing import digits, headline, print_table, say
-from lscd.worth import answer as verdict
 from lscd.worth import parse_batches
 from perfmodel.units import GIGA, MILLI
 
@@ -188,6 +187,13 @@ def _too_large(choice: Choice) -> list[str]:
             need, there = (f"{size / GIGA:.1f} GB" for size in (weight_bytes, choice.capacity_bytes))
             notes.append(f"Does not fit: {name} takes {need} a GPU, one {choice.gpu} has {there}; see --gpus.")
     return notes
+
+
+def verdict(found: Worth) -> str:
+    """The sentence of `lscd worth`."""
+    from perfmodel.worth_words import answer
+
+    return answer(found)
 
 
 def _all_as_dict(choices: list[Choice], found: Worth | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import msgspec
@@ -244,29 +244,33 @@ def worth(
     mean = Pruning.of(record, sparsity).mean
     answer = Worth(record.key, card.key, gpus, mean, input_len, output_len, found, {}, {})
     at = answer.headline
-    targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
-
-    def gain(share: float | Sparsities, name: str, on: Gpu = card) -> float:
-        """Best unstructured kernel over kernel ``name``."""
-        here = at_batch(record, on, at.batch, share, **asked)
-        target = next(rival for rival in here.rivals if rival.kernel == name)
-        return max(rival.speedup_over(target)[0] for rival in here.unstructured)
-
-    def slowed(scale: float) -> Gpu:
-        memory = msgspec.structs.replace(card.dram, bandwidth_bytes_per_s=scale * card.dram.bandwidth_bytes_per_s)
-        return msgspec.structs.replace(card, dram=memory)
-
     if not at.unstructured:
         return answer
-    needed = {name: _first(lambda s, name=name: gain(s, name), 0.0, HIGHEST_SPARSITY) for name in targets}
-    behind = [name for name in targets if gain(sparsity, name) < 1]
+    targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
+    only = [*targets, *(rival.kernel for rival in at.unstructured)]  # the others have no say
+
+    @cache
+    def gains(share: float | None = None, slowed: float = 1.0) -> dict[str, float]:
+        """Best unstructured kernel over each target at ``share``, or as asked, with so much of the memory's rate."""
+        pruned = sparsity if share is None else share
+        here = at_batch(record, _slowed(card, slowed), at.batch, pruned, **asked | {"kernels": only})
+        rivals = {rival.kernel: rival for rival in here.rivals}
+        return {name: max(one.speedup_over(rivals[name])[0] for one in here.unstructured) for name in targets}
+
+    needed = {name: _first(lambda s, name=name: gains(s)[name], 0.0, HIGHEST_SPARSITY) for name in targets}
+    behind = [name for name, gain in gains().items() if gain < 1]
     steps = {
-        name: _first(lambda step, name=name: gain(sparsity, name, slowed(SLOWEST_MEMORY**step)), 0.0, 1.0)
-        for name in behind
+        name: _first(lambda step, name=name: gains(slowed=SLOWEST_MEMORY**step)[name], 0.0, 1.0) for name in behind
     }
     full = card.dram.bandwidth_bytes_per_s
     bandwidth = {name: SLOWEST_MEMORY**step * full for name, step in steps.items() if step is not None}
     return replace(answer, needed_sparsity=needed, needed_bandwidth=bandwidth)
+
+
+def _slowed(gpu: Gpu, scale: float) -> Gpu:
+    """``gpu`` with ``scale`` of its memory's rate."""
+    memory = msgspec.structs.replace(gpu.dram, bandwidth_bytes_per_s=scale * gpu.dram.bandwidth_bytes_per_s)
+    return msgspec.structs.replace(gpu, dram=memory)
 
 
 def _first(gain: Any, low: float, high: float) -> float | None:

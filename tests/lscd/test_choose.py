@@ -15,11 +15,11 @@ from kernels_numba.plan import FORMATS
 from lscd.choose import OUR_FORMATS, measurable
 from lscd.cli import app
 from lscd.errors import InputError
-from lscd.worth import answer
 from perfmodel.choice import choose
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.rivals import standing
 from perfmodel.worth import worth
+from perfmodel.worth_words import answer
 
 
 def test_the_model_hands_over_what_has_a_kernel_here() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from lscd.cli import app
 from lscd.errors import InputError
-from lscd.worth import answer, parse_batches
+from lscd.worth import parse_batches
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.worth import Verdict, worth
+from perfmodel.worth_words import answer
 from tests.lscd.commands import RUNNER, run
 
 QUESTION = ["worth", "--model", "llama-3.1-8b", "--gpu", "h100", "--sparsity", "0.6"]
