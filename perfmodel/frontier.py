@@ -116,7 +116,7 @@ def frontier(
     import pandas as pd
 
     record = (model if isinstance(model, LanguageModel) else load_model(model)).unquantised
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     batch, gpus = whole_number("batch", batch), None if gpus is None else whole_number("gpus", gpus)
     text("metric", metric)
     steps = _Steps(card, record, batch, gpus, {"input_len": input_len, "output_len": output_len})

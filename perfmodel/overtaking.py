@@ -134,7 +134,7 @@ def _takes_part(model: KernelModel, sparsity: Array) -> NDArray[np.bool_]:
 
 def running(gpu: str | Gpu) -> list[str]:
     """Measured kernels that ``gpu`` runs."""
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     return [model.name for model in rivals() if model.refusal(card) is None]
 
 
@@ -233,7 +233,7 @@ def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.
     pandas.DataFrame
         ``gpu, change, kernel, speedup`` (over dense), ``low, high`` (its 90 % interval), ``extrapolated``.
     """
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     dense = layer_on(BASELINE, card, n, 0.0, model)
     layers = {name: layer_on(name, card, n, sparsity, model) for name in running(card)}
     rows = []

@@ -230,7 +230,7 @@ def worth(
         As `choose` and `evaluate`, or if there is no batch.
     """
     record = model if isinstance(model, LanguageModel) else load_model(model)
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     batches = wholes("batches", batches)
     gpus, input_len, output_len = (
         whole_number(name, value)

@@ -8,6 +8,7 @@ from perfmodel.catalog.files import data_directory
 from perfmodel.catalog.load import (
     CALIBRATION_FILE,
     cpu_names,
+    gpu_from_text,
     gpu_names,
     load_calibration,
     load_device,
@@ -19,10 +20,18 @@ from perfmodel.catalog.load import (
     read_kernel_times,
     trace_names,
 )
-from perfmodel.catalog.models import load_model, load_sparsities, model_from_hf_config, model_names
+from perfmodel.catalog.models import (
+    load_model,
+    load_sparsities,
+    model_from_hf_config,
+    model_from_text,
+    model_names,
+    sparsities_from_text,
+)
 
 __all__ = [
-    "CALIBRATION_FILE", "cpu_names", "data_directory", "gpu_names", "load_calibration", "load_device", "load_gpu",
-    "load_kernel_times", "load_model", "load_sources", "load_sparsities", "load_table", "load_trace",
-    "model_from_hf_config", "model_names", "read_kernel_times", "trace_names",
+    "CALIBRATION_FILE", "cpu_names", "data_directory", "gpu_from_text", "gpu_names", "load_calibration", "load_device",
+    "load_gpu", "load_kernel_times", "load_model", "load_sources", "load_sparsities", "load_table", "load_trace",
+    "model_from_hf_config", "model_from_text", "model_names", "read_kernel_times", "sparsities_from_text",
+    "trace_names",
 ]  # fmt: skip

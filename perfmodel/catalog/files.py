@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from perfmodel.catalog.arguments import path_text
+from perfmodel.catalog.arguments import shown as brief
 from perfmodel.catalog.checks import NAME_COLUMNS
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.records import Record
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 INSTALLED = PACKAGE / "_data"  # the data of an installed package, which stay as they came
 LARGEST_BYTES = 1 << 28  # of a user's file: beyond any, and what a mistake may read
+LONGEST_MESSAGE = 2000  # characters, as the command line shows; a hostile file has values of any length
 DEEPEST_KEY = 100  # parts of a dotted key; the reader's time grows with their square
 _DEEP_KEY = re.compile(rf"""(?m)(?:^|[\[{{,])[ \t]*+(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{DEEPEST_KEY}}}""")
 LONGEST_NAME = 200  # characters of what may be a name of ours; a path may be longer
@@ -109,12 +111,11 @@ def load_record(path: Path, kind: type[_RecordT]) -> _RecordT:
 
 @once_a_version
 def _record(path: Path, kind: type[_RecordT]) -> _RecordT:
-    return convert(own_key(path), kind, path)
+    return convert(own_key(parse(path), path), kind, path)
 
 
-def own_key(path: Path) -> dict[str, Any]:
-    """Fields of a file whose name is the key."""
-    fields = parse(path)
+def own_key(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``fields`` of a file whose name is the key."""
     if "key" in fields:
         raise ValueError(f"{shown(path)}: unknown key 'key': the file's name is the key")
     return fields | {"key": path.stem}
@@ -132,38 +133,58 @@ def text_of(path: Path) -> str:
     with named(path):
         _check_plain(path)
         with path.open("rb") as file:
-            data = file.read(LARGEST_BYTES)
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"no UTF-8 text: byte {error.start} is {data[error.start]:#x}") from error
+            return _decoded(file.read(LARGEST_BYTES))
+
+
+def given_text(text: str | bytes, path: Path) -> str:
+    """``text`` that was uploaded as ``path``, which is not looked at; refused as `text_of` refuses."""
+    with named(path):
+        if not isinstance(text, str | bytes):
+            raise ValueError(f"what it holds is {brief(text)}, allowed is text")
+        data = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+        _check_size(len(data))
+        return _decoded(data)
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"no UTF-8 text: byte {error.start} is {data[error.start]:#x}") from error
+
+
+def _check_size(size: int) -> None:
+    if size > LARGEST_BYTES:
+        raise ValueError(f"{size:,} bytes, allowed are at most {LARGEST_BYTES:,}")
 
 
 def _check_plain(path: Path) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or os.path.realpath(path).startswith(("/proc/", "/sys/")):
         raise ValueError(f"no plain file but a {'directory' if path.is_dir() else 'device, pipe or stream'}")
-    if status.st_size > LARGEST_BYTES:
-        raise ValueError(f"{status.st_size:,} bytes, allowed are at most {LARGEST_BYTES:,}")
+    _check_size(status.st_size)
 
 
 def parse(path: Path) -> dict[str, Any]:
     """Keys of a TOML or JSON file."""
-    text = text_of(path)
+    return (parse_json if path.suffix == ".json" else parse_toml)(text_of(path), path)
+
+
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Keys of what a TOML file holds."""
     with named(path):
-        try:
-            parsed = json.loads(text) if path.suffix == ".json" else _parse_toml(text)
-        except RecursionError as error:
-            raise ValueError("its keys nest too deeply") from error
+        if _DEEP_KEY.search(text):
+            raise RecursionError
+        return tomllib.loads(text)
+
+
+def parse_json(text: str, path: Path) -> dict[str, Any]:
+    """Keys of what a JSON file holds."""
+    with named(path):
+        parsed = json.loads(text)
     if not isinstance(parsed, dict):
         raise ValueError(f"{shown(path)}: expected an object of keys, got {type(parsed).__name__}")
     return parsed
-
-
-def _parse_toml(text: str) -> dict[str, Any]:
-    if _DEEP_KEY.search(text):
-        raise RecursionError
-    return tomllib.loads(text)
 
 
 def convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> _RecordT:
@@ -176,8 +197,8 @@ def convert(fields: Any, kind: type[_RecordT], path: Path, within: str = "") -> 
         message = message.replace("Object missing required field", "missing key")
         message = message.replace("Object contains unknown field", "unknown key").replace("`", "'")
         if (given := _at(fields, place.strip("`."))) is not None and repr(given) not in message:
-            where += f" is {given!r}"
-        raise ValueError(": ".join(part for part in (shown(path), where, message) if part)) from error
+            where += f" is {brief(given)}"
+        raise ValueError(_cut(": ".join(part for part in (shown(path), where, message) if part))) from error
 
 
 def _at(fields: Any, place: str) -> str | float | None:
@@ -195,7 +216,15 @@ def named(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"{shown(path)}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(f"{shown(path)}: {error}") from error
+        raise ValueError(_cut(f"{shown(path)}: {error}")) from error
+    except RecursionError as error:
+        raise ValueError(f"{shown(path)}: its keys nest too deeply") from error
+
+
+def _cut(words: str) -> str:
+    """What went wrong, its middle left out where a value is longer than anybody reads."""
+    half = LONGEST_MESSAGE // 2
+    return words if len(words) <= LONGEST_MESSAGE else f"{words[:half]}…{words[1 - half :]}"
 
 
 def shown(path: Path) -> str:
@@ -229,11 +258,10 @@ def read_table(path: Path) -> pd.DataFrame:
         return pd.read_csv(StringIO(text), dtype=dict.fromkeys(NAME_COLUMNS, "str"), low_memory=False)
 
 
-def read_texts(path: Path) -> dict[str, list[str]]:
-    """Columns of a user's CSV file, every cell as its text."""
+def read_texts(text: str, path: Path) -> dict[str, list[str]]:
+    """Columns of what a user's CSV file holds, every cell as its text."""
     import pandas as pd
 
-    text = text_of(path)
     with named(path):
         table = pd.read_csv(StringIO(text), dtype="str", keep_default_na=False, skipinitialspace=True, low_memory=False)
     return {name: list(table[name]) for name in table}

@@ -16,10 +16,13 @@ from perfmodel.catalog.files import (
     convert,
     data_directory,
     find,
+    given_text,
     load_record,
     named,
     once_a_version,
+    own_key,
     parse,
+    parse_toml,
     read_table,
     shown,
     stems,
@@ -89,8 +92,8 @@ def _without_threads(name: str) -> tuple[str, int | None]:
     return (stem, int(count)) if stem and count.isdecimal() else (name, None)
 
 
-def load_gpu(name_or_path: str | Path) -> Gpu:
-    """GPU of the catalogue, or of a user's own TOML file with the same keys.
+def load_gpu(name_or_path: str | Path | Gpu) -> Gpu:
+    """GPU of the catalogue, or of a user's own TOML file with the same keys; a record comes back as it is.
 
     Parameters
     ----------
@@ -101,17 +104,54 @@ def load_gpu(name_or_path: str | Path) -> Gpu:
     ------
     ValueError
         If the name is unknown (the message lists all and suggests the nearest), or the file lacks a key, has an
-        unknown one or a value out of range (the message names file and key), or it is a CPU.
+        unknown one or a value out of range (the message names file and key), or it is a CPU, or a file of the user's
+        goes by the name of a card of the catalogue and says otherwise.
 
     Examples
     --------
     >>> load_gpu("a100-80gb").clock.sm_count
     108
     """
+    if isinstance(name_or_path, Gpu):
+        return name_or_path
     path = find(_without_threads(path_text("GPU", name_or_path))[0], "GPU", "hardware", gpu_names)
     if path.is_file() and _is_cpu(path):
-        raise ValueError(f"{name_or_path} is a CPU, and this is asked of GPUs only: see `lscd gpus`")
-    return load_record(path, Gpu)
+        raise _no_gpu(name_or_path)
+    gpu = load_record(path, Gpu)
+    return gpu if path == _hardware(gpu.key) else _not_taken(gpu, path)
+
+
+def gpu_from_text(text: str | bytes, name: str) -> Gpu:
+    """GPU that the text of a TOML file describes, of an upload for example; no file is touched.
+
+    Parameters
+    ----------
+    text
+        At most `LARGEST_BYTES` of UTF-8.
+    name
+        What messages call it, such as ``my-gpu.toml``; without its suffix it is the card's key.
+
+    Raises
+    ------
+    ValueError
+        As `load_gpu`.
+    """
+    path = Path(path_text("name", name))
+    fields = parse_toml(given_text(text, path), path)
+    if fields.get("architecture") == "cpu":
+        raise _no_gpu(name)
+    return _not_taken(convert(own_key(fields, path), Gpu, path), path)
+
+
+def _no_gpu(name: str | Path) -> ValueError:
+    return ValueError(f"{name} is a CPU, and this is asked of GPUs only: see `lscd gpus`")
+
+
+def _not_taken(gpu: Gpu, path: Path) -> Gpu:
+    """``gpu``, refused if measurements of a card of the catalogue would count as its own, though it is another."""
+    if gpu.key in gpu_names() and gpu != load_record(_hardware(gpu.key), Gpu):
+        raise ValueError(f"{shown(path)}: it differs from the catalogue's {gpu.key}: give the file another name")
+    return gpu
 
 
 def load_kernel_times(include: str | Iterable[str] | None = None) -> pd.DataFrame:

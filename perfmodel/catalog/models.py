@@ -8,7 +8,20 @@ from typing import Any
 import msgspec
 
 from perfmodel.catalog.arguments import path_text
-from perfmodel.catalog.files import convert, find, named, once_a_version, own_key, parse, read_texts, shown, stems
+from perfmodel.catalog.files import (
+    convert,
+    find,
+    given_text,
+    named,
+    once_a_version,
+    own_key,
+    parse,
+    parse_json,
+    read_texts,
+    shown,
+    stems,
+    text_of,
+)
 from perfmodel.catalog.hf.config import family_of, shape_from_config
 from perfmodel.catalog.hf.quantisation import stored_from_config
 from perfmodel.catalog.language_model import LanguageModel, Layers
@@ -52,7 +65,7 @@ def load_model(name_or_path: str | Path) -> LanguageModel:
 @once_a_version
 def _model(path: Path) -> LanguageModel:
     """A model's TOML file: its ``[shape]`` in our words, or its ``[config]`` in those of Hugging Face."""
-    fields = own_key(path)
+    fields = own_key(parse(path), path)
     if "config" in fields:
         config = fields.pop("config")
         source = fields.pop("source", "")
@@ -98,8 +111,30 @@ def model_from_hf_config(path: str | Path) -> LanguageModel:
     config, beside = parse(path), path.with_name("hf_quant_config.json")
     if path.name == "config.json" and "quantization_config" not in config and beside.is_file():
         config |= {"quantization_config": parse(beside)}  # ModelOpt's older exports
+    return _from_config(config, path, path.resolve().parent.name if path.name == "config.json" else path.stem)
+
+
+def model_from_text(text: str | bytes, name: str) -> LanguageModel:
+    """Language model that the text of a ``config.json`` describes, of an upload for example; no file is touched.
+
+    Parameters
+    ----------
+    text
+        At most `LARGEST_BYTES` of UTF-8.
+    name
+        What messages call it, such as ``my-model.json``; without that suffix it is the model's key.
+
+    Raises
+    ------
+    ValueError
+        As :func:`model_from_hf_config`.
+    """
+    path = Path(path_text("name", name))
+    return _from_config(parse_json(given_text(text, path), path), path, path.name.removesuffix(".json"))
+
+
+def _from_config(config: dict[str, Any], path: Path, key: str) -> LanguageModel:
     described = _described(config, path, source=str(path))
-    key = path.resolve().parent.name if path.name == "config.json" else path.stem
     fields = {"key": key, "name": config.get("_name_or_path") or key, "family": family_of(config)}
     return convert(fields | described, LanguageModel, path)
 
@@ -120,13 +155,38 @@ def load_sparsities(path: str | Path) -> Sparsities:
         If the file is missing, of another kind, or holds what is no sparsity of a decoder's matrix (`sparsities`); the
         message names file, row and value.
     """
-    path = Path(path_text("path", path))
-    if path.suffix == ".json":
-        parsed = parse(path)
-        with named(path):
-            return sparsities(rows_from_json(parsed), str(path))
-    if path.suffix != ".csv":
+    path = _census_path("path", path)
+    return _sparsities(text_of(path), path)
+
+
+def sparsities_from_text(text: str | bytes, name: str) -> Sparsities:
+    """Sparsity of each matrix that the text of such a file holds, of an upload for example; no file is touched.
+
+    Parameters
+    ----------
+    text
+        At most `LARGEST_BYTES` of UTF-8.
+    name
+        What messages call it; its suffix says what it is, as in :func:`load_sparsities`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_sparsities`.
+    """
+    path = _census_path("name", name)
+    return _sparsities(given_text(text, path), path)
+
+
+def _census_path(argument: str, value: str | Path) -> Path:
+    path = Path(path_text(argument, value))
+    if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{shown(path)}: suffix is {path.suffix!r}, allowed are .csv and .json")
-    columns = read_texts(path)
+    return path
+
+
+def _sparsities(text: str, path: Path) -> Sparsities:
+    is_json = path.suffix == ".json"
+    read = parse_json(text, path) if is_json else read_texts(text, path)
     with named(path):
-        return sparsities(rows_from_table(columns), str(path))
+        return sparsities(rows_from_json(read) if is_json else rows_from_table(read), str(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfmodel.catalog.arguments import text
-from perfmodel.catalog.files import data_directory, load_record, named, read_texts, stems
+from perfmodel.catalog.files import data_directory, load_record, named, read_texts, stems, text_of
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.records import Record, Text
 from perfmodel.catalog.specs import Cache, Launch
@@ -111,7 +111,7 @@ def load_paper_numbers(name: str) -> pd.DataFrame:
     import pandas as pd
 
     paper, path = load_paper(name), data_directory() / FOLDER / f"{name}.csv"
-    table = pd.DataFrame(read_texts(path), dtype="str")
+    table = pd.DataFrame(read_texts(text_of(path), path), dtype="str")
     with named(path):
         if tuple(table.columns) != NUMBER_COLUMNS:
             raise ValueError(f"columns are {', '.join(table.columns)}, needed are {', '.join(NUMBER_COLUMNS)}")

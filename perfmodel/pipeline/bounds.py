@@ -72,7 +72,7 @@ def bounds(kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float 
     The demand of one block that takes all of K, times the blocks: sharing K only adds partial sums.
     """
     product = checked_product(m, k, n, sparsity)
-    machine = _ideal_machine(gpu if isinstance(gpu, Gpu) else load_gpu(gpu))
+    machine = _ideal_machine(load_gpu(gpu))
     program = program_of(kernel)(machine, product, WhatIf())
     seconds = demand_of(program, product) * machine.cycles_per_unit / machine.clock_hz
     on_chip = [resource for resource in BOUNDING if resource is not Resource.DRAM]

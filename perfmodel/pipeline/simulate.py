@@ -197,7 +197,7 @@ def simulate(
     build = program_of(kernel)
     product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
-    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    record = load_gpu(gpu)
     machine = Machine.of(
         record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,

@@ -30,7 +30,7 @@ def rival_systems(gpu: str | Gpu, sparsity: float, engine: str = HOST) -> tuple[
     That are systems whose kernel the GPU refuses or whose pattern drops more weights than ``sparsity``, and hosted ones
     that would keep weights of this sparsity dense.
     """
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     own = tuple(SYSTEMS) if engine == HOST else (engine,)
     found = []
     for name in (*own, *hosted_systems(engine)):

@@ -147,7 +147,7 @@ def resolve(model: str | LanguageModel, gpu: str | Gpu, system: str | System) ->
     """Records behind names; raises `ValueError` with the nearest name where there is none."""
     return (
         model if isinstance(model, LanguageModel) else load_model(model),
-        gpu if isinstance(gpu, Gpu) else load_gpu(gpu),
+        load_gpu(gpu),
         system if isinstance(system, System) else load_system(system),
     )
 

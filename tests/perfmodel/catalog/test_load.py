@@ -10,12 +10,12 @@ import pytest
 
 from perfmodel.catalog import (
     data_directory,
-    files,
     gpu_names,
     load_gpu,
     load_kernel_times,
     load_model,
     load_sources,
+    models,
 )
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
 
@@ -111,8 +111,8 @@ def test_another_data_directory_is_used_and_a_broken_table_in_it_refused(
 
 def test_records_are_read_once_a_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = Path(shutil.copy(data_directory() / "models" / "opt-30b.toml", tmp_path))
-    read, parse = [], files.parse
-    monkeypatch.setattr(files, "parse", lambda path: read.append(path) or parse(path))
+    read, parse = [], models.parse
+    monkeypatch.setattr(models, "parse", lambda path: read.append(path) or parse(path))
     assert load_model(path) is load_model(path)
     assert len(read) == 1
     os.utime(path, ns=(1, 1))
