@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from perfmodel.catalog import load_gpu, load_table
 from perfmodel.catalog.specs import FittedKernel
 from perfmodel.evidence.fitting import described, least_squares_parameters, ranges_of
-from perfmodel.serving.attention import AttentionParameters, decode_s, latent_decode_s, prompt_s
+from perfmodel.serving.attention import AttentionParameters, decode, latent_decode, prompt
 from perfmodel.units import FP16_BYTES, MICRO
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ def _predicted_s(gpu: str, kind: str, rows: pd.DataFrame, parameters: AttentionP
     batch, heads, kv_heads, head_dim = (rows[n].to_numpy() for n in ("batch", "heads", "kv_heads", "head_dim"))
     cache_bytes = rows["cache_dtype"].map(CACHE_BYTES).to_numpy()
     if kind == "decode":
-        return decode_s(card, batch, _attended(rows), heads, kv_heads, head_dim, cache_bytes, parameters)
+        return decode(card, batch, _attended(rows), heads, kv_heads, head_dim, cache_bytes, parameters).time_s
     if kind == "latent-decode":
-        return latent_decode_s(card, batch, _attended(rows), heads, head_dim, LATENT_VALUE, cache_bytes, parameters)
-    return prompt_s(
+        return latent_decode(card, batch, _attended(rows), heads, head_dim, LATENT_VALUE, cache_bytes, parameters).time_s
+    return prompt(
         card, batch, rows["tokens"], heads, kv_heads, head_dim, window=_attended(rows), parameters=parameters
-    )
+    ).time_s

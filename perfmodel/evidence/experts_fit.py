@@ -28,7 +28,7 @@ from perfmodel.serving.experts import (
     calibrated_experts,
     fuses_experts,
     grouped_product_s,
-    permutation_s,
+    permutation,
 )
 from perfmodel.units import MICRO
 
@@ -96,7 +96,7 @@ def _layers_s(key: str, kernel: str, rows: pd.DataFrame, c: ExpertParameters) ->
     replayed = np.where(rows["routing"] == "balanced", 1.0, np.minimum(ROUTINGS, local / load.active))
     matrices = ((2 * inter, hidden), (hidden, inter))
     stored = [model.format.bytes_of(load.active * m, k, np.zeros(())) for m, k in matrices]
-    total = permutation_s(gpu, load.rows, hidden, inter, c)
+    total = permutation(gpu, load.rows, hidden, inter, c).time_s
     for number, (m, k) in enumerate(matrices):
         copies = replayed * (stored[0] + stored[1]) / stored[number]
         # What a fused activation hands on is quantised by it.

@@ -116,6 +116,13 @@ class KernelTime:
         stacked = np.stack(np.broadcast_arrays(*self.terms.values(), self.time_s)[:-1])
         return np.asarray(names[np.argmax(stacked, axis=0)], dtype=object)
 
+    def where(self, chosen: NDArray[np.bool_], other: KernelTime) -> KernelTime:
+        """This kernel where ``chosen``, else the other."""
+        both = {**other.terms, **self.terms}
+        terms = {name: np.where(chosen, self.terms.get(name, 0.0), other.terms.get(name, 0.0)) for name in both}
+        moved = np.where(chosen, self.dram_bytes, other.dram_bytes)
+        return KernelTime(np.where(chosen, self.time_s, other.time_s), terms, moved)
+
 
 class KernelModel(ABC):
     """A modelled kernel: which format it reads, which N it takes, how long it runs.

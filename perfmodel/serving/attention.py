@@ -36,9 +36,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
-from perfmodel.catalog.specs import Gpu, Precision
+from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.kernels import Machine
 from perfmodel.kernels.base import ceil_div, free, overlap
+from perfmodel.serving.work import ZERO, Cost, Work
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -72,7 +73,7 @@ def calibrated_attention() -> AttentionParameters:
     return AttentionParameters(**load_calibration(CALIBRATION_FILE)[CALIBRATION_NAME].parameters)
 
 
-def decode_s(
+def decode(
     gpu: Gpu,
     batch: ArrayLike,
     context: ArrayLike,
@@ -81,8 +82,8 @@ def decode_s(
     head_dim: ArrayLike,
     cache_bytes: ArrayLike = FP16_BYTES,
     parameters: AttentionParameters | None = None,
-) -> Array:
-    """Seconds of one layer's attention for one new token of each of ``batch`` sequences.
+) -> Cost:
+    """One layer's attention for one new token of each of ``batch`` sequences.
 
     Parameters
     ----------
@@ -104,19 +105,25 @@ def decode_s(
 
     >>> from perfmodel.catalog import load_gpu
     >>> c = AttentionParameters(launch_s=1e-5, lone_read=0.0)
-    >>> round(float(decode_s(load_gpu("a100-80gb"), 16, 30_000, 32, 8, 128, parameters=c)) * 1e6)
+    >>> round(float(decode(load_gpu("a100-80gb"), 16, 30_000, 32, 8, 128, parameters=c).time_s) * 1e6)
     1167
     """
     b, n, h, kv, d, size = _sizes(
         batch=batch, context=context, heads=heads, kv_heads=kv_heads, head_dim=head_dim, cache_bytes=cache_bytes
     )
     c = parameters or calibrated_attention()
-    moved = 2 * b * kv * d * n * size + 2 * b * h * d * FP16_BYTES
-    products_s = _products_s(gpu, c, 4 * b * h * d * n)
-    return _decode_s(gpu, c, caches=b * kv, group=h / kv, moved=moved, products_s=products_s)
+    work = decode_work(b, n, h, kv, d, size)
+    return _decode(gpu, c, work, caches=b * kv, group=h / kv, products_s=_products_s(gpu, c, work.flop))
 
 
-def latent_decode_s(
+def decode_work(b: Array, n: Array, heads: Array, kv_heads: Array, head_dim: Array | float, size: Array | float) -> Work:
+    """Two products of a query with each cached token; keys and values of ``n`` tokens, queries and outputs move."""
+    ends = b * heads * head_dim
+    cached = 2 * b * kv_heads * head_dim * n * size
+    return Work(np.asarray(4 * ends * n), cache_bytes=np.asarray(cached), activation_bytes=2 * FP16_BYTES * ends)
+
+
+def latent_decode(
     gpu: Gpu,
     batch: ArrayLike,
     context: ArrayLike,
@@ -125,25 +132,32 @@ def latent_decode_s(
     value: ArrayLike,
     cache_bytes: ArrayLike = FP16_BYTES,
     parameters: AttentionParameters | None = None,
-) -> Array:
-    """Seconds of one layer's latent attention (MLA) for one new token of each sequence, its projections left out.
+) -> Cost:
+    """One layer's latent attention (MLA) for one new token of each sequence, its projections left out.
 
     All heads read one cache of ``latent`` values a token (DeepSeek: 512 + 64), the first ``value`` of which are values
-    too. The rest as `decode_s`.
+    too. The rest as `decode`.
     """
     b, n, h, k, v, size = _sizes(
         batch=batch, context=context, heads=heads, latent=latent, value=value, cache_bytes=cache_bytes
     )
     c = parameters or calibrated_attention()
-    moved = b * k * n * size + b * h * (k + v) * FP16_BYTES
-    flops = 2 * b * h * (k + v) * n
-    products_s = _products_s(gpu, c, flops)
+    work = latent_decode_work(b, n, h, k, v, size)
+    products_s = _products_s(gpu, c, work.flop)
     if _among(gpu, FP8_PRODUCTS):
-        products_s = np.where(size < FP16_BYTES, _products_s(gpu, c, flops, Precision.FP8), products_s)
-    return _decode_s(gpu, c, caches=b, group=h, moved=moved, products_s=products_s)
+        products_s = np.where(size < FP16_BYTES, _products_s(gpu, c, work.flop, Precision.FP8), products_s)
+    return _decode(gpu, c, work, caches=b, group=h, products_s=products_s)
 
 
-def prompt_s(
+def latent_decode_work(
+    b: Array, n: Array, heads: Array, latent: Array | float, value: Array | float, size: Array | float
+) -> Work:
+    """As `decode_work`, with one cache for all heads."""
+    ends = b * heads * (latent + value)
+    return Work(np.asarray(2 * ends * n), cache_bytes=np.asarray(b * latent * n * size), activation_bytes=FP16_BYTES * ends)
+
+
+def prompt(
     gpu: Gpu,
     batch: ArrayLike,
     tokens: ArrayLike,
@@ -154,8 +168,8 @@ def prompt_s(
     window: ArrayLike | None = None,
     before: ArrayLike = 0,
     parameters: AttentionParameters | None = None,
-) -> Array:
-    """Seconds of one layer's causal attention of ``batch`` prompts of ``tokens``, in 16 bits.
+) -> Cost:
+    """One layer's causal attention of ``batch`` prompts of ``tokens``, in 16 bits.
 
     Parameters
     ----------
@@ -168,15 +182,28 @@ def prompt_s(
     """
     b, n, h, kv, d = _sizes(batch=batch, tokens=tokens, heads=heads, kv_heads=kv_heads, head_dim=head_dim)
     width = d + (d if value_dim is None else np.asarray(value_dim, dtype=np.float64))
-    earlier = np.asarray(before, dtype=np.float64)
     c, machine = parameters or calibrated_attention(), Machine.of(gpu)
-    pairs = b * h * attended_pairs(n, window, earlier)
-    softmax_s = pairs / (_exponentials_per_cycle(gpu) * machine.sm_cycles_per_s)
-    products_s = 2 * width * pairs / (_efficiency(gpu, c) * machine.tensor_flops_per_s)
-    compute_s = np.maximum(products_s + softmax_s, 2 * width * pairs / machine.power_flops_per_s)
+    work = prompt_work(b, n, h, kv, width, window, before)
+    softmax_s = work.flop / (2 * width) / (_exponentials_per_cycle(gpu) * machine.sm_cycles_per_s)
+    products_s = work.flop / (_efficiency(gpu, c) * machine.tensor_flops_per_s)
+    moved_s = (c.passes * work.activation_bytes + work.cache_bytes) / machine.streamed_bytes_per_s
+    compute_s = np.maximum(products_s + softmax_s, work.flop / machine.power_flops_per_s)
+    terms = {Bound.MEMORY: moved_s, Bound.COMPUTE: compute_s, Bound.LATENCY: np.full((), c.launch_s)}
+    return Cost(np.asarray(c.launch_s + compute_s + moved_s), terms, work)
+
+
+def prompt_work(
+    b: Array, n: Array, heads: Array, kv_heads: Array, width: Array | float,
+    window: ArrayLike | None = None, before: ArrayLike = 0,
+) -> Work:  # fmt: skip
+    """Products of causal pairs alone; queries, keys, values and outputs move once, ``width`` values a pair of heads."""
+    earlier = np.asarray(before, dtype=np.float64)
+    pairs = b * heads * attended_pairs(n, window, earlier)
     kept = earlier if window is None else np.minimum(earlier, np.asarray(window, dtype=np.float64))
-    moved = FP16_BYTES * b * width * (c.passes * (h + kv) * n + kv * kept)
-    return np.asarray(c.launch_s + compute_s + moved / machine.streamed_bytes_per_s)
+    moved = FP16_BYTES * b * width
+    return Work(
+        np.asarray(2 * width * pairs), cache_bytes=moved * kv_heads * kept, activation_bytes=moved * (heads + kv_heads) * n
+    )
 
 
 def attended_pairs(tokens: ArrayLike, window: ArrayLike | None = None, before: ArrayLike = 0) -> Array:
@@ -198,15 +225,14 @@ def _pairs_up_to(tokens: Array, window: Array) -> Array:
     return np.asarray(triangle * (triangle + 1) / 2 + window * (tokens - triangle))
 
 
-def _decode_s(
-    gpu: Gpu, c: AttentionParameters, *, caches: Array, group: Array, moved: Array, products_s: Array
-) -> Array:
+def _decode(gpu: Gpu, c: AttentionParameters, work: Work, *, caches: Array, group: Array, products_s: Array) -> Cost:
     machine = Machine.of(gpu)
-    read_s = moved / machine.streamed_bytes_per_s * (1 + c.lone_read / caches)
+    read_s = work.bytes / machine.streamed_bytes_per_s * (1 + c.lone_read / caches)
     per_sm = caches * ceil_div(group, HEADS_OF_BLOCK) / machine.sm_count
     blocks_s = np.maximum(per_sm - 1, 0.0) * c.block_cycles / machine.clock_hz
     busy_s = overlap(read_s, products_s, MEMORY_AND_TENSOR_SHARPNESS)
-    return np.asarray(c.launch_s + overlap(busy_s, blocks_s, BLOCK_SHARPNESS))
+    terms = {Bound.MEMORY: read_s, Bound.COMPUTE: products_s, Bound.LATENCY: np.asarray(c.launch_s + blocks_s)}
+    return Cost(np.asarray(c.launch_s + overlap(busy_s, blocks_s, BLOCK_SHARPNESS)), terms, work)
 
 
 def _products_s(gpu: Gpu, c: AttentionParameters, flops: Array, precision: Precision = Precision.FP16) -> Array:

@@ -19,18 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_calibration
-from perfmodel.catalog.specs import Gpu
+from perfmodel.catalog.specs import Bound, Gpu
 from perfmodel.kernels.base import Machine, free
 from perfmodel.serving.collectives import CALIBRATION_FILE
+from perfmodel.serving.work import UNCOUNTED, Cost, Work
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
-ProductTime = Callable[[Array, Array], Array]  # rows of weights and columns of inputs -> seconds of a plain product
+Answer = TypeVar("Answer")  # to a plain product of rows of weights with columns of inputs: its seconds, or more
 
 CALIBRATION_NAME = "experts"
 FIRST_WARP_GROUPS = 9.0  # compute capability from which Tensor Cores are fed by groups of four warps: Hopper
@@ -158,9 +160,13 @@ def _moment(power: int, low: Array, high: Array, skew: float) -> Array:
 
 
 def grouped_product_s(
-    gpu: Gpu, product_s: ProductTime, m: ArrayLike, load: Load, parameters: ExpertParameters | None = None
-) -> Array:
-    """Seconds of one matrix of all active experts, launched once.
+    gpu: Gpu,
+    product_s: Callable[[Array, Array], Answer],
+    m: ArrayLike,
+    load: Load,
+    parameters: ExpertParameters | None = None,
+) -> Answer:
+    """Seconds of one matrix of all active experts, launched once; or what else ``product_s`` says of a product.
 
     Parameters
     ----------
@@ -197,10 +203,10 @@ def fuses_experts(gpu: Gpu) -> bool:
     return not gpu.architecture.amd and int(float(gpu.compute_capability)) == FUSED_MAJOR
 
 
-def permutation_s(
+def permutation(
     gpu: Gpu, rows: ArrayLike, hidden: ArrayLike, inter: ArrayLike, parameters: ExpertParameters | None = None
-) -> Array:
-    """Seconds of all between router and residual that is no product: sort, gather, activation, weighted sum.
+) -> Cost:
+    """All between router and residual that is no product: sort, gather, activation, weighted sum.
 
     Without softmax and top-k of the router, which are a small kernel as any other.
 
@@ -209,5 +215,6 @@ def permutation_s(
     c = calibrated_experts() if parameters is None else parameters
     values = HIDDEN_PASSES * np.asarray(hidden, dtype=np.float64) + INNER_PASSES * np.asarray(inter, dtype=np.float64)
     moved = c.moved_share * FP16_BYTES * np.asarray(rows, dtype=np.float64) * values
-    started_s = c.fused_s if fuses_experts(gpu) else c.launches_s
-    return np.asarray(started_s + moved / Machine.of(gpu).streamed_bytes_per_s)
+    started_s, moved_s = c.fused_s if fuses_experts(gpu) else c.launches_s, moved / Machine.of(gpu).streamed_bytes_per_s
+    terms = {Bound.LATENCY: np.asarray(started_s), Bound.MEMORY: np.asarray(moved_s)}
+    return Cost(np.asarray(started_s + moved_s), terms, Work(UNCOUNTED, activation_bytes=np.asarray(moved)))

@@ -32,7 +32,7 @@ from perfmodel.catalog.decoder import (
 )
 from perfmodel.serving import attention, experts, passes
 from perfmodel.serving.group import Group, make_group
-from perfmodel.serving.transformer import NORM_PASSES, block_matrices, local_kv_heads
+from perfmodel.serving.transformer import NORM_PASSES, block_matrices, head_matrices, local_kv_heads
 from perfmodel.units import FP16_BYTES, MICRO
 
 if TYPE_CHECKING:
@@ -121,7 +121,8 @@ def _dense(group: Group, block: Block) -> pd.DataFrame:
 def _per_sequence(group: Group) -> pd.DataFrame:
     import pandas as pd
 
-    head = passes.head_s(group, SEQUENCES) / MICRO
+    heads = head_matrices(group.model.shape, group.p)
+    head = sum(passes.stored_s(group, matrix, SEQUENCES) for matrix in heads) / MICRO
     host = (group.host.step_s + group.host.sequence_s * SEQUENCES) / MICRO
     tables = {"lm_head": head, "sampler": host}
     return pd.concat([_table({"layer": name, "sequences": SEQUENCES, "time_us": us}) for name, us in tables.items()])
@@ -136,11 +137,9 @@ def _attention(group: Group, block: Block) -> pd.DataFrame:
     real = ((chunk > 0) | (before == 0)) & ((count > 0) == (context > 0)) & (chunk + count > 0)
     chunk, before, count, context = (axis[real] for axis in (chunk, before, count, context))
     sizes = (heads, kv_heads, part.head_dim)
-    read_s = attention.prompt_s(group.gpu, 1.0, np.maximum(chunk, 1.0), *sizes, before=before)
-    decode_s = attention.decode_s(
-        group.gpu, np.maximum(count, 1.0), np.maximum(context, 1.0), *sizes, group.cache_bytes
-    )
-    seconds = np.where(chunk > 0, read_s, 0.0) + np.where(count > 0, decode_s, 0.0)
+    read = attention.prompt(group.gpu, 1.0, np.maximum(chunk, 1.0), *sizes, before=before)
+    decoded = attention.decode(group.gpu, np.maximum(count, 1.0), np.maximum(context, 1.0), *sizes, group.cache_bytes)
+    seconds = np.where(chunk > 0, read.time_s, 0.0) + np.where(count > 0, decoded.time_s, 0.0)
     columns = {"prefill_chunk": chunk, "kv_prefill": before, "n_decode": count, "kv_decode": context}
     return _table({**columns, "time_us": seconds / MICRO}).astype(dict.fromkeys(columns, "int64"))
 
@@ -155,9 +154,9 @@ def _moe(group: Group, block: Block) -> pd.DataFrame:
     tokens, active = tokens[real], active[real]
     load = experts.Load(active, np.maximum(tokens * inner.per_token / active, 1.0), np.zeros(()))
     hidden = group.model.shape.hidden_size
-    seconds = experts.permutation_s(group.gpu, load.rows, hidden, inner.size / group.p)
+    seconds = experts.permutation(group.gpu, load.rows, hidden, inner.size / group.p).time_s
     seconds = seconds + passes.stored_s(group, matrices[ROUTER], tokens)
     for name in (EXPERTS_IN, EXPERTS_OUT):
         for how, sparsity, share in group.stored(matrices[name]):
-            seconds = seconds + share * passes.grouped_s(group, how, matrices[name], sparsity, load)
+            seconds = seconds + share * passes.grouped(group, how, matrices[name], sparsity, load).time_s
     return _table({"tokens": tokens, "activated_experts": active, "time_us": seconds / MICRO})

@@ -1,7 +1,7 @@
 """Tokens per GPU-second of a whole model: time, memory, cost of generating ``output_len`` tokens from a prompt.
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
-for every sequence; `passes` says how long one pass takes. Parts add up: none overlaps another, as in the three systems
+for every sequence; `phases` says what the operators of both take. Parts add up: none overlaps another, as in the three systems
 modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long it is.
 """
 
@@ -20,9 +20,9 @@ from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
 from perfmodel.kernels.fits import unmeasured_kernels
-from perfmodel.serving import passes
+from perfmodel.serving import phases
 from perfmodel.serving.activity import busy
-from perfmodel.serving.collectives import CALIBRATION_FILE, point_to_point_time
+from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.energy import board_power_w
 from perfmodel.serving.group import Group, make_group, whole
 from perfmodel.serving.memory import Memory, memory
@@ -30,7 +30,7 @@ from perfmodel.serving.systems import CALIBRATION_NAME, HostParameters, System, 
 from perfmodel.serving.transformer import Part, mean_sparsity
 from perfmodel.serving.uncertainty import HalfWidths, half_widths
 from perfmodel.serving.what_if import NOTHING, WhatIf
-from perfmodel.units import FP16_BYTES
+from perfmodel.serving.work import by_part
 
 Array = NDArray[np.float64]
 Parts = dict[Part, Array]
@@ -211,7 +211,8 @@ def evaluate(
     b, prompt, new, stages = (whole(name, value) for name, value in counts.items())
     spread, gpu = group.expert_parallel, group.gpu
     local = np.ceil(b / spread)
-    prefill, decode = _prefill(group, local, prompt, stages), _decode(group, local, prompt, new, stages)
+    load = (local, prompt, new, stages)
+    prefill, decode = by_part(phases.prefill(group, load)), by_part(phases.decode(group, load))
     parts = {part: prefill[part] + (new - 1) * decode[part] for part in Part}
     pruned = () if isinstance(sparsity, Sparsities) else np.shape(sparsity)
     full = np.broadcast_shapes(*(value.shape for value in parts.values()), total_gpus.shape, pruned)
@@ -231,8 +232,8 @@ def evaluate(
         usd_per_gpu_hour=None if price is None else (price.low_usd_per_hour, price.high_usd_per_hour),
         gpu=gpu,
         extrapolated=np.broadcast_to(_extrapolated(group, asked), full),
-        half_widths=partial(half_widths, group, (local, prompt, new, stages), _sum(prefill), _sum(decode)),
-        busy=partial(busy, group, (local, prompt, new, stages), _sum(parts)),
+        half_widths=partial(half_widths, group, load, _sum(prefill), _sum(decode)),
+        busy=partial(busy, group, load, _sum(parts)),
     )
 
 
@@ -240,59 +241,6 @@ def _mean_sparsity(group: Group) -> Array:
     """Of all prunable weights."""
     pruned = group.sparsity
     return np.asarray(mean_sparsity(group.model.shape, pruned)) if isinstance(pruned, Sparsities) else pruned
-
-
-def _prefill(group: Group, b: Array, prompt: Array, stages: Array) -> Parts:
-    """Seconds by part until every sequence has its first token.
-
-    ``stages`` micro-batches follow each other through the pipeline; the last leaves after ``2 - 1/stages`` passes.
-    """
-    micro = np.ceil(b / stages)
-    n = micro * prompt
-    parts = {
-        Part.MATMUL: passes.matmul_s(group, n, micro),
-        Part.ATTENTION: passes.prefill_attention_s(group, micro, prompt),
-        Part.OTHER: passes.other_s(group, n, micro),
-        Part.COMMUNICATION: passes.communication_s(group, n, micro) + _handover_s(group, n, stages),
-    }
-    # A prompt is launched kernel by kernel: where the GPU is done before the host is, it waits.
-    parts[Part.OTHER] = parts[Part.OTHER] + np.maximum(group.host.prefill_s - _sum(parts), 0.0)
-    parts = _waited(parts, passes.arrival_s(group, n))
-    return {part: seconds * (2 - 1 / stages) for part, seconds in parts.items()}
-
-
-def _decode(group: Group, b: Array, prompt: Array, new: Array, stages: Array) -> Parts:
-    """Mean seconds by part of one decode step: context grows from ``prompt + 1`` to ``prompt + new - 1``."""
-    micro, what_if = np.ceil(b / stages), group.what_if
-    n = micro * (1 + what_if.draft_tokens)
-    parts = {
-        Part.MATMUL: passes.matmul_s(group, n, n),
-        Part.ATTENTION: passes.decode_attention_s(group, micro, prompt, new),
-        Part.OTHER: passes.other_s(group, n, micro) + group.host.step_s + group.host.sequence_s * micro,
-        Part.COMMUNICATION: passes.communication_s(group, n, n) + _handover_s(group, n, stages),
-    }
-    parts = _waited(parts, passes.arrival_s(group, n))
-    if what_if.draft_tokens == 0:
-        return parts
-    parts[Part.OTHER] = parts[Part.OTHER] + what_if.draft_tokens * _draft_s(group, micro)
-    return {part: seconds / what_if.tokens_per_pass for part, seconds in parts.items()}
-
-
-def _draft_s(group: Group, n: Array) -> Array:
-    """Seconds of one proposal: some layers of the model, on one token a sequence, and its logits."""
-    layers = passes.matmul_s(group, n, n) - passes.head_s(group, n) + passes.other_s(group, n, n)
-    return np.asarray(group.what_if.draft_layers / group.model.shape.layers * layers + passes.head_s(group, n))
-
-
-def _waited(parts: Parts, arrival_s: Array) -> Parts:
-    """With the time that weights from elsewhere take beyond all else: they arrive while others are used."""
-    return parts | {Part.OTHER: parts[Part.OTHER] + np.maximum(arrival_s - _sum(parts), 0.0)}
-
-
-def _handover_s(group: Group, n: Array, stages: Array) -> Array:
-    """Seconds to pass hidden states along the pipeline, and back to the first stage."""
-    each = point_to_point_time(group.gpu, FP16_BYTES * n * group.model.shape.hidden_size)
-    return np.where(stages > 1, stages * (each + passes.wait_s(group)), 0.0)
 
 
 def _sum(parts: Mapping[Part, Array]) -> Array:

@@ -28,7 +28,7 @@ from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Bound, Gpu, Launch, Precision
 from perfmodel.formats import FORMATS, PATTERNS, WeightFormat, break_even_sparsity
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS, Call, Machine, Shape
-from perfmodel.kernels.base import PATTERN_TOLERANCE, check_pattern, free, missing_cores, overlap
+from perfmodel.kernels.base import PATTERN_TOLERANCE, KernelTime, check_pattern, free, missing_cores, overlap
 from perfmodel.kernels.decode import Int4, Int8, expanding
 from perfmodel.kernels.dense import OVERLAP_SHARPNESS
 from perfmodel.kernels.fits import calibrated
@@ -271,36 +271,42 @@ class System:
         dense = FORMATS["dense"].bytes_of(m, k, sparsity)
         return np.where(self.stores_sparse(sparsity), self.format.bytes_of(m, k, sparsity), dense)
 
-    def prunable_time(self, machine: Machine, shape: Shape) -> Array:
-        """Seconds of one product with a prunable matrix."""
-        dense = dense_time(machine, shape, self.call)
-        if self.kernel == BASELINE:
-            return dense
+    def product(self, machine: Machine, shape: Shape) -> KernelTime:
+        """One product with a prunable matrix."""
+        sparse = self.stores_sparse(shape.sparsity)
+        if self.kernel == BASELINE or not sparse.any():
+            return _dense_product(machine, shape, self.call)
+        own = self._own_product(machine, shape)
+        return own if sparse.all() else own.where(sparse, _dense_product(machine, shape, self.call))
+
+    def _own_product(self, machine: Machine, shape: Shape) -> KernelTime:
+        """By the kernel of its format."""
         if self.kernel is None:
-            own = format_time(self.format, machine, shape, self.call)
-        else:
-            model = expanding(self.kernel, self.format.name) if self.expanded else KERNELS[self.kernel]
-            padded = replace(shape, n=model.padded_n(shape.n))
-            own = model.time(machine, padded, calibrated(self.kernel), self.call).time_s
-        return np.where(self.stores_sparse(shape.sparsity), own, dense)
+            return format_product(self.format, machine, shape, self.call)
+        model = expanding(self.kernel, self.format.name) if self.expanded else KERNELS[self.kernel]
+        padded = replace(shape, n=model.padded_n(shape.n))
+        return model.time(machine, padded, calibrated(self.kernel), self.call)
 
 
-def dense_time(machine: Machine, shape: Shape, call: Call) -> Array:
-    """Seconds of cuBLAS."""
-    return KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call).time_s
+def _dense_product(machine: Machine, shape: Shape, call: Call) -> KernelTime:
+    """By cuBLAS."""
+    return KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call)
 
 
-def format_time(fmt: WeightFormat, machine: Machine, shape: Shape, call: Call) -> Array:
-    """Seconds of an ideal kernel of ``fmt``: its bytes and its multiplications at cuBLAS's efficiency, decoding hidden.
+def format_product(fmt: WeightFormat, machine: Machine, shape: Shape, call: Call) -> KernelTime:
+    """By an ideal kernel of ``fmt``: its bytes and its multiplications at cuBLAS's efficiency, decoding hidden.
 
     A lower bound for formats without a kernel model of their own: they multiply in the precision of their activations
     where the card does, and patterns on the Sparse Tensor Cores.
     """
-    dense = KERNELS[BASELINE].time(machine, shape, calibrated(BASELINE), call)
+    dense = _dense_product(machine, shape, call)
     moved = fmt.bytes_of(shape.m, shape.k, shape.sparsity) + FP16_BYTES * shape.n * (shape.m + shape.k)
     memory_s = dense.terms[Bound.MEMORY] * moved / dense.dram_bytes
-    busy_s = overlap(memory_s, dense.terms[Bound.COMPUTE] * _multiplying(fmt, machine, shape), OVERLAP_SHARPNESS)
-    return np.asarray(dense.terms[Bound.LATENCY] + busy_s)
+    compute_s = dense.terms[Bound.COMPUTE] * _multiplying(fmt, machine, shape)
+    latency_s = dense.terms[Bound.LATENCY]
+    busy_s = overlap(memory_s, compute_s, OVERLAP_SHARPNESS)
+    terms = {Bound.MEMORY: memory_s, Bound.COMPUTE: compute_s, Bound.LATENCY: latency_s}
+    return KernelTime(np.asarray(latency_s + busy_s), terms, np.asarray(moved))
 
 
 def _multiplying(fmt: WeightFormat, machine: Machine, shape: Shape) -> Array:

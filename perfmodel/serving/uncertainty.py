@@ -24,8 +24,8 @@ from perfmodel.kernels import BASELINE, KERNELS, Shape
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.group import Group
-from perfmodel.serving.passes import product_s
-from perfmodel.serving.systems import CALIBRATION_NAME, System, format_time
+from perfmodel.serving.passes import product
+from perfmodel.serving.systems import CALIBRATION_NAME, System, format_product
 from perfmodel.serving.transformer import all_matrices
 
 Array = NDArray[np.float64]
@@ -115,9 +115,9 @@ def kernel_errors_s(group: Group, n: Array) -> Sides:
             continue
         active, tokens = matrix.products(n * group.expert_parallel if matrix.grouped else n)
         for system, sparsity, share in group.stored(matrix):
-            product = Shape(active * matrix.m, matrix.k, tokens, sparsity)
-            time_s, low, high = _product_interval_s(group, system, product, fits)
-            taken = matrix.layers * share * product_s(group, system, matrix, sparsity, n) / time_s
+            shape = Shape(active * matrix.m, matrix.k, tokens, sparsity)
+            time_s, low, high = _product_interval_s(group, system, shape, fits)
+            taken = matrix.layers * share * product(group, system, matrix, sparsity, n).time_s / time_s
             faster.append(taken * (time_s - low))
             slower.append(taken * (high - time_s))
     together = group.system.kernel is not None and group.system.kernel not in fits
@@ -137,7 +137,7 @@ def _product_interval_s(
     """
     dense = _interval_s(group, BASELINE, shape, fits)
     if system.kernel is None:
-        scale = format_time(system.format, group.machine, shape, system.call) / dense[0]
+        scale = format_product(system.format, group.machine, shape, system.call).time_s / dense[0]
         own = tuple(scale * seconds for seconds in dense)
     else:
         own = _interval_s(group, system.kernel, shape, fits)

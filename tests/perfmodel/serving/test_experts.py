@@ -15,7 +15,7 @@ from perfmodel.serving.experts import (
     calibrated_experts,
     fuses_experts,
     grouped_product_s,
-    permutation_s,
+    permutation,
 )
 
 A100, H100, GB200 = load_gpu("a100-80gb"), load_gpu("h100"), load_gpu("gb200")
@@ -144,8 +144,8 @@ def test_permutation_by_hand():
     c = ExpertParameters(1.0, 1.0, 0.0, 0.5, 2e-5, 3e-6)
     # 1000 rows of 4 x 2048 + 4 x 512 values of two bytes, half of them moved.
     moved_s = 1000 * (4 * 2048 + 4 * 512) / Machine.of(H100).streamed_bytes_per_s
-    assert permutation_s(H100, 1000, 2048, 512, c) == pytest.approx(2e-5 + moved_s)
-    assert permutation_s(GB200, 0, 2048, 512, c) == pytest.approx(3e-6)
+    assert permutation(H100, 1000, 2048, 512, c).time_s == pytest.approx(2e-5 + moved_s)
+    assert permutation(GB200, 0, 2048, 512, c).time_s == pytest.approx(3e-6)
 
 
 def test_only_data_centre_blackwells_have_fused_kernels():

@@ -89,4 +89,4 @@ def test_a_sparse_product_costs_its_kernel_and_no_more():
 
     shape, machine = Shape.of(28672, 7168, 8, 0.8), Machine.of(A100)
     alone = KERNELS["flash-llm"].time(machine, shape, calibrated("flash-llm")).time_s
-    assert float(load_system("flash-llm").prunable_time(machine, shape)) == float(alone)
+    assert float(load_system("flash-llm").product(machine, shape).time_s) == float(alone)
