@@ -273,16 +273,19 @@ class System:
 
     def prunable_time(self, machine: Machine, shape: Shape) -> Array:
         """Seconds of one product with a prunable matrix."""
-        dense = dense_time(machine, shape, self.call)
         if self.kernel == BASELINE:
-            return dense
+            return dense_time(machine, shape, self.call)
+        sparse = self.stores_sparse(shape.sparsity)
+        own = self._own_time(machine, shape)
+        return own if sparse.all() else np.where(sparse, own, dense_time(machine, shape, self.call))
+
+    def _own_time(self, machine: Machine, shape: Shape) -> Array:
+        """Seconds of one product in its own format."""
         if self.kernel is None:
-            own = format_time(self.format, machine, shape, self.call)
-        else:
-            model = expanding(self.kernel, self.format.name) if self.expanded else KERNELS[self.kernel]
-            padded = replace(shape, n=model.padded_n(shape.n))
-            own = model.time(machine, padded, calibrated(self.kernel), self.call).time_s
-        return np.where(self.stores_sparse(shape.sparsity), own, dense)
+            return format_time(self.format, machine, shape, self.call)
+        model = expanding(self.kernel, self.format.name) if self.expanded else KERNELS[self.kernel]
+        padded = replace(shape, n=model.padded_n(shape.n))
+        return model.time(machine, padded, calibrated(self.kernel), self.call).time_s
 
 
 def dense_time(machine: Machine, shape: Shape, call: Call) -> Array:
