@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,10 +230,16 @@ def load_calibration(file: str = CALIBRATION_FILE, check: Callable[[Fits], None]
         If there is no such file, it breaks the schema, or ``check`` refuses it; the message names file and key.
     """
     own = os.environ.get("LSCD_CALIBRATION") if file == CALIBRATION_FILE else None
-    path = Path(own) if own else data_directory() / path_text("file", file)
-    if not path.exists():
-        raise ValueError(f"{shown(path)}: no such file; make it with `lscd calibrate`")
-    return _calibration(path, check)
+    path = Path(own) if own else _below(data_directory(), path_text("file", file))
+    try:
+        return _calibration(path, check)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{shown(path)}: no such file; make it with `lscd calibrate`") from None
+
+
+@cache  # models ask for their fits at every product
+def _below(directory: Path, file: str) -> Path:
+    return directory / file
 
 
 @once_a_version

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog.names import unknown_name
 from perfmodel.formats import FORMATS
@@ -41,9 +45,20 @@ def standing(model: KernelModel) -> str:
     return NOT_MEASURED if model.name in unmeasured_kernels() else model.format.change
 
 
-def drops_more(model: KernelModel, sparsity: float) -> bool:
-    """Whether the kernel's pattern has more zeros than ``sparsity``: it takes no part in a comparison there."""
-    return bool(model.patterns) and float(model.own_sparsity(sparsity)) > sparsity + EQUAL
+class Patterned(Protocol):
+    """A kernel or a system."""
+
+    @property
+    def patterns(self) -> tuple[float, ...]:
+        """The sparsities it takes; any if empty."""
+
+    def own_sparsity(self, sparsity: ArrayLike, /) -> NDArray[np.float64]:
+        """``sparsity``, or that of its pattern."""
+
+
+def drops_more(one: Patterned, sparsity: float) -> bool:
+    """Whether its pattern has more zeros than ``sparsity``: it takes no part in a comparison there."""
+    return bool(one.patterns) and float(one.own_sparsity(sparsity)) > sparsity + EQUAL
 
 
 def rivals(

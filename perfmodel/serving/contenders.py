@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from perfmodel.catalog import load_gpu
 from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import BASELINE, BOUNDED, KERNELS
@@ -14,32 +15,46 @@ from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, drops_more, rivals, st
 from perfmodel.serving.systems import HOST, SYSTEMS, System, load_system
 
 
-def hosted_systems(engine: str = HOST) -> dict[str, str]:
-    """An engine with each measured kernel that no published system has and that reads prompts, by name.
+def hosted_systems(engine: str = HOST, unmeasured: bool = False) -> dict[str, str]:
+    """An engine with each kernel that no published system has and that reads prompts, by name: the measured ones.
 
-    Flash-LLM, which is a system of its own beside FasterTransformer, is one more kernel in any other.
+    Flash-LLM, which is a system of its own beside FasterTransformer, is one more kernel in any other. With
+    ``unmeasured`` those too that nobody has measured.
     """
     published = {system.kernel for system in SYSTEMS.values()} if engine == HOST else {BASELINE}
-    known = [model.name for model in rivals() if model.name not in published | BOUNDED and not model.one_token]
-    return {f"{engine}+{kernel}": kernel for kernel in known}
+    able = [model.name for model in rivals(unmeasured=unmeasured) if not model.one_token]
+    return {f"{engine}+{kernel}": kernel for kernel in able if kernel not in published | BOUNDED}
 
 
 def rival_systems(gpu: str | Gpu, sparsity: float, engine: str = HOST) -> tuple[str, ...]:
-    """Systems that a plan compares: the published ones or an engine, then `hosted_systems`, without what has no part.
+    """Systems that a plan compares: the published ones or an engine, then `hosted_systems`, without the `absent`.
 
-    That are systems whose kernel the GPU refuses or whose pattern drops more weights than ``sparsity``, and hosted ones
-    that would keep weights of this sparsity dense.
+    Published ones that would keep weights of this sparsity dense stay.
     """
     card = load_gpu(gpu)
     own = tuple(SYSTEMS) if engine == HOST else (engine,)
-    found = []
-    for name in (*own, *hosted_systems(engine)):
-        system = load_system(name)
-        model = KERNELS[system.kernel or BASELINE]
-        runs = model.refusal(card) is None and not drops_more(model, sparsity)
-        if runs and (name in own or change(system, sparsity) not in WHOLE or not model.format.prunes):
-            found.append(name)
-    return tuple(found)
+    hosted = (name for name in hosted_systems(engine) if not absent(load_system(name), card, sparsity))
+    return (*(name for name in own if not _unfit(load_system(name), card, sparsity)), *hosted)
+
+
+def absent(system: System, gpu: Gpu, sparsity: float) -> str | None:
+    """Why a system has no part in a comparison of weights pruned to ``sparsity``, in a sentence; None where it has.
+
+    The GPU does not run it, its pattern drops more weights, or its format prunes and would keep these weights dense.
+    """
+    if (reason := _unfit(system, gpu, sparsity)) is not None:
+        return reason
+    if system.format.prunes and not system.stores_sparse(system.own_sparsity(sparsity)):
+        return f"it keeps weights of {sparsity:.0%} sparsity dense"
+    return None
+
+
+def _unfit(system: System, gpu: Gpu, sparsity: float) -> str | None:
+    if (refusal := system.refusal(gpu)) is not None:
+        return refusal
+    if drops_more(system, sparsity):
+        return f"its pattern drops {system.own_sparsity(sparsity):.0%} of the weights, more than {sparsity:.0%}"
+    return None
 
 
 def of_formats(systems: Sequence[str], formats: Sequence[str]) -> tuple[str, ...]:
@@ -72,3 +87,10 @@ def change(system: System, sparsity: float, model: LanguageModel | None = None) 
     if not system.stores_sparse(system.own_sparsity(sparsity)):
         return WHOLE[0]
     return NOT_MEASURED if system.kernel is None else standing(KERNELS[system.kernel])
+
+
+def own_sparsity(system: System, sparsity: float | Sparsities) -> float | Sparsities:
+    """What a system makes of it: its pattern's, where it has one."""
+    if isinstance(sparsity, Sparsities):
+        return float(system.own_sparsity(0.0)) if system.patterns else sparsity
+    return float(system.own_sparsity(sparsity))

@@ -25,11 +25,11 @@ from perfmodel.catalog.specs import Gpu
 from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, Verdict, verdict_of
-from perfmodel.serving.contenders import change, of_formats, rival_systems
+from perfmodel.serving.contenders import change, of_formats, own_sparsity, rival_systems
 from perfmodel.serving.group import make_group, resolve
 from perfmodel.serving.memory import largest_batch
 from perfmodel.serving.run import Serving, evaluate
-from perfmodel.serving.systems import HOST, SYSTEMS, System, load_system
+from perfmodel.serving.systems import HOST, SYSTEMS, load_system
 from perfmodel.serving.transformer import mean_sparsity, splits
 
 GPUS_PER_MACHINE = 8
@@ -237,19 +237,12 @@ def judge(options: Sequence[Option]) -> Verdict:
     return verdict_of(ours, theirs)
 
 
-def _own_sparsity(system: System, sparsity: float | Sparsities) -> float | Sparsities:
-    """What a system makes of it: its pattern's, where it has one."""
-    if isinstance(sparsity, Sparsities):
-        return float(system.own_sparsity(0.0)) if system.patterns else sparsity
-    return float(system.own_sparsity(sparsity))
-
-
 def _runs(
     model: LanguageModel, gpu: Gpu, system: str, gpus: int, sparsity: float | Sparsities, lengths: dict[str, Any]
 ) -> tuple[NDArray[np.int64], Serving] | None:
     """Batches up to the largest that fits, and their runs; None if none fits."""
     record = load_system(system)
-    own = _own_sparsity(record, sparsity)
+    own = own_sparsity(record, sparsity)
     group, _ = make_group(model, gpu, record, sparsity=own, gpus=gpus, **lengths)
     largest = largest_batch(group, **lengths)
     if largest == 0:

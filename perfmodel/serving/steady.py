@@ -193,8 +193,8 @@ class _Load:
     def steps(self, decoding: Array) -> _Steps:
         """Steps while ``decoding`` sequences decode: without prompts, or with a chunk, with several if they must."""
         wanted = decoding / self.group.expert_parallel * self.prompt / self.new  # tokens of prompts a step
-        plain = self._step_s(decoding, np.zeros(()))
-        full = self._step_s(decoding, np.minimum(np.maximum(wanted, self.chunk), self.budget))
+        most = np.minimum(np.maximum(wanted, self.chunk), self.budget)
+        plain, full = self._step_s(decoding, np.stack([np.zeros_like(most), most]))
         return _Steps(
             plain, full, np.minimum(wanted / self.chunk, 1.0), np.minimum(wanted / self.budget, FULLEST),
             self.prompt / self.chunk,

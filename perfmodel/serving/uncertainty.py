@@ -115,7 +115,7 @@ def kernel_errors_s(group: Group, n: Array) -> Sides:
             continue
         active, tokens = matrix.products(n * group.expert_parallel if matrix.grouped else n)
         for system, sparsity, share in group.stored(matrix):
-            shape = Shape(active * matrix.m, matrix.k, tokens, sparsity)
+            shape = Shape(np.ceil(active * matrix.m), matrix.k, tokens, sparsity)  # whole rows, as `experts` has it
             time_s, low, high = _product_interval_s(group, system, shape, fits)
             taken = matrix.layers * share * product(group, system, matrix, sparsity, n).time_s / time_s
             faster.append(taken * (time_s - low))
@@ -135,13 +135,15 @@ def _product_interval_s(
 
     A format without a kernel of its own is read as cuBLAS reads, so it errs as cuBLAS does.
     """
+    sparse = system.stores_sparse(shape.sparsity)
+    if system.kernel is not None and sparse.all():
+        return _interval_s(group, system.kernel, shape, fits)
     dense = _interval_s(group, BASELINE, shape, fits)
     if system.kernel is None:
         scale = format_product(system.format, group.machine, shape, system.call).time_s / dense[0]
         own = tuple(scale * seconds for seconds in dense)
     else:
         own = _interval_s(group, system.kernel, shape, fits)
-    sparse = system.stores_sparse(shape.sparsity)
     time_s, low, high = (np.where(sparse, a, b) for a, b in zip(own, dense, strict=True))
     return time_s, low, high
 
