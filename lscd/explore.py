@@ -17,7 +17,7 @@ def explore(
     from lscd.explorer.state import PRESETS
     from lscd.explorer.state import preset as preset_state
 
-    state = preset_state(preset) if preset else next(iter(PRESETS.values()))
+    state = preset_state(preset or next(iter(PRESETS)))
     if preset:
         from lscd.explorer.view import view
 

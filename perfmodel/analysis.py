@@ -40,7 +40,12 @@ PARAMETER_PREFIX = "parameter:"
 
 
 def layer_times(
-    kernel: str, gpu: str, model: str, n: ArrayLike, sparsity: ArrayLike, scales: Mapping[str, Any] | None = None
+    kernel: str,
+    gpu: str | Gpu,
+    model: str | LanguageModel,
+    n: ArrayLike,
+    sparsity: ArrayLike,
+    scales: Mapping[str, Any] | None = None,
 ) -> tuple[Array, Array]:
     """Seconds of all matrix products of one decoder layer: on ``kernel`` with the weights pruned, and dense.
 
@@ -49,7 +54,7 @@ def layer_times(
     Parameters
     ----------
     kernel, gpu, model
-        Names of the registry and the catalogue.
+        Names of the registry and the catalogue, or records of the latter.
     n, sparsity : array_like
         Tokens in flight; fraction of zeros.
     scales : mapping, optional
@@ -62,11 +67,12 @@ def layer_times(
         it is known.
     """
     chosen = kernel_model(kernel)
-    machine = scaled_machine(Machine.of(load_gpu(gpu)), scales or {})
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    record = model if isinstance(model, LanguageModel) else load_model(model)
+    machine = scaled_machine(Machine.of(card), scales or {})
     tokens, s = sizes("n", n), check_sparsity(sparsity)
     own, dense = np.zeros(()), np.zeros(())
-    card = load_gpu(gpu)
-    for matrix in layer_matrices(load_model(model).shape):
+    for matrix in layer_matrices(record.shape):
         if matrix.prunable:
             own = own + _product_s(chosen, card, machine, matrix, tokens, s)
             dense = dense + _product_s(KERNELS[BASELINE], card, machine, matrix, tokens, np.zeros(()))
@@ -128,7 +134,9 @@ def expert_speedups(kernels: Sequence[str], gpu: str, model: str, n: ArrayLike, 
     return pd.concat(parts, ignore_index=True)
 
 
-def crossover_sparsity(kernel: str, gpu: str, model: str, n: ArrayLike, speedup: float = 1.0) -> Array:
+def crossover_sparsity(
+    kernel: str, gpu: str | Gpu, model: str | LanguageModel, n: ArrayLike, speedup: float = 1.0
+) -> Array:
     """Lowest sparsity from which a layer on ``kernel`` is at least ``speedup`` times as fast as dense.
 
     The first crossing, should there be several; the layer's products are compared as a whole (`layer_times`).

@@ -7,29 +7,48 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lscd.explorer.state import State
+from lscd.explorer.state import LARGEST, State, parted
 from perfmodel.analysis import crossover_sparsity, layer_times
 from perfmodel.catalog import load_gpu, load_model
+from perfmodel.catalog.altered import altered
+from perfmodel.catalog.language_model import LanguageModel
+from perfmodel.catalog.names import unknown_name
+from perfmodel.catalog.sparsities import Sparsities
+from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence.accuracy import Limit, Loss, reaches
 from perfmodel.evidence.ways import costs_of
 from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
-from perfmodel.serving.contenders import change
+from perfmodel.serving.contenders import change, own_sparsity
+from perfmodel.serving.operators import beside, operator_table
 from perfmodel.serving.planning import BATCHES
 from perfmodel.serving.run import Serving, evaluate
-from perfmodel.serving.systems import HOST, load_system
-from perfmodel.serving.transformer import layer_matrices
-from perfmodel.units import GIGA, MICRO
-from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, at_batch
+from perfmodel.serving.systems import load_system
+from perfmodel.serving.tradeoff import tradeoff
+from perfmodel.serving.transformer import Matrix, layer_matrices, mean_sparsity
+from perfmodel.units import GIGA, MICRO, MILLI
+from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, Worth, at_batch, worth
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """What a reader brought: a model, and what pruning leaves in each of its layers. No link holds it."""
+
+    model: LanguageModel | None = None
+    zeros: Sparsities | None = None
+
+
+NOTHING = Files()
 
 
 @dataclass(frozen=True)
@@ -37,48 +56,106 @@ class View:
     """Everything the page shows for a state, computed when first asked for: facts need not wait for charts."""
 
     state: State
+    files: Files = NOTHING
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The reader's own model, or that of the catalogue."""
+        return self.files.model or load_model(self.state.model)
+
+    @cached_property
+    def gpu(self) -> Gpu:
+        """The catalogue's card, or one like it."""
+        return altered(load_gpu(self.state.gpu), **self.state.factors)
+
+    @cached_property
+    def zeros(self) -> float | Sparsities:
+        """What pruning reaches, everywhere or in each matrix of each layer."""
+        return self.state.sparsity if self.files.zeros is None else self.files.zeros
+
+    @cached_property
+    def mean_zeros(self) -> float:
+        """What pruning reaches, mean of all weights that it touches."""
+        zeros = self.zeros
+        return mean_sparsity(self.model.shape, zeros) if isinstance(zeros, Sparsities) else zeros
 
     @cached_property
     def refusal(self) -> str | None:
         """Why the GPU does not run the chosen system, in a sentence; None where it does."""
-        return load_system(self.state.system).refusal(load_gpu(self.state.gpu))
+        return load_system(self.state.system).refusal(self.gpu)
+
+    @property
+    def engine(self) -> str:
+        """Engine of the chosen system, which every GPU runs, and with dense weights what it is compared with."""
+        return parted(self.state.system)[0]
 
     @property
     def system(self) -> str:
-        """The chosen system; dense FasterTransformer, which every GPU runs, in place of one that this GPU refuses."""
-        return self.state.system if self.refusal is None else HOST
+        """The chosen system; its engine with dense weights in place of one that this GPU refuses."""
+        return self.state.system if self.refusal is None else self.engine
 
     @property
     def sparsity(self) -> float:
         """Sparsity at which the system runs: the chosen one, or that of its kernel's pattern."""
-        return float(load_system(self.system).own_sparsity(self.state.sparsity))
+        return float(load_system(self.system).own_sparsity(self.mean_zeros))
 
     @property
     def change(self) -> str:
         """What becomes of the weights in the system, or "not measured"."""
-        return change(load_system(self.system), self.state.sparsity)
+        return change(load_system(self.system), self.mean_zeros, self.model)
 
     @cached_property
-    def worth(self) -> AtBatch | None:
+    def matrix(self) -> Matrix:
+        """The weight matrix whose kernel times are shown, as one GPU has it."""
+        found = {matrix.name: matrix for matrix in layer_matrices(self.model.shape, self.state.gpus)}
+        if self.state.matrix == LARGEST:
+            prunable = [matrix for matrix in found.values() if matrix.prunable]
+            return max(prunable, key=lambda matrix: float(matrix.m) * float(matrix.k))
+        if self.state.matrix not in found:
+            raise ValueError(unknown_name("matrix", self.state.matrix, (LARGEST, *found)))
+        return found[self.state.matrix]
+
+    @cached_property
+    def product(self) -> tuple[int, int, int]:
+        """``m, k, n`` of that matrix; of one expert, which sees fewer tokens than the batch, in a mixture of them."""
+        _, tokens = self.matrix.products(self.state.batch)
+        return int(self.matrix.m), int(self.matrix.k), int(tokens)
+
+    @cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {"gpus": self.state.gpus, "input_len": self.state.input_len, "output_len": self.state.output_len}
+
+    @cached_property
+    def at(self) -> AtBatch | None:
         """Sparse kernels against those that keep all weights, with a verdict: as `lscd worth` at this batch.
 
         None where there is no decoding step to judge.
         """
-        s = self.state
-        if s.output_len < SHORTEST_OUTPUT:
+        if self.state.output_len < SHORTEST_OUTPUT:
             return None
-        asked = {"gpus": s.gpus, "input_len": s.input_len, "output_len": s.output_len}
-        return at_batch(load_model(s.model), load_gpu(s.gpu), s.batch, s.sparsity, kernels=(), **asked)
+        return at_batch(self.model, self.gpu, self.state.batch, self.zeros, kernels=(), **self._lengths)
+
+    @cached_property
+    def worth(self) -> Worth | None:
+        """The same with what sparse would need, which takes a second."""
+        if self.at is None:
+            return None
+        return worth(self.model, self.gpu, batches=[self.state.batch], sparsity=self.zeros, **self._lengths)
+
+    def serve(self, system: str, batch: int | np.ndarray) -> Serving:
+        """The whole-model prediction of ``system``, at its pattern's sparsity if it has one."""
+        zeros = own_sparsity(load_system(system), self.zeros)
+        return evaluate(self.model, self.gpu, system, batch=batch, sparsity=zeros, **self._lengths)
 
     @cached_property
     def run(self) -> Serving:
         """The system at the chosen batch."""
-        return serve(self.state, self.system, self.state.batch)
+        return self.serve(self.system, self.state.batch)
 
     @cached_property
     def dense(self) -> Serving:
-        """FasterTransformer with dense weights at the chosen batch."""
-        return serve(self.state, HOST, self.state.batch)
+        """Its engine with dense weights at the chosen batch."""
+        return self.serve(self.engine, self.state.batch)
 
     @cached_property
     def crossover(self) -> float | None:
@@ -86,17 +163,22 @@ class View:
         kernel = load_system(self.system).kernel
         if kernel is None or not KERNELS[kernel].format.depends_on_sparsity:
             return None
-        return float(crossover_sparsity(kernel, self.state.gpu, self.state.model, self.state.batch))
+        return float(crossover_sparsity(kernel, self.gpu, self.model, self.state.batch))
 
     @cached_property
     def reach(self) -> dict[str, Limit]:
         """Up to which zeros published pruning keeps this model's quality: "one shot", "retrained", as far as known."""
-        return _reach(self.state.model)
+        return _reach(self.model.key)
 
     @cached_property
     def losses(self) -> dict[str, Loss]:
         """What the system's weights cost this model: "one shot", "retrained", as far as it is published."""
-        return costs_of(self.state.model, load_system(self.system).format.name, self.sparsity)
+        return costs_of(self.model.key, load_system(self.system).format.name, self.sparsity)
+
+    @cached_property
+    def all_kernels(self) -> pd.DataFrame:
+        """`kernels` with those that nobody has measured."""
+        return kernel_table(self)
 
     @cached_property
     def kernels(self) -> pd.DataFrame:
@@ -104,33 +186,40 @@ class View:
 
         Columns ``kernel, title, n, time_us, lo_us, hi_us, speedup_vs_dense, bound, extrapolated, measured, at_least,
         standing, sparsity, competes, rank, intensity, flops_per_s``. Where nobody has measured a kernel, anywhere,
-        ``measured`` is False; where only a lower bound of its time is known, ``at_least`` is True and ``hi_us``
-        missing. ``standing`` says what becomes of the weights, ``sparsity`` is the pattern's where the kernel has one,
-        and ``competes`` is False for what may not be called the fastest: known by a bound, not measured, another's
-        worse variant, a pattern that drops more weights than asked.
+        ``measured`` is False, and it is here only if the state asks for it; where only a lower bound of its time is
+        known, ``at_least`` is True and ``hi_us`` missing. ``standing`` says what becomes of the weights, ``sparsity``
+        is the pattern's where the kernel has one, and ``competes`` is False for what may not be called the fastest:
+        known by a bound, not measured, another's worse variant, a pattern that drops more weights than asked.
         """
-        return kernel_table(self.state)
+        table = self.all_kernels
+        table = table[table["measured"] | self.state.unmeasured].reset_index(drop=True)
+        return table.assign(rank=table.index + 1)
+
+    @cached_property
+    def hidden(self) -> tuple[str, ...]:
+        """Kernels that run here and are not shown because nobody has measured them."""
+        shown = set(self.kernels["kernel"])
+        return tuple(name for name in self.all_kernels["kernel"] if name not in shown)
 
     @cached_property
     def refused(self) -> dict[str, str]:
         """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
-        gpu, shown = load_gpu(self.state.gpu), set(self.kernels["kernel"])
-        left = [model for name, model in GPU_KERNELS.items() if name not in shown]
+        able = set(self.all_kernels["kernel"])
+        left = [model for name, model in GPU_KERNELS.items() if name not in able]
         full = "records this long leave no room in shared memory"
         words = {m.name: full if m.any_n else f"takes N of {m.supported_n}" for m in left}
-        return {model.name: model.refusal(gpu) or words[model.name] for model in left}
+        return {model.name: model.refusal(self.gpu) or words[model.name] for model in left}
 
     @cached_property
     def roof(self) -> pd.DataFrame:
         """The DRAM roofline of the GPU, with its corner: ``intensity`` [FLOP/B], ``flops_per_s``."""
-        gpu = load_gpu(self.state.gpu)
         at = np.sort(np.append(INTENSITIES, self.ridge))
-        return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(gpu, at)})
+        return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(self.gpu, at)})
 
     @cached_property
     def ridge(self) -> float:
         """Intensity of the roof's corner [FLOP/B]."""
-        return ridge_point(load_gpu(self.state.gpu))
+        return ridge_point(self.gpu)
 
     @cached_property
     def memory(self) -> pd.DataFrame:
@@ -138,9 +227,14 @@ class View:
         return memory_table(self.run)
 
     @cached_property
+    def parts(self) -> pd.DataFrame:
+        """Where the time goes: ``phase, part, weights`` ("chosen" or "dense"), ``milliseconds``."""
+        return parts_table(self)
+
+    @cached_property
     def throughput(self) -> pd.DataFrame:
-        """``system, title, batch, tokens_per_gpu_s, fits``."""
-        return throughput_table(self.state, self.system)
+        """``system, title, batch, tokens_per_gpu_s, fits``: powers of two and the chosen batch; dense beside it."""
+        return throughput_table(self)
 
     @cached_property
     def speedups(self) -> pd.DataFrame:
@@ -149,52 +243,49 @@ class View:
         ``kind`` is "curve" for kernels that take any sparsity, "pattern" for those of a pattern, at its sparsity, and
         "whole" for the fastest measured one that keeps all weights.
         """
-        return speedup_table(self.state)
+        return speedup_table(self)
+
+    @cached_property
+    def operators(self) -> pd.DataFrame:
+        """`perfmodel.serving.operators` of the system, each beside its time with dense weights."""
+        asked: dict[str, Any] = {"batch": self.state.batch, **self._lengths}
+        zeros = own_sparsity(load_system(self.system), self.zeros)
+        own = operator_table(self.model, self.gpu, self.system, sparsity=zeros, **asked)
+        return beside(own, operator_table(self.model, self.gpu, self.engine, **asked))
+
+    @cached_property
+    def tradeoff(self) -> pd.DataFrame:
+        """`perfmodel.serving.tradeoff` of every weight format of the engine, within the limits of the state."""
+        s = self.state
+        limits = {"ttft_s": s.ttft_ms * MILLI, "tpot_s": s.tpot_ms * MILLI}
+        return tradeoff(
+            self.model, self.gpu, sparsity=self.zeros, engine=self.engine, unmeasured=s.unmeasured, served=s.served,
+            **limits, **self._lengths,
+        )  # fmt: skip
 
 
-def view(state: State) -> View:
+def view(state: State, files: Files = NOTHING) -> View:
     """Ask the models what the page shows.
 
     Raises
     ------
     ValueError
-        As `perfmodel.serving.evaluate`: a number out of range, a model that so many GPUs cannot share.
+        As `perfmodel.serving.evaluate`: a number out of range, a model that so many GPUs cannot share; a matrix that
+        the model does not have.
     """
-    found = View(state)
-    _ = found.run  # checks the state
+    found = View(state, files)
+    _ = found.run, found.product  # check the state
     return found
 
 
-def serve(state: State, system: str, batch: int | np.ndarray) -> Serving:
-    """The whole-model prediction of a state on ``system``, at its pattern's sparsity if it has one."""
-    return evaluate(
-        state.model,
-        state.gpu,
-        system,
-        batch=batch,
-        input_len=state.input_len,
-        output_len=state.output_len,
-        sparsity=float(load_system(system).own_sparsity(state.sparsity)),
-        gpus=state.gpus,
-    )
-
-
-def product(state: State) -> tuple[int, int, int]:
-    """``m, k, n`` of the chosen matrix on one GPU; fewer tokens than the batch in a mixture of experts."""
-    matrices = {matrix.name: matrix for matrix in layer_matrices(load_model(state.model).shape, state.gpus)}
-    matrix = matrices[state.matrix]
-    _, tokens = matrix.products(state.batch)
-    return int(matrix.m), int(matrix.k), int(tokens)
-
-
-def kernel_table(state: State) -> pd.DataFrame:
-    """`View.kernels`."""
-    gpu = load_gpu(state.gpu)
-    m, k, n = product(state)
+def kernel_table(view: View) -> pd.DataFrame:
+    """`View.all_kernels`."""
+    m, k, n = view.product
+    zeros = view.mean_zeros
     rows = []
-    for padded, p in predict_all(gpu, m, k, n, state.sparsity):
+    for padded, p in predict_all(view.gpu, m, k, n, zeros):
         model = KERNELS[p.kernel]
-        own = float(model.own_sparsity(state.sparsity))
+        own = float(model.own_sparsity(zeros))
         known = p.measured and not p.at_least and p.kernel not in VARIANTS
         rows.append(
             {
@@ -211,13 +302,12 @@ def kernel_table(state: State) -> pd.DataFrame:
                 "at_least": bool(p.at_least),
                 "standing": standing(model),
                 "sparsity": own if model.format.prunes else 0.0,
-                "competes": bool(known and not drops_more(model, state.sparsity)),
+                "competes": bool(known and not drops_more(model, zeros)),
                 "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, own)),
                 "flops_per_s": 2 * m * k * n / float(p.time_s),
             }
         )
-    table = pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
-    return table.assign(rank=table.index + 1)
+    return pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
 
 
 def short_title(kernel: str) -> str:
@@ -238,38 +328,38 @@ def memory_table(run: Serving) -> pd.DataFrame:
     return pd.DataFrame({"part": list(parts), "gigabytes": [float(bytes_) / GIGA for bytes_ in parts.values()]})
 
 
-def throughput_table(state: State, system: str) -> pd.DataFrame:
-    """`View.throughput`: powers of two and the chosen batch, on the system and on FasterTransformer."""
-    batches = np.unique(np.append(BATCHES, state.batch))
+def throughput_table(view: View) -> pd.DataFrame:
+    """`View.throughput`."""
+    batches = np.unique(np.append(BATCHES, view.state.batch))
     tables = []
-    for name in dict.fromkeys((system, HOST)):
-        run = serve(state, name, batches)
+    for name in dict.fromkeys((view.system, view.engine)):
+        run = view.serve(name, batches)
         columns = {"batch": batches, "tokens_per_gpu_s": run.tokens_per_gpu_s, "fits": run.memory.fits}
         tables.append(pd.DataFrame({"system": name, "title": load_system(name).title, **columns}))
     return pd.concat(tables, ignore_index=True)
 
 
-def speedup_table(state: State) -> pd.DataFrame:
+def speedup_table(view: View) -> pd.DataFrame:
     """`View.speedups`: kernels that prune and take this batch, and the fastest that keeps all weights."""
-    gpu = load_gpu(state.gpu)
-    running = [model for model in KERNELS.values() if model.refusal(gpu) is None]
+    running = [model for model in KERNELS.values() if model.refusal(view.gpu) is None]
+    measured = {model.name for model in rivals()}
+    shown = [model for model in running if view.state.unmeasured or model.name in measured]
     tables = []
-    for model in running:
+    for model in shown:
         if model.format.depends_on_sparsity:
-            table = _speedups(state, model.name, SPARSITIES, "curve")
+            table = _speedups(view, model.name, SPARSITIES, "curve")
             tables += [] if table["speedup"].isna().any() else [table]
         elif model.patterns:
-            table = _speedups(state, model.name, np.array(sorted(model.patterns)), "pattern")
+            table = _speedups(view, model.name, np.array(sorted(model.patterns)), "pattern")
             tables.append(table.dropna())
-    measured = {model.name for model in rivals()}
     whole = [model.name for model in running if model.name in measured and not model.format.prunes]
-    kept = [_speedups(state, name, np.zeros(1), "whole").dropna() for name in whole]
+    kept = [_speedups(view, name, np.zeros(1), "whole").dropna() for name in whole]
     fastest = max((table for table in kept if len(table)), key=lambda table: float(table["speedup"].iloc[0]))
     return pd.concat([*tables, fastest], ignore_index=True)
 
 
-def _speedups(state: State, kernel: str, sparsity: np.ndarray, kind: str) -> pd.DataFrame:
-    own, dense = layer_times(kernel, state.gpu, state.model, state.batch, sparsity)
+def _speedups(view: View, kernel: str, sparsity: np.ndarray, kind: str) -> pd.DataFrame:
+    own, dense = layer_times(kernel, view.gpu, view.model, view.state.batch, sparsity)
     columns = {"sparsity": sparsity, "speedup": np.broadcast_to(dense / own, sparsity.shape), "kind": kind}
     return pd.DataFrame({"kernel": kernel, "title": short_title(kernel), **columns})
 
