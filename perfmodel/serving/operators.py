@@ -77,9 +77,14 @@ def operator_table(
     >>> float(step["weight_bytes"].sum().round(-8)), step.loc["mlp-in", "bound"]
     (13200000000.0, 'memory')
     """
-    counts = {"batch": batch, "input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
+    counts: dict[str, Any] = {
+        "batch": batch,
+        "input_len": input_len,
+        "output_len": output_len,
+        "pipeline_parallel": pipeline_parallel,
+    }
     _refuse_several({**counts, **asked})
-    lengths = {"input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
+    lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
     group, _ = make_group(model, gpu, system, **lengths, **asked)
     b, prompt, new, stages = (whole(name, value).reshape(()) for name, value in counts.items())
     load = (np.ceil(b / group.expert_parallel), prompt, new, stages)

@@ -24,9 +24,7 @@ Terms = Mapping[Any, Array]  # by `Bound` or `Wait`
 
 ZERO: Array = np.zeros(())
 ABSENT: Any = 0.0  # broadcasts as an array would
-UNCOUNTED: Any = (
-    math.nan
-)  # FLOP of what is no product of matrices: it waits for bytes or launches, whatever it computes
+UNCOUNTED: Any = math.nan  # FLOP of what is no product of matrices: it waits for bytes or launches
 
 
 class Wait(StrEnum):

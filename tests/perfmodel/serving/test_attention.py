@@ -138,8 +138,8 @@ def test_stored_fit_is_physical():
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="batch must be positive, got 0"):
-        decode(H100, 0, 10, **LLAMA).time_s
+        decode(H100, 0, 10, **LLAMA)
     with pytest.raises(ValueError, match="latent must be positive, got -1"):
-        latent_decode(H100, 1, 10, 16, -1, 512).time_s
+        latent_decode(H100, 1, 10, 16, -1, 512)
     with pytest.raises(ValueError, match="tokens must be positive, got nan"):
-        prompt(H100, 1, float("nan"), **LLAMA).time_s
+        prompt(H100, 1, float("nan"), **LLAMA)
