@@ -77,16 +77,10 @@ def operator_table(
     >>> float(step["weight_bytes"].sum().round(-8)), step.loc["mlp-in", "bound"]
     (13200000000.0, 'memory')
     """
-    counts: dict[str, Any] = {
-        "batch": batch,
-        "input_len": input_len,
-        "output_len": output_len,
-        "pipeline_parallel": pipeline_parallel,
-    }
-    _refuse_several({**counts, **asked})
-    lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
-    group, _ = make_group(model, gpu, system, **lengths, **asked)
-    b, prompt, new, stages = (whole(name, value).reshape(()) for name, value in counts.items())
+    counts: dict[str, Any] = {"input_len": input_len, "output_len": output_len, "pipeline_parallel": pipeline_parallel}
+    one = {name: _one(name, value) for name, value in ({"batch": batch, **counts} | asked).items()}
+    b, prompt, new, stages = (whole(name, one[name]) for name in ("batch", *counts))
+    group, _ = make_group(model, gpu, system, **{name: one[name] for name in (*counts, *asked)})
     load = (np.ceil(b / group.expert_parallel), prompt, new, stages)
     found = {PREFILL: phases.prefill(group, load)} | ({DECODE: phases.decode(group, load)} if new > 1 else {})
     return _table([row for phase, operators in found.items() for row in _rows(phase, operators)])
@@ -110,10 +104,11 @@ def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
     return list(table[KEYS].itertuples(index=False, name=None))
 
 
-def _refuse_several(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if np.size(value) != 1:
-            raise ValueError(f"{name} must be one number in a table of operators, got {np.size(value)} of them")
+def _one(name: str, value: Any) -> Any:
+    """``value``, out of its array if it is in one."""
+    if np.size(value) != 1:
+        raise ValueError(f"{name} must be one number in a table of operators, got {np.size(value)} of them")
+    return np.ravel(value)[0] if np.ndim(value) else value
 
 
 def _rows(phase: str, operators: Iterable[Operator]) -> list[tuple[Any, ...]]:
@@ -121,24 +116,20 @@ def _rows(phase: str, operators: Iterable[Operator]) -> list[tuple[Any, ...]]:
     for operator in operators:
         named.setdefault(operator.name, []).append(operator)
     rows = [merged(same) for same in named.values()]
-    rows = [operator for operator in rows if np.max(operator.time_s) > 0]
-    total_s = sum(float(np.max(operator.time_s)) for operator in rows)
+    rows = [operator for operator in rows if operator.time_s > 0]
+    total_s = float(sum(operator.time_s for operator in rows))
     return [(phase, *_cells(operator, total_s)) for operator in rows]
 
 
 def _cells(operator: Operator, total_s: float) -> tuple[Any, ...]:
-    work, time_s = operator.work(), float(np.max(operator.time_s))
-    flop, moved, weights, cache = (
-        float(np.max(value)) for value in (work.flop, work.bytes, work.weight_bytes, work.cache_bytes)
-    )
-    intensity = flop / moved if moved else np.nan
-    return (
-        operator.name, operator.count, flop, moved, weights, cache, intensity, flop / time_s, operator.bound, time_s,
-        time_s / total_s,
-    )  # fmt: skip
+    work, time_s = operator.work(), float(operator.time_s)
+    counts = [float(count) for count in (work.flop, work.bytes, work.weight_bytes, work.cache_bytes)]
+    flop, moved = counts[:2]
+    rates = flop / moved if moved else np.nan, flop / time_s
+    return operator.name, operator.count, *counts, *rates, operator.bound, time_s, time_s / total_s
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)))

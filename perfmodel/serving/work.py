@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -119,18 +121,20 @@ class Operator:
 
     @property
     def bound(self) -> str:
-        """The resource that would take longest alone."""
+        """The resource that would take longest alone; of an operator of one size."""
         terms = self.terms()
-        return max(terms, key=lambda name: float(np.max(terms[name])))
+        return max(terms, key=lambda name: float(terms[name]))
 
 
 def merged(operators: Iterable[Operator], name: str | None = None, part: Part | None = None) -> Operator:
     """Several operators as one, of the first one's name and part if not of those given."""
     found = list(operators)
+    if len(found) == 1 and name is None:
+        return found[0]
 
     return Operator(
         name or found[0].name, part or found[0].part, sum(o.count for o in found),
-        total_s(found), lambda: summed((1.0, o.terms()) for o in found), lambda: sum((o.work() for o in found), NONE),
+        total_s(found), lambda: summed((1.0, o.terms()) for o in found), lambda: reduce(add, (o.work() for o in found)),
     )  # fmt: skip
 
 
