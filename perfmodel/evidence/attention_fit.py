@@ -98,7 +98,9 @@ def _predicted_s(gpu: str, kind: str, rows: pd.DataFrame, parameters: AttentionP
     if kind == "decode":
         return decode(card, batch, _attended(rows), heads, kv_heads, head_dim, cache_bytes, parameters).time_s
     if kind == "latent-decode":
-        return latent_decode(card, batch, _attended(rows), heads, head_dim, LATENT_VALUE, cache_bytes, parameters).time_s
+        return latent_decode(
+            card, batch, _attended(rows), heads, head_dim, LATENT_VALUE, cache_bytes, parameters
+        ).time_s
     return prompt(
         card, batch, rows["tokens"], heads, kv_heads, head_dim, window=_attended(rows), parameters=parameters
     ).time_s

@@ -117,7 +117,7 @@ class KernelTime:
         return np.asarray(names[np.argmax(stacked, axis=0)], dtype=object)
 
     def where(self, chosen: NDArray[np.bool_], other: KernelTime) -> KernelTime:
-        """This kernel where ``chosen``, else the other."""
+        """Itself where ``chosen``, else the other."""
         both = {**other.terms, **self.terms}
         terms = {name: np.where(chosen, self.terms.get(name, 0.0), other.terms.get(name, 0.0)) for name in both}
         moved = np.where(chosen, self.dram_bytes, other.dram_bytes)

@@ -39,7 +39,7 @@ from perfmodel.catalog import load_calibration
 from perfmodel.catalog.specs import Bound, Gpu, Precision
 from perfmodel.kernels import Machine
 from perfmodel.kernels.base import ceil_div, free, overlap
-from perfmodel.serving.work import ZERO, Cost, Work
+from perfmodel.serving.work import Cost, Work
 from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
@@ -116,7 +116,9 @@ def decode(
     return _decode(gpu, c, work, caches=b * kv, group=h / kv, products_s=_products_s(gpu, c, work.flop))
 
 
-def decode_work(b: Array, n: Array, heads: Array, kv_heads: Array, head_dim: Array | float, size: Array | float) -> Work:
+def decode_work(
+    b: Array, n: Array, heads: Array, kv_heads: Array, head_dim: Array | float, size: Array | float
+) -> Work:
     """Two products of a query with each cached token; keys and values of ``n`` tokens, queries and outputs move."""
     ends = b * heads * head_dim
     cached = 2 * b * kv_heads * head_dim * n * size
@@ -154,7 +156,9 @@ def latent_decode_work(
 ) -> Work:
     """As `decode_work`, with one cache for all heads."""
     ends = b * heads * (latent + value)
-    return Work(np.asarray(2 * ends * n), cache_bytes=np.asarray(b * latent * n * size), activation_bytes=FP16_BYTES * ends)
+    return Work(
+        np.asarray(2 * ends * n), cache_bytes=np.asarray(b * latent * n * size), activation_bytes=FP16_BYTES * ends
+    )
 
 
 def prompt(
@@ -202,7 +206,9 @@ def prompt_work(
     kept = earlier if window is None else np.minimum(earlier, np.asarray(window, dtype=np.float64))
     moved = FP16_BYTES * b * width
     return Work(
-        np.asarray(2 * width * pairs), cache_bytes=moved * kv_heads * kept, activation_bytes=moved * (heads + kv_heads) * n
+        np.asarray(2 * width * pairs),
+        cache_bytes=moved * kv_heads * kept,
+        activation_bytes=moved * (heads + kv_heads) * n,
     )
 
 

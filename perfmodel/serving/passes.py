@@ -142,7 +142,7 @@ def between(group: Group, n: Array, sequences: Array) -> Iterator[Operator]:
 
 
 def small_kernels(group: Group, n: Array, sequences: Array) -> Iterator[Operator]:
-    """Norms, activations and all else in a layer that is neither product, attention nor sum; what begins and ends it."""
+    """All in a layer that is neither product, attention nor sum: norms, activations; what begins and ends a pass."""
     shape, c = group.model.shape, group.parameters
     extra = c.deepspeed_layer_s if group.system.engine.layer_wait else 0.0
     apart = 0 if group.system.engine.flash else ATTENTION_LAUNCHES  # else attention's own time holds it

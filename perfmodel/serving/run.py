@@ -1,8 +1,8 @@
 """Tokens per GPU-second of a whole model: time, memory, cost of generating ``output_len`` tokens from a prompt.
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
-for every sequence; `phases` says what the operators of both take. Parts add up: none overlaps another, as in the three systems
-modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long it is.
+for every sequence; `phases` says what the operators of both take. Parts add up: none overlaps another, as in the three
+systems modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long.
 """
 
 from __future__ import annotations

@@ -7,9 +7,13 @@ What a kernel pads, reads twice or finds in a cache is in its time and not in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +22,11 @@ from perfmodel.catalog.specs import Bound
 from perfmodel.serving.transformer import Part
 
 Array = NDArray[np.float64]
-Terms = Mapping[str, Array]
+Terms = Mapping[Any, Array]  # by `Bound` or `Wait`
 
 ZERO: Array = np.zeros(())
-UNCOUNTED = float("nan")  # FLOP of kernels that wait for bytes or launches, whatever they compute
+ABSENT: Any = 0.0  # broadcasts as an array would
+UNCOUNTED: Any = math.nan  # FLOP of what is no product of matrices: it waits for bytes or launches
 
 
 class Wait(StrEnum):
@@ -36,10 +41,10 @@ class Wait(StrEnum):
 class Work:
     """FLOP of an operator on one GPU, and the bytes that cross its device memory, by what they are."""
 
-    flop: Array | float = 0.0
-    weight_bytes: Array | float = 0.0
-    cache_bytes: Array | float = 0.0
-    activation_bytes: Array | float = 0.0
+    flop: Array = ABSENT
+    weight_bytes: Array = ABSENT
+    cache_bytes: Array = ABSENT
+    activation_bytes: Array = ABSENT
 
     @property
     def bytes(self) -> Array:
@@ -51,11 +56,13 @@ class Work:
         return Work(*(np.asarray(factor * getattr(self, field.name)) for field in fields(self)))
 
     def __add__(self, other: Work) -> Work:
-        """Both together."""
-        return Work(*(np.asarray(getattr(self, f.name) + getattr(other, f.name)) for f in fields(self)))
+        """Both together; uncounted FLOP add nothing to counted ones."""
+        flop = np.where(np.isnan(self.flop), other.flop, self.flop + np.nan_to_num(other.flop))
+        weights, cache = self.weight_bytes + other.weight_bytes, self.cache_bytes + other.cache_bytes
+        return Work(flop, weights, cache, self.activation_bytes + other.activation_bytes)
 
 
-NONE = Work()
+NONE = Work(UNCOUNTED)
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,8 @@ class Operator:
         )  # fmt: skip
 
     @classmethod
-    def waiting(cls, name: str, part: Part, time_s: Array, what: Wait | Bound, count: float = 1) -> Operator:
-        """Time in which nothing is read or multiplied."""
+    def waiting(cls, name: str, part: Part, time_s: Array, what: Wait | Bound, count: float = 0) -> Operator:
+        """Time in which nothing is read or multiplied, by kernels so many."""
         return cls(name, part, count, time_s, lambda: {what: time_s})
 
     def scaled(self, factor: Array | float) -> Operator:
@@ -114,18 +121,20 @@ class Operator:
 
     @property
     def bound(self) -> str:
-        """The resource that would take longest alone."""
+        """The resource that would take longest alone; of an operator of one size."""
         terms = self.terms()
-        return max(terms, key=lambda name: float(np.max(terms[name])))
+        return max(terms, key=lambda name: float(terms[name]))
 
 
 def merged(operators: Iterable[Operator], name: str | None = None, part: Part | None = None) -> Operator:
     """Several operators as one, of the first one's name and part if not of those given."""
     found = list(operators)
+    if len(found) == 1 and name is None:
+        return found[0]
 
     return Operator(
         name or found[0].name, part or found[0].part, sum(o.count for o in found),
-        total_s(found), lambda: summed((1.0, o.terms()) for o in found), lambda: sum((o.work() for o in found), NONE),
+        total_s(found), lambda: summed((1.0, o.terms()) for o in found), lambda: reduce(add, (o.work() for o in found)),
     )  # fmt: skip
 
 

@@ -75,7 +75,9 @@ def test_decoding_is_nearly_affine_in_context(gpu, batch):
     # What callers rely on when they pass the mean of a growing context.
     context = np.linspace(512, 4096, 50)
     seconds = decode(gpu, batch, context, **LLAMA).time_s
-    assert float(np.mean(seconds)) == pytest.approx(float(decode(gpu, batch, np.mean(context), **LLAMA).time_s), rel=0.01)
+    assert float(np.mean(seconds)) == pytest.approx(
+        float(decode(gpu, batch, np.mean(context), **LLAMA).time_s), rel=0.01
+    )
 
 
 def test_a_pair_is_a_query_and_a_key_before_it():
@@ -106,7 +108,8 @@ def test_a_window_caps_both_phases():
 def test_narrow_heads_wait_for_exponentials():
     # Half the products, the same pairs: less than half is saved, least on a Blackwell.
     savings = [
-        float(prompt(g, 8, 16_384, 32, 8, 128).time_s / prompt(g, 8, 16_384, 32, 8, 64).time_s) for g in (A100, H100, GB200)
+        float(prompt(g, 8, 16_384, 32, 8, 128).time_s / prompt(g, 8, 16_384, 32, 8, 64).time_s)
+        for g in (A100, H100, GB200)
     ]
     assert 2 > savings[0] > savings[1] > savings[2] > 1.2
 
@@ -135,8 +138,8 @@ def test_stored_fit_is_physical():
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="batch must be positive, got 0"):
-        decode(H100, 0, 10, **LLAMA).time_s
+        decode(H100, 0, 10, **LLAMA)
     with pytest.raises(ValueError, match="latent must be positive, got -1"):
-        latent_decode(H100, 1, 10, 16, -1, 512).time_s
+        latent_decode(H100, 1, 10, 16, -1, 512)
     with pytest.raises(ValueError, match="tokens must be positive, got nan"):
-        prompt(H100, 1, float("nan"), **LLAMA).time_s
+        prompt(H100, 1, float("nan"), **LLAMA)
