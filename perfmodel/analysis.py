@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.arrays import number, sizes
+from perfmodel.catalog.language_model import LanguageModel
 from perfmodel.catalog.names import unknown_name
 from perfmodel.catalog.specs import Gpu
 from perfmodel.crossing import first_fraction

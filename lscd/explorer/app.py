@@ -1,6 +1,7 @@
 """The page: a marimo app that reads widgets into a `State`, asks `view` and shows what comes back.
 
-Run it with ``lscd explore``; ``marimo edit lscd/explorer/app.py`` opens the same page as a notebook.
+Run it with ``lscd explore``; ``marimo edit lscd/explorer/app.py`` opens the same page as a notebook. Widgets are shown
+where they are made: a cell is not run again by its own widgets.
 """
 
 import marimo
@@ -21,29 +22,85 @@ def _():
 @app.cell
 def _(linked, mo, page):
     request = mo.app_meta().request
-    start, link_error = linked(dict(request.query_params) if request else {})
-    widgets = mo.ui.dictionary(page.widgets(start))
-    page.controls(widgets, link_error)  # shown where they are made: a cell is not run again by its own widgets
-    return (widgets,)
+    start = linked(dict(request.query_params) if request else {})
+    memory = page.Memory(start)
+    pinned, pin = mo.state(start.pinned and (start.pinned, page.NOTHING))
+    page.header(start)
+    return memory, pin, pinned, start
 
 
 @app.cell
-def _(mo, page, widgets):
-    result, error = page.answer(widgets.value)
-    if result is not None:
-        page.share(result.state, mo.query_params())
-    page.facts(result, error)
+def _(page, start):
+    model = page.model_box(start.state)
+    settings = page.setting_boxes(start.state)
+    page.controls({"model": model, **settings}, "question")
+    return model, settings
+
+
+@app.cell
+def _(files, memory, model, page, unmeasured):
+    choices = page.choice_boxes(memory, model.value, files, unmeasured.value)
+    page.controls(choices, "weights")
+    return (choices,)
+
+
+@app.cell
+def _(mo, page, start):
+    unmeasured = mo.ui.switch(start.state.unmeasured)
+    uploads = page.uploads()
+    more = page.more_boxes(start.state)
+    page.folded(
+        "What if: another card, limits, your own model, kernels nobody measured",
+        {**more, "unmeasured": unmeasured, **uploads},
+    )
+    return more, unmeasured, uploads
+
+
+@app.cell
+def _(page, uploads):
+    files, upload_error = page.brought(uploads.value)
+    page.brought_words(files, upload_error)
+    return (files,)
+
+
+@app.cell
+def _(choices, files, memory, model, more, page, settings, unmeasured):
+    values = {"model": model.value, "unmeasured": unmeasured.value, **settings.value, **choices.value, **more.value}
+    result, error = page.answer(memory, values, files)
+    page.facts(result, error, memory.last)
     return (result,)
 
 
 @app.cell
-def _(page, result):
-    page.figures(result)
+def _(drawn, page, result):
+    page.needs(result) if drawn else None
     return
 
 
 @app.cell
-def _(page, result):
+def _(mo, page):
+    panel = mo.ui.tabs(dict.fromkeys(page.TABS, ""))
+    mo.Html(panel.text)
+    return (panel,)
+
+
+@app.cell
+def _(memory, mo, page, pin):
+    mo.ui.button(label="Pin this answer as A", on_click=lambda _: pin((memory.last.state, memory.last.files)))
+    return
+
+
+@app.cell
+def _(memory, page, panel, pinned, result):
+    drawn = True
+    page.figures(result, memory.last, page.TABS[panel.value], pinned())
+    return (drawn,)
+
+
+@app.cell
+def _(drawn, mo, page, pinned, result):
+    if drawn and result is not None:
+        page.share(result, pinned(), mo.query_params())
     page.downloads(result)
     return
 

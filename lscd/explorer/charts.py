@@ -1,4 +1,4 @@
-"""Draws the tables of `lscd.explorer.view` as Vega-Lite specifications.
+"""Draws what `lscd.explorer.view` says of kernels as Vega-Lite specifications; of whole runs, `run_charts` does.
 
 Colour never stands alone: every mark is also named on an axis, by a label or by its dash or shape.
 """
@@ -11,15 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lscd.explorer.view import View
-from perfmodel.catalog import load_gpu
 from perfmodel.kernels import BASELINE, VARIANTS
 from perfmodel.kernels.rivals import STANDINGS
 from perfmodel.plotting import vega
 from perfmodel.plotting.style import BLACK, FOREST, GREY, IRIS, KERNEL_COLOURS, MIST, ROSE, TAN
-from perfmodel.serving.systems import HOST
-from perfmodel.units import GIGA, TERA
+from perfmodel.units import TERA
 
-MEMORY_COLOURS = {"weights": IRIS, "KV cache": TAN, "activations": FOREST, "workspace": ROSE, "reserve": GREY}
 # What becomes of the weights: a colour and a shape each, so that neither stands alone.
 STANDING_COLOURS = dict(zip(STANDINGS, (BLACK, IRIS, TAN, ROSE, GREY), strict=True))
 STANDING_SHAPES = dict(zip(STANDINGS, ("circle", "square", "triangle-up", "diamond", "cross"), strict=True))
@@ -41,7 +38,7 @@ def kernel_times(view: View) -> vega.Chart:
         "shown_us", "time [us]", scale=scale, axis={"tickCount": 5, "labelSeparation": 8, "labelOverlap": True}
     )
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": KERNEL_AXIS}
-    colour, shape = ({**channel, "legend": None} for channel in _by_standing(table))  # said in words below
+    colour, shape = ({**channel, "legend": None} for channel in by_standing(table))  # said in words below
     tip = [vega.tip("title", "kernel"), vega.tip("standing", "weights"), vega.tip("sparsity", "sparsity", ".0%")]
     tip += [vega.tip("time_us", "us", ",.1f"), vega.tip("lo_us", "90 % from", ",.1f")]
     tip += [
@@ -122,7 +119,7 @@ def roofline(view: View) -> vega.Chart:
     points = points[points["tflops"] > lowest]
     x = vega.log("intensity", "useful FLOP per DRAM byte", [float(left), float(right)])
     y = vega.log("tflops", "dense-equivalent TFLOP/s", [float(lowest), 2.5 * max(peak, float(points["tflops"].max()))])
-    colour, shape = _by_standing(points)
+    colour, shape = by_standing(points)
     tip = [vega.tip("title", "kernel"), vega.tip("standing", "weights"), vega.tip("tflops", "TFLOP/s", ",.1f")]
     tip += [vega.tip("intensity", "FLOP/B", ",.1f")]
     mark = {"type": "point", "size": 90, "filled": True, "stroke": BLACK, "strokeWidth": 0.5}
@@ -137,60 +134,6 @@ def roofline(view: View) -> vega.Chart:
         f"left of the corner, at {view.ridge:,.0f} FLOP per byte, are bound by memory. Numbers as in the kernel times."
     )
     return vega.chart("roofline", words, vega.HEIGHT, layers)
-
-
-def memory(view: View) -> vega.Chart:
-    """What each GPU holds, against its size."""
-    size = load_gpu(view.state.gpu).dram.size_bytes / GIGA
-    table = view.memory.assign(order=range(len(view.memory)))
-    needed = float(table["gigabytes"].sum())
-    domain = {"domain": [0, 1.08 * max(size, needed)], "nice": False}
-    x = vega.axis("gigabytes", "GB on each GPU", stack="zero", scale=domain)
-    colour = vega.named("part", {"domain": list(MEMORY_COLOURS), "range": list(MEMORY_COLOURS.values())}, columns=3)
-    tip = [vega.tip("part", "part"), vega.tip("gigabytes", "GB", ",.1f")]
-    limit = pd.DataFrame({"gigabytes": [size], "label": [f"{size:,.0f} GB"]})
-    at = {"field": "gigabytes", "type": "quantitative"}
-    text = {"type": "text", "align": "right", "dx": -6, "dy": -38, "color": BLACK}
-    bar = {"type": "bar", "stroke": "white", "strokeWidth": 1, "height": 50}
-    layers = [
-        vega.layer(bar, table, x=x, color=colour, order={"field": "order"}, tooltip=tip),
-        vega.layer({"type": "rule", "color": BLACK, "strokeWidth": 3}, limit, x=at),
-        vega.layer(text, limit, x=at, text={"field": "label"}),
-    ]
-    words = f"{needed:,.1f} GB needed; the line is the size of the GPU, {size:,.1f} GB."
-    return vega.chart("memory", words, 90, layers)
-
-
-def throughput(view: View) -> vega.Chart:
-    """Tokens per GPU-second over batch; hollow where it does not fit, a vertical line at the chosen batch."""
-    table = view.throughput
-    titles = list(table["title"].unique())
-    colours = [KERNEL_COLOURS[BASELINE if name == HOST else "flash-llm"] for name in table["system"].unique()]
-    colour = vega.named("title", {"domain": titles, "range": colours}, columns=1)
-    dash = vega.named("title", {"domain": titles, "range": list(vega.DASHES[: len(titles)])}, columns=1)
-    x = vega.log("batch", "batch [sequences]", [1.0, float(table["batch"].max())])
-    x["scale"]["base"] = 2
-    top = 1.05 * float(table["tokens_per_gpu_s"].max())
-    y = vega.axis("tokens_per_gpu_s", "tokens per GPU-second", scale={"domain": [0, top]})
-    tip = [
-        vega.tip("title", "system"),
-        vega.tip("batch", "batch"),
-        vega.tip("tokens_per_gpu_s", "tokens/GPU-s", ",.1f"),
-    ]
-    hollow = {"type": "point", "size": 60, "fill": "white", "opacity": 1}
-    chosen = pd.DataFrame({"batch": [view.state.batch]})
-    layers = [
-        vega.layer({"type": "line", "opacity": 0.6}, x=x, y=y, color=colour, strokeDash=dash),
-        vega.layer(hollow, x=x, y=y, color=colour, tooltip=tip),
-        vega.layer({"type": "point", "size": 60, "filled": True, "opacity": 1}, x=x, y=y, color=colour, tooltip=tip),
-        vega.layer(vega.MARKER_LINE, chosen, x=x),
-    ]
-    layers[2]["transform"] = [{"filter": "datum.fits"}]
-    words = (
-        f"At batch {view.state.batch}: {float(view.run.tokens_per_gpu_s):,.1f} tokens per GPU-second. Hollow: does "
-        "not fit into memory."
-    )
-    return vega.chart("throughput", words, vega.HEIGHT, layers, data=vega.values(table))
 
 
 def speedups(view: View) -> vega.Chart:
@@ -250,7 +193,7 @@ def _pattern_labels(patterns: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _by_standing(table: pd.DataFrame) -> tuple[vega.Spec, vega.Spec]:
+def by_standing(table: pd.DataFrame) -> tuple[vega.Spec, vega.Spec]:
     """Colour and shape by what becomes of the weights, with one legend."""
     there = [name for name in STANDINGS if name in set(table["standing"])]
     colours, shapes = ([chosen[name] for name in there] for chosen in (STANDING_COLOURS, STANDING_SHAPES))

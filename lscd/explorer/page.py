@@ -1,179 +1,302 @@
-"""The parts of the page: widgets for a state, and HTML for a view. Layout only; all content comes from `words`."""
+"""What marimo adds to `html`: widgets for a state, uploads, a pin, and what a page remembers between answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
 from urllib.parse import parse_qsl
 
 import marimo as mo
 
-from lscd.explorer import charts, words
-from lscd.explorer.state import MATRICES, PRESETS, State, system_names
-from lscd.explorer.view import View, view
-from perfmodel.catalog import gpu_names, model_names
+from lscd.explorer import html, words
+from lscd.explorer.state import (
+    CARD,
+    DENSE,
+    LARGEST,
+    LEAST_FACTOR,
+    LIMITS,
+    MOST_FACTOR,
+    PINNED,
+    PRESETS,
+    Address,
+    State,
+    engine_names,
+    format_names,
+    joined,
+    parted,
+)
+from lscd.explorer.view import NOTHING, Files, View, view
+from perfmodel.catalog import gpu_names, load_model, model_from_text, model_names, sparsities_from_text
+from perfmodel.catalog.altered import toml_of
 from perfmodel.plotting import vega
 from perfmodel.serving.contenders import change
 from perfmodel.serving.systems import load_system
+from perfmodel.serving.transformer import layer_matrices
 
 LABELS = {
     "model": "Model",
     "gpu": "GPU",
     "gpus": "Number of GPUs",
-    "system": "System or format",
+    "engine": "Engine",
+    "format": "Weights read by",
     "sparsity": "Sparsity",
     "batch": "Batch [sequences]",
     "input_len": "Prompt [tokens]",
     "output_len": "Output [tokens]",
     "matrix": "Matrix of the kernel times",
+    "bandwidth": "DRAM bandwidth, times",
+    "sms": "SMs, times",
+    "clock": "Clock, times",
+    "l2": "L2 size, times",
+    "memory": "DRAM size, times",
+    "price": "Price, times",
+    "ttft_ms": "Time to first token, at most [ms]",
+    "tpot_ms": "Time per token, at most [ms]",
+    "served": "A loaded server in place of batches",
+    "unmeasured": "Show kernels that nobody has measured",
+    "model_file": "Your own model: config.json",
+    "zeros_file": "Sparsity by layer: a census file",
 }
 NUMBERS = ("gpus", "batch", "input_len", "output_len")
-NAMES = {"model": model_names, "gpu": gpu_names, "matrix": lambda: MATRICES}
-FINDINGS = (
-    ("kernels", "Kernel times", charts.kernel_times),
-    ("memory", "Memory of each GPU", charts.memory),
-    ("throughput", "Throughput over batch", charts.throughput),
-    ("speedups", "When sparse pays", charts.speedups),
-    ("roofline", "Roofline position", charts.roofline),
-)
+LIMIT_STEPS = tuple(factor * 10**power for power in range(5) for factor in (1, 2, 5))
+LARGEST_FILE = 500_000  # bytes; a census of a thousand matrices has a tenth
+COMPARE = "compare"
+TABS = {panel.title: panel.name for panel in html.PANELS} | {"Compare": COMPARE}
 
 
-def widgets(start: State) -> dict[str, Any]:
-    """One input per setting. Numbers have no limits here, so that a bad one is explained instead of bent."""
+@dataclass
+class Memory:
+    """What one page knows of before: the last good answer, and the formats and matrices chosen last."""
+
+    start: Address
+    last: View | None = None
+    chosen: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """The choices that a link brings."""
+        _, name = parted(self.start.state.system)
+        self.chosen = {"format": name, "matrix": self.start.state.matrix}
+
+
+def header(start: Address) -> mo.Html:
+    """Heading, presets as links, and what is wrong with the link."""
+    links = " ".join(f'<a href="?{escape(one.state.to_query())}">{escape(one.title)}</a>' for one in PRESETS.values())
+    return mo.Html(
+        '<header class="lscd-head"><div class="lscd-h1" role="heading" aria-level="1">When does sparse pay?</div>'
+        f'<nav aria-label="presets">{links}</nav>{html.message(start.remark)}</header>'
+    )
+
+
+def model_box(start: State) -> Any:
+    """The models of the catalogue."""
+    return mo.ui.dropdown(list(model_names()), value=start.model, full_width=True)
+
+
+def setting_boxes(start: State) -> Any:
+    """What every question has, beside the model. Numbers have no limits, so that a bad one is explained, not bent."""
+    engine, _ = parted(start.system)
+    engines = dict.fromkeys((*engine_names(), engine))
     found: dict[str, Any] = {
-        name: mo.ui.dropdown(list(known()), value=getattr(start, name), full_width=True)
-        for name, known in NAMES.items()
+        "gpu": mo.ui.dropdown(list(gpu_names()), value=start.gpu, full_width=True),
+        "gpus": _number(start.gpus),
+        "engine": mo.ui.dropdown(list(engines), value=engine, full_width=True),
+        "sparsity": mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True),
     }
-    systems = {name: label for label, name in system_labels(start).items()}
-    found["system"] = mo.ui.dropdown(system_labels(start), value=systems[start.system], full_width=True)
-    for name in NUMBERS:
-        found[name] = mo.ui.number(value=getattr(start, name), step=1, full_width=True)
-    found["sparsity"] = mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True)
-    return found
+    return mo.ui.dictionary(found | {name: _number(getattr(start, name)) for name in NUMBERS[1:]})
 
 
-def system_labels(start: State) -> dict[str, str]:
-    """Systems by what the list shows: the name, and what becomes of the weights; with one that only a link names."""
-    names = dict.fromkeys((*system_names(), start.system))
-    return {f"{name}: {_fate(name)}": name for name in names}
+def _number(value: int) -> Any:
+    return mo.ui.number(value=value, step=1, full_width=True)
 
 
-def _fate(name: str) -> str:
-    system = load_system(name)
-    pattern = f", {float(system.own_sparsity(0.5)):.0%}" if words.has_pattern(name) else ""
-    return f"{change(system, 1.0)}{pattern}"
+def choice_boxes(memory: Memory, model: str, files: Files, unmeasured: bool) -> Any:
+    """What follows from the model and the switch: formats and matrices, as chosen before where they are still there."""
+    return mo.ui.dictionary({"format": _format_box(memory, unmeasured), "matrix": _matrix_box(memory, model, files)})
 
 
-def answer(values: Mapping[str, Any]) -> tuple[View | None, str]:
-    """View of the widgets' values, or what is wrong with them."""
+def _format_box(memory: Memory, unmeasured: bool) -> Any:
+    """Kernels and formats by name and what becomes of the weights; one from a link stays."""
+    names = dict.fromkeys((*format_names(unmeasured=unmeasured), memory.chosen["format"]))
+    labels = {_format_label(name): name for name in names}
+    return mo.ui.dropdown(labels, value=_format_label(memory.chosen["format"]), full_width=True)
+
+
+def _format_label(name: str) -> str:
+    if name == DENSE:
+        return DENSE
+    system = load_system(f"vllm+{name}")
+    pattern = f", {float(system.own_sparsity(0.5)):.0%}" if words.has_pattern(system.name) else ""
+    return f"{name}: {change(system, 1.0)}{pattern}"
+
+
+def _matrix_box(memory: Memory, model: str, files: Files) -> Any:
+    """The matrices of a layer; the largest again where the model lacks the one chosen before."""
+    shape = (files.model or load_model(model)).shape
+    names = [LARGEST, *(matrix.name for matrix in layer_matrices(shape))]
+    if memory.chosen["matrix"] not in names:
+        memory.chosen["matrix"] = LARGEST
+    return mo.ui.dropdown(names, value=memory.chosen["matrix"], full_width=True)
+
+
+def more_boxes(start: State) -> Any:
+    """What-if factors on the card, limits, and switches."""
+    factors = {
+        name: mo.ui.slider(LEAST_FACTOR, MOST_FACTOR, 0.05, value=_near(getattr(start, name)), include_input=True,
+                           full_width=True)
+        for name in CARD
+    }  # fmt: skip
+    limits = {}
+    for name in LIMITS:
+        steps = sorted({*LIMIT_STEPS, getattr(start, name)})
+        limits[name] = mo.ui.slider(steps=steps, value=getattr(start, name), show_value=True, full_width=True)
+    return mo.ui.dictionary({**factors, **limits, "served": mo.ui.switch(start.served)})
+
+
+def _near(factor: float) -> float:
+    """The nearest that the slider can show."""
+    return LEAST_FACTOR + round((factor - LEAST_FACTOR) / 0.05) * 0.05
+
+
+def uploads() -> Any:
+    """A model and a census of the reader's own."""
+    files = {
+        "model_file": mo.ui.file([".json"], max_size=LARGEST_FILE),
+        "zeros_file": mo.ui.file([".json", ".csv"], max_size=LARGEST_FILE),
+    }
+    return mo.ui.dictionary(files)
+
+
+def controls(boxes: Mapping[str, Any], label: str) -> mo.Html:
+    """Inputs in a grid, each below its label."""
+    return mo.Html(f'<section class="lscd-controls" aria-label="{label}">{_cells(boxes)}</section>')
+
+
+def folded(title: str, boxes: Mapping[str, Any]) -> mo.Html:
+    """Inputs that most questions leave as they are, behind their title."""
+    return mo.Html(
+        f'<details class="lscd-more"><summary>{escape(title)}</summary>'
+        f'<section class="lscd-controls" aria-label="{escape(title)}">{_cells(boxes)}</section></details>'
+    )
+
+
+def _cells(boxes: Mapping[str, Any]) -> str:
+    """With labels of its own: marimo puts the markup of its labels into aria-label."""
+    return "".join(
+        f'<div class="lscd-{name}" role="group" aria-label="{LABELS[name]}">'
+        f'<span aria-hidden="true">{LABELS[name]}</span>{box}</div>'
+        for name, box in boxes.items()
+    )
+
+
+def brought(values: Mapping[str, Any]) -> tuple[Files, str]:
+    """What the uploads hold, and what is wrong with them."""
+    found, errors = NOTHING, []
+    for name in ("model_file", "zeros_file"):
+        for file in values[name] or ():
+            try:
+                if name == "model_file":
+                    found = replace(found, model=model_from_text(file.contents, file.name))
+                else:
+                    found = replace(found, zeros=sparsities_from_text(file.contents, file.name))
+            except ValueError as error:
+                errors.append(str(error))
+    return found, "; ".join(errors)
+
+
+def brought_words(files: Files, error: str) -> mo.Html:
+    """What a reader brought, in a sentence."""
+    said = []
+    if files.model is not None:
+        said.append(f"Your model {files.model.name} takes the place of the one chosen.")
+    if files.zeros is not None:
+        said.append(f"Each layer has the sparsity of {files.zeros.source}; the slider has no say.")
+    return mo.Html(
+        f'<p class="lscd-brought">{escape(" ".join(said))}</p>{html.message(error)}' if said or error else ""
+    )
+
+
+def answer(memory: Memory, values: Mapping[str, Any], files: Files) -> tuple[View | None, str]:
+    """View of the widgets' values, or what is wrong with them; the last good one is remembered."""
     try:
-        empty = [name for name, value in values.items() if value is None]
-        if empty:
+        if empty := [LABELS[name] for name, value in values.items() if value is None]:
             raise ValueError(f"{', '.join(empty)} must not be empty")
-        return view(State(**values)), ""
+        own = {name: value for name, value in values.items() if name not in ("engine", "format")}
+        memory.chosen = {"format": values["format"], "matrix": values["matrix"]}
+        found = view(State(system=joined(values["engine"], values["format"]), **own), files)
     except ValueError as error:
         return None, str(error)
+    memory.last = found
+    return found, ""
 
 
-def share(state: State, address: Any) -> None:
+def share(found: View, pinned: State | None, address: Any) -> None:
     """Write the state into the browser's address, setting by setting where it changed."""
-    for key, value in parse_qsl(state.to_query()):
+    wanted = dict(parse_qsl(found.state.to_query()))
+    if pinned is not None:
+        wanted[PINNED] = pinned.to_query()
+    for key, value in wanted.items():
         if address.get(key) != value:
             address.set(key, value)
 
 
-def controls(inputs: Any, link_error: str) -> mo.Html:
-    """Heading, presets as links, widgets."""
-    presets = " ".join(f'<a href="?{escape(state.to_query())}">{name}</a>' for name, state in PRESETS.items())
-    cells = "".join(  # with labels of its own: marimo puts the markup of its labels into aria-label
-        f'<div class="lscd-{name}" role="group" aria-label="{label}">'
-        f'<span aria-hidden="true">{label}</span>{inputs[name]}</div>'
-        for name, label in LABELS.items()
-    )
-    warning = f'<p class="lscd-error" role="alert">{escape(link_error)}</p>' if link_error else ""
-    return mo.Html(
-        '<header class="lscd-head"><div class="lscd-h1" role="heading" aria-level="1">When does sparse pay?</div>'
-        f'<nav aria-label="presets">Presets: {presets}</nav>{warning}</header>'
-        f'<section class="lscd-controls" aria-label="question">{cells}</section>'
-    )
+def facts(found: View | None, error: str, last: View | None) -> mo.Html:
+    """The answer; or the message, and below it the last good answer, greyed out."""
+    shown = found or last
+    body = html.answer(shown) if shown else ""
+    return mo.Html(html.message(error) + (body if found else _stale(body)))
 
 
-def facts(result: View | None, error: str) -> mo.Html:
-    """What was asked and the facts; or the message."""
-    if result is None:
-        return mo.Html(f'<p class="lscd-error" role="alert">{escape(error)}</p>')
-    tiles = "".join(map(_tile, words.facts(result)))
-    return mo.Html(
-        f'<section class="lscd-answer" aria-live="polite"><p>{escape(words.question(result))}</p>'
-        f'<dl class="lscd-tiles">{tiles}</dl></section>'
-    )
+def _stale(body: str) -> str:
+    return f'<div class="lscd-stale" aria-hidden="true">{body}</div>' if body else ""
 
 
-def figures(result: View | None) -> mo.Html:
-    """Charts, and the table of kernel times."""
-    if result is None:
+def figures(found: View | None, last: View | None, panel: str, pinned: tuple[State, Files] | None) -> mo.Html:
+    """The figures of a panel; those of the last good answer, greyed out, where there is no other."""
+    shown = found or last
+    if shown is None:
         return mo.Html("")
-    found = [_figure(name, title, draw(result)) for name, title, draw in FINDINGS]
-    found.insert(1, _table(result))
-    return mo.Html(f'<div class="lscd-figures">{"".join(found)}</div>')
+    body = comparison(shown, pinned) if panel == COMPARE else html.panel(shown, panel, draw)
+    return mo.Html(body if found else _stale(body))
 
 
-def downloads(result: View | None) -> mo.Html:
-    """The tables as files."""
-    if result is None:
+def draw(chart: vega.Chart) -> str:
+    """A chart as marimo shows it."""
+    return str(mo.as_html(chart).text)
+
+
+def comparison(found: View, pinned: tuple[State, Files] | None) -> str:
+    """A beside B, or how to get there."""
+    if pinned is None:
+        return '<p class="lscd-hint">Pin this answer as A, then change anything: B is what you see then.</p>'
+    try:
+        first = view(*pinned)
+    except ValueError as error:
+        return html.message(f"the pinned answer cannot be shown: {error}")
+    return f'<div class="lscd-figures" data-panel="{COMPARE}">{html.comparison(first, found)}</div>'
+
+
+def needs(found: View | None) -> mo.Html:
+    """What would change the verdict."""
+    return mo.Html(html.needs(found) if found else "")
+
+
+def downloads(found: View | None) -> mo.Html:
+    """The tables as files, and the card where it is none of the catalogue."""
+    if found is None:
         return mo.Html("")
-    buttons = "".join(
-        mo.download(table.to_csv(index=False).encode(), filename=name, mimetype="text/csv", label=name).text
-        for name, table in words.downloads(result).items()
-    )
+    files = {name: (table.to_csv(index=False), "text/csv") for name, table in words.downloads(found).items()}
+    if any(factor != 1 for factor in found.state.factors.values()):
+        files[f"{found.gpu.key}.toml"] = (toml_of(found.gpu), "application/toml")
     return mo.Html(
-        f'<footer class="lscd-downloads"><p>Data: {buttons}</p><p>Pictures: the ⋯ button of a chart saves it as SVG or '
-        "PNG. The address of this page is the link to share.</p></footer>"
+        f'<footer class="lscd-downloads"><p>Data: {"".join(_buttons(files))}</p><p>Pictures: the ⋯ button of a chart '
+        "saves it as SVG or PNG. The address of this page is the link to share.</p></footer>"
     )
 
 
-def _tile(fact: words.Fact) -> str:
-    verdict = {True: " good", False: " bad", None: ""}[fact.good]
-    return (
-        f'<div class="lscd-tile{verdict}" data-fact="{fact.name}"><dt>{escape(fact.title)}</dt>'
-        f"<dd><strong>{escape(fact.value)}</strong><span>{escape(fact.note)}</span></dd></div>"
-    )
-
-
-def _figure(name: str, title: str, chart: vega.Chart) -> str:
-    words_ = escape(chart.spec["description"])
-    return (
-        f'<figure class="lscd-figure" data-figure="{name}">{_title(title)}'
-        f"{mo.as_html(chart).text}<figcaption>{words_}</figcaption></figure>"
-    )
-
-
-def _title(text: str) -> str:
-    """A heading that marimo does not take into its floating outline."""
-    return f'<div class="lscd-h2" role="heading" aria-level="2">{text}</div>'
-
-
-def _interval(row: Any) -> str:
-    return f"from {row.lo_us:,.0f}" if row.at_least else f"{row.lo_us:,.0f} – {row.hi_us:,.0f}"
-
-
-def _table(result: View) -> str:
-    rows = "".join(
-        f'<tr data-kernel="{row.kernel}"><th scope="row">{row.rank} {escape(str(row.title))}{charts.marks(row)}</th>'
-        f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{_interval(row)}</td>"
-        f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td>"
-        f"<td>{row.standing}{f', {row.sparsity:.0%}' if row.sparsity else ''}</td></tr>"
-        for row in result.kernels.itertuples()
-    )
-    columns = ("Kernel", "N", "us", "90 %", "vs dense", "bound by", "weights")
-    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
-    left = "".join(f"<li>{escape(line)}</li>" for line in words.refusals(result))
-    refused = f'Left out:<ul class="lscd-refused">{left}</ul>' if left else ""
-    return (
-        f'<figure class="lscd-figure" data-figure="table">{_title("Kernel times in numbers")}'
-        f'<div class="lscd-scroll" tabindex="0" role="region" aria-label="table of kernel times">'
-        f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        "<figcaption>* outside the evidence the kernel was fitted on. † its pattern drops more weights than asked: no "
-        f"part. {refused}</figcaption></figure>"
-    )
+def _buttons(files: Mapping[str, tuple[str, str]]) -> Sequence[str]:
+    return [
+        mo.download(text.encode(), filename=name, mimetype=kind, label=name).text
+        for name, (text, kind) in files.items()
+    ]

@@ -211,19 +211,19 @@ class Preset:
 PRESETS: dict[str, Preset] = {
     "llama-70b-h100": Preset(
         "Llama 70B on two H100",
-        State(model="llama-3.1-70b", gpu="h100", gpus=2, system="vllm+two-four", sparsity=0.5, input_len=1024, output_len=256),
+        State("llama-3.1-70b", "h100", 2, "vllm+two-four", sparsity=0.5, input_len=1024, output_len=256),
     ),
     "llama-8b-at-home": Preset(
         "Llama 8B on your RTX 4090",
-        State(model="llama-3.1-8b", gpu="rtx-4090", system="vllm+int4", sparsity=0.5, batch=1, input_len=512),
+        State("llama-3.1-8b", "rtx-4090", 1, "vllm+int4", sparsity=0.5, batch=1, input_len=512),
     ),
     "experts-h200": Preset(
         "Experts: Qwen3 30B on an H200",
-        State(model="qwen3-30b-a3b", gpu="h200", system="vllm+fp8", sparsity=0.5, batch=32, input_len=1024, output_len=256),
+        State("qwen3-30b-a3b", "h200", 1, "vllm+fp8", sparsity=0.5, batch=32, input_len=1024, output_len=256),
     ),
     "deepseek-h200": Preset(
         "DeepSeek-V3 on eight H200",
-        State(model="deepseek-v3", gpu="h200", gpus=8, system="vllm+fp8-block", sparsity=0.5, batch=64, input_len=1024),
+        State("deepseek-v3", "h200", 8, "vllm+fp8-block", sparsity=0.5, batch=64, input_len=1024),
     ),
     "opt-30b-one-gpu": Preset("The paper: OPT-30B on one A100", State()),
     "opt-66b-two-gpus": Preset("OPT-66B on two A100", State(model="opt-66b", gpus=2, batch=64)),

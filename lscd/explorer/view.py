@@ -31,6 +31,7 @@ from perfmodel.serving.operators import beside, operator_table
 from perfmodel.serving.planning import BATCHES
 from perfmodel.serving.run import Serving, evaluate
 from perfmodel.serving.systems import load_system
+from perfmodel.serving.tradeoff import BATCHES as TRADED
 from perfmodel.serving.tradeoff import tradeoff
 from perfmodel.serving.transformer import Matrix, layer_matrices, mean_sparsity
 from perfmodel.units import GIGA, MICRO, MILLI
@@ -122,7 +123,7 @@ class View:
         return int(self.matrix.m), int(self.matrix.k), int(tokens)
 
     @cached_property
-    def _lengths(self) -> dict[str, int]:
+    def _lengths(self) -> dict[str, Any]:
         return {"gpus": self.state.gpus, "input_len": self.state.input_len, "output_len": self.state.output_len}
 
     @cached_property
@@ -227,11 +228,6 @@ class View:
         return memory_table(self.run)
 
     @cached_property
-    def parts(self) -> pd.DataFrame:
-        """Where the time goes: ``phase, part, weights`` ("chosen" or "dense"), ``milliseconds``."""
-        return parts_table(self)
-
-    @cached_property
     def throughput(self) -> pd.DataFrame:
         """``system, title, batch, tokens_per_gpu_s, fits``: powers of two and the chosen batch; dense beside it."""
         return throughput_table(self)
@@ -257,10 +253,10 @@ class View:
     def tradeoff(self) -> pd.DataFrame:
         """`perfmodel.serving.tradeoff` of every weight format of the engine, within the limits of the state."""
         s = self.state
-        limits = {"ttft_s": s.ttft_ms * MILLI, "tpot_s": s.tpot_ms * MILLI}
+        limits: dict[str, Any] = {"ttft_s": s.ttft_ms * MILLI, "tpot_s": s.tpot_ms * MILLI}
         return tradeoff(
-            self.model, self.gpu, sparsity=self.zeros, engine=self.engine, unmeasured=s.unmeasured, served=s.served,
-            **limits, **self._lengths,
+            self.model, self.gpu, batches=sorted({*TRADED, s.batch}), sparsity=self.zeros, engine=self.engine,
+            unmeasured=s.unmeasured, served=s.served, **limits, **self._lengths,
         )  # fmt: skip
 
 

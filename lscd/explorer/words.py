@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perfmodel.catalog import load_gpu, load_model
+from perfmodel import worth_words
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.rivals import NOT_MEASURED, WHOLE, Verdict
 from perfmodel.serving.planning import intervals_overlap
-from perfmodel.serving.systems import HOST, load_system
-from perfmodel.units import GIGA, MILLI
+from perfmodel.serving.systems import load_system
+from perfmodel.units import GIGA, MEGA, MILLI
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from lscd.explorer.view import View
-    from perfmodel.worth import AtBatch, Rival
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Fact:
 
 def facts(view: View) -> list[Fact]:
     """The tiles of the page in reading order."""
-    refused = [] if view.refusal is None else [_refused(view.refusal)]
+    refused = [] if view.refusal is None else [_refused(view)]
     run = [_fits(view), _throughput(view), _latency(view), _cost(view)]
     return [_worth(view), *refused, *run, _crossover(view), _accuracy(view)]
 
@@ -41,10 +41,17 @@ def facts(view: View) -> list[Fact]:
 def question(view: View) -> str:
     """What was asked, in a sentence."""
     state = view.state
-    gpus = f"{state.gpus} x {load_gpu(state.gpu).name}"
+    gpus = f"{state.gpus} x {view.gpu.name}"
     lengths = f"{state.batch} sequence{'s' * (state.batch > 1)} of {state.input_len} + {state.output_len} tokens"
     system = load_system(view.system).title
-    return f"{load_model(state.model).name} on {gpus}: {system}, {_weights(view)}, {lengths}"
+    return f"{view.model.name} on {gpus}: {system}, {_weights(view)}, {lengths}"
+
+
+def matrix(view: View) -> str:
+    """The matrix whose kernel times are shown, with its size on one GPU."""
+    m, k, _ = view.product
+    of = " of one expert" if view.matrix.grouped else ""
+    return f"{view.matrix.name}{of}, {m:,} x {k:,}"
 
 
 def _weights(view: View) -> str:
@@ -66,40 +73,28 @@ def has_pattern(system: str) -> bool:
 
 def _worth(view: View) -> Fact:
     """The verdict of `lscd worth` at the chosen batch, in its words."""
-    at = view.worth
+    at = view.at
     if at is None:
         return Fact("worth", "Worth it", "–", "one token takes no decoding step, which the verdict is about")
     good = {Verdict.YES: True, Verdict.NO: False, Verdict.TIE: None}[at.verdict]
-    return Fact("worth", "Worth it", str(at.verdict), f"at {view.state.sparsity:.0%} zeros, {_compared(at)}", good=good)
+    zeros = f"With {view.mean_zeros:.0%} zeros. "
+    return Fact("worth", "Worth it", str(at.verdict), zeros + worth_words.compared(at), good=good)
 
 
-def _compared(at: AtBatch) -> str:
-    """The best sparse kernel beside the best that keeps all weights."""
-    if at.sparse is None and at.whole is None:
-        return "nothing fits these GPUs, sparse or not"
-    first = "no sparse kernel fits and runs here"
-    if at.sparse is not None:
-        first = f"{_gain(at.sparse, at)} dense {_ends(at.sparse, at)}"
-    if at.whole is None:
-        return f"{first}, nothing that keeps all weights fits"
-    if at.whole.kernel == at.dense.kernel:
-        return f"{first}, nothing that keeps all weights is faster than dense"
-    return f"{first}, {_gain(at.whole, at)} {_ends(at.whole, at)} and keeps all weights"
+def needs(view: View) -> str:
+    """What would change the verdict: more zeros, or less of the memory's rate."""
+    found = view.worth and worth_words.needs(view.worth)
+    return f"What would change it: {found[0].lower()}{found[1:]}" if found else ""
 
 
-def _gain(rival: Rival, at: AtBatch) -> str:
-    return f"{rival.title.split(' (')[0]} is {rival.speedup_over(at.dense)[0]:.1f}x"
+def _refused(view: View) -> Fact:
+    note = f"{view.refusal}. Shown instead: {dense(view)}"
+    return Fact("refused", "System", "does not run here", note, good=False)
 
 
-def _ends(rival: Rival, at: AtBatch) -> str:
-    _, low, high = rival.speedup_over(at.dense)
-    return f"({low:.1f}-{high:.1f})"
-
-
-def _refused(reason: str) -> Fact:
-    return Fact(
-        "refused", "System", "does not run here", f"{reason}. Shown instead: dense FasterTransformer", good=False
-    )
+def dense(view: View) -> str:
+    """What the system is compared with."""
+    return f"dense {load_system(view.engine).title}"
 
 
 def _fits(view: View) -> Fact:
@@ -112,9 +107,9 @@ def _fits(view: View) -> Fact:
 
 
 def _throughput(view: View) -> Fact:
-    rate, dense = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
+    rate, whole = float(view.run.tokens_per_gpu_s), float(view.dense.tokens_per_gpu_s)
     low, high = map(float, view.run.tokens_per_gpu_s_interval)
-    against = "" if view.system == HOST else f"{rate / dense:.2f}x dense FasterTransformer"
+    against = "" if view.system == view.engine else f"{rate / whole:.2f}x {dense(view)}"
     if against and not view.dense.memory.fits:
         against += ", which does not fit"
     elif against and intervals_overlap((low, high), view.dense.tokens_per_gpu_s_interval):
@@ -173,7 +168,7 @@ def _accuracy(view: View) -> Fact:
     if view.change == WHOLE[0]:
         return Fact("accuracy", title, "all of it", "the weights stay as they are", good=True)
     limits = [f"zeros anywhere, {way}: {limit.words}" for way, limit in view.reach.items()]
-    note = "; ".join(limits) or f"no published result of {load_model(view.state.model).name} or its family"
+    note = "; ".join(limits) or f"no published result of {view.model.name} or its family"
     if not view.losses:
         return Fact("accuracy", title, "nothing published", f"of {_weights(view)}. {note}", good=False)
     losses = view.losses.values()
@@ -192,8 +187,105 @@ def refusals(view: View) -> list[str]:
     return [f"{', '.join(kernels)}: {reason}" for reason, kernels in reasons.items()]
 
 
+def hidden(view: View) -> str:
+    """Kernels that are not shown because nobody has measured them."""
+    count = len(view.hidden)
+    if not count:
+        return ""
+    return f"{count} kernel{'s' * (count > 1)} that nobody has measured {'are' if count > 1 else 'is'} not shown."
+
+
+def operator_cells(row: Any) -> list[str]:
+    """A row of `View.operators` as the table shows it, behind its name and phase."""
+    flop = "–" if math.isnan(row.flop) else f"{row.flop / GIGA:,.3g}"
+    intensity = "–" if math.isnan(row.intensity) else f"{row.intensity:,.3g}"
+    times = [f"{seconds / MILLI:,.3f}" for seconds in (row.time_s, row.dense_time_s)]
+    moved = "–" if math.isnan(row.bytes) else f"{row.bytes / MEGA:,.0f}"
+    bound = row.bound if isinstance(row.bound, str) else "–"
+    return [flop, moved, intensity, bound, times[0], f"{row.share:.1%}", times[1]]
+
+
+def front_cells(row: Any) -> list[str]:
+    """A row of `View.tradeoff` as the table shows it, behind its title."""
+    zeros = f", {row.sparsity:.0%}" if row.sparsity else ""
+    rates = [f"{row.tokens_per_user_s:,.1f}", f"{row.tokens_per_gpu_s:,.0f}", f"{row.low:,.0f} – {row.high:,.0f}"]
+    return [f"{row.change}{zeros}", str(row.batch), *rates, *(f"{s / MILLI:,.1f}" for s in (row.ttft_s, row.tpot_s))]
+
+
+def front(view: View) -> str:
+    """What the front is among, and within which limits."""
+    state, table = view.state, view.tradeoff
+    count = table["system"].nunique()
+    limits = f"TTFT up to {state.ttft_ms:,} ms and TPOT up to {state.tpot_ms:,} ms"
+    load = "a loaded server by its users" if state.served else "batches that start together"
+    ahead = "" if table["front"].any() else " Nothing that somebody measured fits and keeps both limits."
+    return f"Of {count} systems of {load_system(view.engine).title}, {load}, {limits}.{ahead}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: a setting that differs, or a number of both."""
+
+    name: str
+    title: str
+    pinned: str
+    now: str
+    change: str = ""
+
+
+def compared(pinned: View, view: View) -> list[Row]:
+    """Settings that differ, then the numbers of both with their ratio."""
+    ours, theirs = vars(view.state), vars(pinned.state)
+    settings = [Row(name, name, str(theirs[name]), str(ours[name])) for name in ours if ours[name] != theirs[name]]
+    before, now = (str(one.at.verdict) if one.at else "–" for one in (pinned, view))
+    return [*settings, Row("worth", "worth it", before, now), *(_number(*how, pinned, view) for how in NUMBERS)]
+
+
+Measure = Callable[["View"], float]
+
+NUMBERS: tuple[tuple[str, str, str, Measure], ...] = (
+    ("throughput", "tokens per GPU-second", ",.1f", lambda view: float(view.run.tokens_per_gpu_s)),
+    ("low", "90 % interval from", ",.1f", lambda view: float(view.run.tokens_per_gpu_s_interval[0])),
+    ("high", "to", ",.1f", lambda view: float(view.run.tokens_per_gpu_s_interval[1])),
+    ("ttft", "TTFT [ms]", ",.1f", lambda view: float(view.run.ttft_s) / MILLI),
+    ("tpot", "TPOT [ms]", ",.2f", lambda view: float(view.run.tpot_s) / MILLI),
+    ("needed", "memory needed of each GPU [GB]", ",.1f", lambda view: float(view.run.memory.total) / GIGA),
+    ("capacity", "memory there [GB]", ",.1f", lambda view: float(view.run.memory.capacity) / GIGA),
+    ("dense", "tokens per GPU-second, dense", ",.1f", lambda view: float(view.dense.tokens_per_gpu_s)),
+    ("dollars", "$ per million tokens, lowest price", ",.2f", lambda view: _dollars(view)),
+    ("crossover", "sparse pays from", ".1%", lambda view: math.nan if view.crossover is None else view.crossover),
+)
+
+
+def _dollars(view: View) -> float:
+    dollars = view.run.usd_per_million_tokens
+    return math.nan if dollars is None else float(dollars[0])
+
+
+def _number(name: str, title: str, form: str, of: Measure, pinned: View, view: View) -> Row:
+    first, second = of(pinned), of(view)
+    before, now = ("–" if math.isnan(value) else format(value, form) for value in (first, second))
+    return Row(name, title, before, now, f"{second / first:.2f}x" if first and not math.isnan(second / first) else "")
+
+
+def markdown(pinned: View, view: View) -> str:
+    """The comparison as a Markdown table."""
+    rows = [f"| {row.title} | {row.pinned} | {row.now} | {row.change} |" for row in compared(pinned, view)]
+    heads = ["| | A | B | B over A |", "| --- | --- | --- | --- |"]
+    asked = [f"A: {question(pinned)}", f"B: {question(view)}"]
+    return "\n".join([*asked, "", *heads, *rows])
+
+
 def downloads(view: View) -> dict[str, pd.DataFrame]:
     """Tables by file name; each row begins with the question it answers."""
-    tables = {"kernels": view.kernels, "throughput": view.throughput, "speedups": view.speedups, "memory": view.memory}
+    tables = {
+        "kernels": view.kernels,
+        "throughput": view.throughput,
+        "speedups": view.speedups,
+        "memory": view.memory,
+        "operators": view.operators,
+    }
+    if view.at is not None:
+        tables["latency"] = view.tradeoff
     asked = {f"asked_{name}": value for name, value in vars(view.state).items()}
     return {f"lscd-{name}.csv": table.assign(**asked) for name, table in tables.items()}
