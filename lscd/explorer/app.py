@@ -33,14 +33,14 @@ def _(linked, mo, page):
 def _(page, start):
     model = page.model_box(start.state)
     settings = page.setting_boxes(start.state)
-    page.controls({"model": model, **settings}, "question")
+    page.controls({"model": model, **settings.elements}, "question")
     return model, settings
 
 
 @app.cell
 def _(files, memory, model, page, unmeasured):
     choices = page.choice_boxes(memory, model.value, files, unmeasured.value)
-    page.controls(choices, "weights")
+    page.controls(choices.elements, "weights")
     return (choices,)
 
 
@@ -51,7 +51,7 @@ def _(mo, page, start):
     more = page.more_boxes(start.state)
     page.folded(
         "What if: another card, limits, your own model, kernels nobody measured",
-        {**more, "unmeasured": unmeasured, **uploads},
+        {**more.elements, "unmeasured": unmeasured, **uploads.elements},
     )
     return more, unmeasured, uploads
 
@@ -67,13 +67,19 @@ def _(page, uploads):
 def _(choices, files, memory, model, more, page, settings, unmeasured):
     values = {"model": model.value, "unmeasured": unmeasured.value, **settings.value, **choices.value, **more.value}
     result, error = page.answer(memory, values, files)
-    page.facts(result, error, memory.last)
+    page.verdict(result, error, memory.last)
     return (result,)
 
 
 @app.cell
 def _(drawn, page, result):
-    page.needs(result) if drawn else None
+    page.needs(result) if drawn else None  # takes a second, so it waits for the figures
+    return
+
+
+@app.cell
+def _(memory, page, result):
+    page.facts(result, memory.last)
     return
 
 

@@ -28,7 +28,7 @@ def random_change(state: State, rng: np.random.Generator) -> State:
         "batch": [1, 4, 8, 16, 32, 64, 128],
         "input_len": [64, 512, 2048],
         "output_len": [64, 512, 2048],
-        **dict.fromkeys(CARD[:-1], [0.5, 0.8, 1.0, 1.5, 2.0]),
+        **{key: [0.5, 0.8, 1.0, 1.5, 2.0] for key in CARD[:-1]},
     }
     name = str(rng.choice(list(choices)))
     options = choices[name]
@@ -47,6 +47,7 @@ def answer_times_ms(changes: int = CHANGES, seed: int = 0) -> np.ndarray:
         except ValueError:  # a model that so many GPUs cannot share
             continue
         html.answer(found)
+        html.tiles(found)
         facts = time.perf_counter()
         html.panel(found, html.PANELS[len(rows) % len(html.PANELS)].name, page.draw)
         words.downloads(found)

@@ -29,13 +29,16 @@ class Panel:
 
 
 def answer(view: View) -> str:
-    """What was asked, the verdict, and the facts."""
-    verdict, *facts = words.facts(view)
-    tiles = "".join(map(_tile, facts))
+    """What was asked, and the verdict."""
     return (
         f'<section class="lscd-answer" aria-live="polite" aria-label="answer"><p>{escape(words.question(view))}</p>'
-        f'{_verdict(verdict)}<dl class="lscd-tiles">{tiles}</dl></section>'
+        f"{_verdict(words.facts(view)[0])}</section>"
     )
+
+
+def tiles(view: View) -> str:
+    """The other facts."""
+    return f'<dl class="lscd-tiles">{"".join(map(_tile, words.facts(view)[1:]))}</dl>'
 
 
 def needs(view: View) -> str:

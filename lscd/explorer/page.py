@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any
@@ -241,24 +241,30 @@ def share(found: View, pinned: State | None, address: Any) -> None:
             address.set(key, value)
 
 
-def facts(found: View | None, error: str, last: View | None) -> mo.Html:
-    """The answer; or the message, and below it the last good answer, greyed out."""
-    shown = found or last
-    body = html.answer(shown) if shown else ""
-    return mo.Html(html.message(error) + (body if found else _stale(body)))
+def verdict(found: View | None, error: str, last: View | None) -> mo.Html:
+    """The answer; or what is wrong with a setting, and the last good answer."""
+    return mo.Html(html.message(error) + _shown(html.answer, found, last))
 
 
-def _stale(body: str) -> str:
-    return f'<div class="lscd-stale" aria-hidden="true">{body}</div>' if body else ""
+def facts(found: View | None, last: View | None) -> mo.Html:
+    """The tiles; those of the last good answer where there is no other."""
+    return mo.Html(_shown(html.tiles, found, last))
+
+
+def _shown(part: Callable[[View], str], found: View | None, last: View | None) -> str:
+    """A part of the page for the answer found, or for the last good one, greyed out."""
+    if found is not None:
+        return part(found)
+    return f'<div class="lscd-stale" aria-hidden="true">{part(last)}</div>' if last else ""
 
 
 def figures(found: View | None, last: View | None, panel: str, pinned: tuple[State, Files] | None) -> mo.Html:
     """The figures of a panel; those of the last good answer, greyed out, where there is no other."""
-    shown = found or last
-    if shown is None:
-        return mo.Html("")
-    body = comparison(shown, pinned) if panel == COMPARE else html.panel(shown, panel, draw)
-    return mo.Html(body if found else _stale(body))
+
+    def part(shown: View) -> str:
+        return comparison(shown, pinned) if panel == COMPARE else html.panel(shown, panel, draw)
+
+    return mo.Html(_shown(part, found, last))
 
 
 def draw(chart: vega.Chart) -> str:
