@@ -50,7 +50,7 @@ def _(mo, page, start):
     uploads = page.uploads()
     more = page.more_boxes(start.state)
     page.folded(
-        "What if: another card, limits, your own model, kernels nobody measured",
+        "More: limits and load, another card, your own model, kernels nobody measured",
         {**more.elements, "unmeasured": unmeasured, **uploads.elements},
     )
     return more, unmeasured, uploads
@@ -85,8 +85,8 @@ def _(memory, page, result):
 
 @app.cell
 def _(mo, page):
-    panel = mo.ui.tabs(dict.fromkeys(page.TABS, ""))
-    mo.Html(panel.text)
+    panel = page.panel_box()
+    mo.Html(f'<div class="lscd-panel" role="group" aria-label="panel">{panel}</div>')
     return (panel,)
 
 
@@ -99,7 +99,7 @@ def _(memory, mo, page, pin):
 @app.cell
 def _(memory, page, panel, pinned, result):
     drawn = True
-    page.figures(result, memory.last, page.TABS[panel.value], pinned())
+    page.figures(result, memory.last, panel.value, pinned())
     return (drawn,)
 
 

@@ -12,6 +12,7 @@ from html import escape
 from typing import Any
 
 from lscd.explorer import charts, run_charts, words
+from lscd.explorer.state import parted
 from lscd.explorer.view import View
 from perfmodel.plotting import vega
 from perfmodel.worth import SHORTEST_OUTPUT as LEAST_OUTPUT
@@ -194,11 +195,11 @@ def _operator_table(view: View) -> str:
 
 def _front_table(view: View) -> str:
     rows = "".join(
-        f'<tr data-front="{escape(row.system)} {row.batch}"><th scope="row">{escape(row.title)}</th>'
+        f'<tr data-front="{escape(row.system)} {row.batch}"><th scope="row">{escape(parted(row.system)[1])}</th>'
         + "".join(f"<td>{cell}</td>" for cell in words.front_cells(row))
         + "</tr>"
         for row in view.tradeoff[view.tradeoff["front"]].sort_values("tokens_per_user_s").itertuples()
     )
     load = "users" if view.state.served else "batch"
-    heads = ("System", "weights", load, "tokens/s/user", "tokens/s/GPU", "90 %", "TTFT ms", "TPOT ms")
+    heads = ("Weights read by", "weights", load, "tokens/s/user", "tokens/s/GPU", "90 %", "TTFT ms", "TPOT ms")
     return figure("front", "The front in numbers", _scrolled("front", heads, rows), words.front(view))

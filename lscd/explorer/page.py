@@ -168,6 +168,11 @@ def uploads() -> Any:
     return mo.ui.dictionary(files)
 
 
+def panel_box() -> Any:
+    """Which panel is shown."""
+    return mo.ui.radio(TABS, value=next(iter(TABS)), inline=True)
+
+
 def controls(boxes: Mapping[str, Any], label: str) -> mo.Html:
     """Inputs in a grid, each below its label."""
     return mo.Html(f'<section class="lscd-controls" aria-label="{label}">{_cells(boxes)}</section>')

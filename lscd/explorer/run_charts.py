@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lscd.explorer.charts import by_standing
+from lscd.explorer.state import parted
 from perfmodel.kernels import BASELINE
 from perfmodel.plotting import vega
 from perfmodel.plotting.style import BLACK, FOREST, GREY, IRIS, KERNEL_COLOURS, OTHERS, ROSE, TAN
@@ -128,14 +129,13 @@ def _by_operator(view: View) -> pd.DataFrame:
 
 def operators(view: View) -> vega.Chart:
     """A dot for each operator under the roof of DRAM and Tensor Cores, of both phases, chosen and dense."""
-    able = view.operators.dropna(subset=["flop"])
-    able = able[(able["flop"] > 0) & (able["bytes"] > 0)]
-    chosen = able[able["time_s"] > 0]
-    points = chosen.assign(tflops=chosen["flop"] / chosen["time_s"] / TERA)
+    points = _dots(view.operators)
+    dense = _dots(view.dense_operators).head(0 if view.system == view.engine else len(view.dense_operators))
     roof = view.roof.assign(tflops=view.roof["flops_per_s"] / TERA)
-    left, right = points["intensity"].min() / 2, 3 * max(view.ridge, points["intensity"].max())
+    every = pd.concat([points, dense])
+    left, right = every["intensity"].min() / 2, 3 * max(view.ridge, every["intensity"].max())
     x = vega.log("intensity", "FLOP per DRAM byte", [float(left), float(right)])
-    lowest, top = points["tflops"].min() / 2, 2.5 * max(roof["tflops"].max(), points["tflops"].max())
+    lowest, top = every["tflops"].min() / 2, 2.5 * max(roof["tflops"].max(), every["tflops"].max())
     y = vega.log("tflops", "TFLOP/s", [float(lowest), float(top)])
     phases = {"domain": list(PHASE_SHAPES)}
     colour = vega.named("phase", {**phases, "range": [TAN, IRIS]}, columns=2)
@@ -144,18 +144,26 @@ def operators(view: View) -> vega.Chart:
     tip += [vega.tip("intensity", "FLOP/B", ",.1f"), vega.tip("share", "share of its phase", ".1%")]
     tip += [vega.tip("bound", "bound by")]
     mark = {"type": "point", "filled": True, "stroke": BLACK, "strokeWidth": 0.5, "opacity": 0.8}
+    hollow = {"type": "point", "filled": False, "color": GREY, "strokeWidth": 1.5, "opacity": 1}
     size = {"field": "share", "type": "quantitative", "scale": {"range": [25, 400]}, "legend": None}
     label = {"type": "text", "dx": 8, "dy": -6, "align": "left", "fontSize": 10, "color": BLACK, "clip": True}
     layers = [
         vega.layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
+        vega.layer(hollow, dense, x=x, y=y, shape=shape, size=size, tooltip=tip),
         vega.layer(mark, points, x=x, y=y, color=colour, shape=shape, size=size, tooltip=tip),
         vega.layer(label, _apart(points), x=x, y=y, text={"field": "operator"}),
     ]
     words = (
-        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase. The "
-        f"roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
+        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase; "
+        f"{'hollow with dense weights. ' if len(dense) else ''}The roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
     )
     return vega.chart("operators", words, vega.HEIGHT + 40, layers)
+
+
+def _dots(table: pd.DataFrame) -> pd.DataFrame:
+    """Operators that multiply and take time, with the rate that they reach."""
+    able = table[(table["flop"] > 0) & (table["bytes"] > 0) & (table["time_s"] > 0)]
+    return able.assign(tflops=able["flop"] / able["time_s"] / TERA)
 
 
 def _apart(points: pd.DataFrame) -> pd.DataFrame:
@@ -214,4 +222,4 @@ def _ends(values: pd.Series) -> list[float]:
 def _first_of_each(front: pd.DataFrame) -> pd.DataFrame:
     """A label for each system of the front, where it is first on it."""
     first = front.drop_duplicates("system")
-    return first.assign(short=[system.partition("+")[2] or "dense" for system in first["system"]])
+    return first.assign(short=[parted(system)[1] for system in first["system"]])

@@ -23,6 +23,7 @@ from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence.accuracy import Limit, Loss, reaches
 from perfmodel.evidence.ways import costs_of
 from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
+from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.kernels.rivals import drops_more, rivals, standing
 from perfmodel.prediction import predict_all
 from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
@@ -198,14 +199,13 @@ class View:
 
     @cached_property
     def hidden(self) -> tuple[str, ...]:
-        """Kernels that run here and are not shown because nobody has measured them."""
-        shown = set(self.kernels["kernel"])
-        return tuple(name for name in self.all_kernels["kernel"] if name not in shown)
+        """Kernels that are not shown because nobody has measured them."""
+        return () if self.state.unmeasured else tuple(sorted(unmeasured_kernels() & set(GPU_KERNELS)))
 
     @cached_property
     def refused(self) -> dict[str, str]:
         """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
-        able = set(self.all_kernels["kernel"])
+        able = set(self.all_kernels["kernel"]) | (set() if self.state.unmeasured else unmeasured_kernels())
         left = [model for name, model in GPU_KERNELS.items() if name not in able]
         full = "records this long leave no room in shared memory"
         words = {m.name: full if m.any_n else f"takes N of {m.supported_n}" for m in left}
@@ -244,10 +244,16 @@ class View:
     @cached_property
     def operators(self) -> pd.DataFrame:
         """`perfmodel.serving.operators` of the system, each beside its time with dense weights."""
-        asked: dict[str, Any] = {"batch": self.state.batch, **self._lengths}
-        zeros = own_sparsity(load_system(self.system), self.zeros)
-        own = operator_table(self.model, self.gpu, self.system, sparsity=zeros, **asked)
-        return beside(own, operator_table(self.model, self.gpu, self.engine, **asked))
+        return beside(self._operators(self.system), self.dense_operators)
+
+    @cached_property
+    def dense_operators(self) -> pd.DataFrame:
+        """The same of its engine with dense weights, with their own FLOP and bytes."""
+        return self._operators(self.engine)
+
+    def _operators(self, system: str) -> pd.DataFrame:
+        zeros = own_sparsity(load_system(system), self.zeros)
+        return operator_table(self.model, self.gpu, system, batch=self.state.batch, sparsity=zeros, **self._lengths)
 
     @cached_property
     def tradeoff(self) -> pd.DataFrame:
