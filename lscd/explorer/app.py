@@ -86,7 +86,7 @@ def _(memory, page, result):
 @app.cell
 def _(mo, page):
     panel = page.panel_box()
-    mo.Html(f'<div class="lscd-panel" role="group" aria-label="panel">{panel}</div>')
+    mo.Html(panel.text)
     return (panel,)
 
 
@@ -99,7 +99,7 @@ def _(memory, mo, page, pin):
 @app.cell
 def _(memory, page, panel, pinned, result):
     drawn = True
-    page.figures(result, memory.last, panel.value, pinned())
+    page.figures(result, memory.last, page.TABS[panel.value], pinned())
     return (drawn,)
 
 

@@ -74,9 +74,10 @@ def comparison(pinned: View, view: View) -> str:
 
 
 def figure(name: str, title: str, body: str, caption: str = "", more: str = "") -> str:
-    """A titled figure; ``body`` and ``more`` are HTML, ``caption`` is text."""
+    """A titled figure; ``body`` and ``more`` are HTML, ``caption`` is text. Tables take the whole width."""
     said = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="lscd-figure" data-figure="{name}">{_title(title)}{body}{said}{more}</figure>'
+    wide = " lscd-wide" if "<table" in body else ""
+    return f'<figure class="lscd-figure{wide}" data-figure="{name}">{_title(title)}{body}{said}{more}</figure>'
 
 
 def _pays(view: View, draw: Draw) -> list[str]:
@@ -87,7 +88,7 @@ def _pays(view: View, draw: Draw) -> list[str]:
 
 
 def _kernels(view: View, draw: Draw) -> list[str]:
-    return [_kernel_table(view), _chart("roofline", "Kernels under the roof", charts.roofline(view), draw)]
+    return [_chart("roofline", "Kernels under the roof", charts.roofline(view), draw), _kernel_table(view)]
 
 
 def _operators(view: View, draw: Draw) -> list[str]:
@@ -112,11 +113,11 @@ def _memory(view: View, draw: Draw) -> list[str]:
 
 
 PANELS = (
-    Panel("pays", "When it pays", _pays),
+    Panel("pays", "Sparsity", _pays),
     Panel("kernels", "Kernels", _kernels),
     Panel("operators", "Operators", _operators),
-    Panel("latency", "Throughput and latency", _latency),
-    Panel("memory", "Memory and batch", _memory),
+    Panel("latency", "Latency", _latency),
+    Panel("memory", "Memory", _memory),
 )
 
 

@@ -170,7 +170,7 @@ def uploads() -> Any:
 
 def panel_box() -> Any:
     """Which panel is shown."""
-    return mo.ui.radio(TABS, value=next(iter(TABS)), inline=True)
+    return mo.ui.tabs(dict.fromkeys(TABS, ""))  # in one line that scrolls by itself on a phone
 
 
 def controls(boxes: Mapping[str, Any], label: str) -> mo.Html:

@@ -22,6 +22,7 @@ MEMORY_COLOURS = {"weights": IRIS, "KV cache": TAN, "activations": FOREST, "work
 REST = "the rest"
 NAMED = 8  # operators with a colour of their own, those that take longest; the others are one
 CHOSEN, DENSE = "chosen", "dense"
+ROOM = (0.25, 0.06)  # of the axes, that a label takes
 PHASE_SHAPES = {"prefill": "square", "decode": "circle"}
 
 
@@ -144,6 +145,7 @@ def operators(view: View) -> vega.Chart:
     tip += [vega.tip("intensity", "FLOP/B", ",.1f"), vega.tip("share", "share of its phase", ".1%")]
     tip += [vega.tip("bound", "bound by")]
     mark = {"type": "point", "filled": True, "stroke": BLACK, "strokeWidth": 0.5, "opacity": 0.8}
+    name = {"field": "operator"}
     hollow = {"type": "point", "filled": False, "color": GREY, "strokeWidth": 1.5, "opacity": 1}
     size = {"field": "share", "type": "quantitative", "scale": {"range": [25, 400]}, "legend": None}
     label = {"type": "text", "dx": 8, "dy": -6, "align": "left", "fontSize": 10, "color": BLACK, "clip": True}
@@ -151,11 +153,12 @@ def operators(view: View) -> vega.Chart:
         vega.layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
         vega.layer(hollow, dense, x=x, y=y, shape=shape, size=size, tooltip=tip),
         vega.layer(mark, points, x=x, y=y, color=colour, shape=shape, size=size, tooltip=tip),
-        vega.layer(label, _apart(points), x=x, y=y, text={"field": "operator"}),
+        vega.layer(label, _apart(points.sort_values("share", ascending=False), x, y), x=x, y=y, text=name),
     ]
+    beside = "; hollow with dense weights" if len(dense) else ""
     words = (
-        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase; "
-        f"{'hollow with dense weights. ' if len(dense) else ''}The roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
+        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase{beside}. "
+        f"The roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
     )
     return vega.chart("operators", words, vega.HEIGHT + 40, layers)
 
@@ -166,14 +169,20 @@ def _dots(table: pd.DataFrame) -> pd.DataFrame:
     return able.assign(tflops=able["flop"] / able["time_s"] / TERA)
 
 
-def _apart(points: pd.DataFrame) -> pd.DataFrame:
-    """Points whose label has room: of those close together the one that takes longest."""
-    kept: list[pd.Series] = []
-    for _, row in points.sort_values("share", ascending=False).iterrows():
-        near = (abs(np.log10([one["intensity"] / row["intensity"], one["tflops"] / row["tflops"]])) for one in kept)
-        if all(side > 0.5 or up > 0.25 for side, up in near):
-            kept.append(row)
-    return pd.DataFrame(kept, columns=points.columns)
+def _apart(points: pd.DataFrame, x: vega.Spec, y: vega.Spec) -> pd.DataFrame:
+    """Points whose label has room on logarithmic axes: of those close together the one that comes first."""
+    kept: list[int] = []
+    places = [_share_of(axis, points[axis["field"]]) for axis in (x, y)]
+    for i in range(len(points)):
+        if all(any(abs(place[i] - place[j]) > room for place, room in zip(places, ROOM, strict=True)) for j in kept):
+            kept.append(i)
+    return points.iloc[kept]
+
+
+def _share_of(axis: vega.Spec, values: pd.Series) -> np.ndarray:
+    """Where values lie on a logarithmic axis, from 0 to 1."""
+    low, high = axis["scale"]["domain"]
+    return np.asarray(np.log(values / low) / np.log(high / low))
 
 
 def tradeoff(view: View) -> vega.Chart:
@@ -204,7 +213,7 @@ def tradeoff(view: View) -> vega.Chart:
         vega.layer(thin, x=x, y=y, detail=path, order=by_batch, color=colour),
         vega.layer(dot, x=x, y=y, color=colour, shape=shape, opacity=pale, tooltip=tip),
         vega.layer({"type": "line", "color": BLACK, "strokeWidth": 2}, front, x=x, y=y),
-        vega.layer(label, _first_of_each(front), x=x, y=y, text={"field": "short"}),
+        vega.layer(label, _apart(_first_of_each(front), x, y), x=x, y=y, text={"field": "short"}),
         vega.layer(ring, chosen, x=x, y=y, tooltip=tip),
     ]
     words = (

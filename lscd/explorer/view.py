@@ -200,12 +200,12 @@ class View:
     @cached_property
     def hidden(self) -> tuple[str, ...]:
         """Kernels that are not shown because nobody has measured them."""
-        return () if self.state.unmeasured else tuple(sorted(unmeasured_kernels() & set(GPU_KERNELS)))
+        return () if self.state.unmeasured else tuple(sorted(set(unmeasured_kernels()) & set(GPU_KERNELS)))
 
     @cached_property
     def refused(self) -> dict[str, str]:
         """Kernels that cannot run this product, and why: the GPU lacks what they need, or they do not take this N."""
-        able = set(self.all_kernels["kernel"]) | (set() if self.state.unmeasured else unmeasured_kernels())
+        able = set(self.all_kernels["kernel"]) | (set() if self.state.unmeasured else set(unmeasured_kernels()))
         left = [model for name, model in GPU_KERNELS.items() if name not in able]
         full = "records this long leave no room in shared memory"
         words = {m.name: full if m.any_n else f"takes N of {m.supported_n}" for m in left}

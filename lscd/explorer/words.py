@@ -197,12 +197,15 @@ def hidden(view: View) -> str:
 
 def operator_cells(row: Any) -> list[str]:
     """A row of `View.operators` as the table shows it, behind its name and phase."""
-    flop = "–" if math.isnan(row.flop) else f"{row.flop / GIGA:,.3g}"
-    intensity = "–" if math.isnan(row.intensity) else f"{row.intensity:,.3g}"
-    times = [f"{seconds / MILLI:,.3f}" for seconds in (row.time_s, row.dense_time_s)]
-    moved = "–" if math.isnan(row.bytes) else f"{row.bytes / MEGA:,.0f}"
+    counts = [_short(value) for value in (row.flop / GIGA, row.bytes / MEGA, row.intensity)]
+    own, dense_ms = (f"{seconds / MILLI:,.3f}" for seconds in (row.time_s, row.dense_time_s))
     bound = row.bound if isinstance(row.bound, str) else "–"
-    return [flop, moved, intensity, bound, times[0], f"{row.share:.1%}", times[1]]
+    return [*counts, bound, own, f"{row.share:.1%}", dense_ms]
+
+
+def _short(value: float) -> str:
+    """In three digits, or more before the point."""
+    return "–" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def front_cells(row: Any) -> list[str]:
