@@ -161,8 +161,8 @@ def _kernel_table(view: View) -> str:
     rows = "".join(
         f'<tr data-kernel="{row.kernel}"><th scope="row">{row.rank} {escape(str(row.title))}{charts.marks(row)}</th>'
         f"<td>{row.n}</td><td>{row.time_us:,.1f}</td><td>{_interval(row)}</td>"
-        f"<td>{row.speedup_vs_dense:.2f}x</td><td>{row.bound}</td>"
-        f"<td>{row.standing}{f', {row.sparsity:.0%}' if row.sparsity else ''}</td></tr>"
+        f"<td>{row.speedup_vs_dense:.2f}x</td><td data-text>{row.bound}</td>"
+        f"<td data-text>{row.standing}{f', {row.sparsity:.0%}' if row.sparsity else ''}</td></tr>"
         for row in view.kernels.itertuples()
     )
     heads = ("Kernel", "N", "us", "90 %", "vs dense", "bound by", "weights")

@@ -66,6 +66,9 @@ COMPARE = "compare"
 TABS = {panel.title: panel.name for panel in html.PANELS} | {"Compare": COMPARE}
 
 
+Pinned = tuple[State, Files]
+
+
 @dataclass
 class Memory:
     """What one page knows of before: the last good answer, and the formats and matrices chosen last."""
@@ -236,11 +239,11 @@ def answer(memory: Memory, values: Mapping[str, Any], files: Files) -> tuple[Vie
     return found, ""
 
 
-def share(found: View, pinned: State | None, address: Any) -> None:
-    """Write the state into the browser's address, setting by setting where it changed."""
+def share(found: View, pinned: Pinned | None, address: Any) -> None:
+    """Write the state into the browser's address, setting by setting where it changed; files stay here."""
     wanted = dict(parse_qsl(found.state.to_query()))
     if pinned is not None:
-        wanted[PINNED] = pinned.to_query()
+        wanted[PINNED] = pinned[0].to_query()
     for key, value in wanted.items():
         if address.get(key) != value:
             address.set(key, value)
@@ -263,7 +266,7 @@ def _shown(part: Callable[[View], str], found: View | None, last: View | None) -
     return f'<div class="lscd-stale" aria-hidden="true">{part(last)}</div>' if last else ""
 
 
-def figures(found: View | None, last: View | None, panel: str, pinned: tuple[State, Files] | None) -> mo.Html:
+def figures(found: View | None, last: View | None, panel: str, pinned: Pinned | None) -> mo.Html:
     """The figures of a panel; those of the last good answer, greyed out, where there is no other."""
 
     def part(shown: View) -> str:
@@ -277,7 +280,7 @@ def draw(chart: vega.Chart) -> str:
     return str(mo.as_html(chart).text)
 
 
-def comparison(found: View, pinned: tuple[State, Files] | None) -> str:
+def comparison(found: View, pinned: Pinned | None) -> str:
     """A beside B, or how to get there."""
     if pinned is None:
         return '<p class="lscd-hint">Pin this answer as A, then change anything: B is what you see then.</p>'

@@ -157,8 +157,8 @@ def operators(view: View) -> vega.Chart:
     ]
     beside = "; hollow with dense weights" if len(dense) else ""
     words = (
-        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase{beside}. "
-        f"The roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
+        f"A dot for each operator of {load_system(view.system).title}, larger where it takes more of its phase{beside}."
+        f" The roof is that of FP16 Tensor Cores and of the memory; its corner is at {view.ridge:,.0f} FLOP per byte."
     )
     return vega.chart("operators", words, vega.HEIGHT + 40, layers)
 
