@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lscd.asking import AsJson
-from lscd.errors import refuse_idle
+from lscd.errors import InputError, refuse_idle, written_whole
 from lscd.files import Lab
-from lscd.printing import print_table, say
+from lscd.printing import headline, print_table, say
 
 if TYPE_CHECKING:
     from perfmodel.catalog.decoder import Decoder
+    from perfmodel.catalog.specs import Gpu
 
 # Titles of the table of formats in two lines, so that its rows fit 100 columns.
 FORMAT_SIZES = (("", "name"), (" ", "bits/weight"), (" ", "MB"))
@@ -25,18 +27,70 @@ LARGEST = 2**40  # as perfmodel.catalog.records.LARGEST_SIZE, which is not impor
 kernels = Lab(help="The kernels: list them, check, inspect and trace the real ones.", no_args_is_help=True)
 
 
-def gpus() -> None:
-    """List the GPUs of the catalogue, and the CPUs, with the numbers that matter here."""
+def gpus(
+    context: typer.Context,
+    like: Annotated[str, typer.Option(help="A card to change by these factors: a name, or a TOML file.")] = "",
+    bandwidth: Annotated[float, typer.Option(help="Times its DRAM bandwidth, 0.1 to 10.")] = 1.0,
+    sms: Annotated[float, typer.Option(help="Times its SMs, 0.1 to 10, made a whole number.")] = 1.0,
+    clock: Annotated[float, typer.Option(help="Times its clock, 0.1 to 10.")] = 1.0,
+    l2: Annotated[float, typer.Option(help="Times the size of its L2, 0.1 to 10.")] = 1.0,
+    memory: Annotated[float, typer.Option(help="Times the size of its DRAM, 0.1 to 10.")] = 1.0,
+    price: Annotated[float, typer.Option(help="Times its price, 0.1 to 10.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option(writable=True, dir_okay=False, help="TOML file to write the card to, for --gpu.")
+    ] = None,
+) -> None:
+    """List the GPUs of the catalogue, and the CPUs, with the numbers that matter here; or make a card like one."""
     from perfmodel.catalog import cpu_names, gpu_names, load_gpu
+
+    factors = {"bandwidth": bandwidth, "sms": sms, "clock": clock, "l2": l2, "memory": memory, "price": price}
+    if like:
+        _print_like(like, factors, output)
+        return
+    refuse_idle(context, "without --like", *factors, "output")
+    _print_gpus([load_gpu(name) for name in gpu_names()])
+    if names := cpu_names():
+        say("CPUs, measured with all threads (name@1: with one; your own by `lscd measure`):")
+        _print_cpus(names)
+
+
+def _print_like(like: str, factors: dict[str, float], output: Path | None) -> None:
+    """A card below the one it is like; written to ``output`` if there is one."""
+    from perfmodel.catalog import load_gpu
+    from perfmodel.catalog.altered import altered, toml_of
+
+    base = load_gpu(like)
+    card = altered(base, **factors)
+    if output is not None:
+        _check_card_name(output)
+        with written_whole(output) as partial:
+            partial.write_text(toml_of(card), encoding="utf-8")
+    headline(f"{card.name[0].upper()}{card.name[1:]}.")
+    _print_gpus(list(dict.fromkeys((base, card))))
+    say("--output FILE.toml writes it, for --gpu." if output is None else f"Written, for --gpu {output}.")
+    say("Nobody has measured a card of another name: every prediction on it is marked as extrapolated.")
+
+
+def _check_card_name(output: Path) -> None:
+    """Refuse a file that no --gpu takes, or whose card would be taken for one of the catalogue."""
+    from perfmodel.catalog import gpu_names
+
+    if output.suffix != ".toml":
+        raise InputError(f"--output is {output}, allowed is a name that ends in .toml, as --gpu takes it")
+    if output.stem in gpu_names():
+        raise InputError(f"--output is {output}, but {output.stem} is a card of the catalogue; give another name")
+
+
+def _print_gpus(cards: Sequence[Gpu]) -> None:
+    """One line a GPU."""
     from perfmodel.roofline import ridge_point
 
     header = ("name", "SMs", "FP16 TFLOP/s", "DRAM GB/s", "DRAM GB", "L2 MB", "shared KiB/SM", "ridge FLOP/B")
     rows = []
-    for name in gpu_names():
-        gpu = load_gpu(name)
+    for gpu in cards:
         rows.append(
             (
-                name,
+                gpu.key,
                 f"{gpu.clock.sm_count}",
                 f"{gpu.peak.fp16_tensor / 1e12:.0f}",
                 f"{gpu.dram.bandwidth_bytes_per_s / 1e9:.0f}",
@@ -47,9 +101,6 @@ def gpus() -> None:
             )
         )
     print_table(header, rows, text=("name",))
-    if names := cpu_names():
-        say("CPUs, measured with all threads (name@1: with one; your own by `lscd measure`):")
-        _print_cpus(names)
 
 
 def _print_cpus(names: Sequence[str]) -> None:

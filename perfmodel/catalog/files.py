@@ -216,7 +216,8 @@ def named(path: Path) -> Iterator[None]:
     except OSError as error:
         raise ValueError(f"{shown(path)}: {error.strerror or error}") from error
     except ValueError as error:
-        raise ValueError(_cut(f"{shown(path)}: {error}")) from error
+        words = " ".join(str(error).split())  # pandas ends some of its own with a new line
+        raise ValueError(_cut(f"{shown(path)}: {words}")) from error
     except RecursionError as error:
         raise ValueError(f"{shown(path)}: its keys nest too deeply") from error
 

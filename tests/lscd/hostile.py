@@ -59,6 +59,7 @@ GOOD: dict[tuple[str, ...], list[list[str]]] = {
     ("choose",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],
     ("worth",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],
     ("accuracy",): [["--model", "llama-3.1-8b", "--json"]],
+    ("gpus",): [["--like", "gpu.toml", "--bandwidth", "1.5", "--sms", "0.8", "--output", "out.toml"]],
     ("formats",): [["--gpu", "gpu.toml", "--n", "8"]],
     ("validate",): [["--with", "own.csv"]],
     ("calibrate",): [["--with", "own.csv", "--out", "out.json"]],

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from lscd.cli import app
+from lscd.worth import as_dict
+from perfmodel.catalog import load_gpu
+from perfmodel.catalog.altered import altered
 from perfmodel.formats import FORMATS
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import unmeasured_kernels
-from tests.lscd.commands import RUNNER
+from perfmodel.worth import worth
+from tests.lscd.commands import RUNNER, run
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,64 @@ def test_kernels_are_listed_as_json_too() -> None:
     assert [each["name"] for each in found] == list(KERNELS)
     assert set(found[0]) == {"name", "format", "N", "weights", "multiplies", "measured", "kernel"}
     assert (found[0]["format"], found[0]["measured"]) == ("dense", "yes")
+
+
+def test_a_card_like_another_is_shown_beside_it_written_and_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.toml"
+    how = ["gpus", "--like", "h100", "--bandwidth", "1.5", "--sms", "0.8", "--output", str(path)]
+    code, out, err = run(monkeypatch, capsys, *how)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "Like NVIDIA H100 SXM5 80GB: 1.5x DRAM bandwidth, 106 SMs."
+    assert [line.split()[:4] for line in lines[2:4]] == [
+        ["h100", "132", "989", "3350"],
+        ["h100-like", "106", "795", "5025"],
+    ]
+    assert "marked as extrapolated" in lines[-1]
+    asked = ["--model", "llama-3.1-8b", "--batch", "8", "--sparsity", "0.6", "--kernels", "flash-llm", "--json"]
+    code, out, err = run(monkeypatch, capsys, "worth", *asked, "--gpu", str(path))
+    card = altered(load_gpu("h100"), bandwidth=1.5, sms=0.8)
+    found = as_dict(worth("llama-3.1-8b", card, batches=(8,), sparsity=0.6, kernels=["flash-llm"]))
+    told = json.loads(out)
+    assert (code, told.pop("gpu"), found.pop("gpu")) == (0, "mine", "h100-like")
+    assert told == json.loads(json.dumps(found))
+
+
+def test_a_card_like_another_is_shown_without_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = RUNNER.invoke(app, ["gpus", "--like", "a10"]).output.splitlines()
+    assert (out[0], len(out)) == ("NVIDIA A10.", 5)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bandwidth", "2"], "--bandwidth does nothing without --like; leave out"),
+        (["--output", "x.toml"], "--output does nothing without --like; leave out"),
+        (["--like", "h100", "--sms", "0.05"], "sms is 0.05, allowed is a number from 0.1 to 10"),
+        (["--like", "h100", "--clock", "nan"], "clock is nan, allowed is a number from 0.1 to 10"),
+        (["--like", "a10", "--price", "2"], "price is 2, but NVIDIA A10 has no price to change"),
+        (["--like", "xeon-emerald-rapids-2c"], "xeon-emerald-rapids-2c is a CPU, and this is asked of GPUs only"),
+        (["--like", "h10"], "unknown GPU 'h10': did you mean h100"),
+        (["--like", "h100", "--output", "x.txt"], "--output is x.txt, allowed is a name that ends in .toml"),
+        (["--like", "h100", "--output", "h200.toml"], "--output is h200.toml, but h200 is a card of the catalogue"),
+        (["--like", "h100", "--output", "none/x.toml"], "--output: none/x.toml: no such directory "),
+        (["--like", "mine.toml", "--output", "mine.toml"], "--output: mine.toml is the input itself"),
+    ],
+)
+def test_other_cards_are_refused_and_nothing_is_written(
+    options: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text("mine\n")
+    code, out, err = run(monkeypatch, capsys, "gpus", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("mine.toml", "mine\n")]

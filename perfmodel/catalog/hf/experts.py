@@ -235,7 +235,7 @@ def hunyuan_moe(keys: Keys) -> dict[str, Any]:
 def _alike(keys: Keys, key: str, default: int) -> int:
     """A number that is given once or for each layer, but must be the same in all."""
     given = keys.get(key)
-    if isinstance(given, list) and len(set(given)) == 1 and isinstance(given[0], int):
+    if isinstance(given, list) and given and isinstance(given[0], int) and given.count(given[0]) == len(given):
         return int(given[0])
     return keys.size(key, default)
 

@@ -159,8 +159,10 @@ def nemotron_h(keys: Keys) -> dict[str, Any]:
     pattern = keys.get("hybrid_override_pattern") or keys.get("layers_block_type")
     if pattern is None:
         raise KeyError("hybrid_override_pattern")
+    if not isinstance(pattern, str | list):
+        raise ValueError(f"hybrid_override_pattern is {pattern!r}, allowed are M, *, -, E, one for each layer")
     for kind in pattern:
-        if kind not in _NEMOTRON:
+        if not isinstance(kind, str) or kind not in _NEMOTRON:
             raise ValueError(f"hybrid_override_pattern holds {kind!r}, allowed are M, *, -, E")
     if "num_hidden_layers" in keys and len(pattern) != keys.layers():
         raise ValueError(f"hybrid_override_pattern has {len(pattern)} entries, allowed are {keys.layers()}")

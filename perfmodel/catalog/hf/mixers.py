@@ -63,7 +63,8 @@ def windows(keys: Keys, default: Callable[[int], bool], window: int | None = Non
 
 def periodic_windows(keys: Keys, period: int, window: int | None = None) -> list[int | None]:
     """Windows in all layers but every ``period``-th, where the configuration names no other pattern."""
-    if isinstance(pattern := keys.get("sliding_window_pattern"), str):  # "LLLG": three local layers, one global
+    pattern = keys.get("sliding_window_pattern")
+    if pattern and isinstance(pattern, str):  # "LLLG": three local layers, one global
         return windows(keys, lambda layer: pattern[layer % len(pattern)] == "L", window)
     period = keys.size("sliding_window_pattern", period)
     return windows(keys, lambda layer: (layer + 1) % period > 0, window)

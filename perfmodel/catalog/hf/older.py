@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from perfmodel.catalog.arguments import shown, whole_number
 from perfmodel.catalog.decoder import Mlp, Norm, SelfAttention
 from perfmodel.catalog.hf.families import decoder, uniform
 from perfmodel.catalog.hf.keys import Keys
 from perfmodel.catalog.hf.mixers import QkNorm, attention, blocks, gated_mlp
+
+_KINDS = ("global", "local")  # of GPT-Neo's layers
 
 
 def _two_matrices(keys: Keys, size: str, *, bias: bool) -> Mlp:
@@ -81,12 +84,8 @@ def gptj(keys: Keys) -> dict[str, Any]:
 def gpt_neo(keys: Keys) -> dict[str, Any]:
     """GPT-Neo: a window in every other layer; a bias after attention but none before."""
     layers, window = keys.layers(), keys.size("window_size", 256)
-    kinds = keys.of_layers("attention_layers", ("global", "local"))
     spelled = keys.get("attention_types", [[["global", "local"], layers // 2 or 1]])
-    if kinds is None:
-        kinds = tuple(kind for pattern, times in spelled for _ in range(times) for kind in pattern)
-    if len(kinds) != layers:
-        raise ValueError(f"attention_types spells {len(kinds)} layers, allowed are {layers}")
+    kinds = keys.of_layers("attention_layers", _KINDS) or _spelled(spelled, layers)
     attentions = [
         (attention(keys, grouped=False, output_bias=True, window=window if kind == "local" else None),)
         for kind in kinds
@@ -95,6 +94,21 @@ def gpt_neo(keys: Keys) -> dict[str, Any]:
     positions = keys.size("max_position_embeddings")
     found = blocks(attentions, [(mlp,)] * layers)
     return decoder(keys, found, tied=True, norm=Norm.LAYERNORM, learned_positions=positions)
+
+
+def _spelled(given: Any, layers: int) -> tuple[str, ...]:
+    """Kinds of ``layers`` as GPT-Neo spells them: patterns, and how many times each."""
+    try:
+        patterns = [(list(pattern), whole_number("times", times, high=layers)) for pattern, times in given]
+        known = all(kind in _KINDS for pattern, _ in patterns for kind in pattern)
+    except (TypeError, ValueError):
+        known = False
+    if not known:
+        raise ValueError(f"attention_types is {shown(given)}, allowed are pairs of kinds and how many times they come")
+    count = sum(len(pattern) * times for pattern, times in patterns)
+    if count != layers:
+        raise ValueError(f"attention_types spells {count} layers, allowed are {layers}")
+    return tuple(kind for pattern, times in patterns for kind in pattern * times)
 
 
 def bloom(keys: Keys) -> dict[str, Any]:

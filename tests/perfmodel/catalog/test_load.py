@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perfmodel.catalog import (
     data_directory,
+    files,
+    gpu_from_text,
     gpu_names,
     load_gpu,
     load_kernel_times,
     load_model,
     load_sources,
+    model_from_text,
     models,
+    sparsities_from_text,
 )
 from perfmodel.catalog.checks import KERNEL_TIME_COLUMNS
 
@@ -69,6 +74,54 @@ def test_a_users_own_file_and_its_change_are_read(tmp_path: Path) -> None:
     assert load_gpu(path).key == "mine"
     path.write_text(text.replace("sm_count = 132", "sm_count = 114"), encoding="utf-8")
     assert load_gpu(path).clock.sm_count == 114
+
+
+def test_a_users_own_card_does_not_go_by_the_name_of_another(tmp_path: Path) -> None:
+    """What was measured on the catalogue's card would count as measured on this one."""
+    text = (data_directory() / "hardware" / "h100.toml").read_text(encoding="utf-8")
+    path = tmp_path / "h100.toml"
+    path.write_text(text, encoding="utf-8")
+    assert load_gpu(path) == load_gpu("h100")
+    other = text.replace("sm_count = 132", "sm_count = 114")
+    path.write_text(other, encoding="utf-8")
+    for read in (lambda: load_gpu(path), lambda: gpu_from_text(other, "h100.toml")):
+        with pytest.raises(
+            ValueError, match=r"h100\.toml: it differs from the catalogue's h100: give the file another"
+        ):
+            read()
+    assert gpu_from_text(other, "mine.toml").clock.sm_count == 114
+
+
+READERS = ((gpu_from_text, "up.toml"), (model_from_text, "up.json"), (sparsities_from_text, "up.json"),
+           (sparsities_from_text, "up.csv"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("read", "name"), READERS)
+@pytest.mark.parametrize(
+    "text",
+    ["", "\0", b"\x89PNG\r\n\xff", "\udcff", "[" * 100_000, '{"a":' * 100_000, "a = " + "[" * 50_000,
+     "a." * 5_000 + "b = 1", "9" * 5_000, "[]", "{}", "null", "NaN", '{"model_type": NaN}', '{"matrices": [NaN]}',
+     "layer,matrix,sparsity\n0,qkv,NaN",
+     "a,b\n1,2,3\n", '"', "\ufeff", "a = 1\na = 2", f'{{"model_type": "{"x" * 10**6}"}}', 5, None, ["a"]],
+    ids=lambda text: repr(text)[:20],
+)  # fmt: skip
+def test_hostile_uploads_are_refused_in_a_sentence(read: Any, name: str, text: Any) -> None:
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011 - the message is looked at below
+        read(text, name)
+    message = str(refusal.value)
+    assert message.startswith(f"{name}: ")
+    assert "\n" not in message
+    assert len(message) <= files.LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize(("read", "name"), READERS)
+def test_uploads_have_a_size_and_a_name(read: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for bad in ("", "\0.toml", "x" * 300 + ".json", 5, None):
+        with pytest.raises(ValueError, match=r"name|suffix|key|^\."):
+            read("", bad)
+    monkeypatch.setattr(files, "LARGEST_BYTES", 100)
+    with pytest.raises(ValueError, match=rf"{name}: 101 bytes, allowed are at most 100"):
+        read("#" * 101, name)
 
 
 def test_kernel_times_are_one_table_in_the_schema() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from lscd.cli import main
-from perfmodel.catalog import load_model, load_sparsities
+from perfmodel.catalog import load_model, load_sparsities, sparsities_from_text
 from perfmodel.catalog.decoder import ATTENTION_OUTPUT, EXPERTS_IN, LATENT_DOWN, LM_HEAD, MLP_IN, MLP_OUT, QKV, QUERY
 from tests.kernels_numba.checkpoints.files import save
 
@@ -216,3 +216,16 @@ def test_files_that_are_wrong(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=message):
             load_sparsities(tmp_path / "x.json")
+
+
+def test_an_upload_says_what_its_file_says(tmp_path: Path) -> None:
+    table = written(tmp_path / "own.csv", "0,qkv,0.5", "1,qkv,0.6")
+    listed = as_json(tmp_path / "own.json", entry(f"{Q}.weight", 4, 4, 0.25))
+    for path in (table, listed):
+        upload = sparsities_from_text(path.read_bytes(), path.name)
+        assert upload.matrices == load_sparsities(path).matrices
+        assert upload.source == path.name
+    with pytest.raises(ValueError, match=r"^own\.csv: row 1: sparsity of qkv is 60, allowed is a fraction"):
+        sparsities_from_text(f"{HEADER}\n0,qkv,60\n", "own.csv")
+    with pytest.raises(ValueError, match=r"^own\.txt: suffix is '\.txt', allowed are \.csv and \.json"):
+        sparsities_from_text("", "own.txt")

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perfmodel.catalog import data_directory, load_model, model_from_hf_config
+from perfmodel.catalog import data_directory, load_model, model_from_hf_config, model_from_text
 from perfmodel.catalog.decoder import Decoder, Mlp, Recurrent, SelfAttention
 from perfmodel.catalog.hf.config import shape_from_config, supported_model_types
 
@@ -453,6 +453,18 @@ def test_keys_that_change_no_shape_are_passed_over(name: str) -> None:
         (GEMMA | {"text_config": {"model_type": "t5"}}, "unsupported model_type 't5'"),
         (COMMON | {"model_type": "nemotron_h", "hybrid_override_pattern": "M-X*"},
          "hybrid_override_pattern holds 'X', allowed are M, *, -, E"),
+        (COMMON | {"model_type": "nemotron_h", "hybrid_override_pattern": 3},
+         "hybrid_override_pattern is 3, allowed are M, *, -, E, one for each layer"),
+        (COMMON | {"model_type": "nemotron_h", "hybrid_override_pattern": [{}]},
+         "hybrid_override_pattern holds {}, allowed are M, *, -, E"),
+        (COMMON | {"model_type": "cohere2", "sliding_window": 8, "sliding_window_pattern": ""},
+         "sliding_window_pattern is '', allowed is a positive integer"),
+        (COMMON | {"model_type": "hunyuan_v1_moe", "num_experts": 4, "moe_topk": [[1], [1]]},
+         "moe_topk is [[1], [1]], allowed is a positive integer"),
+        (COMMON | {"model_type": "gpt_neo", "attention_types": [[["global"], 10**12]]},
+         "attention_types is [[['global'], 1000000000000]], allowed are pairs of kinds and how many times they come"),
+        (COMMON | {"model_type": "gpt_neo", "attention_types": [[["local"], 1]]},
+         "attention_types spells 1 layers, allowed are "),
         (COMMON | {"model_type": "mpt", "n_layers": 4, "attn_config": {"alibi": False}},
          "attn_config.alibi is False, allowed is True"),
         (COMMON | {"model_type": "mpt", "intermediate_size": None, "num_key_value_heads": None,
@@ -469,6 +481,17 @@ def test_hf_config_that_cannot_be_modelled_is_refused_by_key(
         model_from_hf_config(write_config(tmp_path / "a", config))
     assert message in str(refusal.value)
     assert str(refusal.value).endswith("; a TOML file with its shape, as in data/models, is understood too")
+
+
+@pytest.mark.parametrize("name", list(HF_CONFIGS))
+def test_an_upload_says_what_its_file_says(name: str, tmp_path: Path) -> None:
+    path = write_config(tmp_path / "a", HF_CONFIGS[name]).with_name("config.json")
+    file, text = model_from_hf_config(path), path.read_bytes()
+    for upload in (model_from_text(text, "a.json"), model_from_text(text.decode(), "a")):
+        assert (upload.key, upload.name, upload.family) == (file.key, file.name, file.family)
+        assert msgspec.structs.replace(upload.shape, source="") == msgspec.structs.replace(file.shape, source="")
+    with pytest.raises(ValueError, match=r"^up\.json: missing key 'vocab_size'; a TOML file with its shape"):
+        model_from_text(text.replace(b"vocab_size", b"pad_token_id"), "up.json")
 
 
 def test_an_explicit_head_dim_needs_no_division() -> None:
