@@ -35,6 +35,7 @@ from lscd.asking import (
     own_sparsity,
     predict_table,
 )
+from lscd.e2e_operators import operator_fields, operator_table_of, print_operators
 from lscd.errors import batch_files, refuse_idle, refuse_missing
 from lscd.printing import headline, print_table, say, side_by_side
 from perfmodel.units import GIGA
@@ -78,6 +79,9 @@ def e2e(
     launch: Annotated[
         str | None, typer.Option(help="How products are launched: stream, or graph; as the system does by default.")
     ] = None,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="What each operator costs too, in prefill and in a step of decoding.")
+    ] = False,
     as_json: AsJson = False,
     input_csv: Annotated[
         Path | None,
@@ -120,14 +124,22 @@ def e2e(
         "pipeline_parallel": pipeline_parallel, "expert_parallel": expert_parallel, "cache_bits": kv_bits,
     }  # fmt: skip
     own = own_sparsity(host, pruned)
-    run = evaluate(model, gpu, host, **question, **how, sparsity=own, launch=launch, what_if=what_if)
-    plain = _baseline(model, gpu, host, question | how | {"launch": launch}, own, what_if)
+    changed: dict[str, Any] = {"sparsity": own, "launch": launch, "what_if": what_if}
+    run = evaluate(model, gpu, host, **question, **how, **changed)
+    base = _baseline(host, own, what_if, cache_bits=kv_bits)
+    unchanged = question | how | {"launch": launch, "cache_bits": None}
+    plain = None if base is None else (base, evaluate(model, gpu, base, **unchanged))
     asked = {"model": model, "gpu": gpu, "system": name, "sparsity": mean_of(model, own), **question, **how}
     words = Words(host, model, own, what_if)
+    table = None
+    if operators and run.memory.fits:
+        table = operator_table_of((model, gpu, host), question | how | changed, base, unchanged)
     if as_json:
         started = launch or host.engine.launch.value
         fields = {**asked, "launch": started, **_run_fields(run), **_compared(run, plain)}
         fields |= {"bound": host.is_bound, "change": words.fate, "remarks": words.remarks()}
+        if operators:
+            fields["operators"] = operator_fields(table) if table is not None else None
         print(json.dumps(fields, indent=2))
         return
     weights = "dense weights" if load_model(model).stored is None else "the checkpoint's weights"
@@ -137,20 +149,20 @@ def e2e(
         say(error_words([name]))
     for remark in words.remarks():
         say(remark)
+    if table is not None:
+        print_operators(table, base, drafted=speculate > 0)
+    elif operators:
+        say("A run that does not fit has no times, so no operators are shown.")
 
 
-def _baseline(
-    model: str, gpu: str, host: System, how: dict[str, Any], sparsity: float | Sparsities, what_if: WhatIf
-) -> tuple[str, Serving] | None:
-    """The same engine with dense weights and nothing else changed, and its name; None where that is what was asked."""
-    from perfmodel.serving.run import evaluate
+def _baseline(host: System, sparsity: float | Sparsities, what_if: WhatIf, cache_bits: float | None) -> str | None:
+    """The same engine with dense weights and nothing else changed; None where that is what was asked."""
     from perfmodel.serving.systems import HOST, SYSTEMS
 
     base = host.name.partition("+")[0] if host.name not in SYSTEMS or host.keeps_dense else HOST
     pruned = not isinstance(sparsity, float | int) or sparsity > 0
-    if not (what_if.asked or how["cache_bits"] is not None or (host.name != base and (pruned or "+" in host.name))):
-        return None
-    return base, evaluate(model, gpu, base, **how | {"cache_bits": None})
+    changed = what_if.asked or cache_bits is not None
+    return base if changed or (host.name != base and (pruned or "+" in host.name)) else None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from itertools import chain
+from operator import add
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,7 +14,7 @@ from perfmodel.serving.counts import decode_work, product_work, prompt_work
 from perfmodel.serving.energy import sustained_bytes_per_s, sustained_flops_share
 from perfmodel.serving.group import Group
 from perfmodel.serving.transformer import all_matrices, head_matrices, mean_seen, mixers
-from perfmodel.serving.work import NONE, Work
+from perfmodel.serving.work import Work
 
 Array = NDArray[np.float64]
 
@@ -27,7 +31,8 @@ def busy(group: Group, load: tuple[Array, Array, Array, Array], total_s: Array) 
     """
     batch, prompt, new, stages = load
     micro, steps = np.ceil(batch / stages), (new - 1) / group.what_if.tokens_per_pass
-    first, step = (_products(group, n) for n in (micro * prompt, micro * (1 + group.what_if.draft_tokens)))
+    n = micro * (1 + group.what_if.draft_tokens)
+    first, step = _products(group, micro * prompt, micro), _products(group, n, n)
     both = list(mixers(group.model.shape))
     cached = sum(
         count * decode_work(group, part, micro, mean_seen(part, prompt, new)).cache_bytes for count, part in both
@@ -41,8 +46,8 @@ def busy(group: Group, load: tuple[Array, Array, Array, Array], total_s: Array) 
     return read / sustained_bytes_per_s(group.gpu) / total_s, flops / rate / total_s
 
 
-def _products(group: Group, n: Array) -> Work:
-    """All products of ``n`` tokens, each of which gets its logits."""
-    shape = group.model.shape
-    matrices = (*all_matrices(shape, group.p, group.expert_parallel), *head_matrices(shape, group.p))
-    return sum((product_work(group, matrix, n) for matrix in matrices), NONE)
+def _products(group: Group, n: Array, n_head: Array) -> Work:
+    """All products of ``n`` tokens, of which ``n_head`` get their logits."""
+    layers = (product_work(group, m, n) for m in all_matrices(group.model.shape, group.p, group.expert_parallel))
+    heads = (product_work(group, matrix, n_head) for matrix in head_matrices(group.model.shape, group.p))
+    return reduce(add, chain(layers, heads))

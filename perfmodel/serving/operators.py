@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 PREFILL, DECODE = "prefill", "decode"
-KEYS = ["phase", "operator"]
 COLUMNS = (
     "phase", "operator", "count", "flop", "bytes", "weight_bytes", "cache_bytes", "intensity", "flops_per_s", "bound",
     "time_s", "share",
@@ -89,19 +88,22 @@ def operator_table(
 def beside(own: pd.DataFrame, dense: pd.DataFrame) -> pd.DataFrame:
     """``own`` with ``dense_time_s`` of the same operators in another table, and ``speedup`` over it.
 
-    Operators of ``dense`` alone follow with no time of their own, so that both columns add up to their phases.
+    Operators of ``dense`` alone end their phase, with no time of their own, so that both columns add up.
     """
-    other = dense[[*KEYS, "time_s"]].rename(columns={"time_s": "dense_time_s"})
-    both = own.merge(other, on=KEYS, how="outer", sort=False)
-    order = {key: i for i, key in enumerate(dict.fromkeys([*_keys(own), *_keys(dense)]))}
-    both = both.iloc[np.argsort([order[key] for key in _keys(both)], kind="stable")]
-    both = both.sort_values("phase", ascending=False, kind="stable", ignore_index=True)  # prefill before decode
-    both = both.fillna({"time_s": 0.0, "dense_time_s": 0.0, "share": 0.0})
-    return both.assign(speedup=both["dense_time_s"] / both["time_s"].where(both["time_s"] > 0))
+    import pandas as pd
+
+    taken = dict(zip(_keys(dense), dense["time_s"], strict=True))
+    alone = dense[[key not in set(_keys(own)) for key in _keys(dense)]]
+    if len(alone):
+        nothing = alone.select_dtypes("number").mul(0.0)
+        both = pd.concat([own, alone.assign(**nothing)])
+        own = both.sort_values("phase", ascending=False, kind="stable", ignore_index=True)  # prefill, then decode
+    dense_s = np.array([taken.get(key, 0.0) for key in _keys(own)])
+    return own.assign(dense_time_s=dense_s, speedup=dense_s / own["time_s"].where(own["time_s"] > 0))
 
 
 def _keys(table: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(table[KEYS].itertuples(index=False, name=None))
+    return list(zip(table["phase"], table["operator"], strict=True))
 
 
 def _one(name: str, value: Any) -> Any:

@@ -194,15 +194,14 @@ def communication_s(group: Group, n: Array, n_head: Array) -> Array:
 def handover(group: Group, n: Array, stages: Array) -> Iterator[Operator]:
     """Hidden states of ``n`` tokens passed along the pipeline, and back to the first stage."""
     if np.any(stages > 1):
-        size, count = FP16_BYTES * n * group.model.shape.hidden_size, float(np.max(stages))
-        passing = partial(point_to_point_time, group.gpu)
-        one = _exchange(group, HANDOVER, 1, stages, passing, size)
-        yield replace(one.scaled(np.where(stages > 1, stages, 0.0)), count=count)
+        size, count = FP16_BYTES * n * group.model.shape.hidden_size, np.where(stages > 1, stages, 0.0)
+        yield _exchange(group, HANDOVER, count, stages, partial(point_to_point_time, group.gpu), size)
 
 
 def _exchange(
-    group: Group, name: str, count: int, gpus: Array, seconds: Callable[[Array], Array], size: Array, shown: float = 1.0
-) -> Operator:
+    group: Group, name: str, count: Array | float, gpus: Array, seconds: Callable[[Array], Array], size: Array,
+    shown: float = 1.0,
+) -> Operator:  # fmt: skip
     """So many messages of ``size`` bytes, read and written; what empty ones take is no question of the link."""
     waited = np.where(gpus > 1, wait_s(group), 0.0)
     time_s = count * shown * (seconds(size) + waited)
@@ -212,7 +211,7 @@ def _exchange(
         return {Bound.LATENCY: empty_s, Wait.LINK: time_s - empty_s}
 
     work = partial(Work, UNCOUNTED, activation_bytes=2 * count * size)
-    return Operator(name, Part.COMMUNICATION, count, np.asarray(time_s), terms, work)
+    return Operator(name, Part.COMMUNICATION, float(np.max(count)), np.asarray(time_s), terms, work)
 
 
 def wait_s(group: Group) -> float:

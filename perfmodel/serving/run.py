@@ -2,7 +2,8 @@
 
 A run reads the prompt of a batch at once (prefill, which also yields the first token), then decodes one token a step
 for every sequence; `phases` says what the operators of both take. Parts add up: none overlaps another, as in the three
-systems modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long.
+systems modelled. The growing KV cache enters in closed form, so a run costs the same few array operations however long
+it is.
 """
 
 from __future__ import annotations
