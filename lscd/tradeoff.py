@@ -81,7 +81,7 @@ def tradeoff(
 
     pruned = asked_sparsity(sparsity, sparsity_file)
     loads = parse_batches(users, "--users") if users else parse_batches(batch)
-    limits = {"ttft_s": limit_s("--ttft", ttft), "tpot_s": limit_s("--tpot", tpot)}
+    limits: dict[str, Any] = {"ttft_s": limit_s("--ttft", ttft), "tpot_s": limit_s("--tpot", tpot)}
     asked: dict[str, Any] = {"gpus": gpus, "input_len": input_len, "output_len": output_len}
     table = weigh(
         model, gpu, batches=loads, sparsity=0.0 if pruned is None else pruned, served=bool(users), engine=engine,

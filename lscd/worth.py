@@ -85,7 +85,7 @@ def worth(
 
 
 def parse_batches(text: str, option: str = "--batch") -> tuple[int, ...]:
-    """Batches, or what else an option counts, of ``16``, ``1,4,16``, or ``1:64``: the powers of two from 1 to 64, and both ends.
+    """Batches of ``16``, ``1,4,16``, or ``1:64``: the powers of two from 1 to 64, and both ends; or users.
 
     Raises
     ------
