@@ -24,6 +24,7 @@ from lscd import (
     serve,
     simulate,
     sweep,
+    tradeoff,
     weights,
     worth,
 )
@@ -56,6 +57,7 @@ app.command()(simulate.simulate)
 app.command()(e2e.e2e)
 app.command()(serve.serve)
 app.command()(plan.plan)
+app.command()(tradeoff.tradeoff)
 app.command()(choose.choose)
 app.command()(report)
 app.command()(explore.explore)

@@ -83,15 +83,15 @@ def worth(
             say(line)
 
 
-def parse_batches(text: str) -> tuple[int, ...]:
-    """Batches of ``16``, ``1,4,16``, or ``1:64``: the powers of two from 1 to 64, and both ends.
+def parse_batches(text: str, option: str = "--batch") -> tuple[int, ...]:
+    """Batches of ``16``, ``1,4,16``, or ``1:64``: the powers of two from 1 to 64, and both ends; or users.
 
     Raises
     ------
     InputError
         If it is none of these; names the value, what is allowed, and the option.
     """
-    allowed = f"--batch is {text!r}, allowed are whole numbers from 1 to 2**20 as 16, 1,4,16 or 1:64"
+    allowed = f"{option} is {text!r}, allowed are whole numbers from 1 to 2**20 as 16, 1,4,16 or 1:64"
     try:
         ends = [int(part) for part in text.split(":")] if ":" in text else []
         listed = [] if ends else [int(part) for part in text.split(",")]
@@ -103,7 +103,7 @@ def parse_batches(text: str) -> tuple[int, ...]:
         raise InputError(allowed)
     if not ends:
         if len(batches := dict.fromkeys(listed)) > MOST_BATCHES:
-            raise InputError(f"--batch names {len(batches)} batches, allowed are at most {MOST_BATCHES}")
+            raise InputError(f"{option} names {len(batches)} numbers, allowed are at most {MOST_BATCHES}")
         return tuple(batches)
     powers = [2**power for power in range(LARGEST_BATCH.bit_length()) if ends[0] <= 2**power <= ends[1]]
     return tuple(sorted({*ends, *powers}))

@@ -30,12 +30,17 @@ def whole_number(name: str, value: Any, low: int = 1, high: int = LARGEST_SIZE) 
 
 def wholes(name: str, values: Any) -> tuple[int, ...]:
     """``values`` as one or more ints from 1 on; ValueError for anything else."""
-    if not isinstance(values, Iterable):
+    if not _many(values):
         raise ValueError(f"{name} is {shown(values)}, allowed are one or more whole numbers")
     found = tuple(whole_number(name, one) for one in values)
     if not found:
         raise ValueError(f"{name} is empty, needed is at least one")
     return found
+
+
+def _many(value: Any) -> bool:
+    """Whether there is something to go through; an array without axes is none, though it is of the type."""
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
 
 
 def text(name: str, value: Any) -> str:
@@ -47,7 +52,7 @@ def text(name: str, value: Any) -> str:
 
 def texts(name: str, value: Any) -> tuple[str, ...]:
     """``value`` as names; one text alone is none, since its letters would count as names."""
-    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes) or not _many(value):
         raise ValueError(f"{name} is {shown(value)}, allowed is a sequence of names")
     return tuple(text(name, one) for one in value)
 

@@ -9,7 +9,8 @@ one operator        `passes` times products, `attention`, `experts`, `collective
 who runs it         `systems`: engines, their hosts and their kernels; `contenders`: who takes part in a comparison
 a batch             `run`, with `memory`, `energy` (of `activity`), `what_if`, and the interval (`uncertainty`)
 a server            `steady`: load in the steady state; `profile`: step times for a scheduler
-many questions      `rows` of a table; `planning`: which system, how many GPUs, which batch
+many questions      `rows` of a table; `planning`: which system, how many GPUs, which batch; `tradeoff`: the front of
+                    throughput and latency
 ==================  =================================================================================================
 """
 

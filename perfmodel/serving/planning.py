@@ -221,8 +221,8 @@ class Limits:
         if not 1 <= number("max_gpus", self.gpus) <= GPUS_PER_MACHINE:
             raise ValueError(f"max_gpus must be from 1 to {GPUS_PER_MACHINE}, got {self.gpus}")
         for name, value in (("ttft", self.ttft_s), ("tpot", self.tpot_s)):
-            if not number(name, value) > 0:
-                raise ValueError(f"{name} must be above 0, got {value:g}")
+            if not (found := number(name, value)) > 0:
+                raise ValueError(f"{name} must be above 0, got {found:g}")
 
     def kept(self, run: Serving) -> NDArray[np.bool_]:
         """Where a run keeps both times; a single token has none in between."""

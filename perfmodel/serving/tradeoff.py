@@ -106,7 +106,8 @@ def tradeoff(
     import pandas as pd
 
     record, card, _ = resolve(model, gpu, text("engine", engine))
-    limits, loads = Limits(ttft_s=ttft_s, tpot_s=tpot_s), np.array(wholes("batches", batches))
+    limits = Limits(ttft_s=number("ttft_s", ttft_s), tpot_s=number("tpot_s", tpot_s))
+    loads = np.array(wholes("batches", batches))
     asked: dict[str, Any] = {
         "gpus": whole_number("gpus", gpus),
         "input_len": whole_number("input_len", input_len),

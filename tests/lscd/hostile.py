@@ -55,6 +55,8 @@ GOOD: dict[tuple[str, ...], list[list[str]]] = {
     ("serve",): [["--model", "folder", "--gpu", "gpu.toml", "--users", "4", "--json"],
                  ["--model", "opt-13b", "--gpu", "h100", "--profile", "profile"],
                  ["--input", "served.csv", "--output", "out.csv"]],
+    ("tradeoff",): [["--model", "folder", "--gpu", "gpu.toml", "--systems", "vllm", "--batch", "4", "--json"],
+                    ["--model", "folder", "--gpu", "h100", "--users", "4", "--sparsity-file", "zeros.csv"]],
     ("plan",): [["--model", "folder", "--gpu", "gpu.toml", "--systems", "vllm", "--max-gpus", "1", "--json"]],
     ("choose",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],
     ("worth",): [["--model", "folder", "--gpu", "gpu.toml", "--batch", "4", "--sparsity", "0.5", "--json"]],

@@ -105,7 +105,7 @@ def test_patterns_that_drop_more_than_asked_take_no_part() -> None:
         (["--sparsity", "nan"], "sparsity must lie in [0, 1], got nan"),
         (["--sparsity", "60%"], "--sparsity is '60%': "),
         (["--kernels", "fp8,,int4"], "--kernels is 'fp8,,int4', allowed are names joined by commas"),
-        (["--batch", ",".join(map(str, range(1, 66)))], "--batch names 65 batches, allowed are at most 64"),
+        (["--batch", ",".join(map(str, range(1, 66)))], "--batch names 65 numbers, allowed are at most 64"),
         (["--gpu", "x" * 5000], "allowed is a name or a path that a file may have"),
     ],
 )

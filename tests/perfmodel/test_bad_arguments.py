@@ -30,7 +30,7 @@ from perfmodel import (
 )
 from perfmodel.kernels import kernel_model
 from perfmodel.roofline import MemoryLevel
-from perfmodel.serving import planning, profile, steady
+from perfmodel.serving import planning, profile, steady, tradeoff
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.what_if import WhatIf
 
@@ -114,6 +114,12 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "serve": (steady.serve, RUN | {"system": "vllm", "users": 8, "chunk": 512}),
     "step_profile": (profile.step_profile, RUN | {"system": "vllm"}),
     "plan": (planning.plan, RUN | {"sparsity": 0.7, "systems": ("flash-llm",)}),
+    "tradeoff": (
+        tradeoff.tradeoff,
+        RUN
+        | {"batches": (8,), "sparsity": 0.7, "systems": ("vllm",), "engine": "vllm"}
+        | {"ttft_s": 9.0, "tpot_s": 1.0, "gpus": 1},
+    ),
     "WhatIf": (WhatIf, {field.name: field.default for field in dataclasses.fields(WhatIf)}),
     "layer_on": (overtaking.layer_on, {**ONE, "n": 8, "sparsity": 0.7, "model": "opt-30b"}),
     "overtaking": (overtaking.overtaking, {"gpu": "a100-80gb", "rival": "int8", "n": 8, "sparsities": (0.5, 0.8)}),

@@ -32,6 +32,14 @@ def test_each_interval_contains_its_value(gpu, system):
         assert (getattr(run, name) <= high).all()
 
 
+def test_experts_in_formats_that_pad_whole_tiles_have_an_interval():
+    """As many experts as get a token on average are no whole number, and their rows are."""
+    run = evaluate("mixtral-8x7b", A100, f"vllm+{OURS}", batch=np.array([1, 3, 8]), sparsity=0.4, gpus=2)
+    for name in NAMES:
+        low, high = getattr(run, f"{name}_interval")
+        assert ((low <= getattr(run, name)) & (getattr(run, name) <= high)).all()
+
+
 def test_ends_of_the_run_follow_its_time():
     run = evaluate("opt-30b", A100, FT, **RUN)
     low, high = run.tokens_per_gpu_s_interval
