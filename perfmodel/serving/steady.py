@@ -21,13 +21,15 @@ Little, "A proof for the queuing formula L = lambda W", Operations Research 9(3)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog.arrays import numbers
+from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.serving import passes
 from perfmodel.serving.group import Group, make_group, whole
 from perfmodel.serving.memory import memory
@@ -145,19 +147,44 @@ def serve(
         As `evaluate`; if not exactly one of users and requests is given; for pipeline stages, drafts and weights
         elsewhere, which a loaded server does not have here.
     """
+    how: dict[str, Any] = {"users": users, "requests_per_s": requests_per_s, "chunk": chunk}
+    return serve_each(model, gpu, [(system, asked.pop("sparsity", 0.0))], input_len, output_len, **how, **asked)[0]
+
+
+def serve_each(
+    model: Any,
+    gpu: Any,
+    systems: Sequence[tuple[Any, ArrayLike | Sparsities]],
+    input_len: ArrayLike,
+    output_len: ArrayLike,
+    *,
+    users: ArrayLike | None = None,
+    requests_per_s: ArrayLike | None = None,
+    chunk: float | None = None,
+    **asked: Any,
+) -> list[Steady]:
+    """`serve` of several systems of one engine, each with its sparsity: all but their products is reckoned once."""
     if (users is None) == (requests_per_s is None):
         raise ValueError("give users (concurrency) or requests_per_s, one of them")
     _refuse_what_steps_lack(asked.get("pipeline_parallel", 1), asked.get("what_if", NOTHING))
-    group, gpus = make_group(model, gpu, system, input_len=input_len, output_len=output_len, **asked)
+    how = {"input_len": input_len, "output_len": output_len, **asked}
+    made = [make_group(model, gpu, system, sparsity=sparsity, **how) for system, sparsity in systems]
+    groups, gpus = tuple(group for group, _ in made), made[0][1]
     prompt, new = whole("input_len", input_len), whole("output_len", output_len)
-    budget = group.system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
-    load = _Load(group, prompt, new, budget)
+    budget = groups[0].system.engine.prompt_tokens if chunk is None else float(whole("chunk", chunk))
+    load = _Load(groups, prompt, new, budget)
     if users is not None:
-        return _closed(load, whole("users", users), gpus)
+        return _apart(_closed(load, whole("users", users), gpus))
     rate = numbers("requests_per_s", requests_per_s)
     if np.any(~(rate > 0)):
         raise ValueError(f"requests_per_s must be above 0, got {float(np.min(rate)):g}")
-    return _open(load, rate, gpus)
+    return _apart(_open(load, rate, gpus))
+
+
+def _apart(load: Steady) -> list[Steady]:
+    """Of each system, along the first axis."""
+    columns = [getattr(load, field.name) for field in fields(load)]
+    return [Steady(*(column[i] for column in columns)) for i in range(len(load.room))]
 
 
 def _refuse_what_steps_lack(stages: ArrayLike, what_if: WhatIf) -> None:
@@ -173,12 +200,20 @@ def _refuse_what_steps_lack(stages: ArrayLike, what_if: WhatIf) -> None:
 
 @dataclass(frozen=True)
 class _Load:
-    """Requests of one kind on one group, whose steps take ``budget`` tokens of prompts at most."""
+    """Requests of one kind, whose steps take ``budget`` tokens of prompts at most, on groups of one engine.
 
-    group: Group
+    The groups, which differ in their weights alone, are the first axis of what is asked and answered.
+    """
+
+    groups: tuple[Group, ...]
     prompt: Array
     new: Array
     budget: float
+
+    @property
+    def group(self) -> Group:
+        """Whichever: for what does not depend on the weights."""
+        return self.groups[0]
 
     @property
     def chunk(self) -> Array:
@@ -201,19 +236,34 @@ class _Load:
         )  # fmt: skip
 
     def _step_s(self, decoding: Array, extra: Array) -> Array:
+        """Seconds of steps; ``extra`` has one more axis than ``decoding``, before it."""
         group, rows = self.group, decoding / self.group.expert_parallel
         heads = rows + extra / self.prompt
-        seconds = passes.matmul_s(group, rows + extra, np.maximum(heads, 1.0))
+        seconds = self._products_s(rows + extra, np.maximum(heads, 1.0))
         seconds = seconds + passes.decode_attention_s(group, rows, self.prompt, self.new)
         seconds = seconds + passes.other_s(group, rows + extra, rows)
         seconds = seconds + passes.communication_s(group, rows + extra, heads)
         read_s = passes.prefill_attention_s(group, np.ones(()), self.prompt) * extra / self.prompt
         return np.asarray(seconds + read_s + group.host.step_s + group.host.sequence_s * rows)
 
-    def room(self) -> Array:
-        """Sequences whose cache, half of the output long on average, fits beside the weights."""
+    def _products_s(self, tokens: Array, heads: Array) -> Array:
+        """Seconds of the products of each group; the second axis is theirs."""
+        each = (passes.matmul_s(group, tokens[:, i], heads[:, i]) for i, group in enumerate(self.groups))
+        return np.stack([np.broadcast_to(seconds, tokens[:, 0].shape) for seconds in each], axis=1)
+
+    def room(self, load: Array) -> Array:
+        """Sequences whose cache, half of the output long on average, fits beside the weights of each group.
+
+        Of the full shape of what is asked, ``load`` included.
+        """
+        each = [self._room(group) for group in self.groups]
+        sparsities = (np.shape(group.sparsity) for group in self.groups if not isinstance(group.sparsity, Sparsities))
+        full = np.broadcast_shapes(load.shape, self.most.shape, *sparsities, *(room.shape for room in each))
+        return np.stack([np.broadcast_to(room, full) for room in each])
+
+    def _room(self, group: Group) -> Array:
         lengths = {"input_len": self.prompt, "output_len": np.ceil(self.new / 2)}
-        one, two = (memory(self.group, batch=count, **lengths) for count in (1e3, 2e3))
+        one, two = (memory(group, batch=count, **lengths) for count in (1e3, 2e3))
         each = (two.total - one.total) / 1e3
         found = np.floor(1e3 + one.headroom / np.maximum(each, 1e-9))
         return np.asarray(np.maximum(found, 0.0))
@@ -257,7 +307,7 @@ class _Steps:
 
 def _closed(load: _Load, users: Array, gpus: Array) -> Steady:
     """A fixed number of requests in the server: those that read their prompt or wait do not decode."""
-    room = load.room()
+    room = load.room(users)
     inside = np.minimum(users, np.maximum(room, 1.0))
     decoding = np.minimum(np.maximum(inside * 0.9, 0.5), load.most)
     for _ in range(ROUNDS):
@@ -276,9 +326,8 @@ def _open(load: _Load, rate: Array, gpus: Array) -> Steady:
 
     The more decode, the more are served a second, so their number is found by halving.
     """
-    room = load.room()
-    low = np.zeros(np.broadcast_shapes(rate.shape, room.shape, load.most.shape))
-    high = np.minimum(np.maximum(room, 1.0), load.most) + low
+    room = load.room(rate)
+    low, high = np.zeros_like(room), np.minimum(np.maximum(room, 1.0), load.most)
 
     def falls_short(decoding: Array, steps: _Steps) -> Array:
         return np.asarray(rate * load.new * steps.mean_s > decoding)

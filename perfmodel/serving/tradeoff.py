@@ -26,7 +26,7 @@ from perfmodel.serving.contenders import absent, change, hosted_systems, own_spa
 from perfmodel.serving.group import resolve
 from perfmodel.serving.planning import Limits
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.steady import serve
+from perfmodel.serving.steady import serve_each
 from perfmodel.serving.systems import VLLM, System, load_system
 from perfmodel.serving.transformer import mean_sparsity
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+Asked = tuple[System, float | Sparsities]  # a system and the sparsity that it is asked for
 
 BATCHES = tuple(2**power for power in range(11))
 LEAST_OUTPUT = 2  # tokens; a single one has no step, and its user no rate
@@ -119,12 +120,9 @@ def tradeoff(
     mean = mean_sparsity(record.shape, sparsity) if isinstance(sparsity, Sparsities) else sparsity
     names = (engine, *hosted_systems(engine, unmeasured)) if systems is None else texts("systems", systems)
     takes_part, left_out = _parted(names, card, mean)
-    one = _loaded if served else _together
-    tables = [
-        _described(system, record, mean, loads)
-        | one(record, card, system, loads, asked | {"sparsity": own_sparsity(system, sparsity)})
-        for system in takes_part
-    ]
+    pairs = [(system, own_sparsity(system, sparsity)) for system in takes_part]
+    found = (_loaded if served else _together)(record, card, pairs, loads, asked)
+    tables = [_described(system, record, mean, loads) | found[system.name] for system in takes_part]
     columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     table = pd.DataFrame(columns | _judged(columns, limits))
     table.attrs["left_out"] = left_out
@@ -157,23 +155,32 @@ def _described(system: System, model: LanguageModel, sparsity: float, loads: NDA
 
 
 def _together(
-    model: LanguageModel, gpu: Gpu, system: System, batches: NDArray[np.int64], asked: dict[str, Any]
-) -> dict[str, Any]:
-    """Batches that start together."""
-    run = evaluate(model, gpu, system, batch=batches, **asked)
-    rates = (run.tokens_per_gpu_s, *run.tokens_per_gpu_s_interval)
-    return _known((*rates, run.ttft_s, run.tpot_s), run.memory.fits) | {"extrapolated": run.extrapolated}
+    model: LanguageModel, gpu: Gpu, systems: Sequence[Asked], batches: NDArray[np.int64], asked: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Batches that start together, by system."""
+    found = {}
+    for system, sparsity in systems:
+        run = evaluate(model, gpu, system, batch=batches, sparsity=sparsity, **asked)
+        values = (run.tokens_per_gpu_s, *run.tokens_per_gpu_s_interval, run.ttft_s, run.tpot_s)
+        found[system.name] = _known(values, run.memory.fits) | {"extrapolated": run.extrapolated}
+    return found
 
 
 def _loaded(
-    model: LanguageModel, gpu: Gpu, system: System, users: NDArray[np.int64], asked: dict[str, Any]
-) -> dict[str, Any]:
-    """Servers with so many users; as sure as a batch of the sequences that decode there."""
-    load = serve(model, gpu, system, users=users, **asked)
-    like = evaluate(model, gpu, system, batch=np.maximum(np.round(np.nan_to_num(load.decoding)), 1), **asked)
-    low, high = (end / like.tokens_per_gpu_s * load.tokens_per_gpu_s for end in like.tokens_per_gpu_s_interval)
-    values = (load.tokens_per_gpu_s, low, high, load.ttft_s, load.tpot_s)
-    return _known(values, load.fits) | {"extrapolated": like.extrapolated}
+    model: LanguageModel, gpu: Gpu, systems: Sequence[Asked], users: NDArray[np.int64], asked: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Servers with so many users, by system; as sure as a batch of the sequences that decode there."""
+    found = {}
+    for engine in dict.fromkeys(system.engine for system, _ in systems):
+        alike = [(system, sparsity) for system, sparsity in systems if system.engine == engine]
+        loads = serve_each(model, gpu, alike, users=users, **asked)
+        for (system, sparsity), load in zip(alike, loads, strict=True):
+            decoding = np.maximum(np.round(np.nan_to_num(load.decoding)), 1)
+            run = evaluate(model, gpu, system, batch=decoding, sparsity=sparsity, **asked)
+            ends = (end / run.tokens_per_gpu_s * load.tokens_per_gpu_s for end in run.tokens_per_gpu_s_interval)
+            values = (load.tokens_per_gpu_s, *ends, load.ttft_s, load.tpot_s)
+            found[system.name] = _known(values, load.fits) | {"extrapolated": run.extrapolated}
+    return found
 
 
 def _known(values: Sequence[Array], fits: NDArray[np.bool_]) -> dict[str, Any]:
