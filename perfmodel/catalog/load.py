@@ -150,7 +150,8 @@ def _no_gpu(name: str | Path) -> ValueError:
 
 def _not_taken(gpu: Gpu, path: Path) -> Gpu:
     """``gpu``, refused if measurements of a card of the catalogue would count as its own, though it is another."""
-    if gpu.key in gpu_names() and gpu != load_record(_hardware(gpu.key), Gpu):
+    known = _hardware(gpu.key)
+    if known.is_file() and not _is_cpu(known) and gpu != load_record(known, Gpu):
         raise ValueError(f"{shown(path)}: it differs from the catalogue's {gpu.key}: give the file another name")
     return gpu
 
