@@ -27,7 +27,7 @@ from perfmodel.serving.systems import (
     calibrated_systems,
     load_system,
 )
-from perfmodel.serving.transformer import Matrix, can_spread, check_split
+from perfmodel.serving.transformer import Matrix, all_matrices, can_spread, check_split
 from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]
@@ -70,6 +70,11 @@ class Group:
     def machine(self) -> Machine:
         """The GPU as kernel models see it."""
         return Machine.of(self.gpu)
+
+    @cached_property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Weight matrices of all kinds of layers as one GPU holds them."""
+        return tuple(all_matrices(self.model.shape, self.p, self.expert_parallel))
 
     @property
     def cache_bytes(self) -> float:

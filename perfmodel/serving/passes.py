@@ -25,7 +25,6 @@ from perfmodel.serving.transformer import (
     STEP_LAUNCHES,
     Matrix,
     activation_bytes,
-    all_matrices,
     attention_flops,
     head_matrices,
     local_cached_values,
@@ -49,8 +48,7 @@ def matmul_s(group: Group, n: Array, n_head: Array) -> Array:
     Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as does the
     launch of attention.
     """
-    matrices = all_matrices(group.model.shape, group.p, group.expert_parallel)
-    layers = sum(matrix.layers * stored_s(group, matrix, n) for matrix in matrices)
+    layers = sum(matrix.layers * stored_s(group, matrix, n) for matrix in group.matrices)
     return np.asarray(layers + head_s(group, n_head)) - _product_launches_s(group)
 
 
@@ -63,15 +61,14 @@ def arrival_s(group: Group, n: Array) -> Array:
     """Seconds in which the weights arrive that ``n`` tokens need and that lie outside the device memory."""
     if group.what_if.offloaded == 0:
         return np.zeros(())
-    matrices = all_matrices(group.model.shape, group.p, group.expert_parallel)
+    matrices = group.matrices
     needed = sum(m.layers * m.products(n)[0] * group.bytes_of(m) * group.what_if.columns_read(n) for m in matrices)
     return group.what_if.arrival_s(np.asarray(needed), PCIE_SHARE * group.gpu.link.pcie_bytes_per_s / 2)
 
 
 def _product_launches_s(group: Group) -> Array:
     """Launches of all matrix products of a pass, each as long as cuBLAS's; none in a graph."""
-    shape = group.model.shape
-    count = sum(matrix.layers for matrix in all_matrices(shape)) + len(head_matrices(shape))
+    count = sum(matrix.layers for matrix in group.matrices) + len(head_matrices(group.model.shape))
     return count * group.system.call.launch_s()
 
 

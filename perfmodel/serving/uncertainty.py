@@ -26,7 +26,6 @@ from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.group import Group
 from perfmodel.serving.passes import product_s
 from perfmodel.serving.systems import CALIBRATION_NAME, System, format_time
-from perfmodel.serving.transformer import all_matrices
 
 Array = NDArray[np.float64]
 Sides = tuple[Array, Array]  # towards faster, towards slower
@@ -110,7 +109,7 @@ def kernel_errors_s(group: Group, n: Array) -> Sides:
     fits = kernel_fits()
     faster: list[Array] = []
     slower: list[Array] = []
-    for matrix in all_matrices(group.model.shape, group.p, group.expert_parallel):
+    for matrix in group.matrices:
         if not matrix.prunable:
             continue
         active, tokens = matrix.products(n * group.expert_parallel if matrix.grouped else n)
