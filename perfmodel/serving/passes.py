@@ -18,7 +18,7 @@ from perfmodel.kernels.decode import Bitmap
 from perfmodel.kernels.fits import calibrated
 from perfmodel.serving import attention, experts
 from perfmodel.serving.collectives import Algorithm, all_reduce_time, all_to_all_time
-from perfmodel.serving.group import Group
+from perfmodel.serving.group import Alike, Group
 from perfmodel.serving.systems import System
 from perfmodel.serving.transformer import (
     ATTENTION_LAUNCHES,
@@ -39,6 +39,7 @@ from perfmodel.units import FP16_BYTES
 
 Array = NDArray[np.float64]
 
+STACKED = 2**12  # products that go through a kernel's model at once: beyond, arrays had better stay in the cache
 PCIE_SHARE = 0.8  # of the datasheet's rate that long copies from pinned host memory reach
 
 
@@ -48,8 +49,14 @@ def matmul_s(group: Group, n: Array, n_head: Array) -> Array:
     Less a launch each, which the kernel models hold: a profiler sees gaps there, so they count as other, as does the
     launch of attention.
     """
-    layers = sum(matrix.layers * stored_s(group, matrix, n) for matrix in group.matrices)
-    return np.asarray(layers + head_s(group, n_head)) - _product_launches_s(group)
+    experts = sum(matrix.layers * stored_s(group, matrix, n) for matrix in group.matrices if matrix.grouped)
+    most = max(STACKED // max(np.size(n), 1), 1)
+    plain = sum(
+        np.tensordot(part.count, _plain_s(group, part.system, part, part.sparsity)(part.m, n), 1)
+        for alike in group.alike
+        for part in alike.few(most, np.ndim(n))
+    )
+    return np.asarray(experts + plain + head_s(group, n_head)) - _product_launches_s(group)
 
 
 def head_s(group: Group, n: Array) -> Array:
@@ -91,7 +98,7 @@ def grouped_s(group: Group, system: System, matrix: Matrix, sparsity: Array, loa
     return experts.grouped_product_s(group.gpu, _plain_s(group, system, matrix, sparsity), matrix.m, load)
 
 
-def _plain_s(group: Group, system: System, matrix: Matrix, sparsity: Array) -> experts.ProductTime:
+def _plain_s(group: Group, system: System, matrix: Matrix | Alike, sparsity: Array) -> experts.ProductTime:
     """Seconds of a product of so many rows with so many tokens, K and sparsity being the matrix's."""
 
     def seconds(m: Array, tokens: Array) -> Array:
