@@ -148,6 +148,10 @@ class Alike:
         count = np.array([matrix.layers * share for matrix, _, _, share in found], dtype=np.float64)
         return cls(found[0][1], found[0][0].prunable, m, k, sparsity, count)
 
+    def each(self, seconds: Array) -> Array:
+        """Seconds of all products with each, from those of one."""
+        return self.count.reshape(-1, *(1,) * (seconds.ndim - 1)) * seconds
+
     def few(self, most: int, axes: int) -> Iterator[Alike]:
         """Itself in parts of at most ``most`` matrices, ready to broadcast against arrays of ``axes`` axes."""
         apart = (1,) * max(axes + 1 - self.m.ndim, 0)

@@ -7,6 +7,7 @@ bytes; all-reduces go through `collectives`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,19 @@ def matmul_s(group: Group, n: Array, n_head: Array) -> Array:
     launch of attention.
     """
     experts = sum(matrix.layers * stored_s(group, matrix, n) for matrix in group.matrices if matrix.grouped)
-    most = max(STACKED // max(np.size(n), 1), 1)
-    plain = sum(
-        np.tensordot(part.count, _plain_s(group, part.system, part, part.sparsity)(part.m, n), 1)
-        for alike in group.alike
-        for part in alike.few(most, np.ndim(n))
-    )
+    plain = sum(np.sum(part.each(part_s(group, part, n)), axis=0) for part in plain_products(group, n))
     return np.asarray(experts + plain + head_s(group, n_head)) - _product_launches_s(group)
+
+
+def plain_products(group: Group, n: Array) -> Iterator[Alike]:
+    """All products of the layers but those of experts, as many at once as are timed at once with ``n`` tokens."""
+    most = max(STACKED // max(np.size(n), 1), 1)
+    return (part for alike in group.alike for part in alike.few(most, np.ndim(n)))
+
+
+def part_s(group: Group, part: Alike, n: Array) -> Array:
+    """Seconds of one product with each of these matrices, along the first axis."""
+    return _plain_s(group, part.system, part, part.sparsity)(part.m, n)
 
 
 def head_s(group: Group, n: Array) -> Array:
