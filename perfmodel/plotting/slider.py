@@ -1,7 +1,7 @@
 """A chart with a slider: moving it picks rows of a table that was computed beforehand, so that nothing has to run.
 
-The browser moves it, in JupyterLab and marimo, by mouse or arrow keys. Where nothing moves, as on GitHub and in the
-documentation, a picture of the value that it opens with stands in its place.
+The browser moves it, by mouse, arrow keys or Page Up and Page Down (JupyterLab keeps arrows for itself). Where nothing
+moves, as on GitHub and in the documentation, a picture of the value that it opens with stands in its place.
 """
 
 from __future__ import annotations
