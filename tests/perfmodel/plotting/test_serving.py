@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -96,6 +97,20 @@ def test_the_cheapest_stands_first_and_what_is_outside_the_evidence_is_hollow() 
     assert axes.yaxis_inverted(), "the first row on top"
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.3, 1.2], [0.5, 2.0], [0.9, 3.6]]
     assert [line.get_markerfacecolor() == "white" for line in axes.lines] == [True, False, True]
+
+
+def test_most_tokens_stand_first_with_their_interval() -> None:
+    rows = [("flash-llm", 2, 64, 400.0, 300.0, 520.0, False), ("deepspeed", 1, 8, 500.0, 350.0, 700.0, True)]
+    columns = ["system", "gpus", "batch", "tokens_per_gpu_s", "low", "high", "extrapolated"]
+    titles = {"flash-llm": "Flash-LLM", "deepspeed": "DeepSpeed"}
+    figure = serving.yields(pd.DataFrame(rows, columns=columns), titles)
+    (axes,) = figure.axes
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == ["DeepSpeed, 1 GPU, batch 8", "Flash-LLM, 2 GPUs, batch 64"]
+    drawn = [list(np.atleast_1d(line.get_xdata())) for line in axes.lines]
+    assert drawn == [[350.0, 700.0], [300.0, 520.0], [500.0], [400.0]]
+    assert not faults(figure)
+    assert not overlaps(figure)
 
 
 def test_only_what_does_not_fit_is_said_to_be_out_of_memory() -> None:
