@@ -187,7 +187,7 @@ def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Fig
         textcoords="offset points", ha="center",
     )  # fmt: skip
     axes.set_yticks(at, table["label"])
-    axes.set(xlabel="GB per GPU", xlim=(0, 1.25 * left.max()), ylim=(-0.6, len(table) - 0.4))
+    axes.set(xlabel="GB per GPU", xlim=(0, 1.25 * max(left.max(), capacity_gb)), ylim=(-0.6, len(table) - 0.4))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside lower center", ncols=len(parts))

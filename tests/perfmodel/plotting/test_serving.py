@@ -119,3 +119,12 @@ def test_only_what_does_not_fit_is_said_to_be_out_of_memory() -> None:
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["70 GB", "90 GB: out of memory", "a GPU has 80 GB"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["weights", "KV cache"]
+
+
+@pytest.mark.parametrize("gb", [0.2, 60.0, 2000.0])
+def test_memory_of_any_size_lies_beside_what_the_gpu_has(gb: float) -> None:
+    table = pd.DataFrame({"label": ["only"], "weights": [gb], "kv_cache": [0.1 * gb]})
+    figure = serving.memory(table, ("weights", "kv_cache"), 80.0)
+    (axes,) = figure.axes
+    assert axes.get_xlim()[1] > max(80.0, 1.1 * gb)
+    assert not faults(figure)
