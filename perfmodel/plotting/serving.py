@@ -216,8 +216,8 @@ def yields(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     figure, axes = _ranges(rows, titles, rows["low"], rows["high"])
     for y, row in enumerate(rows.itertuples()):
         axes.plot(row.tokens_per_gpu_s, y, "|", color=SYSTEM_COLOURS[row.system], ms=7, mew=1.2)
-    ticks(axes.xaxis, [mantissa * 10.0**power for power in range(-3, 7) for mantissa in (1, 2, 5)])
-    axes.set_xlabel("tokens per GPU-second (bar: model; ends: 90 %)", ha="right", x=1)
+    ticks(axes.xaxis, [mantissa * 10.0**power for power in range(-3, 7) for mantissa in (1, 2, 3, 5)])
+    axes.set_xlabel("tokens per GPU-second, 90 % interval", ha="right", x=1)
     return figure
 
 
