@@ -107,22 +107,26 @@ def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, mod
     """
     chosen = kernel_model(kernel)
     tokens, shares = np.broadcast_arrays(sizes("n", n), check_sparsity(sparsity))
-    padded = chosen.padded_n(tokens)
-    taken = ~np.isnan(padded) & _takes_part(chosen, shares)
-    m, k = (np.array([float(getattr(matrix, axis)) for matrix in _matrices(model)]) for axis in "mk")
-    asked = np.where(taken, padded, 8.0)
-    n_asked = np.where(np.isnan(chosen.padded_n(asked)), 1.0, asked)
-    p = predict(
-        kernel, gpu, m, k, n_asked[..., None], chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH
-    )  # fmt: skip
+    m, k, each = _products(model, tokens)
+    padded = chosen.padded_n(each)
+    taken = ~np.isnan(padded).any(axis=-1) & _takes_part(chosen, shares)
+    asked = np.where(np.isnan(padded), chosen.padded_n(1.0), padded)  # computed and thrown away below
+    p = predict(kernel, gpu, m, k, asked, chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH)
     time_s = p.time_s.sum(axis=-1)
     slow, fast = np.log(p.hi_s.sum(axis=-1) / time_s), np.log(time_s / p.lo_s.sum(axis=-1))
     known = taken & ~p.at_least.any(axis=-1)
     return Layer(np.where(known, time_s, np.nan), slow, fast, np.asarray(p.extrapolated.any(axis=-1)))
 
 
-def _matrices(model: str) -> list[object]:
-    return [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
+def _products(model: str, tokens: Array) -> tuple[Array, Array, Array]:
+    """Rows, columns and tokens of a layer's products, along a last axis.
+
+    Experts that get a token are one tall product, as in `perfmodel.choice`.
+    """
+    matrices = [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
+    active, each = (np.stack(counts, axis=-1) for counts in zip(*(x.products(tokens) for x in matrices), strict=True))
+    m, k = (np.array([float(getattr(matrix, axis)) for matrix in matrices]) for axis in "mk")
+    return np.ceil(active * m), k, each
 
 
 def _takes_part(model: KernelModel, sparsity: Array) -> NDArray[np.bool_]:
@@ -223,6 +227,33 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
             "clear": clear.ravel(),
         }
     )
+
+
+def speedups(
+    kernels: Sequence[str], gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF
+) -> pd.DataFrame:
+    """Speed-up of each kernel over dense on a layer, at each number of tokens and each sparsity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gpu, kernel, change, n, sparsity, speedup, extrapolated``; without rows where a kernel takes no part.
+
+    Raises
+    ------
+    ValueError
+        As `predict`: what the GPU cannot run among them.
+    """
+    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
+    dense_s = layer_on(BASELINE, card, n, 0.0, model).time_s
+    parts = []
+    for name in kernels:
+        layer = layer_on(name, card, n, shares, model)
+        values = {"n": n.astype(int), "sparsity": shares, "speedup": dense_s / layer.time_s}
+        columns = {column: grid.ravel() for column, grid in (values | {"extrapolated": layer.extrapolated}).items()}
+        parts.append(pd.DataFrame({"gpu": card.key, "kernel": name, "change": KERNELS[name].format.change, **columns}))
+    return pd.concat(parts, ignore_index=True).dropna(subset="speedup", ignore_index=True)
 
 
 def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.DataFrame:

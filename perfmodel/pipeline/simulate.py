@@ -165,7 +165,7 @@ def refusal(
     ValueError
         Unknown names, sizes or values out of range.
     """
-    record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    record = load_gpu(gpu)
     product = checked_product(m, k, n, sparsity)
     build, model = program_of(kernel), KERNELS.get(PREDICTED_BY.get(kernel, ""))
     if model is not None and (lacking := model.refusal(record)) is not None:
@@ -215,12 +215,15 @@ def simulate(
     Raises
     ------
     ValueError
-        Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
+        Unknown names, sizes or values out of range, a GPU that the kernel does not run on or that a block does not fit;
+        names value and range.
     """
     build = program_of(kernel)
     product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = load_gpu(gpu)
+    if kernel in PREDICTED_BY and (refusal := KERNELS[PREDICTED_BY[kernel]].refusal(record)) is not None:
+        raise ValueError(refusal)
     machine = Machine.of(
         record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,

@@ -172,6 +172,13 @@ def test_bad_input_is_named(change, message):
         simulate(**call)
 
 
+@pytest.mark.parametrize("gpu", ["mi300x", "mi355x"])
+def test_what_the_closed_form_refuses_is_not_played(gpu: str) -> None:
+    """An AMD GPU whose shared memory would hold a block all the same."""
+    with pytest.raises(ValueError, match="is AMD's: only dense and 2:4 products are modelled there"):
+        simulate("flash-llm", gpu, 4096, 4096, 128, 0.8)
+
+
 @pytest.mark.parametrize(
     ("kernel", "gpu", "what_if", "sentence"),
     [
