@@ -7,8 +7,10 @@ take no part; patterns take part from their own sparsity on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +24,12 @@ from perfmodel.formats import check_sparsity
 from perfmodel.kernels import BASELINE, KERNELS, KernelModel, kernel_model
 from perfmodel.kernels.rivals import WHOLE
 from perfmodel.prediction import predict
-from perfmodel.serving.transformer import layer_matrices
+from perfmodel.serving.transformer import Matrix, layer_matrices
 
 Array = NDArray[np.float64]
 
 LAYER_OF = "opt-66b"  # its matrices are among those that every source of the sparse kernels has measured
+FASTEST = ("kernel", "speedup", "low", "high", "extrapolated")  # of `bests`
 CHANGES = ("pruned", "rounded", "pruned and rounded")
 SPARSITIES = np.round(np.arange(0.30, 0.9501, 0.005), 4)
 
@@ -93,7 +96,7 @@ class Overtaking:
 
 
 def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, model: str = LAYER_OF) -> Layer:
-    """One layer of ``model`` on ``kernel``: its products summed.
+    """One layer of ``model`` on ``kernel``: its products summed, of experts those that the tokens visit.
 
     Parameters
     ----------
@@ -107,21 +110,24 @@ def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, mod
     """
     chosen = kernel_model(kernel)
     tokens, shares = np.broadcast_arrays(sizes("n", n), check_sparsity(sparsity))
-    padded = chosen.padded_n(tokens)
-    taken = ~np.isnan(padded) & _takes_part(chosen, shares)
-    m, k = (np.array([float(getattr(matrix, axis)) for matrix in _matrices(model)]) for axis in "mk")
+    matrices = _matrices(model)
+    m, k = (np.array([float(getattr(matrix, axis)) for matrix in matrices]) for axis in "mk")
+    # Active experts are one tall product, as engines multiply them, of the tokens that each has.
+    active, each = (np.stack([matrix.products(tokens)[part] for matrix in matrices], axis=-1) for part in range(2))
+    padded = chosen.padded_n(each)
+    taken = ~np.isnan(padded) & _takes_part(chosen, shares)[..., None]
     asked = np.where(taken, padded, 8.0)
     n_asked = np.where(np.isnan(chosen.padded_n(asked)), 1.0, asked)
     p = predict(
-        kernel, gpu, m, k, n_asked[..., None], chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH
+        kernel, gpu, np.ceil(active * m), k, n_asked, chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH
     )  # fmt: skip
     time_s = p.time_s.sum(axis=-1)
     slow, fast = np.log(p.hi_s.sum(axis=-1) / time_s), np.log(time_s / p.lo_s.sum(axis=-1))
-    known = taken & ~p.at_least.any(axis=-1)
+    known = taken.all(axis=-1) & ~p.at_least.any(axis=-1)
     return Layer(np.where(known, time_s, np.nan), slow, fast, np.asarray(p.extrapolated.any(axis=-1)))
 
 
-def _matrices(model: str) -> list[object]:
+def _matrices(model: str) -> list[Matrix]:
     return [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
 
 
@@ -204,11 +210,7 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
     prunes = np.array(["pruned" in KERNELS[name].format.change for name in names])
     other_kind = np.where(prunes[:, None, None] == prunes[best], np.inf, filled)
     second = np.argmin(other_kind, axis=0)
-
-    def of(field: str, index: NDArray[np.intp]) -> Array:
-        stacked = np.stack([getattr(layer, field) for layer in layers.values()])
-        return np.take_along_axis(stacked, index[None], axis=0)[0]
-
+    of = partial(_of, list(layers.values()))
     ahead = np.log(of("time_s", second) / of("time_s", best))
     clear = ahead > SEVERAL_MATRICES * np.hypot(of("slow", best), of("fast", second))
     return pd.DataFrame(
@@ -225,6 +227,12 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
     )
 
 
+def _of(layers: Sequence[Layer], field: str, index: NDArray[np.intp]) -> Array:
+    """``field`` of the layer that ``index`` names at each place."""
+    stacked = np.stack([getattr(layer, field) for layer in layers])
+    return np.take_along_axis(stacked, index[None], axis=0)[0]
+
+
 def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.DataFrame:
     """The fastest kernel on a layer of each kind: that prunes, that rounds, that does both.
 
@@ -233,14 +241,30 @@ def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.
     pandas.DataFrame
         ``gpu, change, kernel, speedup`` (over dense), ``low, high`` (its 90 % interval), ``extrapolated``.
     """
+    return bests_over(gpu, [n], [sparsity], model).drop(columns=["n", "sparsity"])
+
+
+def bests_over(gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF) -> pd.DataFrame:
+    """`bests` at each number of tokens and each sparsity, with ``n, sparsity``; no row where no kernel takes part."""
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
     dense = layer_on(BASELINE, card, n, 0.0, model)
-    layers = {name: layer_on(name, card, n, sparsity, model) for name in running(card)}
-    rows = []
+    layers = {name: layer_on(name, card, n, shares, model) for name in running(card)}
+    asked = {"gpu": card.key, "n": n.ravel().astype(int), "sparsity": shares.ravel()}
+    tables = [pd.DataFrame(columns=[*asked, "change", *FASTEST])]
     for change in CHANGES:
-        able = [name for name in layers if KERNELS[name].format.change == change and not np.isnan(layers[name].time_s)]
+        able = {name: layer for name, layer in layers.items() if KERNELS[name].format.change == change}
         if able:
-            name = min(able, key=lambda each: float(layers[each].time_s))
-            gain = layers[name].speedup_over(dense)
-            rows.append((card.key, change, name, *gain, bool(layers[name].extrapolated)))
-    return pd.DataFrame(rows, columns=["gpu", "change", "kernel", "speedup", "low", "high", "extrapolated"])
+            tables.append(pd.DataFrame({**asked, "change": change, **_fastest(able, dense)}).dropna(subset="speedup"))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def _fastest(layers: Mapping[str, Layer], dense: Layer) -> dict[str, NDArray[Any]]:
+    """`FASTEST` at each place, flat: who it is, how much faster than ``dense``, and whether that is extrapolated."""
+    of = partial(_of, list(layers.values()))
+    best = np.argmin(np.nan_to_num(np.stack([layer.time_s for layer in layers.values()]), nan=np.inf), axis=0)
+    gain = dense.time_s / of("time_s", best)
+    slow, fast = np.hypot(of("slow", best), dense.fast), np.hypot(of("fast", best), dense.slow)
+    ends = gain * np.exp(-SEVERAL_MATRICES * slow), gain * np.exp(SEVERAL_MATRICES * fast)
+    found = (np.array(list(layers), dtype=object)[best], gain, *ends, of("extrapolated", best).astype(bool))
+    return {name: value.ravel() for name, value in zip(FASTEST, found, strict=True)}
