@@ -244,12 +244,17 @@ def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.
     return bests_over(gpu, [n], [sparsity], model).drop(columns=["n", "sparsity"])
 
 
-def bests_over(gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF) -> pd.DataFrame:
-    """`bests` at each number of tokens and each sparsity, with ``n, sparsity``; no row where no kernel takes part."""
+def bests_over(
+    gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF, kernels: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """`bests` at each number of tokens and each sparsity, with ``n, sparsity``; no row where no kernel takes part.
+
+    ``kernels``: only these; all of `running` by default.
+    """
     card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
     n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
     dense = layer_on(BASELINE, card, n, 0.0, model)
-    layers = {name: layer_on(name, card, n, shares, model) for name in running(card)}
+    layers = {name: layer_on(name, card, n, shares, model) for name in (running(card) if kernels is None else kernels)}
     asked = {"gpu": card.key, "n": n.ravel().astype(int), "sparsity": shares.ravel()}
     tables = [pd.DataFrame(columns=[*asked, "change", *FASTEST])]
     for change in CHANGES:

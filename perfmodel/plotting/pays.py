@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from perfmodel.plotting.kernels import short, stretches
+from perfmodel.plotting.kernels import last_has, short, stretches
 from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
 from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS, PAGE
 
@@ -132,8 +132,7 @@ def over_tokens(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
     for (gpu, title), colour in zip(gpus.items(), cycle(OTHERS)):
         rows = table[table["gpu"] == gpu].sort_values("n")
         for dash, stretch in stretches(rows["speedup"], rows["extrapolated"]):
-            label = title if pd.notna(stretch.iloc[-1]) else "_"
-            axes.plot(rows["n"], stretch, dash, color=colour, label=label)
+            axes.plot(rows["n"], stretch, dash, color=colour, label=title if last_has(dash, rows["extrapolated"]) else "_")
     axes.axhline(1, color=BLACK, lw=0.8)
     axes.set(xscale="log", xlim=(table["n"].min(), table["n"].max()), xlabel="tokens N", ylabel="speed-up over cuBLAS")
     axes.set_ylim(0, None)
