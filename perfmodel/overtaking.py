@@ -245,7 +245,11 @@ def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.
 
 
 def bests_over(
-    gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF, kernels: Sequence[str] | None = None
+    gpu: str | Gpu,
+    tokens: ArrayLike,
+    sparsities: ArrayLike,
+    model: str = LAYER_OF,
+    kernels: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """`bests` at each number of tokens and each sparsity, with ``n, sparsity``; no row where no kernel takes part.
 

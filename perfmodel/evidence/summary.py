@@ -85,7 +85,7 @@ def _weighted(intervals: pd.DataFrame, column: str) -> float:
 
 
 def run_summary(runs: pd.DataFrame, intervals: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One row a source of whole runs, on those of `judged_runs` that no fit saw; ``intervals`` are their `run_coverage`.
+    """One row a source of whole runs, on those of `judged_runs` that no fit saw; ``intervals``: their `run_coverage`.
 
     Returns
     -------

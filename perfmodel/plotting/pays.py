@@ -111,7 +111,7 @@ def _best(axes: Axes, y: int, row: Any, name: str) -> None:
     colour = KERNEL_COLOURS[row.kernel]
     axes.hlines(y, row.low, row.high, color=colour, lw=0.8)
     fill = "white" if row.extrapolated else colour
-    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.8)
+    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.6, ms=4.6)
     axes.annotate(
         name,
         (row.high, y),
@@ -132,7 +132,8 @@ def over_tokens(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
     for (gpu, title), colour in zip(gpus.items(), cycle(OTHERS)):
         rows = table[table["gpu"] == gpu].sort_values("n")
         for dash, stretch in stretches(rows["speedup"], rows["extrapolated"]):
-            axes.plot(rows["n"], stretch, dash, color=colour, label=title if last_has(dash, rows["extrapolated"]) else "_")
+            label = title if last_has(dash, rows["extrapolated"]) else "_"
+            axes.plot(rows["n"], stretch, dash, color=colour, label=label)
     axes.axhline(1, color=BLACK, lw=0.8)
     axes.set(xscale="log", xlim=(table["n"].min(), table["n"].max()), xlabel="tokens N", ylabel="speed-up over cuBLAS")
     axes.set_ylim(0, None)
