@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import cycle
 from typing import Any
 
@@ -21,6 +22,7 @@ from perfmodel.plotting import vega
 from perfmodel.plotting.style import BLACK, FORMAT_COLOURS, GREY, KERNEL_COLOURS, OTHERS
 
 WIDTH, BAR = 560, 26  # pixels between the axes, and of a bar
+PALETTE = 64  # colours of the picture
 DIGITS = 5  # of a number in the browser: finer than a pixel
 HEADROOM = 1.06  # above the highest value
 COLOURS = {**FORMAT_COLOURS, **KERNEL_COLOURS}
@@ -39,11 +41,15 @@ class Slider(vega.Chart):
 
     def picture(self) -> bytes:
         """PNG of the chart as it opens, which says where it moves; needs vl-convert-python."""
+        from PIL import Image
         from vl_convert import vegalite_to_png
 
         title = self.spec["title"]
         still = title | {"subtitle": [*title["subtitle"], STILL]}
-        return vegalite_to_png(self.spec | {"title": still}, vl_version="5.20", scale=1.5, allowed_base_urls=[])
+        drawn = vegalite_to_png(self.spec | {"title": still}, vl_version="5.20", scale=1.5, allowed_base_urls=[])
+        small = BytesIO()  # a quarter of the bytes, which notebooks keep
+        Image.open(BytesIO(drawn)).convert("RGB").quantize(PALETTE).save(small, "PNG", optimize=True)
+        return small.getvalue()
 
 
 def slider(
@@ -200,6 +206,7 @@ class _Drawing:
         colour = vega.named(part, scale, 4) if part == "series" else {"field": part, "scale": scale, "legend": None}
         if self.bars:
             return {"color": colour}
+        colour["legend"] |= {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.5}
         dashes = [vega.DASHES[i % len(vega.DASHES)] for i in range(len(names))]
         return {"color": colour, "strokeDash": vega.named(part, scale | {"range": dashes}, 4)}
 
