@@ -34,6 +34,8 @@ assert pairs["right"].mean() > 0.95, "which of two kernels is ahead"
 assert len(wrong) == 1, "one pair only is ever wrong"
 assert set(wrong.index[0]) == {"sparta", "flash-llm-noreorder"}, "SparTA and Flash-LLM without reordering"
 assert cross["missed"].median() < 0.05, "half of the crossings lie within a few points"
+few_rows = shown[~shown["fitted"]].groupby("gpu")["n"].agg(["size", "median"]).query("size < 12")
+assert (few_rows["median"] > 1000).mean() > 0.5, "a GPU with a handful of rows has mostly long products"
 assert len(low) < len(table) / 5, "few intervals are too narrow"
 assert inside > 0.8, "intervals of whole runs"
 assert 0 < len(failures) < len(groups) / 5, "few groups miss by more than a fifth"
