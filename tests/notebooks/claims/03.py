@@ -11,7 +11,7 @@ assert steps <= ordered < 1.5 * steps < unordered, "reordering avoids most confl
 assert counted == ordered, "as the encoder promised"
 assert abs(moved.mma_flops / 2 / (256 * 192 * 8) - 1) < 1e-9, "one multiply-add for every weight and token"
 # "With many weights left the kernel waits for its scatter and for memory", the emptier the less.
-full, empty = (swept[level, "as released"] for level in (0.5, 0.95))
+full, empty = (swept[level, "as released"] for level in (0.5, 0.9))
 assert full.time_s > 1.5 * empty.time_s, "fewer weights take less time"
 most = ("dram", "instruction-issue", "shared-memory")
 assert sum(full.waits[w] * full.time_s for w in most) > sum(empty.waits[w] * empty.time_s for w in most), (
@@ -22,7 +22,7 @@ assert abs(timed["flash-llm"] / released.time_s - 1) < 0.05, "the same product b
 assert 0.15 < slower["no reordering"] < by_form, "a store whose banks collide holds its warp"
 assert (machine_code["spill_bytes"] == 0).all(), "nothing spills"
 assert (machine_code["blocks_per_sm"] >= 1).all(), "every architecture holds a block"
-assert 0.5 < ours_us / released.time_s / 1e6 < 2, "our kernel is of the same size"
+assert 0.5 < ours_us / theirs_us < 2, "our kernel is of the same size"
 # Exercises
 depths = {depth: simulate(*case, what_if=WhatIf(tile_k=depth)).time_s for depth in (16, 32, 64, 128)}
 assert min(depths, key=depths.get) == 64, "64 as released is the fastest"
