@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -16,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from perfmodel.plotting.kernels import short
-from perfmodel.plotting.marks import outside_cells, outside_key, ticks
-from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.kernels import last_has, short, stretches
+from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS, PAGE
 
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
 MAP_COLUMNS, TITLE_LETTERS = 4, 20
@@ -112,7 +113,7 @@ def _best(axes: Axes, y: int, row: Any, name: str) -> None:
     colour = KERNEL_COLOURS[row.kernel]
     axes.hlines(y, row.low, row.high, color=colour, lw=0.8)
     fill = "white" if row.extrapolated else colour
-    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.8)
+    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.6, ms=4.6)
     axes.annotate(
         name,
         (row.high, y),
@@ -122,3 +123,22 @@ def _best(axes: Axes, y: int, row: Any, name: str) -> None:
         fontsize=6,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
+
+
+def over_tokens(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
+    """Speed-up over cuBLAS against the tokens, a line per GPU, named at its end; dotted outside the evidence.
+
+    ``table``: ``gpu, n, speedup, extrapolated``. ``gpus``: their titles.
+    """
+    figure, axes = plt.subplots(figsize=(PAGE, 2.2))
+    for (gpu, title), colour in zip(gpus.items(), cycle(OTHERS)):
+        rows = table[table["gpu"] == gpu].sort_values("n")
+        for dash, stretch in stretches(rows["speedup"], rows["extrapolated"]):
+            label = title if last_has(dash, rows["extrapolated"]) else "_"
+            axes.plot(rows["n"], stretch, dash, color=colour, label=label)
+    axes.axhline(1, color=BLACK, lw=0.8)
+    axes.set(xscale="log", xlim=(table["n"].min(), table["n"].max()), xlabel="tokens N", ylabel="speed-up over cuBLAS")
+    axes.set_ylim(0, None)
+    ticks(axes.xaxis, (1, 4, 16, 64, 256, 1024, 4096))
+    label_ends(axes)
+    return figure

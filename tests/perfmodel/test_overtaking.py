@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from perfmodel.catalog import gpu_names
+from perfmodel.catalog import gpu_names, load_model
 from perfmodel.catalog.specs import Launch
 from perfmodel.choice import choose
 from perfmodel.kernels import KERNELS
-from perfmodel.overtaking import Overtaking, bests, layer_on, overtaking, running, speedups, unstructured, winners
+from perfmodel.overtaking import (
+    Overtaking,
+    bests,
+    bests_over,
+    layer_on,
+    overtaking,
+    running,
+    speedups,
+    unstructured,
+    winners,
+)
 
 
 def test_at_the_overtaking_sparsity_one_unstructured_kernel_is_ahead() -> None:
@@ -99,3 +109,29 @@ def test_every_gpu_has_a_speedup_of_any_model_at_any_number_of_tokens(model: str
         assert np.isfinite(table["speedup"]).all()
         assert set(table["n"]) == {1, 7, 4096}
         assert (bests(gpu, 7, 0.95, model)["low"] > 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 16, 4096])
+@pytest.mark.parametrize(("model", "layers"), [("qwen3-30b-a3b", 48), ("opt-66b", 64)])
+def test_a_layer_of_experts_is_what_a_choice_sums(model: str, layers: int, n: int) -> None:
+    chosen = choose(load_model(model), "h100", batch=n, sparsity=0.7, launch="graph")
+    total = sum(matrix.dense.span.time_s for matrix in chosen.free)
+    assert layers * layer_on("cublas", "h100", n, 0.0, model).time_s == pytest.approx(total, rel=1e-6)
+
+
+def test_the_best_over_a_grid_are_the_best_at_each_place() -> None:
+    grid = bests_over("l4", (1, 48), (0.5, 0.9), "llama-3.1-8b")
+    assert len(grid) == 2 * 2 * 3
+    for (n, sparsity), rows in grid.groupby(["n", "sparsity"]):
+        alone = bests("l4", n, sparsity, "llama-3.1-8b")
+        assert rows.drop(columns=["n", "sparsity"]).to_dict("records") == alone.to_dict("records")
+        for row in alone.itertuples():
+            dense = layer_on("cublas", "l4", n, 0.0, "llama-3.1-8b")
+            gain = layer_on(row.kernel, "l4", n, sparsity, "llama-3.1-8b").speedup_over(dense)
+            assert (row.speedup, row.low, row.high) == pytest.approx(gain)
+
+
+def test_no_row_is_a_kind_that_takes_no_part() -> None:
+    grid = bests_over("mi300x", [16], (0.1, 0.6))
+    assert set(grid["sparsity"]) == {0.6}, "AMD has patterns only, the mildest at 20 %"
+    assert bests_over("a100-80gb", [16], [0.6], kernels=["flash-llm"])["kernel"].to_list() == ["flash-llm"]

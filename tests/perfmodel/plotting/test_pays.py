@@ -86,3 +86,19 @@ def test_every_best_has_its_mark_and_name_and_is_hollow_where_a_guess() -> None:
     assert {text.get_text() for text in figure.axes[0].texts} == {"SpInfer", "2:4"}
     assert not overlaps(figure)
     assert not faults(figure)
+
+
+def test_each_gpu_has_one_line_over_tokens_named_once_and_dotted_outside_the_evidence() -> None:
+    table = pd.DataFrame(
+        {"gpu": "a10", "n": [1, 16, 256], "speedup": [2.0, 1.8, 0.7], "extrapolated": [False, False, True]}
+    )
+    table = pd.concat([table, table.assign(gpu="h100", speedup=0.5 * table["speedup"], extrapolated=True)])
+    figure = pays.over_tokens(table, {"a10": "A10", "h100": "H100"})
+    (axes,) = figure.axes
+    assert sorted(text.get_text() for text in axes.texts) == ["A10", "H100"]
+    drawn = {
+        line.get_linestyle(): np.isfinite(line.get_ydata()).sum() for line in axes.lines if line.get_label() == "A10"
+    }
+    assert drawn == {":": 1}, "the name stands with the stretch that comes last"
+    assert not faults(figure)
+    assert not overlaps(figure)
