@@ -88,7 +88,7 @@ def frontiers(tables: Mapping[str, pd.DataFrame], budgets: Sequence[float], loss
     for axes, title in zip(panels.flat, tables, strict=False):
         axes.set_title(title)
     for axes in panels.flat[len(tables) :]:
-        axes.set_visible(False)
+        axes.set_axis_off()
     for axes in panels[-1]:
         axes.set_xlabel(f"{loss} (?: not published)")
     for axes in panels[:, 0]:
