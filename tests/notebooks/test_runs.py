@@ -10,6 +10,7 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.notebooks.books import FOLDER, NAMES, PATHS, beside, cells, changed, changes, load, solutions, tags
 
@@ -33,7 +34,11 @@ class Kernel:
     def does(self, source: str, what: str) -> list[nbformat.NotebookNode]:
         """Outputs of a cell, part of ``what``, that raises nothing and warns of nothing."""
         cell = nbformat.v4.new_code_cell(source)
-        self.client.execute_cell(cell, 0)
+        self.client.nb.cells = [cell]
+        try:
+            self.client.execute_cell(cell, 0)
+        except CellExecutionError as error:
+            pytest.fail(f"{self.name}, {what}: {error.ename}: {error.evalue}\n{source}", pytrace=False)
         wrong = [out for out in cell.outputs if out.get("name") == "stderr" or out.output_type == "error"]
         assert not wrong, f"{self.name}, {what}: {wrong[0].get('text') or wrong[0].get('evalue')}\n{source}"
         return cell.outputs
