@@ -6,13 +6,11 @@ assert rounded.sum() > len(strict) / 2, "within one point rounding is the fastes
 assert not strict["way"].isin(PRUNING).any(), "and pruning in none"
 assert pruned == silent == ["opt-30b"], "pruning within two points, and no rounding in points: the paper's model"
 assert (answer["speedup"] >= 1).all(), "the fastest is never slower than dense"
-# "Watch where a colour changes, and where more loss buys nothing": bars never shrink, some never change after a stop.
 climbs = moved.groupby("case")["speedup"]
-assert climbs.apply(lambda column: column.is_monotonic_increasing).all()
-assert climbs.nunique().between(2, len(stops) // 2).any()
-# "The last step is often no compression at all but a smaller sibling."
+assert climbs.apply(lambda column: column.is_monotonic_increasing).all(), "bars never shrink with the budget"
+assert climbs.nunique().between(2, len(stops) // 2).any(), "where a colour changes, and where more loss buys nothing"
 last = moved[moved["budget"] == stops[-1]]
-assert (last["way"] == "smaller dense model").sum() >= len(last) / 3
+assert (last["way"] == "smaller dense model").sum() >= len(last) / 3, "the last step is often a smaller sibling"
 assert ways.loc[ways["gap"] == "not published in points", "loss"].isna().all(), "at '?': nobody has published the loss"
 assert all(one.fits for one in (sparse, small)), "both fit on one A100"
 assert sparse.step_s > small.step_s, "the smaller model is the faster one"
@@ -27,12 +25,13 @@ assert hard.max() < mild.min() <= mild.max() < 1, "and spares perplexity, the mo
 assert ratio[here].item() > 1, "but not that of SmolLM2"
 assert (told.loc[hard.index, "layer_wise"] > 2 * told.loc[hard.index, "dense"]).all(), "at 70 % the model is ruined"
 
-# Exercise 1: a tenth of the layers for nothing, then 80 % zeros, then a smaller OPT; no rounding among them.
+# Exercise 1
 ladder = by_budget(frontier("opt-30b", "a100-80gb", batch=16), np.arange(0, 5.1, 0.5))["fastest"].drop_duplicates()
-assert ladder.tolist()[:2] == ["layers dropped 10%", "zeros anywhere 80% retrained"]
-assert all(name.startswith("opt-") for name in ladder.tolist()[2:])
-assert 1 <= ladder.index[1] < ladder.index[2] <= ladder.index[1] + 2
-# Exercise 2: INT4 at a few tokens, INT8 at many, the gain shrinks.
+pruned_at, smaller_at = ladder.index[1:3]
+assert ladder.tolist()[:2] == ["layers dropped 10%", "zeros anywhere 80% retrained"], "layers, then 80 % zeros"
+assert all(name.startswith("opt-") for name in ladder.tolist()[2:]), "then a smaller OPT, and no rounding"
+assert 1 <= pruned_at < smaller_at <= pruned_at + 2, "the window of pruning is narrow"
+# Exercise 2
 few, many = (by_budget(frontier("llama-3.1-8b", "a100-80gb", batch=size), [2]).iloc[0] for size in (1, 256))
-assert (few["fastest"], many["fastest"]) == ("INT4 weights", "INT8 W8A8")
-assert many["speedup"] < few["speedup"]
+assert (few["fastest"], many["fastest"]) == ("INT4 weights", "INT8 W8A8"), "INT8 passes INT4 as N grows"
+assert many["speedup"] < few["speedup"], "the gain shrinks"
