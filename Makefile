@@ -116,7 +116,8 @@ notebooks: .venv/dev ## run the notebooks and store their outputs
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags notebooks/*.ipynb
 
 docs: .venv/dev ## build the documentation, notebooks included, into site/
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir docs/notebooks notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --TagRemovePreprocessor.remove_input_tags=plumbing \
+		--output-dir docs/notebooks notebooks/*.ipynb
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
 

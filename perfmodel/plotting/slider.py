@@ -1,7 +1,7 @@
 """A chart with a slider: moving it picks rows of a table that was computed beforehand, so that nothing has to run.
 
-The browser moves it, in JupyterLab and marimo, by mouse or arrow keys. Where nothing moves, as on GitHub and in the
-documentation, a picture of the value that it opens with stands in its place.
+The browser moves it, by mouse, arrow keys or Page Up and Page Down (JupyterLab keeps arrows for itself). Where nothing
+moves, as on GitHub and in the documentation, a picture of the value that it opens with stands in its place.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import cycle
 from typing import Any
 
@@ -21,6 +22,7 @@ from perfmodel.plotting import vega
 from perfmodel.plotting.style import BLACK, FORMAT_COLOURS, GREY, KERNEL_COLOURS, OTHERS
 
 WIDTH, BAR = 560, 26  # pixels between the axes, and of a bar
+PALETTE = 64  # colours of the picture
 DIGITS = 5  # of a number in the browser: finer than a pixel
 HEADROOM = 1.06  # above the highest value
 COLOURS = {**FORMAT_COLOURS, **KERNEL_COLOURS}
@@ -39,11 +41,17 @@ class Slider(vega.Chart):
 
     def picture(self) -> bytes:
         """PNG of the chart as it opens, which says where it moves; needs vl-convert-python."""
+        from matplotlib.image import imread
+        from PIL import Image
         from vl_convert import vegalite_to_png
 
         title = self.spec["title"]
         still = title | {"subtitle": [*title["subtitle"], STILL]}
-        return vegalite_to_png(self.spec | {"title": still}, vl_version="5.20", scale=1.5, allowed_base_urls=[])
+        drawn = vegalite_to_png(self.spec | {"title": still}, vl_version="5.20", scale=1.5, allowed_base_urls=[])
+        pixels = (imread(BytesIO(drawn))[..., :3] * 255).round().astype(np.uint8)
+        small = BytesIO()  # a tenth of the bytes, which notebooks keep
+        Image.fromarray(pixels).quantize(PALETTE).save(small, "PNG", optimize=True)
+        return small.getvalue()
 
 
 def slider(
@@ -56,6 +64,7 @@ def slider(
     series: str | None = None,
     measured: str | None = None,
     words: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] | None = None,
     rules: Mapping[str, float] | None = None,
     log: str = "",
 ) -> Slider:
@@ -72,6 +81,8 @@ def slider(
         measured, drawn as markers where a line has its y and a bar its x.
     words : mapping, optional
         What readers see for a column, its unit included, and for a name in it.
+    colours : mapping, optional
+        Of names other than kernels and formats, which have theirs.
     rules : mapping, optional
         Words to the value where a dashed line bears them.
     log : str
@@ -94,7 +105,7 @@ def slider(
     rows = _rows(table, parts, pd.Index(stops).get_indexer(table[by]))
     words = words or {}
     titles = {part: words.get(column, column) for part, column in [*parts.items(), ("step", by)]}
-    return _chart(_Drawing(rows, titles, words, rules or {}, log), stops, start)
+    return _chart(_Drawing(rows, titles, words, COLOURS | dict(colours or {}), rules or {}, log), stops, start)
 
 
 def _stops(table: pd.DataFrame, by: str, start: Any, columns: list[str]) -> list[Any]:
@@ -128,6 +139,7 @@ class _Drawing:
     rows: pd.DataFrame
     titles: Mapping[str, str]
     words: Mapping[str, str]
+    colours: Mapping[str, str]
     rules: Mapping[str, float]
     log: str
 
@@ -147,7 +159,8 @@ class _Drawing:
     def data(self) -> vega.Spec:
         """Rows in readers' words."""
         text = [part for part in ("y"[: self.bars], "series") if part in self.rows]
-        return vega.values(self.rows.assign(**{part: self.rows[part].map(self.names(part)) for part in text}))
+        rows = self.rows.assign(**{part: self.rows[part].map(self.names(part)) for part in text})
+        return vega.values(rows.assign(place=pd.factorize(rows["series"])[0]) if "series" in rows else rows)
 
     def layers(self) -> list[vega.Spec]:
         """Model, measurements and rules, in the order in which they are drawn."""
@@ -155,8 +168,10 @@ class _Drawing:
         place = {axis: self._axis(axis) for axis in ("x", "y")}
         mark = {"type": "bar", "height": {"band": 0.7}} if self.bars else {"type": "line", "strokeWidth": 2.5}
         layers = [_shown(mark, **place, **self._look(), tooltip=tip)]
-        if self.bars and "series" not in self.rows:
-            layers.append(_shown(LABEL, **place, text={"field": "x", "type": "quantitative", "format": ",.3~r"}))
+        if self.bars:
+            whole = {"aggregate": [{"op": "sum", "field": "x", "as": "x"}], "groupby": ["y"]}
+            text = {"field": "x", "type": "quantitative", "format": ",.3~r"}
+            layers.append(_shown(LABEL, whole, **place, text=text))
         if "measured" in self.rows:
             seen = place | {self.value: place[self.value] | {"field": "measured"}}
             layers.append(_shown(MARKER, **seen, **{"color": self._look().get("color", {"value": BLACK})}, tooltip=tip))
@@ -195,13 +210,17 @@ class _Drawing:
         if part is None:
             return {}
         names, others = self.names(part), cycle(OTHERS)
-        colours = [COLOURS.get(name) or next(others) for name in names]
+        colours = [self.colours.get(name) or next(others) for name in names]
         scale = {"domain": list(names.values()), "range": colours}
-        colour = vega.named(part, scale, 4) if part == "series" else {"field": part, "scale": scale, "legend": None}
+        colour: vega.Spec = (
+            vega.named(part, scale, 4) if part == "series" else {"field": part, "scale": scale, "legend": None}
+        )
         if self.bars:
-            return {"color": colour}
+            in_order = {"order": {"field": "place", "type": "quantitative"}} if part == "series" else {}
+            return {"color": colour, **in_order}
+        legend = colour["legend"] | {"symbolType": "stroke", "symbolSize": 500, "symbolStrokeWidth": 2.5}
         dashes = [vega.DASHES[i % len(vega.DASHES)] for i in range(len(names))]
-        return {"color": colour, "strokeDash": vega.named(part, scale | {"range": dashes}, 4)}
+        return {"color": colour | {"legend": legend}, "strokeDash": vega.named(part, scale | {"range": dashes}, 4)}
 
     def _rule(self, name: str, at: float) -> list[vega.Spec]:
         """A dashed line across the picture, its words at the end."""
@@ -210,9 +229,9 @@ class _Drawing:
         return [vega.layer(mark, **{self.value: {"datum": at}}) | {"data": {"values": [{}]}} for mark in marks]
 
 
-def _shown(mark: vega.Spec, **encoding: Any) -> vega.Spec:
+def _shown(mark: vega.Spec, *transforms: vega.Spec, **encoding: Any) -> vega.Spec:
     """A layer of the rows that the slider picks."""
-    return vega.layer(mark, **encoding) | {"transform": [{"filter": "datum.step === stop"}]}
+    return vega.layer(mark, **encoding) | {"transform": [{"filter": "datum.step === stop"}, *transforms]}
 
 
 def _chart(drawing: _Drawing, stops: list[Any], start: Any) -> Slider:

@@ -47,7 +47,7 @@ def positions(chart: Slider) -> np.ndarray:
 
 def drawn(svg: str, words: str) -> set[float]:
     """Numbers of one channel, as marks tell them to screen readers."""
-    marks = re.findall(r'aria-label="([^"]*)" role="graphics-symbol"', svg)
+    marks = re.findall(r'aria-label="([^"]*)" role="graphics-symbol" aria-roledescription="(?!text)', svg)
     found = [re.search(rf"(?:^|; ){re.escape(words)}: (-?[\d.,]+)", mark) for mark in marks]
     return {float(each[1].replace(",", "")) for each in found if each}
 
@@ -114,7 +114,9 @@ def test_bars_are_stacked_from_their_parts() -> None:
     parts = pd.DataFrame({"n": [1, 1, 8, 8], "of": "all", "part": ["a", "b"] * 2, "ms": [1.0, 2.0, 3.0, 4.0]})
     chart = slider(parts, "n", 1, x="ms", y="of", series="part")
     assert chart.spec["layer"][0]["encoding"]["x"]["scale"]["domain"][1] > 7
-    assert drawn(at(chart, 8), "ms") == {3.0, 4.0}
+    svg = at(chart, 8)
+    assert drawn(svg, "ms") == {3.0, 4.0}
+    assert re.search(r"<text[^>]*>7<", svg), "the label is of the whole bar"
 
 
 def test_jupyter_gets_the_chart_and_a_picture_that_says_where_it_moves() -> None:
@@ -144,3 +146,8 @@ def test_what_cannot_be_drawn_is_refused(changed: dict[str, object], sentence: s
     given = {"table": times(), "by": "n", "start": 8, "x": "sparsity", "y": "time_us"} | changed
     with pytest.raises(ValueError, match=re.escape(sentence)):
         slider(**given)  # type: ignore[arg-type]
+
+
+def test_other_names_have_the_colours_they_are_given() -> None:
+    chart = slider(times(), "n", 8, x="time_us", y="kernel", colours={"flash-llm": "#123456"})
+    assert chart.spec["layer"][0]["encoding"]["color"]["scale"]["range"] == [KERNEL_COLOURS["cublas"], "#123456"]
