@@ -117,6 +117,7 @@ notebooks: .venv/dev ## run the notebooks and store their outputs
 docs: .venv/dev ## build the documentation, notebooks included, into site/
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir docs/notebooks notebooks/*.ipynb
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/lscd explore --export site/explorer --preset llama-70b-h100 --preset llama-8b-at-home
 	@echo "open site/index.html"
 
 clean: ## remove everything that was built

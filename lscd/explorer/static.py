@@ -37,6 +37,7 @@ ANSWERS = "answers"
 DIGITS = 6  # of numbers that charts draw; those in words and tables are whole
 TABLE = "lscd-table"  # stands in a chart for a table that charts of a file share
 ROOM_PX = 60  # of a chart beyond its axes
+ASKED = ("model", "gpu", "gpus", "system", "sparsity", "batch", "input_len", "output_len")  # said though it be default
 TODAY = tuple(
     State(model, gpu, gpus, f"vllm+{weights}", sparsity=0.5, batch=16, input_len=1024, output_len=256)
     for model, gpu, gpus, weights in (
@@ -50,37 +51,27 @@ TODAY = tuple(
 
 @dataclass(frozen=True)
 class Pick:
-    """Settings that the page offers, but for sparsity and batch, at each of which it has the answer."""
+    """Settings that the page offers, and the sparsities and batches at which it has the answer, in rising order."""
 
     state: State
+    sparsities: tuple[float, ...]
+    batches: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """As links and files call it: a preset's name, or what it consists of."""
         known = {preset.state: name for name, preset in PRESETS.items()}
         s = self.state
-        lengths = (s.input_len, s.output_len)
-        made = f"{s.model}-on-{s.gpus}-{s.gpu}-{s.system}-{lengths[0]}-{lengths[1]}".replace("+", "-")
-        return known.get(s, made)
+        made = f"{s.model}-on-{s.gpus}-{s.gpu}-{s.system}-{s.input_len}-{s.output_len}"
+        return known.get(s, made.replace("+", "-"))
 
     @property
     def title(self) -> str:
         """What tells it from the others."""
         s = self.state
+        card = load_gpu(s.gpu).name.removeprefix("NVIDIA ")
         system = load_system(s.system).title
-        return (
-            f"{load_model(s.model).name}, {s.gpus} x {load_gpu(s.gpu).name}, {system}, {s.input_len} + {s.output_len}"
-        )
-
-    @property
-    def sparsities(self) -> list[float]:
-        """Those of all picks, and its own."""
-        return sorted({*SPARSITIES, self.state.sparsity})
-
-    @property
-    def batches(self) -> list[int]:
-        """Those of all picks, and its own."""
-        return sorted({*BATCHES, self.state.batch})
+        return f"{load_model(s.model).name}, {s.gpus} x {card}, {system}, {s.input_len} + {s.output_len}"
 
     def states(self, batch: int) -> list[State]:
         """Its questions at a batch, by sparsity."""
@@ -92,20 +83,25 @@ def default_states() -> list[State]:
     return [*(preset.state for preset in PRESETS.values()), *TODAY]
 
 
-def picked(states: Iterable[State]) -> list[Pick]:
-    """What the page is to offer.
+def picked(
+    states: Iterable[State], sparsities: Sequence[float] = SPARSITIES, batches: Sequence[int] = BATCHES
+) -> list[Pick]:
+    """What the page is to offer: each state over the sparsities and batches given, and its own.
 
     Raises
     ------
     ValueError
         If the models refuse a setting, or two differ in nothing that the page names.
     """
-    found = [Pick(state) for state in states]
+    found = [
+        Pick(state, tuple(sorted({*sparsities, state.sparsity})), tuple(sorted({*batches, state.batch})))
+        for state in states
+    ]
     for pick in found:
         view(pick.state)
     names = [pick.name for pick in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{twice[0]} is asked for twice; a static edition holds each once")
+        raise ValueError(f"{twice[0]} is asked for twice: model, GPUs, system and lengths must differ")
     return found
 
 
@@ -224,15 +220,7 @@ def _file(task: tuple[Pick, int]) -> tuple[str, str]:
 def _page(picks: Sequence[Pick], made_by: str) -> str:
     """The page without answers: what there is to choose, in HTML and for its script."""
     listed = [
-        {
-            "name": pick.name,
-            "sparsities": pick.sparsities,
-            "batches": pick.batches,
-            "sparsity": pick.state.sparsity,
-            "batch": pick.state.batch,
-            "query": pick.state.to_query(),
-        }
-        for pick in picks
+        vars(pick) | {"state": vars(pick.state), "name": pick.name, "asked": _asked(pick.state)} for pick in picks
     ]
     filled = {
         "OPTIONS": "".join(f'<option value="{pick.name}">{escape(pick.title)}</option>' for pick in picks),
@@ -246,6 +234,11 @@ def _page(picks: Sequence[Pick], made_by: str) -> str:
     for name, text in filled.items():
         page = page.replace(f"<!--{name}-->", text)
     return page
+
+
+def _asked(state: State) -> dict[str, Any]:
+    """Settings that a command must name to ask the same."""
+    return {name: value for name, value in vars(state).items() if name in ASKED or value != getattr(State, name)}
 
 
 def _tab(panel: html.Panel) -> str:

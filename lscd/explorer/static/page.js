@@ -64,9 +64,7 @@ function label({ pick, sparsity, batch }) {
     document.getElementById(`${name}-shown`).textContent = text;
     control[name].setAttribute("aria-valuetext", text);
   }
-  const live = new URLSearchParams(pick.query);
-  live.set("sparsity", sparsity);
-  live.set("batch", batch);
+  const live = new URLSearchParams({ ...pick.asked, sparsity, batch });
   document.getElementById("live").textContent = `lscd explore --preset '${live}'`;
   history.replaceState(null, "", `#${new URLSearchParams({ pick: pick.name, sparsity, batch, panel })}`);
 }
@@ -96,6 +94,7 @@ async function draw(boxes, answers, at, mine) {
     if (mine !== turn) return;
     const spec = filled(answers.charts[box.dataset.chart][at], answers.tables);
     views.push(await window.vegaEmbed(box, spec, { mode: "vega-lite", ...spec.usermeta.embedOptions }));
+    box.querySelector("summary").setAttribute("aria-label", `save the chart ${box.dataset.chart}`);
   }
 }
 
@@ -125,7 +124,7 @@ function stand(pick, sparsity, batch) {
   control.pick.value = pick.name;
   for (const [name, steps, wanted] of [["sparsity", pick.sparsities, sparsity], ["batch", pick.batches, batch]]) {
     control[name].max = steps.length - 1;
-    control[name].value = steps.includes(wanted) ? steps.indexOf(wanted) : steps.indexOf(pick[name]);
+    control[name].value = steps.includes(wanted) ? steps.indexOf(wanted) : steps.indexOf(pick.state[name]);
   }
 }
 
