@@ -1,8 +1,8 @@
 """The static edition: answers of `view` worked out beforehand, on a page that needs no Python and no network.
 
-Answers are worked out rather than computed by the page: Python for browsers (Pyodide, with what the models need) would
-be 40 MB and 15 s before the first number. Each is an answer of `view` in the live page's own words and charts; nothing
-is interpolated, so sliders stand only where there is one.
+Python for browsers (Pyodide with NumPy, SciPy and pandas) would be some 40 MB, loaded and started before the first
+number. Each answer is one of `view` in the live page's own words and charts; nothing is interpolated, so sliders stand
+only where there is one.
 """
 
 from __future__ import annotations
