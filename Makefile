@@ -119,6 +119,7 @@ docs: .venv/dev ## build the documentation, notebooks included, into site/
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --TagRemovePreprocessor.remove_input_tags=plumbing \
 		--output-dir docs/notebooks notebooks/*.ipynb
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/lscd explore --export site/explorer --preset llama-70b-h100 --preset llama-8b-at-home
 	@echo "open site/index.html"
 
 clean: ## remove everything that was built

@@ -66,7 +66,7 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    reason = explorer_browser.missing()
+    reason = explorer_browser.missing("marimo")
     if reason:
         pytest.skip(reason)
     profile = tmp_path_factory.mktemp("profile")
