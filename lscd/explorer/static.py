@@ -198,11 +198,15 @@ def _worked_out(tasks: Sequence[tuple[Pick, int]]) -> Iterator[tuple[str, str]]:
     if jobs < 2:
         yield from map(_file, tasks)
         return
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
         try:
             yield from pool.map(_file, tasks)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what nobody will read is not worth waiting for
+        except BaseException:  # nobody will read what is being worked out
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
             raise
 
 

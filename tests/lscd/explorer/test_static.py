@@ -7,8 +7,11 @@ import gzip
 import http.server
 import json
 import re
+import signal
+import subprocess
 import sys
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -196,6 +199,18 @@ def test_an_export_that_fails_leaves_nothing(
     code, _, err = run(monkeypatch, capsys, "explore", "--export", str(tmp_path / "new"), "--preset", "too-big")
     assert code == (130 if fault == "stopped" else 2)
     assert fault == "stopped" or "pip install 'lscd-lab[explore]'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_is_ended_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lscd", "explore", "--export", str(tmp_path / "new"), "--preset", "too-big"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob(".lscd-*/answers")) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
