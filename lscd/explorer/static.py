@@ -176,7 +176,7 @@ def _filed(part: Any, shelf: dict[str, int]) -> Any:
         return [_filed(one, shelf) for one in part]
     if not isinstance(part, dict):
         return part
-    if isinstance(part.get("values"), list) and set(part) == {"values"}:
+    if set(part) == {"values"} and all(isinstance(row, dict) for row in part["values"]):
         table = json.dumps(_table(part["values"]), ensure_ascii=False)
         return {TABLE: shelf.setdefault(table, len(shelf))}
     return {key: _filed(value, shelf) for key, value in part.items()}

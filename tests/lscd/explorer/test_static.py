@@ -355,6 +355,15 @@ def test_a_file_that_is_missing_is_said_and_asked_for_again(reader: Reader) -> N
     reader.complaints = [text for text in reader.complaints if "ERR_FAILED" not in text]  # of the request refused here
 
 
+def test_answers_do_without_the_charts_code(reader: Reader) -> None:
+    reader.tab.route("**/vega.js", lambda route: route.abort())
+    reader.open()
+    reader.tab.locator(".lscd-error", has_text="there are no charts").wait_for()
+    reader.shows(HOME)
+    reader.tab.unroute("**/vega.js")
+    reader.complaints = [text for text in reader.complaints if "ERR_FAILED" not in text]  # of the request refused here
+
+
 @pytest.mark.parametrize("width", [375, 1280])
 def test_nothing_scrolls_sideways_on_any_panel(reader: Reader, width: int) -> None:
     reader.tab.set_viewport_size({"width": width, "height": 900})
