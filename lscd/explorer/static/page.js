@@ -98,6 +98,7 @@ async function draw(boxes, answers, at, mine) {
     const spec = filled(answers.charts[box.dataset.chart][at], answers.tables);
     views.push(await window.vegaEmbed(box, spec, { mode: "vega-lite", ...spec.usermeta.embedOptions }));
     box.querySelector("summary").setAttribute("aria-label", `save the chart ${box.dataset.chart}`);
+    for (const layer of box.querySelectorAll("[role=graphics-symbol]:empty")) layer.setAttribute("aria-hidden", "true");
   }
 }
 
