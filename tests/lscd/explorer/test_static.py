@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
+import itertools
 import json
 import re
 import signal
@@ -30,7 +31,7 @@ from tests.lscd.explorer import browser
 
 ROOT = Path(__file__).parents[3]
 HOME = PRESETS["llama-8b-at-home"].state
-SERVED = State("llama-3.1-8b", "h100", 1, "vllm+two-four", sparsity=0.6, batch=4, input_len=256, output_len=128)
+SERVED = State("qwen3-0.6b", "h100", 1, "vllm+two-four", sparsity=0.6, batch=4, input_len=256, output_len=128)
 SPARSITIES, BATCHES = (0.4, 0.6), (1, 4)
 
 
@@ -117,7 +118,7 @@ def test_the_edition_is_whole_and_small(edition: Path) -> None:
     assert {path.name for path in (edition / "answers").iterdir()} == wanted
     assert [(one["name"], one["sparsities"]) for one in listed] == [
         ("llama-8b-at-home", [0.4, 0.5, 0.6]),
-        ("llama-3.1-8b-on-1-h100-vllm-two-four-256-128", [0.4, 0.6]),
+        ("qwen3-0.6b-on-1-h100-vllm-two-four-256-128", [0.4, 0.6]),
     ]
     assert "10 answers to 2 settings" in page
     assert "a test&#x27;s &lt;numbers&gt;" in page
@@ -386,10 +387,10 @@ def test_the_page_opens_as_a_file_too(reader: Reader, edition: Path) -> None:
 
 def test_accessibility(reader: Reader) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    for panel in html.PANELS:
-        reader.open(f"#panel={panel.name}")
-        reader.tab.locator("#panel svg.marks").last.wait_for()
-        reader.tab.wait_for_load_state("networkidle")
+    for pick, panel in itertools.product(small([HOME, SERVED]), html.PANELS):
+        reader.open(f"#pick={pick.name}&panel={panel.name}")
+        for chart in reader.tab.locator(".lscd-chart").all():
+            chart.locator("summary").wait_for()
         assert [one["id"] for one in axe.Axe().run(reader.tab).response["violations"]] == []
 
 
