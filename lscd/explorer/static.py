@@ -176,7 +176,7 @@ def _filed(part: Any, shelf: dict[str, int]) -> Any:
         return [_filed(one, shelf) for one in part]
     if not isinstance(part, dict):
         return part
-    if isinstance(part.get("values"), list) and set(part) == {"values"}:
+    if set(part) == {"values"} and all(isinstance(row, dict) for row in part["values"]):
         table = json.dumps(_table(part["values"]), ensure_ascii=False)
         return {TABLE: shelf.setdefault(table, len(shelf))}
     return {key: _filed(value, shelf) for key, value in part.items()}
@@ -198,11 +198,15 @@ def _worked_out(tasks: Sequence[tuple[Pick, int]]) -> Iterator[tuple[str, str]]:
     if jobs < 2:
         yield from map(_file, tasks)
         return
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
         try:
             yield from pool.map(_file, tasks)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what nobody will read is not worth waiting for
+        except BaseException:  # nobody will read what is being worked out
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()
             raise
 
 

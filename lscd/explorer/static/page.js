@@ -7,6 +7,7 @@ const tabs = [...document.querySelectorAll("[role=tab]")];
 const files = new Map(); // promises of answers, by name
 const arrivals = new Map(); // what to do with a file that is being loaded, by name
 const views = []; // charts on the page
+const drawable = new Promise((done) => { window.addEventListener("load", done); }); // answers need not wait for vega.js
 let panel = tabs[0].dataset.panel;
 let latest; // choice that the page shows
 let turn = 0; // counts questions, so that no late answer covers a newer one
@@ -90,11 +91,14 @@ function showPanel(answers, at) {
 }
 
 async function draw(boxes, answers, at, mine) {
+  await drawable;
+  if (!window.vegaEmbed) { say("vega.js cannot be loaded: there are no charts"); return; }
   for (const box of boxes) {
     if (mine !== turn) return;
     const spec = filled(answers.charts[box.dataset.chart][at], answers.tables);
     views.push(await window.vegaEmbed(box, spec, { mode: "vega-lite", ...spec.usermeta.embedOptions }));
     box.querySelector("summary").setAttribute("aria-label", `save the chart ${box.dataset.chart}`);
+    for (const layer of box.querySelectorAll("[role=graphics-symbol]:empty")) layer.setAttribute("aria-hidden", "true");
   }
 }
 

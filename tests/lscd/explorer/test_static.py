@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import gzip
 import http.server
+import itertools
 import json
 import re
+import signal
+import subprocess
 import sys
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +31,7 @@ from tests.lscd.explorer import browser
 
 ROOT = Path(__file__).parents[3]
 HOME = PRESETS["llama-8b-at-home"].state
-SERVED = State("llama-3.1-8b", "h100", 1, "vllm+two-four", sparsity=0.6, batch=4, input_len=256, output_len=128)
+SERVED = State("qwen3-0.6b", "h100", 1, "vllm+two-four", sparsity=0.6, batch=4, input_len=256, output_len=128)
 SPARSITIES, BATCHES = (0.4, 0.6), (1, 4)
 
 
@@ -114,7 +118,7 @@ def test_the_edition_is_whole_and_small(edition: Path) -> None:
     assert {path.name for path in (edition / "answers").iterdir()} == wanted
     assert [(one["name"], one["sparsities"]) for one in listed] == [
         ("llama-8b-at-home", [0.4, 0.5, 0.6]),
-        ("llama-3.1-8b-on-1-h100-vllm-two-four-256-128", [0.4, 0.6]),
+        ("qwen3-0.6b-on-1-h100-vllm-two-four-256-128", [0.4, 0.6]),
     ]
     assert "10 answers to 2 settings" in page
     assert "a test&#x27;s &lt;numbers&gt;" in page
@@ -196,6 +200,18 @@ def test_an_export_that_fails_leaves_nothing(
     code, _, err = run(monkeypatch, capsys, "explore", "--export", str(tmp_path / "new"), "--preset", "too-big")
     assert code == (130 if fault == "stopped" else 2)
     assert fault == "stopped" or "pip install 'lscd-lab[explore]'" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_is_ended_ends_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lscd", "explore", "--export", str(tmp_path / "new"), "--preset", "too-big"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob(".lscd-*/answers")) and time.monotonic() < end:
+        time.sleep(0.1)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
 
 
@@ -340,6 +356,15 @@ def test_a_file_that_is_missing_is_said_and_asked_for_again(reader: Reader) -> N
     reader.complaints = [text for text in reader.complaints if "ERR_FAILED" not in text]  # of the request refused here
 
 
+def test_answers_do_without_the_charts_code(reader: Reader) -> None:
+    reader.tab.route("**/vega.js", lambda route: route.abort())
+    reader.open()
+    reader.tab.locator(".lscd-error", has_text="there are no charts").wait_for()
+    reader.shows(HOME)
+    reader.tab.unroute("**/vega.js")
+    reader.complaints = [text for text in reader.complaints if "ERR_FAILED" not in text]  # of the request refused here
+
+
 @pytest.mark.parametrize("width", [375, 1280])
 def test_nothing_scrolls_sideways_on_any_panel(reader: Reader, width: int) -> None:
     reader.tab.set_viewport_size({"width": width, "height": 900})
@@ -362,10 +387,10 @@ def test_the_page_opens_as_a_file_too(reader: Reader, edition: Path) -> None:
 
 def test_accessibility(reader: Reader) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    for panel in html.PANELS:
-        reader.open(f"#panel={panel.name}")
-        reader.tab.locator("#panel svg.marks").last.wait_for()
-        reader.tab.wait_for_load_state("networkidle")
+    for pick, panel in itertools.product(small([HOME, SERVED]), html.PANELS):
+        reader.open(f"#pick={pick.name}&panel={panel.name}")
+        for chart in reader.tab.locator(".lscd-chart").all():
+            chart.locator("summary").wait_for()
         assert [one["id"] for one in axe.Axe().run(reader.tab).response["violations"]] == []
 
 
