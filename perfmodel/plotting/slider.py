@@ -122,7 +122,7 @@ def _stops(table: pd.DataFrame, by: str, start: Any, columns: list[str]) -> list
 
 
 def _rows(table: pd.DataFrame, parts: Mapping[str, str], steps: np.ndarray) -> pd.DataFrame:
-    """Rows with anything to draw, by the parts their columns play, with the stop that shows each; no infinite ones."""
+    """Rows with something to draw, by the parts their columns play, each with its stop; what is infinite is absent."""
     rows = pd.DataFrame({"step": steps, **{part: table[column].to_numpy() for part, column in parts.items()}})
     numbers = rows.select_dtypes("number").columns
     rows[numbers] = rows[numbers].map(lambda number: float(f"{number:.{DIGITS}g}") if np.isfinite(number) else np.nan)
