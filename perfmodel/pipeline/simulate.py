@@ -222,8 +222,8 @@ def simulate(
     product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
-    if kernel in PREDICTED_BY and (lacking := KERNELS[PREDICTED_BY[kernel]].refusal(record)) is not None:
-        raise ValueError(lacking)
+    if kernel in PREDICTED_BY and (refusal := KERNELS[PREDICTED_BY[kernel]].refusal(record)) is not None:
+        raise ValueError(refusal)
     machine = Machine.of(
         record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,
