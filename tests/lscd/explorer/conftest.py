@@ -10,4 +10,4 @@ from lscd.explorer.view import View, view
 
 @pytest.fixture(scope="module")
 def shown() -> View:
-    return view(PRESETS["opt-66b-two-gpus"])
+    return view(PRESETS["opt-66b-two-gpus"].state)

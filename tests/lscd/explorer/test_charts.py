@@ -6,17 +6,20 @@ import json
 
 import pytest
 
-from lscd.explorer import charts
+from lscd.explorer import charts, run_charts
 from lscd.explorer.state import PRESETS
 from lscd.explorer.view import View, view
 from perfmodel.plotting import vega
 
-DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
+DRAWINGS = (
+    charts.kernel_times, charts.speedups, charts.roofline,
+    run_charts.memory, run_charts.throughput, run_charts.breakdown, run_charts.operators, run_charts.tradeoff,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
-    found = view(PRESETS[name])
+    found = view(PRESETS[name].state)
     specs = {chart.name: chart.spec for chart in (draw(found) for draw in DRAWINGS)}
     assert {row["kernel"] for row in specs["kernels"]["data"]["values"]} == set(found.kernels["kernel"])
     drawn = {row["kernel"]: row["time_us"] for row in specs["kernels"]["data"]["values"]}
@@ -29,6 +32,6 @@ def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
 
 
 def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
-    bundle = charts.memory(shown)._repr_mimebundle_()
+    bundle = run_charts.memory(shown)._repr_mimebundle_()
     assert bundle[vega.MIME]["layer"]
     assert "GB needed" in bundle["text/plain"]

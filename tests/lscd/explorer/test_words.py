@@ -12,8 +12,8 @@ from tests.lscd.explorer.cases import facts
 
 
 def test_the_verdict_follows_the_memory() -> None:
-    assert facts(PRESETS["opt-66b-two-gpus"])["fits"].value == "✓ fits"
-    too_big = facts(PRESETS["too-big"])
+    assert facts(PRESETS["opt-66b-two-gpus"].state)["fits"].value == "✓ fits"
+    too_big = facts(PRESETS["too-big"].state)
     assert too_big["fits"].value == "✗ does not fit"
     assert "if it did fit" in too_big["throughput"].note
 
@@ -70,9 +70,9 @@ def test_reasons_of_kernels_left_out_are_said_once() -> None:
 @pytest.mark.parametrize(
     ("state", "words_"),
     [
-        (State(gpu="rtx-3090"), "nothing fits these GPUs, sparse or not"),
-        (State(gpu="mi300x", sparsity=0.6), "nothing that keeps all weights is faster than dense"),
-        (State(), "and keeps all weights"),
+        (State(gpu="rtx-3090"), "Out of memory at batch 16 on every kernel"),
+        (State(gpu="mi300x", sparsity=0.6), "no kernel that keeps all weights is faster than dense"),
+        (State(), "both keep all weights"),
     ],
 )
 def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
