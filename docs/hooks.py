@@ -61,6 +61,7 @@ FIGURES = Path(__file__).resolve().parents[1] / "reports" / "figures"
 NOTEBOOK_LINK = re.compile(r"\]\((\w+)\.ipynb")  # notebooks link each other; here they are pages
 PAPERS = Path(__file__).with_name("papers")
 PAPERS_NOTEBOOK = re.compile(r"\]\(\.\./\.\./notebooks/(\w+)\.ipynb")  # as pages of papers do in the repository
+DETAILS = '<details markdown="1">'  # solutions of notebooks, whose Markdown Jupyter reads unasked
 COLUMNS = re.compile(r"\S {2,}\S|^ ", flags=re.MULTILINE)  # which lines that wrap would break
 WIDTH = "110"
 NO_COMPILER = "Not run when this page was built: it compiles a kernel, for which there was no compiler.\n"
@@ -217,6 +218,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         if f"<!-- {name} -->" in markdown:
             markdown = markdown.replace(f"<!-- {name} -->", table())
     markdown = REPORT_PICTURE.sub(r"](\1figures/\2)", markdown)
+    markdown = markdown.replace("<details>", DETAILS)
     markdown = PAPERS_NOTEBOOK.sub(r"](../notebooks/\1.md", markdown)
     return NOTEBOOK_LINK.sub(r"](\1.md", markdown)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kernels_numba.bench import cpu_times
-from kernels_numba.bench.cpu_times import PRODUCT
+from kernels_numba.bench.cpu_times import PRODUCT, QUICK, Grid
 from lscd.printing import headline, print_table, say
 from perfmodel.catalog import load_device
 from perfmodel.catalog.cpu import THREADS_MARK
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 SOURCE = "lscd-measure"
 
 
-def predictions(machine: str, threads: Sequence[int]) -> pd.DataFrame:
+def predictions(machine: str, threads: Sequence[int], grid: Grid = QUICK) -> pd.DataFrame:
     """Times of every product that is timed, before it is: ``gpu``, `PRODUCT`, ``predicted_us``.
 
     Parameters
     ----------
     machine : file of `lscd measure`, or a CPU of the catalogue.
+    grid : the products.
     """
     import pandas as pd
 
@@ -35,15 +36,15 @@ def predictions(machine: str, threads: Sequence[int]) -> pd.DataFrame:
     for count in threads:
         gpu = f"{machine}{THREADS_MARK}{count}"
         cpu = load_device(gpu)
-        for product in cpu_times.products(cpu_times.QUICK):
+        for product in cpu_times.products(grid):
             if kernel_model(product["kernel"]).refusal(cpu) is None:
                 seconds = predict(gpu=cpu, cache="warm", **product).time_s
                 rows.append({"gpu": gpu, **product, "predicted_us": float(seconds) / MICRO})
     return pd.DataFrame(rows)
 
 
-def timed(machine: str, threads: Sequence[int], progress: Callable[[], object]) -> pd.DataFrame:
-    """Rows of kernel times, as ``data/measured`` has them; `progress` is called after each.
+def timed(machine: str, threads: Sequence[int], progress: Callable[[], object], grid: Grid = QUICK) -> pd.DataFrame:
+    """Rows of kernel times of a grid, as ``data/measured`` has them; `progress` is called after each.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def timed(machine: str, threads: Sequence[int], progress: Callable[[], object]) 
 
     rows: list[dict[str, Any]] = []
     for count in threads:
-        for row in cpu_times.measured(count, quick=True):
+        for row in cpu_times.measured(count, grid):
             rows.append({"gpu": f"{machine}{THREADS_MARK}{count}", "source": SOURCE, **cpu_times.FIXED, **row})
             progress()
     return pd.DataFrame(rows).reindex(columns=cpu_times.COLUMNS)

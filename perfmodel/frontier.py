@@ -7,6 +7,7 @@ stays a gap in speed, a kernel without a published loss a gap in quality: neithe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -177,6 +178,29 @@ def best(table: pd.DataFrame, budget: float, ways: tuple[str, ...] = ()) -> Best
         tuple(dict.fromkeys(tied)),
         row["way"] == DENSE or bool(row["loss_high"] <= budget and len(str(row["sources"]).split()) > 1),
     )
+
+
+def by_budget(table: pd.DataFrame, budgets: Sequence[float]) -> pd.DataFrame:
+    """The fastest of `frontier` within each budget of quality.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row a budget, named by it: ``fastest``, the way with its zeros (`title_of`), or why nothing runs; the columns
+        of the row of ``table``; ``speedup`` over dense, missing where dense does not fit.
+    """
+    import pandas as pd
+
+    rows = []
+    for budget in budgets:
+        found = best(table, budget)
+        if found is None:
+            rows.append({"fastest": table.loc[table["way"] == DENSE, "gap"].iloc[0]})
+        else:
+            gain = over_dense(found.row, table)
+            rows.append({"fastest": found.title, "speedup": gain[0] if gain else np.nan} | found.row)
+    columns = ["fastest", "speedup", *table.columns]
+    return pd.DataFrame(rows, index=pd.Index(budgets, name="budget")).reindex(columns=columns)
 
 
 def efficient(table: pd.DataFrame) -> pd.DataFrame:

@@ -79,7 +79,8 @@ def compare(gpu: str, batch: int) -> pd.DataFrame:
         A row a profile and measured kernel of zeros anywhere: ``profile, model, sparsity`` (mean), ``least, most`` of a
         layer; ``layer_wise, uniform`` and ``dense``, perplexity with either, from the same table, or NaN (on
         WikiText-2, of the checkpoint pruned here on help texts); and ``kernel, step_layer_wise_s,
-        step_uniform_s``, a decoding step on one GPU with all products on it.
+        step_uniform_s``, a decoding step on one GPU with all products on it; one row a profile, these three missing,
+        where the GPU runs no such kernel.
     """
     import pandas as pd
 
@@ -96,6 +97,8 @@ def compare(gpu: str, batch: int) -> pd.DataFrame:
         for rival in pruned.unstructured:
             times = {"step_layer_wise_s": rival.step_s, "step_uniform_s": uniform[rival.kernel].step_s}
             found.append(known | {"kernel": rival.kernel} | times)
+        if not pruned.unstructured:
+            found.append(known | {"kernel": None, "step_layer_wise_s": np.nan, "step_uniform_s": np.nan})
     return pd.DataFrame(found)
 
 

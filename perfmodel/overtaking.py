@@ -7,8 +7,10 @@ take no part; patterns take part from their own sparsity on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from perfmodel.serving.transformer import layer_matrices
 Array = NDArray[np.float64]
 
 LAYER_OF = "opt-66b"  # its matrices are among those that every source of the sparse kernels has measured
+FASTEST = ("kernel", "speedup", "low", "high", "extrapolated")  # of `bests`
 CHANGES = ("pruned", "rounded", "pruned and rounded")
 SPARSITIES = np.round(np.arange(0.30, 0.9501, 0.005), 4)
 
@@ -93,7 +96,7 @@ class Overtaking:
 
 
 def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, model: str = LAYER_OF) -> Layer:
-    """One layer of ``model`` on ``kernel``: its products summed.
+    """One layer of ``model`` on ``kernel``: its products summed, of experts those that the tokens visit.
 
     Parameters
     ----------
@@ -107,22 +110,26 @@ def layer_on(kernel: str, gpu: str | Gpu, n: ArrayLike, sparsity: ArrayLike, mod
     """
     chosen = kernel_model(kernel)
     tokens, shares = np.broadcast_arrays(sizes("n", n), check_sparsity(sparsity))
-    padded = chosen.padded_n(tokens)
-    taken = ~np.isnan(padded) & _takes_part(chosen, shares)
-    m, k = (np.array([float(getattr(matrix, axis)) for matrix in _matrices(model)]) for axis in "mk")
-    asked = np.where(taken, padded, 8.0)
-    n_asked = np.where(np.isnan(chosen.padded_n(asked)), 1.0, asked)
-    p = predict(
-        kernel, gpu, m, k, n_asked[..., None], chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH
-    )  # fmt: skip
+    m, k, each = _products(model, tokens)
+    padded = chosen.padded_n(each)
+    taken = ~np.isnan(padded).any(axis=-1) & _takes_part(chosen, shares)
+    asked = np.where(np.isnan(padded), chosen.padded_n(1.0), padded)  # computed and thrown away below
+    p = predict(kernel, gpu, m, k, asked, chosen.own_sparsity(shares)[..., None], launch=Launch.GRAPH)
     time_s = p.time_s.sum(axis=-1)
     slow, fast = np.log(p.hi_s.sum(axis=-1) / time_s), np.log(time_s / p.lo_s.sum(axis=-1))
     known = taken & ~p.at_least.any(axis=-1)
     return Layer(np.where(known, time_s, np.nan), slow, fast, np.asarray(p.extrapolated.any(axis=-1)))
 
 
-def _matrices(model: str) -> list[object]:
-    return [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
+def _products(model: str, tokens: Array) -> tuple[Array, Array, Array]:
+    """Rows, columns and tokens of a layer's products, along a last axis.
+
+    Experts that get a token are one tall product, as in `perfmodel.choice`.
+    """
+    matrices = [matrix for matrix in layer_matrices(load_model(model).shape) if matrix.prunable]
+    active, each = (np.stack(counts, axis=-1) for counts in zip(*(x.products(tokens) for x in matrices), strict=True))
+    m, k = (np.array([float(getattr(matrix, axis)) for matrix in matrices]) for axis in "mk")
+    return np.ceil(active * m), k, each
 
 
 def _takes_part(model: KernelModel, sparsity: Array) -> NDArray[np.bool_]:
@@ -204,11 +211,7 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
     prunes = np.array(["pruned" in KERNELS[name].format.change for name in names])
     other_kind = np.where(prunes[:, None, None] == prunes[best], np.inf, filled)
     second = np.argmin(other_kind, axis=0)
-
-    def of(field: str, index: NDArray[np.intp]) -> Array:
-        stacked = np.stack([getattr(layer, field) for layer in layers.values()])
-        return np.take_along_axis(stacked, index[None], axis=0)[0]
-
+    of = partial(_of, list(layers.values()))
     ahead = np.log(of("time_s", second) / of("time_s", best))
     clear = ahead > SEVERAL_MATRICES * np.hypot(of("slow", best), of("fast", second))
     return pd.DataFrame(
@@ -225,6 +228,39 @@ def winners(gpu: str, tokens: Sequence[int], sparsities: ArrayLike, model: str =
     )
 
 
+def speedups(
+    kernels: Sequence[str], gpu: str | Gpu, tokens: ArrayLike, sparsities: ArrayLike, model: str = LAYER_OF
+) -> pd.DataFrame:
+    """Speed-up of each kernel over dense on a layer, at each number of tokens and each sparsity.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``gpu, kernel, change, n, sparsity, speedup, extrapolated``; without rows where a kernel takes no part.
+
+    Raises
+    ------
+    ValueError
+        As `predict`: what the GPU cannot run among them.
+    """
+    card = load_gpu(gpu)
+    n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
+    dense_s = layer_on(BASELINE, card, n, 0.0, model).time_s
+    parts = []
+    for name in kernels:
+        layer = layer_on(name, card, n, shares, model)
+        values = {"n": n.astype(int), "sparsity": shares, "speedup": dense_s / layer.time_s}
+        columns = {column: grid.ravel() for column, grid in (values | {"extrapolated": layer.extrapolated}).items()}
+        parts.append(pd.DataFrame({"gpu": card.key, "kernel": name, "change": KERNELS[name].format.change, **columns}))
+    return pd.concat(parts, ignore_index=True).dropna(subset="speedup", ignore_index=True)
+
+
+def _of(layers: Sequence[Layer], field: str, index: NDArray[np.intp]) -> Array:
+    """``field`` of the layer that ``index`` names at each place."""
+    stacked = np.stack([getattr(layer, field) for layer in layers])
+    return np.take_along_axis(stacked, index[None], axis=0)[0]
+
+
 def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.DataFrame:
     """The fastest kernel on a layer of each kind: that prunes, that rounds, that does both.
 
@@ -233,14 +269,39 @@ def bests(gpu: str | Gpu, n: int, sparsity: float, model: str = LAYER_OF) -> pd.
     pandas.DataFrame
         ``gpu, change, kernel, speedup`` (over dense), ``low, high`` (its 90 % interval), ``extrapolated``.
     """
+    return bests_over(gpu, [n], [sparsity], model).drop(columns=["n", "sparsity"])
+
+
+def bests_over(
+    gpu: str | Gpu,
+    tokens: ArrayLike,
+    sparsities: ArrayLike,
+    model: str = LAYER_OF,
+    kernels: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """`bests` at each number of tokens and each sparsity, with ``n, sparsity``; no row where no kernel takes part.
+
+    ``kernels``: only these; all of `running` by default.
+    """
     card = load_gpu(gpu)
+    n, shares = np.meshgrid(sizes("tokens", tokens), check_sparsity(sparsities), indexing="ij")
     dense = layer_on(BASELINE, card, n, 0.0, model)
-    layers = {name: layer_on(name, card, n, sparsity, model) for name in running(card)}
-    rows = []
+    layers = {name: layer_on(name, card, n, shares, model) for name in (running(card) if kernels is None else kernels)}
+    asked = {"gpu": card.key, "n": n.ravel().astype(int), "sparsity": shares.ravel()}
+    tables = [pd.DataFrame(columns=[*asked, "change", *FASTEST])]
     for change in CHANGES:
-        able = [name for name in layers if KERNELS[name].format.change == change and not np.isnan(layers[name].time_s)]
+        able = {name: layer for name, layer in layers.items() if KERNELS[name].format.change == change}
         if able:
-            name = min(able, key=lambda each: float(layers[each].time_s))
-            gain = layers[name].speedup_over(dense)
-            rows.append((card.key, change, name, *gain, bool(layers[name].extrapolated)))
-    return pd.DataFrame(rows, columns=["gpu", "change", "kernel", "speedup", "low", "high", "extrapolated"])
+            tables.append(pd.DataFrame({**asked, "change": change, **_fastest(able, dense)}).dropna(subset="speedup"))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def _fastest(layers: Mapping[str, Layer], dense: Layer) -> dict[str, NDArray[Any]]:
+    """`FASTEST` at each place, flat: who it is, how much faster than ``dense``, and whether that is extrapolated."""
+    of = partial(_of, list(layers.values()))
+    best = np.argmin(np.nan_to_num(np.stack([layer.time_s for layer in layers.values()]), nan=np.inf), axis=0)
+    gain = dense.time_s / of("time_s", best)
+    slow, fast = np.hypot(of("slow", best), dense.fast), np.hypot(of("fast", best), dense.slow)
+    ends = gain * np.exp(-SEVERAL_MATRICES * slow), gain * np.exp(SEVERAL_MATRICES * fast)
+    found = (np.array(list(layers), dtype=object)[best], gain, *ends, of("extrapolated", best).astype(bool))
+    return {name: value.ravel() for name, value in zip(FASTEST, found, strict=True)}

@@ -115,6 +115,15 @@ class AtBatch:
         return self.best("pruned")
 
     @property
+    def fastest(self) -> dict[str, Rival]:
+        """Fastest of each kind that changes the weights, of those that fit; of all where none of the kind does."""
+        kinds = dict.fromkeys(rival.change for rival in self.rivals if rival.change != self.dense.change)
+        return {
+            kind: min((one for one in self.rivals if one.change == kind), key=lambda one: (not one.fits, one.step_s))
+            for kind in kinds
+        }
+
+    @property
     def unstructured(self) -> list[Rival]:
         """All that prune to any sparsity and keep 16-bit values, whether they fit or not."""
         return [one for one in self.rivals if one.change == "pruned" and not KERNELS[one.kernel].patterns]

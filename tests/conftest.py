@@ -34,10 +34,10 @@ SLOW = (
     "lscd/test_kernels.py",
     "lscd/test_query.py",
     "lscd/test_sweep.py",
+    "notebooks/test_runs.py",
     "perfmodel/sweep/test_cluster.py",
     "perfmodel/sweep/test_store.py",
     "test_docs.py",
-    "test_notebooks.py",
 )
 # A process reads a kernel's PTX once, builds the report once, and fits once to rows left out of a fit. Longest first.
 SAME_PROCESS = (
@@ -72,7 +72,7 @@ COMPILING = (
     "kernels_numba/gpu/test_cubins.py::test_what_does_not_compile_is_told_and_costs_no_other",
     "kernels_numba/gpu/test_toolchain.py",
     "lscd/test_kernels.py::test_check_",
-    "test_notebooks.py::test_notebook_runs[03",
+    "notebooks/test_runs.py::test_notebook_runs[03",
 )
 COMPILER = find_spec("numba_cuda") is not None  # without it, as on macOS, what compiles kernels is skipped
 NO_COMPILER = "needs the CUDA compiler: no numba-cuda is installed"

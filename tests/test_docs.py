@@ -182,7 +182,9 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
     from nbconvert import MarkdownExporter
+    from traitlets.config import Config
 
+    exporter = MarkdownExporter(config=Config({"TagRemovePreprocessor": {"remove_input_tags": {"plumbing"}}}))
     pages = tmp_path / "docs"
     for path in [*PAGES, DOCS / "hooks.py", DOCS / "extra.css", DOCS / "javascripts" / "iframe-worker.js"]:
         copy = pages / path.relative_to(DOCS)
@@ -190,7 +192,7 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         copy.write_bytes(path.read_bytes())
     (pages / "notebooks").mkdir()
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        text, resources = MarkdownExporter().from_filename(str(path))
+        text, resources = exporter.from_filename(str(path))
         (pages / "notebooks" / f"{path.stem}.md").write_text(text, encoding="utf-8")
         for name, content in resources["outputs"].items():
             (pages / "notebooks" / name).write_bytes(content)
@@ -204,6 +206,10 @@ def test_the_site_builds_strictly(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = (tmp_path / "site" / "notebooks" / "01_why_skinny_matmuls_are_memory_bound.html").read_text(encoding="utf-8")
     assert "FLOP per byte" in page
     assert 'href="03_inside_the_kernel.html"' in page
+    assert "plt.style.use" not in page, "plumbing is hidden"
+    solution = page.partition("<details>")[2].partition("</details>")[0]
+    assert 'class="language-python highlight"' in solution
+    assert "<p>A little more than the ridge point" in solution, "Markdown within a solution is Markdown"
     assert not re.search(r'(?:src|href)="https?://(?:fonts|cdn|unpkg)', page), "a page fetches something"
     assert 'src="../javascripts/iframe-worker.js"' in page, "without it pages opened as files cannot be searched"
     index = (tmp_path / "site" / "search" / "search_index.js").read_text(encoding="utf-8")

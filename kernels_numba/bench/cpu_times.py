@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,14 @@ def time_grid(grid: Grid) -> Iterator[dict[str, Any]]:
                 yield size | {"time_us": round(timing.median_s * 1e6, 2), "time_err_us": round(error_us, 2)}
 
 
-def measured(threads: int, *, quick: bool) -> Iterator[dict[str, Any]]:
+def measured(threads: int, grid: Grid) -> Iterator[dict[str, Any]]:
     """Rows of `time_grid` as they come from a process that uses so many threads; errors as `lines_of`."""
-    return lines_of(MODULE, threads, *(["--quick"] if quick else []))
+    return lines_of(MODULE, threads, "--grid", json.dumps(astuple(grid)))
+
+
+def _grid(text: str) -> Grid:
+    """The grid that `measured` writes into a command."""
+    return Grid(*json.loads(text))
 
 
 def _status(row: Row) -> str:
@@ -95,19 +101,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="CSV to write; without it, lines of JSON of this process")
     parser.add_argument("--gpu", help="name of the machine in the rows, before @threads")
     parser.add_argument("--source", help="key of data/sources.toml")
-    parser.add_argument("--quick", action="store_true", help="two shapes only")
+    parser.add_argument(
+        "--grid", type=_grid, default=FULL, help="JSON: [[[m, k], ...], [sparsity, ...], [n, ...], rounds]"
+    )
     parser.add_argument("--again", action="store_true", help="keep rows of an existing output that are faster")
     parser.add_argument("--threads", type=int, help="this many; by default 1 and all, one after the other")
     options = parser.parse_args(arguments)
     if options.output is None:
-        print_lines(time_grid(QUICK if options.quick else FULL))
+        print_lines(time_grid(options.grid))
         return 0
     counts = [options.threads] if options.threads else sorted({1, usable_cores()})
     before, part = read_rows(options.output) if options.again else [], options.output.with_suffix(".part")
     rows: list[Row] = []
     for threads in counts:
         same = {"gpu": f"{options.gpu}@{threads}", "source": options.source}
-        for row in measured(threads, quick=options.quick):
+        for row in measured(threads, options.grid):
             rows.append(FIXED | same | row)
             write_rows(part, COLUMNS, rows)
     best = faster(rows, before, time="time_us", error="time_err_us", same=("gpu", *PRODUCT))

@@ -32,6 +32,7 @@ SHOWN_TOKENS = 16  # in the report, whose reader waits; the table of docs/bitmap
 AIMS = {0.4: 1.0, 0.5: 1.2, 0.7: 1.6, 0.8: 2.0, 0.9: 2.4}
 AIMED_GPU = "h200"  # the harder of the Hopper cards: more bandwidth for the same SMs
 GPUS = ("a100-80gb", "h100", AIMED_GPU, "rtx-4090")
+COMPARED = ("lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed-pairs", "flash-llm", "bitmap")  # in `speedups`
 
 
 def paper_shapes() -> list[tuple[int, int]]:
@@ -47,16 +48,21 @@ def speedups(
 
     Columns ``speedup``, ``low``, ``high`` (ends of the interval), ``pairs``, ``condensed`` (with a bit a register),
     ``flash_llm``, ``spinfer``, ``bound``, ``extrapolated`` (ours: never measured), and ``flash_llm_extrapolated,
-    spinfer_extrapolated``.
+    spinfer_extrapolated``. Each kernel pads ``n`` to what it takes, cuBLAS does not.
+
+    Raises
+    ------
+    ValueError
+        If a GPU does not run one of `COMPARED`; says what it lacks.
     """
     levels, tables = np.array(list(sparsities)), []
     for gpu in gpus:
-        kernels = ("lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed-pairs", "flash-llm", "bitmap")
-        ours, pairs, condensed, flash, spinfer = (predict(kernel, gpu, m, k, n, levels) for kernel in kernels)
+        ours, *others = (predict(name, gpu, m, k, kernel_model(name).padded_n(n), levels) for name in COMPARED)
         columns = {"speedup": ours.speedup_vs_dense, "low": ours.dense_s / ours.hi_s, "high": ours.dense_s / ours.lo_s}
-        columns |= {"pairs": pairs.speedup_vs_dense, "condensed": condensed.speedup_vs_dense}
-        columns |= {"flash_llm": flash.speedup_vs_dense, "spinfer": spinfer.speedup_vs_dense}
+        gains = (ours.dense_s / other.time_s for other in others)
+        columns |= dict(zip(("pairs", "condensed", "flash_llm", "spinfer"), gains, strict=True))
         columns["bound"] = ours.bound.astype(str)
+        flash, spinfer = others[-2:]
         outside = {"extrapolated": ours.extrapolated, "flash_llm_extrapolated": flash.extrapolated}
         outside["spinfer_extrapolated"] = spinfer.extrapolated
         tables.append(pd.DataFrame({"gpu": gpu, "sparsity": levels, **columns, **outside}))

@@ -23,10 +23,10 @@ from perfmodel.evidence.summary import (
     verdicts,
 )
 from perfmodel.evidence.uncertainty import coverage
-from perfmodel.evidence.validation import crossovers, error_statistics, row_kinds
+from perfmodel.evidence.validation import crossovers, error_statistics, nearest_evidence, row_kinds
 from perfmodel.kernels import BOUNDED, CPU_KERNELS
 from perfmodel.plotting import validation as draw
-from perfmodel.prediction import predict
+from perfmodel.prediction import predict, predict_all
 
 WELL_MET = 0.15  # mean error of a GPU
 VARYING = ("flash-llm", "sparta", "sputnik", "macko")
@@ -81,6 +81,39 @@ def _shown_summary(table: pd.DataFrame) -> pd.DataFrame:
             "high / low": table["width"].map("{:.2f}".format).to_numpy(),
         }
     )
+
+
+def question(joined: pd.DataFrame, gpu: str, m: int, k: int, n: int, sparsity: float) -> pd.DataFrame:
+    """What each measured kernel is predicted to take for one product, fastest first, and what stands behind it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Index: kernel. ``predicted [us], low, high`` (infinite where only a bound is known); ``unseen rows here`` and
+        ``mean error`` on this GPU's held-out rows from device memory, and ``nearest``, the nearest row there is of this
+        GPU, in words with its error: empty where there is none.
+    """
+    unseen = held_out(joined[(joined["gpu"] == gpu) & ~joined["resident"]])
+    found = {}
+    for tokens, p in predict_all(gpu, m, k, n, sparsity):
+        if not p.measured:
+            continue
+        rows = unseen.loc[unseen["kernel"] == p.kernel, "error"].abs()
+        near = nearest_evidence(joined, p.kernel, gpu, m, k, tokens, float(p.sparsity), resident=bool(p.resident))
+        ends = (p.time_s, p.lo_s, np.inf if p.at_least else p.hi_s)
+        found[p.kernel] = {
+            **dict(zip(("predicted [us]", "low", "high"), (round(float(end) * 1e6, 1) for end in ends), strict=True)),
+            "unseen rows here": len(rows),
+            "mean error": percent(rows.mean()) if len(rows) else "",
+            "nearest": "" if near is None else _product(near),
+        }
+    return pd.DataFrame.from_dict(found, orient="index").sort_values("predicted [us]")
+
+
+def _product(row: pd.Series) -> str:
+    """A row of evidence in words, and how far the model is from it."""
+    size = f"{row['m']:,.0f} x {row['k']:,.0f}, N = {row['n']:.0f}, {percent(row['sparsity'], 0)}"
+    return f"{size} ({row['error']:+.0%})"
 
 
 def other_sources(context: Context) -> Exhibit:

@@ -44,8 +44,8 @@ def held_out(joined: pd.DataFrame) -> pd.DataFrame:
     return joined[~joined["fitted"] & ~joined["at_least"]]
 
 
-def kernel_summary(joined: pd.DataFrame) -> pd.DataFrame:
-    """One row a kernel, on held-out rows.
+def kernel_summary(joined: pd.DataFrame, intervals: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row a kernel, on held-out rows; ``intervals`` are `coverage` of the same rows, for who has them already.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def kernel_summary(joined: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows, intervals = held_out(joined), coverage(joined, kernel_fits())
+    rows, intervals = held_out(joined), coverage(joined, kernel_fits()) if intervals is None else intervals
     intervals = intervals[~intervals["where"].str.contains("L2")]
     found = {}
     for kernel, group in rows.groupby("kernel"):
@@ -84,8 +84,8 @@ def _weighted(intervals: pd.DataFrame, column: str) -> float:
     return float(np.average(intervals[column], weights=intervals["rows"]))
 
 
-def run_summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a source of whole runs, on those of `judged_runs` that no fit saw.
+def run_summary(runs: pd.DataFrame, intervals: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One row a source of whole runs, on those of `judged_runs` that no fit saw; ``intervals``: their `run_coverage`.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def run_summary(runs: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    found, intervals = {}, run_coverage(runs)
+    found, intervals = {}, run_coverage(runs) if intervals is None else intervals
     for source, group in runs[~runs["fitted"]].groupby("source", sort=False):
         size = group["error"].abs()
         names = group["model"] + " on " + group["gpus"].astype(str) + " x " + group["gpu"] + ", " + group["system"]

@@ -43,7 +43,9 @@ def expected_stored(elements: Array, sparsity: Array, unit: int) -> Array:
 
 def _expected_padding(elements: Array, sparsity: Array, unit: int) -> Array:
     d = 1.0 - sparsity
-    padding = (unit - 1) / 2 - 0.5 * (sparsity - d) ** elements
+    # A shape shared by several GPUs may have a part of a row: the power of a negative mean is then its real part.
+    sign = np.where(sparsity < d, np.cos(np.pi * elements), 1.0)
+    padding = (unit - 1) / 2 - 0.5 * sign * np.abs(sparsity - d) ** elements
     for root in np.exp(2j * np.pi / unit * np.arange(1, unit // 2)):
         mean, pole = np.where(d == 1, root, sparsity + d * root), root - 1
         turned = np.cos(elements * np.angle(mean) - np.angle(pole))  # real arithmetic is twice as fast

@@ -5,10 +5,10 @@
 
 from perfmodel.pipeline.parameters import PipelineParameters, load_parameters
 from perfmodel.pipeline.program import Program, Resource, Stage, Tile, Wait, Work
-from perfmodel.pipeline.simulate import PREDICTED_BY, PROGRAMS, Simulation, runs_on, simulate
+from perfmodel.pipeline.simulate import PREDICTED_BY, PROGRAMS, Simulation, refusal, runs_on, simulate
 from perfmodel.pipeline.stages import WhatIf
 
 __all__ = [
     "PREDICTED_BY", "PROGRAMS", "PipelineParameters", "Program", "Resource", "Simulation", "Stage", "Tile", "Wait",
-    "WhatIf", "Work", "load_parameters", "runs_on", "simulate",
+    "WhatIf", "Work", "load_parameters", "refusal", "runs_on", "simulate",
 ]  # fmt: skip

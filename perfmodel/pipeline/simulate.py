@@ -155,6 +155,29 @@ def runs_on(kernel: str, gpu: str) -> bool:
     return kernel not in PREDICTED_BY or KERNELS[PREDICTED_BY[kernel]].refusal(load_gpu(gpu)) is None
 
 
+def refusal(
+    kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float = 0.0, *, what_if: WhatIf | None = None
+) -> str | None:
+    """Why a GPU cannot run a simulated kernel on this product, in a sentence; None if it can.
+
+    Raises
+    ------
+    ValueError
+        Unknown names, sizes or values out of range.
+    """
+    record = load_gpu(gpu)
+    product = checked_product(m, k, n, sparsity)
+    build, model = program_of(kernel), KERNELS.get(PREDICTED_BY.get(kernel, ""))
+    if model is not None and (lacking := model.refusal(record)) is not None:
+        return lacking
+    machine = Machine.of(record, load_parameters(kernel), shared_scale=(what_if or WhatIf()).shared_scale)
+    try:
+        make_grid(build(machine, product, what_if or WhatIf()), machine, product, None)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def simulate(
     kernel: str, gpu: str | Gpu, m: int, k: int, n: int, sparsity: float = 0.0, *, split_k: int | None = None,
     what_if: WhatIf | None = None, nnz_per_tile: ArrayLike | None = None, seed: int | None = 0,
@@ -192,12 +215,15 @@ def simulate(
     Raises
     ------
     ValueError
-        Unknown names, sizes or values out of range, a block that does not fit the GPU; names value and range.
+        Unknown names, sizes or values out of range, a GPU that the kernel does not run on or that a block does not fit;
+        names value and range.
     """
     build = program_of(kernel)
     product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = load_gpu(gpu)
+    if kernel in PREDICTED_BY and (refusal := KERNELS[PREDICTED_BY[kernel]].refusal(record)) is not None:
+        raise ValueError(refusal)
     machine = Machine.of(
         record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from perfmodel.plotting.kernels import stretches
+from perfmodel.plotting.kernels import last_has, stretches
 from perfmodel.plotting.marks import label_ends, ticks
 from perfmodel.plotting.style import BLACK, COLUMN, FORMAT_COLOURS, GREY, KERNEL_COLOURS, PAGE
 
@@ -68,7 +68,7 @@ def _panels(gpus: list[str], titles: Mapping[str, str], how: str) -> tuple[Figur
 def _predicted(axes: Axes, at: pd.Series, values: pd.Series, extrapolated: pd.Series, colour: str, words: str) -> None:
     """A line, dotted where it is outside the evidence, its name with the stretch that comes last."""
     for dash, stretch in stretches(values, extrapolated):
-        axes.plot(at, stretch, dash, color=colour, label=words if pd.notna(stretch.iloc[-1]) else "_")
+        axes.plot(at, stretch, dash, color=colour, label=words if last_has(dash, extrapolated) else "_")
 
 
 def _finish(axes: Axes, low: float, high: float) -> None:

@@ -88,7 +88,7 @@ def frontiers(tables: Mapping[str, pd.DataFrame], budgets: Sequence[float], loss
     for axes, title in zip(panels.flat, tables, strict=False):
         axes.set_title(title)
     for axes in panels.flat[len(tables) :]:
-        axes.set_visible(False)
+        axes.set_axis_off()
     for axes in panels[-1]:
         axes.set_xlabel(f"{loss} (?: not published)")
     for axes in panels[:, 0]:
@@ -142,11 +142,23 @@ def _panel(axes: Axes, table: pd.DataFrame, budgets: Sequence[float], right: flo
     for row in drawn.to_dict("records"):
         _mark(axes, row, right)
     axes.axvline(1.04 * right, color=GREY, lw=0.8)
-    axes.set(xlim=(LEFT - 0.04 * right, UNKNOWN * right + 0.08 * right), ylim=(0, 1.08 * drawn["high"].max()))
+    axes.set(xlim=(LEFT - 0.04 * right, UNKNOWN * right + 0.08 * right))
+    if drawn.empty:
+        _say_why(axes, table)
+    else:
+        axes.set_ylim(0, 1.08 * drawn["high"].max())
     marked = [0.0, *budgets, *(right * share for share in (0.4, 0.6, 0.8, 1.0))]
     axes.set_xticks([*marked, UNKNOWN * right], [*(f"{tick:g}" for tick in marked), "?"])
     names = [*_ring(axes, drawn, budgets), *_amounts(drawn)]
     return list(dict.fromkeys(names))
+
+
+def _say_why(axes: Axes, table: pd.DataFrame) -> None:
+    """In place of marks: what keeps each way from having a speed here."""
+    reasons = table.loc[table["tokens_per_gpu_s"].isna(), "gap"].unique()
+    words = "\n".join(["nothing to draw:", *reasons])
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", backgroundcolor="white")
+    axes.set_yticks([])
 
 
 def _mark(axes: Axes, row: dict[str, Any], right: float) -> None:
@@ -276,7 +288,8 @@ def layer_wise(profiles: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     """Published profiles row by row: zeros by depth, the perplexity they keep, and the time they take.
 
     ``profiles``: `perfmodel.layer_wise.by_layer`. ``compared``: `perfmodel.layer_wise.compare`. Profiles of a model
-    stand together, the sparsest last. Depth is a step a layer above and below the profile's mean.
+    stand together, the sparsest last. Depth is a step a layer above and below the profile's mean. Where no kernel has a
+    time, the panel of times says so.
     """
     rows = compared.drop_duplicates("profile").sort_values(["model", "sparsity", "profile"]).reset_index(drop=True)
     levels = sorted(rows["sparsity"].round(2).unique())
@@ -299,6 +312,11 @@ def layer_wise(profiles: pd.DataFrame, compared: pd.DataFrame) -> Figure:
     depth.set(xlabel="depth [%]", title=f"zeros by depth (a row: {2 * HALF:.0f} points)", xlim=(0, 100))
     time.set(xlabel="over uniform [%]", title="time of a step")
     time.axvline(0, color=BLACK, lw=0.6)
+    if compared["step_uniform_s"].isna().all():
+        time.text(
+            0.5, 0.5, "no measured\nkernel", transform=time.transAxes, ha="center", va="center", backgroundcolor="white"
+        )
+        time.set_xticks([])
     depth.set_yticks(range(len(rows)), rows["profile"])
     depth.set_ylim(len(rows) - 0.4, -0.6)
     for axes in (depth, kept, time):

@@ -149,6 +149,11 @@ def stretches(values: pd.Series, extrapolated: pd.Series) -> Iterator[tuple[str,
         yield ":", values.where(extrapolated)
 
 
+def last_has(dash: str, extrapolated: pd.Series) -> bool:
+    """Whether a line ends in the stretch of this dash pattern, which then has the line's name."""
+    return (dash == ":") == bool(extrapolated.iloc[-1])
+
+
 def kernel_benchmark(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     """The paper's kernel figure, a panel per N: markers as published, a line through each shape's by the model.
 

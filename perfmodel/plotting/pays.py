@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -16,14 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
-from perfmodel.plotting.kernels import short
-from perfmodel.plotting.marks import outside_cells, outside_key, ticks
-from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, PAGE
+from perfmodel.plotting.kernels import last_has, short, stretches
+from perfmodel.plotting.marks import label_ends, outside_cells, outside_key, ticks
+from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS, OTHERS, PAGE
 
 WORST, BEST = 0.5, 3.0  # speed-ups at the ends of the colour scale
 MAP_COLUMNS, TITLE_LETTERS = 4, 20
 HATCH = "#8A8A8A"  # seen on the light and on the dark ends of the colours
 LINES = {1.0: 1.6, 1.5: 0.6, 2.0: 0.6}  # speed-up -> width of its line, on the maps and in the scale of colours
+WIDE = 64  # last N of a map over its first, up to which each power of two has a tick
 GPU_ROW = 0.165  # inches
 NAME_ROOM = 1.45  # of the longest interval, for the name of the kernel right of it
 
@@ -38,9 +40,9 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
     lines = -(-len(gpus) // MAP_COLUMNS)
     size = PAGE, 0.7 + 1.75 * lines
     figure, panels = plt.subplots(lines, MAP_COLUMNS, figsize=size, sharex=True, sharey=True, squeeze=False)
-    drawn = None
+    colours = None
     for axes, gpu in zip(panels.flat, gpus, strict=False):
-        drawn = _map(axes, table[table["gpu"] == gpu])
+        colours = _map(axes, table[table["gpu"] == gpu])
         axes.set(title=fill(titles[gpu], TITLE_LETTERS), xlabel="sparsity [%]")
         for limit in reached.values():
             axes.axvline(limit * 100, color=BLACK, ls=":", lw=1)
@@ -48,11 +50,10 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
         axes.remove()
     for axes in panels[:, 0]:
         axes.set_ylabel("tokens N")
-    assert drawn is not None
-    colours, lines_of_one = drawn
+    assert colours is not None
     shown = list(panels.flat[: len(gpus)])
     bar = figure.colorbar(colours, ax=shown, label="speed-up over cuBLAS", ticks=[0.5, 1, 1.5, 2, 2.5, 3], pad=0.01)
-    bar.add_lines(lines_of_one)
+    bar.add_lines(list(LINES), [BLACK] * len(LINES), list(LINES.values()))
     limits = [
         Line2D([], [], color=BLACK, ls=":", lw=1, label=f"{model} pruned to {limit:.0%}")
         for model, limit in reached.items()
@@ -62,7 +63,7 @@ def speedup_maps(table: pd.DataFrame, reached: Mapping[str, float], titles: Mapp
     return figure
 
 
-def _map(axes: Axes, rows: pd.DataFrame) -> tuple[QuadContourSet, QuadContourSet]:
+def _map(axes: Axes, rows: pd.DataFrame) -> QuadContourSet:
     """Colours, lines of equal speed-up, and the hatching of one GPU."""
     grid, guessed = (
         rows.pivot_table(index="n", columns="sparsity", values=name) for name in ("speedup", "extrapolated")
@@ -72,11 +73,13 @@ def _map(axes: Axes, rows: pd.DataFrame) -> tuple[QuadContourSet, QuadContourSet
     filled = axes.contourf(x, y, grid, levels, cmap="RdBu", norm=norm, extend="both")
     edges = (np.concatenate([at[:1], (at[1:] + at[:-1]) / 2, at[-1:]]) for at in (x, y))
     outside_cells(axes, guessed > 0, *edges, edgecolor=HATCH)
-    lines = axes.contour(x, y, grid, list(LINES), colors=BLACK, linewidths=list(LINES.values()))
+    crossed = {level: width for level, width in LINES.items() if grid.min(axis=None) < level < grid.max(axis=None)}
+    if crossed:
+        axes.contour(x, y, grid, list(crossed), colors=BLACK, linewidths=list(crossed.values()))
     axes.set_yscale("log")
-    ticks(axes.yaxis, (1, 2, 4, 8, 16, 32, 64, 128, 256))
+    ticks(axes.yaxis, 2.0 ** np.arange(0, 13, 1 if y[-1] <= WIDE * y[0] else 2))
     axes.grid(visible=False)
-    return filled, lines
+    return filled
 
 
 def bests_by_gpu(table: pd.DataFrame, titles: Mapping[str, str], gpus: Mapping[str, str] | None = None) -> Figure:
@@ -110,7 +113,7 @@ def _best(axes: Axes, y: int, row: Any, name: str) -> None:
     colour = KERNEL_COLOURS[row.kernel]
     axes.hlines(y, row.low, row.high, color=colour, lw=0.8)
     fill = "white" if row.extrapolated else colour
-    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.8)
+    axes.plot(row.speedup, y, KERNEL_MARKERS[row.kernel], mec=colour, mfc=fill, mew=0.6, ms=4.6)
     axes.annotate(
         name,
         (row.high, y),
@@ -120,3 +123,22 @@ def _best(axes: Axes, y: int, row: Any, name: str) -> None:
         fontsize=6,
         path_effects=[withStroke(linewidth=1.5, foreground="white")],
     )
+
+
+def over_tokens(table: pd.DataFrame, gpus: Mapping[str, str]) -> Figure:
+    """Speed-up over cuBLAS against the tokens, a line per GPU, named at its end; dotted outside the evidence.
+
+    ``table``: ``gpu, n, speedup, extrapolated``. ``gpus``: their titles.
+    """
+    figure, axes = plt.subplots(figsize=(PAGE, 2.2))
+    for (gpu, title), colour in zip(gpus.items(), cycle(OTHERS)):
+        rows = table[table["gpu"] == gpu].sort_values("n")
+        for dash, stretch in stretches(rows["speedup"], rows["extrapolated"]):
+            label = title if last_has(dash, rows["extrapolated"]) else "_"
+            axes.plot(rows["n"], stretch, dash, color=colour, label=label)
+    axes.axhline(1, color=BLACK, lw=0.8)
+    axes.set(xscale="log", xlim=(table["n"].min(), table["n"].max()), xlabel="tokens N", ylabel="speed-up over cuBLAS")
+    axes.set_ylim(0, None)
+    ticks(axes.xaxis, (1, 4, 16, 64, 256, 1024, 4096))
+    label_ends(axes)
+    return figure

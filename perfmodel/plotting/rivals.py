@@ -21,6 +21,7 @@ from perfmodel.plotting.style import BLACK, GREY, KERNEL_COLOURS, KERNEL_MARKERS
 SMALL = 6  # points: the least that paper takes
 ROW = 0.125  # inches of a GPU's row
 NOWHERE = 104.0  # where "never" stands on an axis in percent
+LEAST = 50  # percent at which the axis starts, unless something is overtaken earlier
 LAST = 98.5  # between the highest sparsity shown and "never"
 MAPS_A_LINE = 3
 HATCH = {"hatchcolor": "#FFFFFFB0"}
@@ -48,8 +49,9 @@ def overtaking(table: pd.DataFrame, titles: Mapping[str, str], labels: Mapping[s
         "GPU (bytes per SM and clock)", (0, 1), xycoords="axes fraction", xytext=(-4, 3), textcoords="offset points",
         ha="right",
     )  # fmt: skip
-    first.set_xlim(42, 108)
-    first.set_xticks([50, 60, 70, 80, 90, NOWHERE], ["50", "60", "70", "80", "90", "never"])
+    shown = [at for at in range(10, 100, 10) if at >= min(LEAST, 100 * table[["sparsity", "low"]].min(axis=None))]
+    first.set_xlim(shown[0] - 8, 108)
+    first.set_xticks([*shown, NOWHERE], [*map(str, shown), "never"])
     figure.supxlabel("sparsity from which the best sparse kernel is faster [%]; hollow: outside the evidence")
     return figure
 

@@ -187,7 +187,7 @@ def memory(table: pd.DataFrame, parts: Sequence[str], capacity_gb: float) -> Fig
         textcoords="offset points", ha="center",
     )  # fmt: skip
     axes.set_yticks(at, table["label"])
-    axes.set(xlabel="GB per GPU", xlim=(0, 1.25 * left.max()), ylim=(-0.6, len(table) - 0.4))
+    axes.set(xlabel="GB per GPU", xlim=(0, 1.25 * max(left.max(), capacity_gb)), ylim=(-0.6, len(table) - 0.4))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     figure.legend(loc="outside lower center", ncols=len(parts))
@@ -201,26 +201,46 @@ def cost(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     hollow outside the evidence.
     """
     rows = table.sort_values(["usd_low", "usd_high"]).reset_index(drop=True)
+    figure, axes = _ranges(rows, titles, rows["usd_low"], rows["usd_high"])
+    ticks(axes.xaxis, DOLLARS)
+    axes.set_xlabel("US dollars per million tokens, least to most", ha="right", x=1)
+    return figure
+
+
+def yields(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """90 % interval of tokens per GPU-second, most first: a row a system and number of GPUs, at its best batch.
+
+    ``table``: ``system, gpus, batch, tokens_per_gpu_s, low, high, extrapolated``; hollow outside the evidence.
+    """
+    rows = table.sort_values("tokens_per_gpu_s", ascending=False).reset_index(drop=True)
+    figure, axes = _ranges(rows, titles, rows["low"], rows["high"])
+    for y, row in enumerate(rows.itertuples()):
+        axes.plot(row.tokens_per_gpu_s, y, "|", color=SYSTEM_COLOURS[row.system], ms=7, mew=1.2)
+    ticks(axes.xaxis, [mantissa * 10.0**power for power in range(-3, 7) for mantissa in (1, 2, 3, 5)])
+    axes.set_xlabel("tokens per GPU-second, 90 % interval", ha="right", x=1)
+    return figure
+
+
+def _ranges(rows: pd.DataFrame, titles: Mapping[str, str], low: pd.Series, high: pd.Series) -> tuple[Figure, Axes]:
+    """From ``low`` to ``high``, a row each, its system and GPUs named."""
     figure, axes = plt.subplots(figsize=(COLUMN, 0.155 * len(rows) + 0.62))
     for y, row in enumerate(rows.to_dict("records")):
         colour = SYSTEM_COLOURS[row["system"]]
         face = "white" if row["extrapolated"] else colour
         axes.plot(
-            [row["usd_low"], row["usd_high"]], [y, y], color=colour, marker=SYSTEM_MARKERS[row["system"]], ms=4.5,
-            mfc=face, mew=0.9, lw=0.9,
+            [low[y], high[y]], [y, y], color=colour, marker=SYSTEM_MARKERS[row["system"]], ms=4.5, mfc=face, mew=0.9,
+            lw=0.9,
         )  # fmt: skip
     named = [f"{titles[row.system]}, {_gpus(row.gpus)}, batch {row.batch}" for row in rows.itertuples()]
     axes.set_yticks(range(len(rows)), named)
     for label, system in zip(axes.get_yticklabels(), rows["system"], strict=True):
         label.set_color(legible(SYSTEM_COLOURS[system]))
     axes.set(ylim=(len(rows) - 0.4, -0.6), xscale="log")
-    axes.set_xlim(0.82 * rows["usd_low"].min(), 1.22 * rows["usd_high"].max())
-    ticks(axes.xaxis, DOLLARS)
-    axes.set_xlabel("US dollars per million tokens, least to most", ha="right", x=1)
+    axes.set_xlim(0.82 * low.min(), 1.22 * high.max())
     axes.tick_params(axis="y", length=0)
     if rows["extrapolated"].any():
         hollow = Line2D(
             [], [], color=GREY, marker="o", mfc="white", mew=0.9, ms=4.5, ls="", label="outside the evidence"
         )
         figure.legend(handles=[hollow], loc="outside lower right")
-    return figure
+    return figure, axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,7 +27,7 @@ from perfmodel.serving.systems import (
     calibrated_systems,
     load_system,
 )
-from perfmodel.serving.transformer import Matrix, can_spread, check_split
+from perfmodel.serving.transformer import Matrix, all_matrices, can_spread, check_split
 from perfmodel.serving.what_if import NOTHING, WhatIf
 
 Array = NDArray[np.float64]
@@ -71,6 +71,20 @@ class Group:
         """The GPU as kernel models see it."""
         return Machine.of(self.gpu)
 
+    @cached_property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """Weight matrices of all kinds of layers as one GPU holds them."""
+        return tuple(all_matrices(self.model.shape, self.p, self.expert_parallel))
+
+    @cached_property
+    def alike(self) -> tuple[Alike, ...]:
+        """Matrices of the layers, but those of experts, by the system as whose weights they are stored."""
+        kinds: dict[tuple[int, bool], list[tuple[Matrix, System, Array, float]]] = {}
+        for matrix in self.matrices:
+            for system, sparsity, share in () if matrix.grouped else self.stored(matrix):
+                kinds.setdefault((id(system), matrix.prunable), []).append((matrix, system, sparsity, share))
+        return tuple(map(Alike.of, kinds.values()))
+
     @property
     def cache_bytes(self) -> float:
         """Bytes of a cached value, those of its bitmap included where values are pruned."""
@@ -101,6 +115,50 @@ class Group:
         """Bytes of one copy of a matrix, mean over the layers that have it."""
         kinds = self.stored(matrix)
         return np.asarray(sum(share * system.prunable_bytes(matrix.m, matrix.k, s) for system, s, share in kinds))
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Matrices that one system stores, along the first axis: so that its kernel's model is asked once.
+
+    Attributes
+    ----------
+    system : System
+        As whose weights they are stored.
+    prunable : bool
+        As `Matrix` has it.
+    m, k, sparsity : ndarray
+        Of each; of the shapes of ``p`` and the sparsity beyond the first axis.
+    count : ndarray
+        Products with each in a pass.
+    """
+
+    system: System
+    prunable: bool
+    m: Array
+    k: Array
+    sparsity: Array
+    count: Array
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[Matrix, System, Array, float]]) -> Alike:
+        """Of matrices with their system, sparsity and share of the layers."""
+        rows = (np.broadcast_arrays(matrix.m, matrix.k, sparsity) for matrix, _, sparsity, _ in found)
+        m, k, sparsity = (np.stack(column) for column in zip(*rows, strict=True))
+        count = np.array([matrix.layers * share for matrix, _, _, share in found], dtype=np.float64)
+        return cls(found[0][1], found[0][0].prunable, m, k, sparsity, count)
+
+    def each(self, seconds: Array) -> Array:
+        """Seconds of all products with each, from those of one."""
+        return self.count.reshape(-1, *(1,) * (seconds.ndim - 1)) * seconds
+
+    def few(self, most: int, axes: int) -> Iterator[Alike]:
+        """Itself in parts of at most ``most`` matrices, ready to broadcast against arrays of ``axes`` axes."""
+        apart = (1,) * max(axes + 1 - self.m.ndim, 0)
+        for start in range(0, len(self.count), most):
+            rows = slice(start, start + most)
+            m, k, sparsity = (a[rows].reshape(-1, *apart, *a.shape[1:]) for a in (self.m, self.k, self.sparsity))
+            yield replace(self, m=m, k=k, sparsity=sparsity, count=self.count[rows])
 
 
 def make_group(

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.catalog.decoder import Block, Decoder, Experts, Mlp, Recurrent, SelfAttention, Split
 from perfmodel.serving.group import Group
-from perfmodel.serving.transformer import all_matrices, cache_bytes, head_matrices, local_cached_values
+from perfmodel.serving.transformer import cache_bytes, head_matrices, local_cached_values
 from perfmodel.units import FP16_BYTES, FP32_BYTES, MEGA
 
 Array = NDArray[np.float64]
@@ -74,7 +74,7 @@ def weight_bytes(group: Group, stages: ArrayLike = 1) -> Array:
     split = p if group.system.engine.split_tokens else np.ones(())
     stages = np.asarray(stages, dtype=np.float64)
     layers: Array = np.zeros(())
-    for matrix in all_matrices(shape, p, group.expert_parallel):
+    for matrix in group.matrices:
         layers = layers + np.ceil(matrix.layers / stages) * matrix.experts * group.bytes_of(matrix)
     head, *projections = head_matrices(shape, p)
     shared = (p == split) & (stages == 1) & shape.tied_embeddings

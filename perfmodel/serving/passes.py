@@ -25,7 +25,7 @@ from perfmodel.kernels.fits import calibrated
 from perfmodel.serving import attention, experts
 from perfmodel.serving.collectives import Algorithm, all_reduce_time, all_to_all_time, point_to_point_time
 from perfmodel.serving.counts import Attention, decode_work, decoding_heads, expert_load, product_work, prompt_work
-from perfmodel.serving.group import Group
+from perfmodel.serving.group import Alike, Group
 from perfmodel.serving.systems import System
 from perfmodel.serving.transformer import (
     ATTENTION_LAUNCHES,
@@ -33,7 +33,6 @@ from perfmodel.serving.transformer import (
     Matrix,
     Part,
     activation_bytes,
-    all_matrices,
     attention_flops,
     head_matrices,
     local_cached_values,
@@ -51,6 +50,7 @@ Array = NDArray[np.float64]
 ATTENTION, WINDOWED, RECURRENCE = "attention", "sliding-attention", "recurrence"
 LAUNCHES, SMALL, STEP, PERMUTATION = "launches", "norms-activations", "embedding-sampling", "expert-permutation"
 ALL_REDUCE, LOGITS, ALL_TO_ALL, HANDOVER = "all-reduce", "logits-all-gather", "all-to-all", "stage-handover"
+STACKED = 2**12  # products that go through a kernel's model at once: beyond, arrays had better stay in the cache
 PCIE_SHARE = 0.8  # of the datasheet's rate that long copies from pinned host memory reach
 
 
@@ -67,7 +67,7 @@ def products(group: Group, n: Array, n_head: Array) -> Iterator[Operator]:
 
 def layer_products(group: Group, n: Array) -> Iterator[Operator]:
     """The products in layers of ``n`` tokens, launches included."""
-    return (_product(group, m, n) for m in all_matrices(group.model.shape, group.p, group.expert_parallel))
+    return (_product(group, matrix, n) for matrix in group.matrices)
 
 
 def head_products(group: Group, n: Array) -> Iterator[Operator]:
@@ -86,15 +86,35 @@ def _product(group: Group, matrix: Matrix, n: Array) -> Operator:
 
 
 def matmul_s(group: Group, n: Array, n_head: Array) -> Array:
-    """Seconds of `products`."""
-    return total_s(products(group, n, n_head))
+    """Seconds of `products`, those of alike matrices by one call of their kernel's model: servers ask often."""
+    grouped = [matrix for matrix in group.matrices if matrix.grouped]
+    experts_s = sum(matrix.layers * stored_s(group, matrix, n) for matrix in grouped)
+    plain_s = sum(np.sum(part.each(part_s(group, part, n)), axis=0) for part in plain_products(group, n))
+    total = experts_s + plain_s + total_s(head_products(group, n_head))
+    return np.asarray(total - _launches(group) * group.system.call.launch_s())
+
+
+def plain_products(group: Group, n: Array) -> Iterator[Alike]:
+    """All products of the layers but those of experts, as many at once as are timed at once with ``n`` tokens."""
+    most = max(STACKED // max(np.size(n), 1), 1)
+    return (part for alike in group.alike for part in alike.few(most, np.ndim(n)))
+
+
+def part_s(group: Group, part: Alike, n: Array) -> Array:
+    """Seconds of one product with each of these matrices, along the first axis."""
+    return _plain(group, part.system, part, part.sparsity)(part.m, n).time_s
+
+
+def _launches(group: Group) -> int:
+    """Products of a pass, of experts one a layer."""
+    return sum(matrix.layers for matrix in group.matrices) + len(head_matrices(group.model.shape))
 
 
 def arrival_s(group: Group, n: Array) -> Array:
     """Seconds in which the weights arrive that ``n`` tokens need and that lie outside the device memory."""
     if group.what_if.offloaded == 0:
         return np.zeros(())
-    matrices = all_matrices(group.model.shape, group.p, group.expert_parallel)
+    matrices = group.matrices
     needed = sum(m.layers * m.products(n)[0] * group.bytes_of(m) * group.what_if.columns_read(n) for m in matrices)
     return group.what_if.arrival_s(np.asarray(needed), PCIE_SHARE * group.gpu.link.pcie_bytes_per_s / 2)
 
@@ -122,7 +142,9 @@ def grouped(group: Group, system: System, matrix: Matrix, sparsity: Array, load:
     return experts.grouped_product_s(group.gpu, _plain(group, system, matrix, sparsity), matrix.m, load)
 
 
-def _plain(group: Group, system: System, matrix: Matrix, sparsity: Array) -> Callable[[Array, Array], KernelTime]:
+def _plain(
+    group: Group, system: System, matrix: Matrix | Alike, sparsity: Array
+) -> Callable[[Array, Array], KernelTime]:
     """A product of so many rows with so many tokens, K and sparsity being the matrix's."""
 
     def one(m: Array, tokens: Array) -> KernelTime:
@@ -134,8 +156,7 @@ def _plain(group: Group, system: System, matrix: Matrix, sparsity: Array) -> Cal
 
 def between(group: Group, n: Array, sequences: Array) -> Iterator[Operator]:
     """What lies between the products of a pass over ``n`` tokens of ``sequences``: their launches, small kernels."""
-    shape = group.model.shape
-    count = sum(matrix.layers for matrix in all_matrices(shape)) + len(head_matrices(shape))
+    count = _launches(group)
     # Each as long as cuBLAS's; none in a graph.
     yield Operator.waiting(LAUNCHES, Part.OTHER, count * group.system.call.launch_s(), Bound.LATENCY, count)
     yield from small_kernels(group, n, sequences)

@@ -12,7 +12,7 @@ real one is: the half-width towards slower is infinite.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,9 +24,8 @@ from perfmodel.kernels import BASELINE, KERNELS, Shape
 from perfmodel.kernels.fits import calibrated, interval, kernel_fits
 from perfmodel.serving.collectives import CALIBRATION_FILE
 from perfmodel.serving.group import Group
-from perfmodel.serving.passes import product
+from perfmodel.serving.passes import part_s, plain_products, product
 from perfmodel.serving.systems import CALIBRATION_NAME, System, format_product
-from perfmodel.serving.transformer import all_matrices
 
 Array = NDArray[np.float64]
 Sides = tuple[Array, Array]  # towards faster, towards slower
@@ -108,24 +107,35 @@ def run_half_width(group: Group, prefill_share: ArrayLike, spread: Mapping[str, 
 def kernel_errors_s(group: Group, n: Array) -> Sides:
     """Seconds by which the prunable products of a pass over ``n`` tokens may be faster, and slower, than predicted."""
     fits = kernel_fits()
-    faster: list[Array] = []
-    slower: list[Array] = []
-    for matrix in all_matrices(group.model.shape, group.p, group.expert_parallel):
-        if not matrix.prunable:
-            continue
-        active, tokens = matrix.products(n * group.expert_parallel if matrix.grouped else n)
-        for system, sparsity, share in group.stored(matrix):
-            shape = Shape(np.ceil(active * matrix.m), matrix.k, tokens, sparsity)  # whole rows, as `experts` has it
-            time_s, low, high = _product_interval_s(group, system, shape, fits)
-            taken = matrix.layers * share * product(group, system, matrix, sparsity, n).time_s / time_s
-            faster.append(taken * (time_s - low))
-            slower.append(taken * (high - time_s))
+    errors = [*_errors_of_experts(group, n, fits), *_errors_of_plain(group, n, fits)]
+    faster, slower = zip(*errors, strict=True)
     together = group.system.kernel is not None and group.system.kernel not in fits
     sides = (np.stack(np.broadcast_arrays(*side)) for side in (faster, slower))
     first, second = (np.sum(s, axis=0) if together else np.sqrt(np.sum(s**2, axis=0)) for s in sides)
     if group.system.is_bound:
         second = np.full(np.shape(second), np.inf)
     return np.asarray(first), np.asarray(second)
+
+
+def _errors_of_experts(group: Group, n: Array, fits: Mapping[str, FittedKernel]) -> Iterator[Sides]:
+    for matrix in group.matrices:
+        if not (matrix.prunable and matrix.grouped):
+            continue
+        active, tokens = matrix.products(n * group.expert_parallel)
+        for system, sparsity, share in group.stored(matrix):
+            shape = Shape(np.ceil(active * matrix.m), matrix.k, tokens, sparsity)  # whole rows, as `experts` has it
+            time_s, low, high = _product_interval_s(group, system, shape, fits)
+            taken = matrix.layers * share * product(group, system, matrix, sparsity, n).time_s / time_s
+            yield taken * (time_s - low), taken * (high - time_s)
+
+
+def _errors_of_plain(group: Group, n: Array, fits: Mapping[str, FittedKernel]) -> Iterator[Sides]:
+    for part in plain_products(group, n):
+        if not part.prunable:
+            continue
+        time_s, low, high = _product_interval_s(group, part.system, Shape(part.m, part.k, n, part.sparsity), fits)
+        taken = part.each(part_s(group, part, n) / time_s)
+        yield from zip(taken * (time_s - low), taken * (high - time_s), strict=True)
 
 
 def _product_interval_s(

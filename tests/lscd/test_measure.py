@@ -75,7 +75,7 @@ def quick_kernels(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         for kernel, zeros in (("cpu-bitmap", 0.6), ("numpy-fp32", 0.0))
     ]
 
-    def fake(threads: int, *, quick: bool) -> Iterator[dict[str, Any]]:
+    def fake(threads: int, grid: cpu_times.Grid) -> Iterator[dict[str, Any]]:
         for product, factor in zip(chosen, (1.0, 0.5), strict=True):
             seconds = float(predict(gpu=round_cpu().on(threads), cache="warm", **product).time_s)
             yield product | {"time_us": seconds * 1e6 * factor, "time_err_us": 0.1}

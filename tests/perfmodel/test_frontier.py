@@ -11,7 +11,17 @@ import pytest
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import DENSE
-from perfmodel.frontier import LAYERS, PRUNING, SIBLING, best, efficient, frontier, with_fewer_layers
+from perfmodel.frontier import (
+    LAYERS,
+    PRUNING,
+    SIBLING,
+    best,
+    by_budget,
+    efficient,
+    frontier,
+    over_dense,
+    with_fewer_layers,
+)
 from perfmodel.kernels import KERNELS
 from perfmodel.kernels.fits import unmeasured_kernels
 from perfmodel.worth import at_batch
@@ -144,3 +154,28 @@ def test_fewer_layers_are_a_smaller_model() -> None:
     assert with_fewer_layers(model, 0.999).shape.layers == 1
     whole, part = (at_batch(m, load_gpu("h100"), 16, 0.0, **STEP).dense.step_s for m in (model, half))
     assert 0.45 < part / whole < 0.6
+
+
+def test_by_budget_is_the_best_of_each_and_grows_with_it(llama: pd.DataFrame) -> None:
+    found = by_budget(llama, (0.0, 1.0, 5.0))
+    for budget, row in found.iterrows():
+        alone = best(llama, float(str(budget)))
+        assert alone is not None
+        assert row["fastest"] == alone.title
+        assert row["loss"] <= float(str(budget))
+        assert over_dense(alone.row, llama) == pytest.approx((row["speedup"], *_ends(row, llama)))
+    assert found["speedup"].is_monotonic_increasing
+    assert found["speedup"].iloc[0] >= 1
+
+
+def _ends(row: pd.Series, table: pd.DataFrame) -> tuple[float, float]:
+    dense = table["tokens_per_gpu_s"].iloc[0]
+    return row["low"] / dense, row["high"] / dense
+
+
+def test_by_budget_says_why_nothing_runs_and_has_no_speedup_without_dense() -> None:
+    found = by_budget(frontier("opt-30b", "mi300x", batch=4096), (1, 10))
+    assert found.loc[1, "fastest"] == "too large for 8 GPUs"
+    assert found.loc[10, "fastest"].startswith("opt-")
+    assert found.loc[10, "tokens_per_gpu_s"] > 0
+    assert found["speedup"].isna().all()

@@ -54,3 +54,10 @@ def test_perplexities_are_of_one_table() -> None:
     found = perplexities("dlp-wanda", "llama-2-7b", 0.7)
     assert found == {"layer_wise": 22.79, "uniform": 76.84, "dense": 5.47}
     assert np.isnan(perplexities("alpha-wanda", "llama-2-70b", 0.7)["uniform"])
+
+
+def test_a_gpu_that_runs_no_such_kernel_keeps_the_quality_and_has_no_time() -> None:
+    table, known = compare("mi300x", 4096), compare("h100", 16)
+    assert table["profile"].tolist() == known["profile"].unique().tolist()
+    assert table[["kernel", "step_layer_wise_s", "step_uniform_s"]].isna().all().all()
+    assert table["layer_wise"].notna().sum() == known.drop_duplicates("profile")["layer_wise"].notna().sum()

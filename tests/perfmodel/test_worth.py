@@ -80,6 +80,16 @@ def test_each_sacrifice_has_its_own_fastest() -> None:
     assert replace(here, rivals=here.rivals[:1] + here.rivals[3:]).verdict is Verdict.YES  # nothing but dense to beat
 
 
+def test_the_fastest_of_each_kind_fits_if_any_does() -> None:
+    here = at(
+        rival("int4", "rounded", exact(1.0), fits=False),
+        rival("int8", "rounded", exact(2.0)),
+        rival("two-four", "pruned", exact(2.5), fits=False),
+        rival("flash-llm", "pruned", exact(3.0), fits=False),
+    )
+    assert {kind: one.kernel for kind, one in here.fastest.items()} == {"rounded": "int8", "pruned": "two-four"}
+
+
 def test_what_does_not_fit_neither_wins_nor_is_beaten() -> None:
     small, big = rival("flash-llm", "pruned", exact(9.0)), rival("cublas", "lossless", exact(4.0), fits=False)
     alone = AtBatch(8, (big, small))

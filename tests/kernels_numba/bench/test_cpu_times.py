@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernels_numba.bench import cpu, cpu_times
-from kernels_numba.bench.cpu_times import COLUMNS, DENSE, Grid, main, products, time_grid
+from kernels_numba.bench.cpu_times import COLUMNS, DENSE, PRODUCT, Grid, main, measured, products, time_grid
 from kernels_numba.bench.passes import read_rows
 from kernels_numba.bench.threads import lines_of
 
@@ -31,7 +31,7 @@ def test_what_is_timed_is_what_was_announced(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_two_passes_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(threads: int, *, quick: bool) -> Iterator[dict[str, Any]]:
+    def fake(threads: int, grid: Grid) -> Iterator[dict[str, Any]]:
         yield next(products(SMALL)) | {"time_us": times.pop(), "time_err_us": 0.5}
 
     times = [3.0, 7.0]
@@ -44,6 +44,12 @@ def test_two_passes_are_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (row["gpu"], row["time_us"], row["time_err_us"], row["cache"]) == ("here@1", "3.0", "2.0", "warm")
     assert row["status"] == "rough", "an error of 67 %"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_another_process_times_the_grid_that_it_is_given() -> None:
+    tiny = Grid(((32, 48),), (0.5,), (2,), 1)
+    rows = list(measured(1, tiny))
+    assert [{name: row[name] for name in PRODUCT} for row in rows] == list(products(tiny))
 
 
 def test_a_process_that_fails_says_why() -> None:

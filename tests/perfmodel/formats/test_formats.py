@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from kernels_numba.cpu.panel_csr import encode_panel_csr
 from kernels_numba.formats import encode_bitmap, encode_quantised_bitmap
 from perfmodel.formats import FORMATS, break_even_sparsity, two_four_residual_density
+from perfmodel.formats.padding import expected_stored
+from perfmodel.serving.planning import plan
 from tests.kernels_numba.problems import random_matrix
 
 SPARSE = [name for name, fmt in FORMATS.items() if fmt.depends_on_sparsity]
@@ -178,3 +180,15 @@ def test_bytes_of_panels_are_those_of_the_arrays(m: int, k: int) -> None:
     a = random_matrix(m, k, 0.4, np.random.default_rng(m))
     sparsity = 1 - np.count_nonzero(a) / a.size
     assert float(FORMATS["panel-csr"].bytes(m, k, sparsity)) == pytest.approx(encode_panel_csr(a).nbytes)
+
+
+@given(elements=st.floats(0.01, 200.0), sparsity=st.floats(0.0, 1.0))
+def test_padding_of_a_part_of_a_row_is_a_number(elements: float, sparsity: float) -> None:
+    """Shapes that several GPUs share need not be whole: between whole ones padding swings, by less than a weight."""
+    padding = float(expected_stored(np.asarray(elements), np.asarray(sparsity), 4)) - (1 - sparsity) * elements
+    assert -1 < padding <= 4
+
+
+def test_a_model_whose_shards_are_no_whole_rows_has_an_interval_unpruned() -> None:
+    for option in plan("gpt-oss-120b", "gb10", sparsity=0.1, systems=("flash-llm",)).options:
+        assert np.isfinite(option.tokens_per_gpu_s_interval).all()

@@ -14,7 +14,7 @@ from perfmodel.catalog import load_gpu
 from perfmodel.catalog.specs import Bound
 from perfmodel.kernels import KERNELS as MODELS
 from perfmodel.kernels.limits import streamed_share
-from perfmodel.pipeline import PREDICTED_BY, PROGRAMS, Resource, Wait, WhatIf, simulate
+from perfmodel.pipeline import PREDICTED_BY, PROGRAMS, Resource, Wait, WhatIf, refusal, simulate
 from perfmodel.pipeline.words import RATES, WAITS
 from tests.perfmodel.pipeline.cases import SHAPE, home, time_of
 
@@ -170,3 +170,30 @@ def test_bad_input_is_named(change, message):
     call = {"kernel": "flash-llm", "gpu": "a100-80gb", "m": 9216, "k": 9216, "n": 8, "sparsity": 0.8} | change
     with pytest.raises(ValueError, match=message):
         simulate(**call)
+
+
+@pytest.mark.parametrize("gpu", ["mi300x", "mi355x"])
+def test_what_the_closed_form_refuses_is_not_played(gpu: str) -> None:
+    """An AMD GPU whose shared memory would hold a block all the same."""
+    with pytest.raises(ValueError, match="is AMD's: only dense and 2:4 products are modelled there"):
+        simulate("flash-llm", gpu, 4096, 4096, 128, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "gpu", "what_if", "sentence"),
+    [
+        ("flash-llm", "a100-80gb", WhatIf(), None),
+        ("flash-llm", "a100-80gb", WhatIf(tile_k=128, shared_scale=0.5), "a block needs 139264 bytes of shared memory"),
+        ("flash-llm", "mi300x", WhatIf(), "AMD Instinct MI300X is AMD's"),
+        ("flash-llm", "t4", WhatIf(), "a block needs 69632 bytes of shared memory, t4 allows at most 65536"),
+        ("flash-llm", "t4", WhatIf(tile_k=32), None),
+        ("numba-tiled-csl", "v100", WhatIf(), "was not compiled for sm_70"),
+    ],
+)
+def test_a_refusal_says_why_before_anything_is_simulated(kernel, gpu, what_if, sentence):
+    said = refusal(kernel, gpu, *SHAPE, 8, 0.8, what_if=what_if)
+    assert (said is None) == (sentence is None), said
+    if sentence is None:
+        simulate(kernel, gpu, *SHAPE, 8, 0.8, what_if=what_if)
+    else:
+        assert sentence in said

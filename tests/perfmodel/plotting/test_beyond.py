@@ -70,3 +70,10 @@ def test_nothing_simulated_looks_measured() -> None:
         assert sorted(text.get_text() for text in axes.texts) == sorted(titles.values())
     assert not faults(figure)
     assert not overlaps(figure)
+
+
+def test_a_line_that_leaves_its_evidence_at_the_last_point_is_named_once() -> None:
+    table = pd.DataFrame({"gpu": "h100", "sparsity": AT, "speedup": 1 + AT, "low": AT, "high": 2 + AT, "pairs": 1 + AT})
+    table = table.assign(condensed=1 + 2 * AT, flash_llm=2 * AT, spinfer=0.9 + 0 * AT, spinfer_extrapolated=True)
+    axes = draw.own_kernel(table.assign(flash_llm_extrapolated=AT > 0.8), {"h100": "H100"}).axes[0]
+    assert [text.get_text() for text in axes.texts].count("Flash-LLM") == 1

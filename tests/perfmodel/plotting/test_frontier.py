@@ -107,6 +107,24 @@ def test_profiles_stand_by_model_each_with_its_zeros_and_its_time() -> None:
     assert not overlaps(figure)
 
 
+def test_a_panel_without_marks_says_why() -> None:
+    nothing = table().assign(tokens_per_gpu_s=np.nan, low=np.nan, high=np.nan, gap="too large for 8 GPUs")
+    figure = draw.frontiers({"one": table(), "other": nothing}, (1, 2), "points")
+    said = [text.get_text() for text in figure.axes[1].texts]
+    assert said == ["nothing to draw:\ntoo large for 8 GPUs"]
+    assert not faults(figure)
+
+
+def test_profiles_without_a_time_say_so() -> None:
+    names = list("abcdef")
+    layers = pd.DataFrame({"profile": names * 2, "layer": [0] * 6 + [1] * 6, "sparsity": [0.5] * 6 + [0.7] * 6})
+    compared = pd.DataFrame({"profile": names, "model": "l", "sparsity": 0.6, "dense": 5.0})
+    compared = compared.assign(layer_wise=9.0, uniform=12.0, step_layer_wise_s=np.nan, step_uniform_s=np.nan)
+    figure = draw.layer_wise(layers, compared)
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no measured\nkernel"]
+    assert not faults(figure)
+
+
 def test_reach_says_where_nothing_is_published() -> None:
     rows = pd.DataFrame(
         {

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.contour import QuadContourSet
 from matplotlib.patches import PathPatch
 
 from perfmodel.plotting import pays
@@ -50,6 +51,24 @@ def test_colours_end_in_arrows_for_what_is_beyond() -> None:
     assert bar._colorbar.extend == "both"
 
 
+@pytest.mark.parametrize(("factor", "crossed"), [(0.01, 0), (1.0, 1), (100.0, 0)])
+def test_lines_are_drawn_where_they_are_crossed_and_nowhere_else(factor: float, crossed: int) -> None:
+    """A GPU on which sparse never wins, or always does, is a picture too, without a warning."""
+    table = maps().query("gpu == 'h100' and n <= 16")
+    figure = pays.speedup_maps(table.assign(speedup=factor * table["speedup"]), {}, {"h100": "H100"})
+    figure.draw_without_rendering()
+    contours = [drawn for drawn in figure.axes[0].collections if isinstance(drawn, QuadContourSet) and not drawn.filled]
+    assert sum(len(drawn.levels) for drawn in contours) == crossed
+
+
+def test_tokens_have_plain_ticks_from_one_to_thousands() -> None:
+    table = maps().query("gpu == 'h100'")
+    wide = table.assign(n=table["n"].map({8: 1, 16: 48, 32: 256, 64: 4096}))
+    for rows, ticks in ((table, ["8", "16", "32", "64"]), (wide, ["1", "4", "16", "64", "256", "1024", "4096"])):
+        axes = pays.speedup_maps(rows, {}, {"h100": "H100"}).axes[0]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ticks
+
+
 def test_every_best_has_its_mark_and_name_and_is_hollow_where_a_guess() -> None:
     cases = [("a10", "pruned", "bitmap", 1.8, True), ("h100", "pruned", "two-four", 1.5, False),
              ("a10", "rounded", "int4", 3.8, True), ("h100", "rounded", "int4", 2.9, True)]  # fmt: skip
@@ -67,3 +86,19 @@ def test_every_best_has_its_mark_and_name_and_is_hollow_where_a_guess() -> None:
     assert {text.get_text() for text in figure.axes[0].texts} == {"SpInfer", "2:4"}
     assert not overlaps(figure)
     assert not faults(figure)
+
+
+def test_each_gpu_has_one_line_over_tokens_named_once_and_dotted_outside_the_evidence() -> None:
+    table = pd.DataFrame(
+        {"gpu": "a10", "n": [1, 16, 256], "speedup": [2.0, 1.8, 0.7], "extrapolated": [False, False, True]}
+    )
+    table = pd.concat([table, table.assign(gpu="h100", speedup=0.5 * table["speedup"], extrapolated=True)])
+    figure = pays.over_tokens(table, {"a10": "A10", "h100": "H100"})
+    (axes,) = figure.axes
+    assert sorted(text.get_text() for text in axes.texts) == ["A10", "H100"]
+    drawn = {
+        line.get_linestyle(): np.isfinite(line.get_ydata()).sum() for line in axes.lines if line.get_label() == "A10"
+    }
+    assert drawn == {":": 1}, "the name stands with the stretch that comes last"
+    assert not faults(figure)
+    assert not overlaps(figure)

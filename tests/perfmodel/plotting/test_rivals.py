@@ -102,3 +102,15 @@ def test_two_four_has_lines_for_the_model_and_markers_for_what_is_measured() -> 
     assert (line.get_marker(), marks.get_linestyle()) == ("None", "None")
     assert [list(one.get_ydata()) for one in (line, marks)] == [[1.0, 1.5], [1.1, 1.6]]
     assert [text.get_text() for text in axes.texts] == ["2:4"]  # a kernel without rows is not named
+
+
+@pytest.mark.parametrize(("least", "first"), [(0.62, "50"), (0.3, "30")])
+def test_a_rival_that_is_overtaken_early_is_in_view(least: float, first: str) -> None:
+    rows = [("h200", "fp8", least, least, np.nan, True), ("b200", "fp8", np.nan, np.nan, np.nan, True)]
+    table = pd.DataFrame(rows, columns=["gpu", "rival", "sparsity", "low", "high", "extrapolated"])
+    figure = draw.overtaking(table, TITLES, {"h200": "h200", "b200": "b200"})
+    (axes,) = figure.axes
+    assert axes.get_xlim()[0] < 100 * least
+    assert axes.get_xticklabels()[0].get_text() == first
+    assert not faults(figure)
+    assert not overlaps(figure)

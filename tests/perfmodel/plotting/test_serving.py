@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -98,9 +99,32 @@ def test_the_cheapest_stands_first_and_what_is_outside_the_evidence_is_hollow() 
     assert [line.get_markerfacecolor() == "white" for line in axes.lines] == [True, False, True]
 
 
+def test_most_tokens_stand_first_with_their_interval() -> None:
+    rows = [("flash-llm", 2, 64, 400.0, 300.0, 520.0, False), ("deepspeed", 1, 8, 500.0, 350.0, 700.0, True)]
+    columns = ["system", "gpus", "batch", "tokens_per_gpu_s", "low", "high", "extrapolated"]
+    titles = {"flash-llm": "Flash-LLM", "deepspeed": "DeepSpeed"}
+    figure = serving.yields(pd.DataFrame(rows, columns=columns), titles)
+    (axes,) = figure.axes
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == ["DeepSpeed, 1 GPU, batch 8", "Flash-LLM, 2 GPUs, batch 64"]
+    drawn = [list(np.atleast_1d(line.get_xdata())) for line in axes.lines]
+    assert drawn == [[350.0, 700.0], [300.0, 520.0], [500.0], [400.0]]
+    assert not faults(figure)
+    assert not overlaps(figure)
+
+
 def test_only_what_does_not_fit_is_said_to_be_out_of_memory() -> None:
     table = pd.DataFrame({"label": ["small", "large"], "weights": [60.0, 70.0], "kv_cache": [10.0, 20.0]})
     figure = serving.memory(table, ("weights", "kv_cache"), 80.0)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["70 GB", "90 GB: out of memory", "a GPU has 80 GB"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["weights", "KV cache"]
+
+
+@pytest.mark.parametrize("gb", [0.2, 60.0, 2000.0])
+def test_memory_of_any_size_lies_beside_what_the_gpu_has(gb: float) -> None:
+    table = pd.DataFrame({"label": ["only"], "weights": [gb], "kv_cache": [0.1 * gb]})
+    figure = serving.memory(table, ("weights", "kv_cache"), 80.0)
+    (axes,) = figure.axes
+    assert axes.get_xlim()[1] > max(80.0, 1.1 * gb)
+    assert not faults(figure)

@@ -8,7 +8,7 @@ import pytest
 from perfmodel.catalog import load_gpu
 from perfmodel.serving import passes
 from perfmodel.serving.systems import calibrated_systems, load_system
-from perfmodel.serving.transformer import cache_bytes, kv_bytes_per_token
+from perfmodel.serving.transformer import cache_bytes, head_matrices, kv_bytes_per_token
 from tests.perfmodel.serving.cases import A100, group
 
 ONE = np.ones(())
@@ -90,3 +90,23 @@ def test_a_sparse_product_costs_its_kernel_and_no_more():
     shape, machine = Shape.of(28672, 7168, 8, 0.8), Machine.of(A100)
     alone = KERNELS["flash-llm"].time(machine, shape, calibrated("flash-llm")).time_s
     assert float(load_system("flash-llm").product(machine, shape).time_s) == float(alone)
+
+
+@pytest.mark.parametrize(
+    ("model", "system"),
+    [
+        ("llama-3.1-8b", "vllm+bitmap"),
+        ("mixtral-8x7b", "vllm+int4"),
+        ("opt-350m", "flash-llm"),
+        ("gpt-oss-20b", "vllm"),
+    ],
+)
+def test_products_at_once_are_those_of_each_matrix(model, system):
+    """Few tokens, an array of them on two numbers of GPUs, and more than go through a kernel's model at once."""
+    sparsity = 0.7 if system in ("vllm+bitmap", "flash-llm") else 0.0
+    of = group(model, load_gpu("h100"), system, sparsity=sparsity, p=np.array([1.0, 2.0]))
+    for n in (16 * ONE, np.array([[1.0], [64.0], [5000.0]]), np.arange(1.0, 3001.0)[:, None]):
+        matrices = [*of.matrices, *head_matrices(of.model.shape, of.p)]
+        each = sum(matrix.layers * passes.stored_s(of, matrix, n) for matrix in matrices)
+        launched = sum(matrix.layers for matrix in matrices) * of.system.call.launch_s()
+        assert passes.matmul_s(of, n, n) == pytest.approx(each - launched, rel=1e-12)
