@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from lscd.explorer import charts, run_charts
@@ -26,6 +27,22 @@ def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
     assert drawn == pytest.approx(dict(zip(found.kernels["kernel"], found.kernels["time_us"], strict=True)))
     assert sum(row["gigabytes"] for row in specs["memory"]["layer"][0]["data"]["values"]) == pytest.approx(
         found.memory["gigabytes"].sum()
+    )
+    own = found.operators.groupby("phase")["time_s"].sum() * 1e3
+    bars = pd.DataFrame(specs["breakdown"]["layer"][0]["data"]["values"]).groupby("bar")["milliseconds"].sum()
+    for phase, whole in own.items():
+        bar = phase if found.system == found.engine else f"{phase}, chosen"
+        assert bars[bar] == pytest.approx(whole)
+    dots = specs["operators"]["layer"][2]["data"]["values"]
+    rows = found.operators.set_index(["phase", "operator"])
+    assert dots
+    for dot in dots:
+        row = rows.loc[(dot["phase"], dot["operator"])]
+        assert dot["tflops"] == pytest.approx(row["flop"] / row["time_s"] / 1e12)
+        assert dot["intensity"] == pytest.approx(row["intensity"])
+    front = specs["tradeoff"]["layer"][2]["data"]["values"] if specs["tradeoff"]["layer"] else []
+    assert {(dot["system"], dot["batch"]) for dot in front} == set(
+        found.tradeoff.loc[found.tradeoff["front"], ["system", "batch"]].itertuples(index=False, name=None)
     )
     text = json.dumps(specs, allow_nan=False)
     assert "http" not in text

@@ -14,6 +14,7 @@ from lscd.explorer.view import View, view
 from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import gpu_names, load_gpu, load_model
+from perfmodel.catalog.altered import altered
 from perfmodel.kernels import GPU_KERNELS, KERNELS
 from perfmodel.kernels.rivals import standing
 from perfmodel.serving.run import evaluate
@@ -169,3 +170,53 @@ def test_speedups_have_curves_points_and_the_rival() -> None:
     assert list(points.index) == pytest.approx([0.2, 0.25, 1 / 3])
     assert (table["kind"] == "whole").sum() == 1
     assert set(view(State(gpu="mi300x")).speedups["kind"]) == {"pattern", "whole"}
+
+
+@pytest.mark.parametrize(
+    "factors", [{"bandwidth": 1.5}, {"sms": 0.5, "clock": 1.2}, {"l2": 4.0, "memory": 2.0, "price": 0.5}]
+)
+def test_a_card_changed_is_the_catalogues_altered(factors: dict[str, float]) -> None:
+    found = view(State(**factors))
+    card = altered(load_gpu("a100-80gb"), **factors)
+    assert found.gpu == card
+    asked = {"batch": 16, "sparsity": 0.8, "input_len": 64, "output_len": 512}
+    run = evaluate("opt-30b", card, "flash-llm", **asked)
+    assert float(found.run.tokens_per_gpu_s) == float(run.tokens_per_gpu_s)
+    assert "extrapolated" in facts(State(**factors))["throughput"].note
+    assert card.name in words.question(found)
+
+
+def test_without_a_factor_the_card_is_the_catalogues() -> None:
+    assert view(State()).gpu is load_gpu("a100-80gb")
+
+
+@pytest.mark.parametrize("system", ["vllm+fp8", "sglang+int4", "tensorrt-llm+two-four", "deepspeed", "flash-llm"])
+def test_the_rival_is_the_engine_with_dense_weights(system: str) -> None:
+    state = State("llama-3.1-8b", "h100", system=system, sparsity=0.5, batch=8)
+    found = view(state)
+    engine = parted(system)[0]
+    run = evaluate("llama-3.1-8b", "h100", engine, batch=8, input_len=64, output_len=512)
+    assert found.engine == engine
+    assert float(found.dense.tokens_per_gpu_s) == float(run.tokens_per_gpu_s)
+    assert set(found.throughput["system"]) == {system, engine}
+    assert {parted(name)[0] for name in found.tradeoff["system"]} == {engine}
+
+
+def test_what_nobody_measured_is_hidden_and_never_recommended() -> None:
+    plain, all_ = (view(State("llama-3.1-8b", "h100", system="vllm+fp8", unmeasured=on)) for on in (False, True))
+    assert plain.kernels["measured"].all()
+    assert set(plain.hidden)
+    assert set(all_.kernels["kernel"]) - set(plain.kernels["kernel"]) <= set(plain.hidden)
+    assert plain.tradeoff["measured"].all()
+    assert not all_.tradeoff["measured"].all()
+    assert all_.tradeoff.loc[all_.tradeoff["front"], "measured"].all()
+    assert all_.kernels.loc[all_.kernels["competes"], "measured"].all()
+    assert set(all_.speedups["kernel"]) > set(plain.speedups["kernel"])
+    assert all_.hidden == ()
+
+
+def test_the_largest_matrix_follows_the_model() -> None:
+    for model in ("opt-30b", "qwen3-30b-a3b", "deepseek-v3"):
+        found = view(State(model, "h200", gpus=8, system="vllm"))
+        matrices = [matrix for matrix in layer_matrices(load_model(model).shape, 8) if matrix.prunable]
+        assert float(found.matrix.m * found.matrix.k) == max(float(one.m * one.k) for one in matrices)
