@@ -63,7 +63,7 @@ test-fast: .venv/dev ## the tests that answer within a minute
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 explorer-test: .venv/dev .venv/explore ## the explorer in a real browser; needs the Debian package chromium
-	$(PIP) playwright
+	$(PIP) playwright axe-playwright-python
 	$(BIN)/python -m pytest tests/lscd/explorer tests/lscd/test_explore.py
 
 generate-check: .venv/reference ## the decoder against Hugging Face Transformers

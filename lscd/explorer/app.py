@@ -45,8 +45,8 @@ def _(files, memory, model, page, unmeasured):
 
 
 @app.cell
-def _(mo, page, start):
-    unmeasured = mo.ui.switch(start.state.unmeasured)
+def _(page, start):
+    unmeasured = page.switch("unmeasured", start.state.unmeasured)
     uploads = page.uploads()
     more = page.more_boxes(start.state)
     page.folded(
@@ -84,15 +84,18 @@ def _(memory, page, result):
 
 
 @app.cell
-def _(mo, page):
+def _(page):
     panel = page.panel_box()
-    mo.Html(panel.text)
+    page.region("panels", panel)
     return (panel,)
 
 
 @app.cell
 def _(memory, mo, page, pin):
-    mo.ui.button(label="Pin this answer as A", on_click=lambda _: pin((memory.last.state, memory.last.files)))
+    pin_button = mo.ui.button(
+        label="Pin this answer as A", on_click=lambda _: pin((memory.last.state, memory.last.files))
+    )
+    page.region("comparison", pin_button)
     return
 
 

@@ -59,6 +59,7 @@ LABELS = {
     "model_file": "Your own model: config.json",
     "zeros_file": "Sparsity by layer: a census file",
 }
+LABELLED = {"model", "gpu", "engine", "format", "matrix", "served", "unmeasured"}  # by marimo
 NUMBERS = ("gpus", "batch", "input_len", "output_len")
 LIMIT_STEPS = tuple(factor * 10**power for power in range(5) for factor in (1, 2, 5))
 LARGEST_FILE = 500_000  # bytes; a census of a thousand matrices has a tenth
@@ -94,7 +95,7 @@ def header(start: Address) -> mo.Html:
 
 def model_box(start: State) -> Any:
     """The models of the catalogue."""
-    return mo.ui.dropdown(list(model_names()), value=start.model, full_width=True)
+    return _dropdown("model", list(model_names()), start.model)
 
 
 def setting_boxes(start: State) -> Any:
@@ -102,12 +103,21 @@ def setting_boxes(start: State) -> Any:
     engine, _ = parted(start.system)
     engines = dict.fromkeys((*engine_names(), engine))
     found: dict[str, Any] = {
-        "gpu": mo.ui.dropdown(list(gpu_names()), value=start.gpu, full_width=True),
+        "gpu": _dropdown("gpu", list(gpu_names()), start.gpu),
         "gpus": _number(start.gpus),
-        "engine": mo.ui.dropdown(list(engines), value=engine, full_width=True),
+        "engine": _dropdown("engine", list(engines), engine),
         "sparsity": mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True),
     }
     return mo.ui.dictionary(found | {name: _number(getattr(start, name)) for name in NUMBERS[1:]})
+
+
+def _dropdown(name: str, options: Any, value: str) -> Any:
+    return mo.ui.dropdown(options, value=value, label=LABELS[name], full_width=True)
+
+
+def switch(name: str, value: bool) -> Any:
+    """On or off."""
+    return mo.ui.switch(value, label=LABELS[name])
 
 
 def _number(value: int) -> Any:
@@ -123,7 +133,7 @@ def _format_box(memory: Memory, unmeasured: bool) -> Any:
     """Kernels and formats by name and what becomes of the weights; one from a link stays."""
     names = dict.fromkeys((*format_names(unmeasured=unmeasured), memory.chosen["format"]))
     labels = {_format_label(name): name for name in names}
-    return mo.ui.dropdown(labels, value=_format_label(memory.chosen["format"]), full_width=True)
+    return _dropdown("format", labels, _format_label(memory.chosen["format"]))
 
 
 def _format_label(name: str) -> str:
@@ -140,7 +150,7 @@ def _matrix_box(memory: Memory, model: str, files: Files) -> Any:
     names = [LARGEST, *(matrix.name for matrix in layer_matrices(shape))]
     if memory.chosen["matrix"] not in names:
         memory.chosen["matrix"] = LARGEST
-    return mo.ui.dropdown(names, value=memory.chosen["matrix"], full_width=True)
+    return _dropdown("matrix", names, memory.chosen["matrix"])
 
 
 def more_boxes(start: State) -> Any:
@@ -154,7 +164,7 @@ def more_boxes(start: State) -> Any:
     for name in LIMITS:
         steps = sorted({*LIMIT_STEPS, getattr(start, name)})
         limits[name] = mo.ui.slider(steps=steps, value=getattr(start, name), show_value=True, full_width=True)
-    return mo.ui.dictionary({**factors, **limits, "served": mo.ui.switch(start.served)})
+    return mo.ui.dictionary({**factors, **limits, "served": switch("served", start.served)})
 
 
 def _near(factor: float) -> float:
@@ -176,6 +186,11 @@ def panel_box() -> Any:
     return mo.ui.tabs(dict.fromkeys(TABS, ""))  # in one line that scrolls by itself on a phone
 
 
+def region(label: str, element: Any) -> mo.Html:
+    """What stands for itself, as a landmark."""
+    return mo.Html(f'<section aria-label="{label}">{element.text}</section>')
+
+
 def controls(boxes: Mapping[str, Any], label: str) -> mo.Html:
     """Inputs in a grid, each below its label."""
     return mo.Html(f'<section class="lscd-controls" aria-label="{label}">{_cells(boxes)}</section>')
@@ -190,10 +205,10 @@ def folded(title: str, boxes: Mapping[str, Any]) -> mo.Html:
 
 
 def _cells(boxes: Mapping[str, Any]) -> str:
-    """With labels of its own: marimo puts the markup of its labels into aria-label."""
+    """Sliders, numbers and files with labels from here: of theirs, marimo puts the markup into aria-label."""
     return "".join(
         f'<div class="lscd-{name}" role="group" aria-label="{LABELS[name]}">'
-        f'<span aria-hidden="true">{LABELS[name]}</span>{box}</div>'
+        f'{"" if name in LABELLED else f"""<span aria-hidden="true">{LABELS[name]}</span>"""}{box}</div>'
         for name, box in boxes.items()
     )
 
@@ -220,9 +235,8 @@ def brought_words(files: Files, error: str) -> mo.Html:
         said.append(f"Your model {files.model.name} takes the place of the one chosen.")
     if files.zeros is not None:
         said.append(f"Each layer has the sparsity of {files.zeros.source}; the slider has no say.")
-    return mo.Html(
-        f'<p class="lscd-brought">{escape(" ".join(said))}</p>{html.message(error)}' if said or error else ""
-    )
+    told = f'<p class="lscd-brought">{escape(" ".join(said))}</p>{html.message(error)}' if said or error else ""
+    return region("your files", mo.Html(told))
 
 
 def answer(memory: Memory, values: Mapping[str, Any], files: Files) -> tuple[View | None, str]:
@@ -256,7 +270,7 @@ def verdict(found: View | None, error: str, last: View | None) -> mo.Html:
 
 def facts(found: View | None, last: View | None) -> mo.Html:
     """The tiles; those of the last good answer where there is no other."""
-    return mo.Html(_shown(html.tiles, found, last))
+    return region("numbers", mo.Html(_shown(html.tiles, found, last)))
 
 
 def _shown(part: Callable[[View], str], found: View | None, last: View | None) -> str:
@@ -272,7 +286,7 @@ def figures(found: View | None, last: View | None, panel: str, pinned: Pinned | 
     def part(shown: View) -> str:
         return comparison(shown, pinned) if panel == COMPARE else html.panel(shown, panel, draw)
 
-    return mo.Html(_shown(part, found, last))
+    return region("figures", mo.Html(_shown(part, found, last)))
 
 
 def draw(chart: vega.Chart) -> str:
@@ -293,7 +307,7 @@ def comparison(found: View, pinned: Pinned | None) -> str:
 
 def needs(found: View | None) -> mo.Html:
     """What would change the verdict."""
-    return mo.Html(html.needs(found) if found else "")
+    return region("what would change it", mo.Html(html.needs(found) if found else ""))
 
 
 def downloads(found: View | None) -> mo.Html:

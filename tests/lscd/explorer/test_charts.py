@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
-from lscd.explorer import charts
+from lscd.explorer import charts, run_charts
 from lscd.explorer.state import PRESETS
 from lscd.explorer.view import View, view
 from perfmodel.plotting import vega
 
-DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
+DRAWINGS = (
+    charts.kernel_times, charts.speedups, charts.roofline,
+    run_charts.memory, run_charts.throughput, run_charts.breakdown, run_charts.operators, run_charts.tradeoff,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
-    found = view(PRESETS[name])
+    found = view(PRESETS[name].state)
     specs = {chart.name: chart.spec for chart in (draw(found) for draw in DRAWINGS)}
     assert {row["kernel"] for row in specs["kernels"]["data"]["values"]} == set(found.kernels["kernel"])
     drawn = {row["kernel"]: row["time_us"] for row in specs["kernels"]["data"]["values"]}
@@ -24,11 +28,27 @@ def test_charts_carry_the_tables_numbers_and_no_address(name: str) -> None:
     assert sum(row["gigabytes"] for row in specs["memory"]["layer"][0]["data"]["values"]) == pytest.approx(
         found.memory["gigabytes"].sum()
     )
+    own = found.operators.groupby("phase")["time_s"].sum() * 1e3
+    bars = pd.DataFrame(specs["breakdown"]["layer"][0]["data"]["values"]).groupby("bar")["milliseconds"].sum()
+    for phase, whole in own.items():
+        bar = phase if found.system == found.engine else f"{phase}, chosen"
+        assert bars[bar] == pytest.approx(whole)
+    dots = specs["operators"]["layer"][2]["data"]["values"]
+    rows = found.operators.set_index(["phase", "operator"])
+    assert dots
+    for dot in dots:
+        row = rows.loc[(dot["phase"], dot["operator"])]
+        assert dot["tflops"] == pytest.approx(row["flop"] / row["time_s"] / 1e12)
+        assert dot["intensity"] == pytest.approx(row["intensity"])
+    front = specs["tradeoff"]["layer"][2]["data"]["values"] if specs["tradeoff"]["layer"] else []
+    assert {(dot["system"], dot["batch"]) for dot in front} == set(
+        found.tradeoff.loc[found.tradeoff["front"], ["system", "batch"]].itertuples(index=False, name=None)
+    )
     text = json.dumps(specs, allow_nan=False)
     assert "http" not in text
 
 
 def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
-    bundle = charts.memory(shown)._repr_mimebundle_()
+    bundle = run_charts.memory(shown)._repr_mimebundle_()
     assert bundle[vega.MIME]["layer"]
     assert "GB needed" in bundle["text/plain"]

@@ -5,28 +5,63 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lscd.explorer.state import HOST_KEYS, MATRICES, PRESETS, State, linked, preset, system_names
-from perfmodel.catalog import gpu_names, model_names
+from lscd.explorer.state import (
+    CARD,
+    DENSE,
+    HOST_KEYS,
+    LARGEST,
+    PAPERS,
+    PINNED,
+    PRESETS,
+    Address,
+    State,
+    engine_names,
+    format_names,
+    joined,
+    linked,
+    parted,
+    preset,
+)
+from lscd.explorer.view import view
+from perfmodel.catalog import gpu_names, load_model, model_names
+from perfmodel.serving.transformer import layer_matrices
+from tests.lscd.explorer.cases import SYSTEMS
+
+FACTORS = st.floats(0.25, 4)
+STATES = st.builds(
+    State,
+    model=st.sampled_from(model_names()),
+    gpu=st.sampled_from(gpu_names()),
+    system=st.sampled_from(SYSTEMS),
+    matrix=st.sampled_from([LARGEST, "mlp-in", "qkv"]),
+    sparsity=st.floats(0, 1),
+    unmeasured=st.booleans(),
+    served=st.booleans(),
+    **{name: st.integers(1, 10**6) for name in ("gpus", "batch", "input_len", "output_len", "ttft_ms", "tpot_ms")},
+    **{name: FACTORS for name in CARD},
+)
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    model=st.sampled_from(model_names()),
-    gpu=st.sampled_from(gpu_names()),
-    system=st.sampled_from(system_names()),
-    matrix=st.sampled_from(MATRICES),
-    sparsity=st.floats(0, 1),
-    batch=st.integers(1, 10**6),
-)
-def test_a_link_holds_the_whole_state(**settings_: Any) -> None:
-    state = State(**settings_)
+@given(STATES)
+def test_a_link_holds_the_whole_state(state: State) -> None:
     assert State.from_query(state.to_query()) == state
     assert State.from_query("?" + state.to_query()) == state
+
+
+@settings(max_examples=30, deadline=None)
+@given(STATES, st.none() | STATES)
+def test_an_address_holds_the_pinned_state_too(state: State, pinned: State | None) -> None:
+    query = dict(parse_qsl(state.to_query()))
+    if pinned is not None:
+        query[PINNED] = pinned.to_query()
+    assert linked(dict(parse_qsl(urlencode(query)))) == Address(state, pinned)
 
 
 def test_a_link_may_leave_out_settings_and_carry_a_bare_plus() -> None:
@@ -42,7 +77,6 @@ def test_a_link_may_leave_out_settings_and_carry_a_bare_plus() -> None:
         ("gpu=h10", "did you mean h100"),
         ("model=opt", "unknown model"),
         ("system=flashllm", "did you mean flash-llm"),
-        ("matrix=mlp", "did you mean mlp-in"),
         ("batch=many", "batch must be a whole number, got 'many'"),
         ("batch=1.5", "batch must be a whole number"),
         ("sparsity=", "sparsity must be a number, got ''"),
@@ -60,6 +94,15 @@ def test_a_link_may_leave_out_settings_and_carry_a_bare_plus() -> None:
         (f"output_len=1{'0' * 4000}", "output_len must be a whole number from 1 to"),
         (f"gpus=1{'0' * 5000}", "gpus must be a whole number, got '1000"),
         ("gpu=%00%1b[31m", "unknown gpu '\\x00\\x1b[31m'"),
+        ("unmeasured=yes", "unmeasured must be true or false, got 'yes'"),
+        ("served=", "served must be true or false, got ''"),
+        ("served=1", "served must be true or false, got '1'"),
+        ("bandwidth=0.2", "bandwidth must lie in [0.25, 4], got 0.2"),
+        ("price=nan", "price must lie in [0.25, 4], got nan"),
+        ("sms=4.01", "sms must lie in [0.25, 4], got 4.01"),
+        ("l2=much", "l2 must be a number, got 'much'"),
+        ("ttft_ms=0", "ttft_ms must be a whole number from 1 to"),
+        ("tpot_ms=0.5", "tpot_ms must be a whole number, got '0.5'"),
         ("batch[]=1", "unknown setting 'batch[]': did you mean batch"),
     ],
 )
@@ -80,6 +123,13 @@ def test_broken_links_say_what_is_wrong(query: str, message: str) -> None:
         ("sparsity", [0.5]),
         ("sparsity", True),
         ("sparsity", 10**400),
+        ("unmeasured", 1),
+        ("unmeasured", "true"),
+        ("served", None),
+        ("clock", "1"),
+        ("memory", True),
+        ("ttft_ms", 0),
+        ("tpot_ms", True),
         ("gpu", 1),
         ("system", ["flash-llm"]),
         ("model", {}),
@@ -101,7 +151,7 @@ WORDS = st.one_of(
     st.floats().map(str),
     st.integers().map(str),
 )
-KEYS = st.one_of(st.sampled_from([*vars(State()), *HOST_KEYS, "batch[]", "__class__", ""]), st.text(max_size=8))
+KEYS = st.one_of(st.sampled_from([*vars(State()), *HOST_KEYS, PINNED, "batch[]", "__class__", ""]), st.text(max_size=8))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -110,14 +160,15 @@ def test_any_link_is_a_state_or_a_sentence(pairs: list[tuple[str, str]]) -> None
     query: dict[str, Any] = {}
     for key, value in pairs:
         query.setdefault(key, []).append(value)
-    state, remark = linked(query)
+    found = linked(query)
+    state, remark = found.state, found.remark
     assert State.from_query(state.to_query()) == state
     if remark:
-        assert state == State()
+        assert found == Address(State(), remark=remark)
         assert re.fullmatch(r"The link cannot be used: [^\x00-\x1f]+\. Defaults are shown\.", remark)
         assert len(remark) < 3000  # names of models are many
     else:
-        asked = {key: values[-1] for key, values in query.items() if key not in HOST_KEYS}
+        asked = {key: values[-1] for key, values in query.items() if key not in {*HOST_KEYS, PINNED}}
         assert state == State.from_query(asked)
 
 
@@ -129,17 +180,54 @@ def test_any_text_is_a_query_or_refused(query: str) -> None:
 
 
 def test_presets_are_names_or_queries() -> None:
-    assert preset("too-big") == PRESETS["too-big"]
+    assert preset("too-big") == PRESETS["too-big"].state
     assert preset("gpu=h100&batch=32") == State(gpu="h100", batch=32)
     with pytest.raises(ValueError, match="did you mean too-big"):
         preset("to-big")
 
 
-def test_the_list_of_systems_is_short_and_a_link_may_name_any() -> None:
-    names = system_names()
-    assert len(names) == len(set(names)) < 30
-    assert {"flash-llm", "fastertransformer+two-four", "fastertransformer+fp8", "fastertransformer+coo"} <= set(names)
-    assert "fastertransformer+flash-llm" not in names
+def test_presets_have_titles_of_their_own_that_read_as_words() -> None:
+    titles = [one.title for one in PRESETS.values()]
+    assert len(set(titles)) == len({one.state for one in PRESETS.values()}) == len(PRESETS)
+    assert all(re.match(r"[A-Z]\w+.* ", title) and len(title) < 40 for title in titles)
+    assert not {one.state.system for one in PRESETS.values()} - {
+        joined(engine, name) for engine in engine_names() for name in format_names()
+    }, "only what somebody has measured"
+
+
+def test_a_broken_pinned_state_breaks_the_link() -> None:
+    found = linked({"batch": "4", PINNED: "batch=many"})
+    assert found.state == State()
+    assert found.pinned is None
+    assert "batch must be a whole number, got 'many'" in found.remark
+
+
+def test_engine_and_format_are_one_system_and_back() -> None:
+    pairs = {(engine, name) for engine in engine_names() for name in format_names(unmeasured=True)}
+    systems = {joined(*pair): pair for pair in pairs}
+    assert len(systems) == len(pairs)
+    assert all(parted(system) == pair for system, pair in systems.items())
+    assert all(joined(*parted(system)) == system for system in (*systems, *SYSTEMS))
+    assert all(State(system=system).system == system for system in systems)
+    assert joined("fastertransformer", PAPERS) == PAPERS
+    assert parted("vllm") == ("vllm", DENSE)
+
+
+def test_the_lists_are_short_measured_and_a_link_may_name_any() -> None:
+    names = format_names()
+    assert len(names) == len(set(names)) < 20
+    assert names[0] == DENSE
+    assert {"flash-llm", "bitmap", "two-four", "fp8", "int4"} <= set(names)
+    more = set(format_names(unmeasured=True)) - set(names)
+    assert {"lscd-bitmap", "coo", "int4-2:4"} <= more
+    assert len(set(engine_names())) == len(engine_names())
     assert State.from_query("system=fastertransformer+lscd-bitmap").system == "fastertransformer+lscd-bitmap"
     with pytest.raises(ValueError, match="only a lower bound"):
         State.from_query("system=fastertransformer+cusparse")
+
+
+def test_a_matrix_that_the_model_lacks_is_refused_with_the_nearest() -> None:
+    names = [matrix.name for matrix in layer_matrices(load_model("opt-30b").shape)]
+    assert view(State(matrix=names[-1])).matrix.name == names[-1]
+    with pytest.raises(ValueError, match="unknown matrix 'mlp-im': did you mean mlp-in"):
+        view(State(matrix="mlp-im"))

@@ -8,27 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lscd.explorer import charts, words
-from lscd.explorer.state import PRESETS, State, system_names
+from lscd.explorer import html, words
+from lscd.explorer.state import LARGEST, PRESETS, State, format_names, joined, parted
 from lscd.explorer.view import View, view
 from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import gpu_names, load_gpu, load_model
+from perfmodel.catalog.altered import altered
 from perfmodel.kernels import GPU_KERNELS, KERNELS
 from perfmodel.kernels.rivals import standing
 from perfmodel.serving.run import evaluate
-from perfmodel.serving.systems import load_system
+from perfmodel.serving.systems import VLLM, load_system
 from perfmodel.serving.transformer import layer_matrices
 from perfmodel.worth import worth
-from tests.lscd.explorer.cases import facts
+from tests.lscd.explorer.cases import SYSTEMS, drawn, facts
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_kernel_that_takes_this_n_has_its_own_prediction(name: str) -> None:
-    found = view(PRESETS[name])
+    found = view(replace(PRESETS[name].state, unmeasured=True))
     state = found.state
     matrices = {matrix.name: matrix for matrix in layer_matrices(load_model(state.model).shape, state.gpus)}
-    matrix = matrices[state.matrix]
+    matrix = matrices[found.matrix.name]
+    assert state.matrix in (LARGEST, matrix.name)
     assert set(found.kernels["kernel"]) | set(found.refused) == set(GPU_KERNELS)
     for row in found.kernels.itertuples():
         own = KERNELS[row.kernel].own_sparsity(state.sparsity)
@@ -36,12 +38,12 @@ def test_every_kernel_that_takes_this_n_has_its_own_prediction(name: str) -> Non
         high = np.nan if p.at_least else float(p.hi_s) * 1e6
         expected = (float(p.time_s) * 1e6, float(p.lo_s) * 1e6, high)
         assert (row.time_us, row.lo_us, row.hi_us) == pytest.approx(expected, rel=1e-12, nan_ok=True)
-        assert row.n >= state.batch
+        assert row.n >= found.product[2]
         assert row.at_least or row.lo_us < row.time_us < row.hi_us
         assert row.standing == standing(KERNELS[row.kernel])
     for kernel, reason in found.refused.items():
         refusal = KERNELS[kernel].refusal(load_gpu(state.gpu))
-        assert reason == refusal or (refusal is None and np.isnan(KERNELS[kernel].padded_n(state.batch)))
+        assert reason == refusal or (refusal is None and np.isnan(KERNELS[kernel].padded_n(found.product[2])))
 
 
 def test_no_kernel_stands_above_the_roof(shown: View) -> None:
@@ -99,41 +101,39 @@ def test_systems_without_a_sparse_kernel_have_no_crossover() -> None:
     assert facts(State(gpu="v100"))["cost"].value
 
 
-DRAWINGS = (charts.kernel_times, charts.memory, charts.throughput, charts.speedups, charts.roofline)
-
-
 @pytest.mark.parametrize("gpu", gpu_names())
 def test_every_gpu_has_a_whole_page(gpu: str) -> None:
     found = view(State(gpu=gpu))
     assert words.facts(found)[0].name == "worth"
     assert words.question(found)
-    assert all(draw(found).spec["description"] for draw in DRAWINGS)
+    assert all("<figcaption>" in html.panel(found, panel.name, drawn) for panel in html.PANELS)
     assert all(len(table) for table in words.downloads(found).values())
-    assert set(found.kernels["kernel"]) | set(found.refused) == set(GPU_KERNELS)
+    assert set(found.kernels["kernel"]) | set(found.refused) | set(found.hidden) == set(GPU_KERNELS)
 
 
 def refused_systems(gpu: str) -> tuple[str, ...]:
-    return tuple(name for name in system_names() if load_system(name).refusal(load_gpu(gpu)) is not None)
+    return tuple(name for name in SYSTEMS if load_system(name).refusal(load_gpu(gpu)) is not None)
 
 
 @pytest.mark.parametrize("gpu", gpu_names())
 def test_every_offered_system_runs_on_every_gpu(gpu: str) -> None:
-    for system in system_names():
+    for system in SYSTEMS:
         found = view(State(gpu=gpu, system=system))
-        assert found.system == ("fastertransformer" if system in refused_systems(gpu) else system)
+        assert found.system == (parted(system)[0] if system in refused_systems(gpu) else system)
         assert float(found.run.tokens_per_gpu_s) > 0
 
 
 # One GPU of each kind: those that refuse the same systems.
 @pytest.mark.parametrize("gpu", sorted({refused_systems(gpu): gpu for gpu in gpu_names()}.values()))
 def test_every_offered_system_is_shown_or_says_why_not(gpu: str) -> None:
-    for system in system_names():
+    for name in format_names(unmeasured=True):
+        system = joined(VLLM, name)
         found = view(State(gpu=gpu, system=system))
         tiles = {fact.name: fact for fact in words.facts(found)}
         refusal = load_system(system).refusal(load_gpu(gpu))
         assert ("refused" in tiles) == (refusal is not None)
         if refusal is not None:
-            assert tiles["refused"].note == f"{refusal}. Shown instead: dense FasterTransformer"
+            assert tiles["refused"].note == f"{refusal}. Shown instead: dense {load_system(parted(system)[0]).title}"
 
 
 @pytest.mark.parametrize(("gpu", "sparsity"), [("a100-80gb", 0.8), ("mi300x", 0.6), ("l40s", 0.8), ("rtx-3090", 0.5)])
@@ -154,7 +154,7 @@ def test_a_pattern_runs_at_its_own_sparsity_whatever_the_slider_says() -> None:
 
 
 def test_only_measured_kernels_compete() -> None:
-    kernels = view(State(sparsity=0.6)).kernels
+    kernels = view(State(sparsity=0.6, unmeasured=True)).kernels
     left_out = kernels[~kernels["competes"]]
     assert set(left_out["kernel"]) == {
         "flash-llm-noreorder", "cusparse", "lscd-bitmap", "lscd-bitmap-pairs", "lscd-condensed", "lscd-condensed-pairs",
@@ -170,3 +170,53 @@ def test_speedups_have_curves_points_and_the_rival() -> None:
     assert list(points.index) == pytest.approx([0.2, 0.25, 1 / 3])
     assert (table["kind"] == "whole").sum() == 1
     assert set(view(State(gpu="mi300x")).speedups["kind"]) == {"pattern", "whole"}
+
+
+@pytest.mark.parametrize(
+    "factors", [{"bandwidth": 1.5}, {"sms": 0.5, "clock": 1.2}, {"l2": 4.0, "memory": 2.0, "price": 0.5}]
+)
+def test_a_card_changed_is_the_catalogues_altered(factors: dict[str, float]) -> None:
+    found = view(State(**factors))
+    card = altered(load_gpu("a100-80gb"), **factors)
+    assert found.gpu == card
+    asked = {"batch": 16, "sparsity": 0.8, "input_len": 64, "output_len": 512}
+    run = evaluate("opt-30b", card, "flash-llm", **asked)
+    assert float(found.run.tokens_per_gpu_s) == float(run.tokens_per_gpu_s)
+    assert "extrapolated" in facts(State(**factors))["throughput"].note
+    assert card.name in words.question(found)
+
+
+def test_without_a_factor_the_card_is_the_catalogues() -> None:
+    assert view(State()).gpu is load_gpu("a100-80gb")
+
+
+@pytest.mark.parametrize("system", ["vllm+fp8", "sglang+int4", "tensorrt-llm+two-four", "deepspeed", "flash-llm"])
+def test_the_rival_is_the_engine_with_dense_weights(system: str) -> None:
+    state = State("llama-3.1-8b", "h100", system=system, sparsity=0.5, batch=8)
+    found = view(state)
+    engine = parted(system)[0]
+    run = evaluate("llama-3.1-8b", "h100", engine, batch=8, input_len=64, output_len=512)
+    assert found.engine == engine
+    assert float(found.dense.tokens_per_gpu_s) == float(run.tokens_per_gpu_s)
+    assert set(found.throughput["system"]) == {system, engine}
+    assert {parted(name)[0] for name in found.tradeoff["system"]} == {engine}
+
+
+def test_what_nobody_measured_is_hidden_and_never_recommended() -> None:
+    plain, all_ = (view(State("llama-3.1-8b", "h100", system="vllm+fp8", unmeasured=on)) for on in (False, True))
+    assert plain.kernels["measured"].all()
+    assert set(plain.hidden)
+    assert set(all_.kernels["kernel"]) - set(plain.kernels["kernel"]) <= set(plain.hidden)
+    assert plain.tradeoff["measured"].all()
+    assert not all_.tradeoff["measured"].all()
+    assert all_.tradeoff.loc[all_.tradeoff["front"], "measured"].all()
+    assert all_.kernels.loc[all_.kernels["competes"], "measured"].all()
+    assert set(all_.speedups["kernel"]) > set(plain.speedups["kernel"])
+    assert all_.hidden == ()
+
+
+def test_the_largest_matrix_follows_the_model() -> None:
+    for model in ("opt-30b", "qwen3-30b-a3b", "deepseek-v3"):
+        found = view(State(model, "h200", gpus=8, system="vllm"))
+        matrices = [matrix for matrix in layer_matrices(load_model(model).shape, 8) if matrix.prunable]
+        assert float(found.matrix.m * found.matrix.k) == max(float(one.m * one.k) for one in matrices)

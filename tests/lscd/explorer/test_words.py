@@ -7,13 +7,15 @@ import pytest
 from lscd.explorer import charts, words
 from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import view
+from perfmodel import worth_words
 from perfmodel.evidence.accuracy import family_and_size
+from perfmodel.worth import worth
 from tests.lscd.explorer.cases import facts
 
 
 def test_the_verdict_follows_the_memory() -> None:
-    assert facts(PRESETS["opt-66b-two-gpus"])["fits"].value == "✓ fits"
-    too_big = facts(PRESETS["too-big"])
+    assert facts(PRESETS["opt-66b-two-gpus"].state)["fits"].value == "✓ fits"
+    too_big = facts(PRESETS["too-big"].state)
     assert too_big["fits"].value == "✗ does not fit"
     assert "if it did fit" in too_big["throughput"].note
 
@@ -70,9 +72,9 @@ def test_reasons_of_kernels_left_out_are_said_once() -> None:
 @pytest.mark.parametrize(
     ("state", "words_"),
     [
-        (State(gpu="rtx-3090"), "nothing fits these GPUs, sparse or not"),
-        (State(gpu="mi300x", sparsity=0.6), "nothing that keeps all weights is faster than dense"),
-        (State(), "and keeps all weights"),
+        (State(gpu="rtx-3090"), "Out of memory at batch 16 on every kernel"),
+        (State(gpu="mi300x", sparsity=0.6), "no kernel that keeps all weights is faster than dense"),
+        (State(), "both keep all weights"),
     ],
 )
 def test_the_verdict_names_who_was_compared(state: State, words_: str) -> None:
@@ -109,3 +111,54 @@ def test_a_format_that_does_not_pay_in_bytes_is_kept_dense_in_words() -> None:
 def test_a_single_token_has_no_verdict() -> None:
     assert facts(State(output_len=1))["worth"].value == "–"
     assert facts(State(output_len=2))["worth"].value in {"yes", "no", "tie"}
+
+
+@pytest.mark.parametrize("name", ["llama-70b-h100", "llama-8b-at-home", "opt-30b-one-gpu", "too-big"])
+def test_the_verdict_is_in_the_words_of_worth(name: str) -> None:
+    found = view(PRESETS[name].state)
+    s = found.state
+    expected = worth(s.model, s.gpu, batches=[s.batch], sparsity=s.sparsity, gpus=s.gpus, input_len=s.input_len,
+                     output_len=s.output_len)  # fmt: skip
+    fact = words.facts(found)[0]
+    assert fact.value == expected.verdict
+    assert fact.note == f"With {s.sparsity:.0%} zeros. {worth_words.compared(expected.headline)}"
+    said = words.needs(found)
+    needed = worth_words.needs(expected)
+    assert said == (f"What would change it: {needed[0].lower()}{needed[1:]}" if needed else "")
+
+
+def test_a_comparison_has_what_differs_and_the_numbers_of_both() -> None:
+    first, second = view(State()), view(State(gpu="h100", batch=32))
+    rows = {row.name: row for row in words.compared(first, second)}
+    assert [name for name in rows if name in vars(State())] == ["gpu", "batch"]
+    assert (rows["gpu"].pinned, rows["gpu"].now) == ("a100-80gb", "h100")
+    assert (rows["worth"].pinned, rows["worth"].now) == tuple(str(one.at.verdict) for one in (first, second) if one.at)
+    rates = [float(one.run.tokens_per_gpu_s) for one in (first, second)]
+    row = rows["throughput"]
+    assert (row.pinned, row.now, row.change) == (*(f"{rate:,.1f}" for rate in rates), f"{rates[1] / rates[0]:.2f}x")
+    same = words.compared(first, first)
+    assert {row.change for row in same if row.change} == {"1.00x"}
+    assert not {row.name for row in same} & set(vars(State()))
+
+
+def test_what_is_not_known_of_one_side_is_a_dash_without_a_ratio() -> None:
+    rows = {row.name: row for row in words.compared(view(State()), view(State(output_len=1, gpu="v100")))}
+    assert rows["worth"].now == rows["tpot"].now == "–"
+    assert rows["tpot"].change == ""
+
+
+def test_a_comparison_as_markdown_is_its_table() -> None:
+    first, second = view(State()), view(PRESETS["deepseek-h200"].state)
+    lines = words.markdown(first, second).splitlines()
+    assert lines[0] == f"A: {words.question(first)}"
+    assert lines[1] == f"B: {words.question(second)}"
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[3:]]
+    assert table[0] == ["", "A", "B", "B over A"]
+    assert table[1] == ["---"] * 4
+    assert table[2:] == [[row.title, row.pinned, row.now, row.change] for row in words.compared(first, second)]
+
+
+def test_what_is_not_shown_is_said() -> None:
+    shown = view(State())
+    assert words.hidden(shown) == f"{len(shown.hidden)} kernels that nobody has measured are not shown."
+    assert words.hidden(view(State(unmeasured=True))) == ""
