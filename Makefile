@@ -90,9 +90,10 @@ bench: .venv/bench bench-sweep bench-explorer ## speed of the CPU kernels and of
 bench-sweep: .venv/dev ## points per second, memory and scaling of sweeps
 	$(BIN)/python -m perfmodel.sweep.bench
 
-bench-explorer: .venv/dev ## how long the explorer's server takes to answer
+bench-explorer: .venv/dev ## how long the explorer takes to answer: its server, and a browser where there is one
 	$(PIP) -e '.[explore]'
 	$(BIN)/python -m lscd.explorer.bench
+	$(BIN)/python -m lscd.explorer.bench_browser
 
 gpu-check: ## on an NVIDIA GPU: is every kernel right?
 	$(GPU_PYTHON) -m kernels_numba.bench.gpu --check $(GPU_OPTIONS)

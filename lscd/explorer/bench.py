@@ -62,9 +62,13 @@ def main() -> None:
     times = answer_times_ms()
     goals = {"facts": GOAL_FACTS_MS, "facts, a panel and files": GOAL_ALL_MS}
     for (name, goal), column in zip(goals.items(), times.T, strict=True):
-        slow = f"{np.mean(column > goal):.0%} above {goal} ms"
-        times_ms = f"median {np.median(column):.0f} ms, worst {column.max():.0f} ms"
-        sys.stdout.write(f"explorer, {name}: {times_ms} of {len(column)} changes, {slow}\n")
+        sys.stdout.write(told(name, column, goal))
+
+
+def told(name: str, times_ms: np.ndarray, goal: float) -> str:
+    """A line: median and worst of ``times_ms`` beside the goal."""
+    times = f"median {np.median(times_ms):.0f} ms, worst {times_ms.max():.0f} ms of {len(times_ms)}"
+    return f"explorer, {name}: {times}, {np.mean(times_ms > goal):.0%} above {goal} ms\n"
 
 
 if __name__ == "__main__":
