@@ -36,18 +36,17 @@ def explore(
     from lscd.explorer.state import preset as preset_state
     from lscd.explorer.view import view
 
-    asked = preset or []
-    states = [preset_state(one) for one in asked]
+    states = [preset_state(one) for one in preset or ()]
     if export is not None:
         refuse_idle(context, "with --export", "port", "browser")
-        return _export(export, states)
+        _export(export, states)
+        return
     if len(states) > 1:
         raise InputError(f"--preset is given {len(states)} times, allowed is once without --export")
     for state in states:
         view(state)  # refuses numbers out of range before a page shows them
     start = states[0] if states else next(iter(PRESETS.values())).state
     serve(port, f"http://localhost:{port}/?{start.to_query()}", browser)
-    return None
 
 
 def _export(folder: Path, states: list[State]) -> None:
