@@ -6,7 +6,9 @@ where they are made: a cell is not run again by its own widgets.
 
 import marimo
 
-app = marimo.App(width="full", app_title="Flash-LLM lab: explorer", css_file="explorer.css")
+app = marimo.App(
+    width="full", app_title="Flash-LLM lab: explorer", css_file="explorer.css", html_head_file="explorer.html"
+)
 
 
 @app.cell

@@ -40,10 +40,10 @@ WATCH = """([quiet, most]) => {
         root.querySelectorAll('*').forEach(e => e.shadowRoot && watch(e.shadowRoot));
     };
     const inside = node => {
-        for (let n = node; n; n = n.parentNode ?? n.host) { if (n.dataset?.panel !== undefined) { return true; } }
+        for (let n = node; n; n = n.parentNode ?? n.host) { if (n.classList?.contains('lscd-figures')) { return true; } }
         return false;
     };
-    const brings = node => node.dataset?.panel !== undefined || node.querySelector?.('[data-panel]');
+    const brings = node => inside(node) || node.querySelector?.('.lscd-figures');
     const watcher = new MutationObserver(changes => {
         if (pressed === undefined) { return; }
         if (!number && said() && said() !== before) { number = since(); }

@@ -68,9 +68,9 @@ def comparison(pinned: View, view: View) -> str:
     )
     table = _scrolled("comparison", ("", "A, pinned", "B, now", "B over A"), rows)
     copied = escape(words.markdown(pinned, view))
-    label = 'aria-label="the table as Markdown, to copy"'
-    box = f'<textarea class="lscd-copy" readonly rows="6" {label}>{copied}</textarea>'
-    return figure("comparison", "A beside B", table, "The same table as Markdown, to copy:", box)
+    label = 'role="region" aria-label="the table as Markdown, to copy"'
+    box = f'<pre class="lscd-copy" tabindex="0" {label}>{copied}</pre>'
+    return figure("comparison", "A beside B", table, "The same table as Markdown; a click marks it all, to copy:", box)
 
 
 def figure(name: str, title: str, body: str, caption: str = "", more: str = "") -> str:

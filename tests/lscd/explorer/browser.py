@@ -92,7 +92,7 @@ class Page:
     def drawn(self, panel: str) -> None:
         """Wait for the charts of a panel."""
         self.tab.locator(f"[data-panel={TABS[panel]}], .lscd-hint").first.wait_for()
-        for figure in self.tab.locator("[data-panel] .lscd-figure:has(marimo-mime-renderer)").all():
+        for figure in self.tab.locator(".lscd-figures .lscd-figure:has(marimo-mime-renderer)").all():
             figure.locator("svg.marks").wait_for()
 
     def fact(self, name: str) -> str:

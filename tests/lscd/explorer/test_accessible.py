@@ -36,7 +36,7 @@ def test_tab_reaches_every_input_link_and_table(page: Page) -> None:
     page.open(panel="Kernels", more=True)
     page.tab.locator("body").click(position={"x": 2, "y": 2})
     reached: set[str] = set()
-    for _ in range(75):
+    for _ in range(90):
         page.tab.keyboard.press("Tab")
         reached |= set(page.tab.evaluate(FOCUSED))
     assert {f"lscd-{name}" for name in LABELS} <= reached
@@ -58,7 +58,7 @@ def test_a_panel_fits_its_window(wide: tuple[Page, int], panel: str) -> None:
     page.show(panel)
     sizes = "[document.documentElement, document.getElementById('App')].map(e => [e.scrollWidth, e.clientWidth])"
     assert all(content <= window for content, window in page.tab.evaluate(sizes))
-    for figure in page.tab.locator("[data-panel] .lscd-figure").all():
+    for figure in page.tab.locator(".lscd-figures .lscd-figure").all():
         frame = figure.bounding_box()
         assert frame["x"] >= 0
         assert frame["x"] + frame["width"] <= width

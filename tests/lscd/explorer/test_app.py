@@ -77,8 +77,8 @@ def test_every_panel_opens_by_click_and_by_keyboard(page: Page) -> None:
     for title, name in TABS.items():
         page.show(title)
         charts = expected.get(name, "").count("[[")
-        assert page.tab.locator("[data-panel] svg.marks").count() == charts
-        assert page.tab.locator("[data-panel] table").count() == expected.get(name, "").count("<table")
+        assert page.tab.locator(".lscd-figures svg.marks").count() == charts
+        assert page.tab.locator(".lscd-figures table").count() == expected.get(name, "").count("<table")
     page.tab.get_by_role("tab", name=list(TABS)[-1]).focus()
     for title in reversed(list(TABS)[:-1]):
         page.tab.keyboard.press("ArrowLeft")
@@ -113,7 +113,7 @@ def test_bad_values_are_explained_grey_out_the_last_answer_and_are_mended(
     page.tab.locator(".lscd-error", has_text=message).wait_for()
     assert page.tab.locator(".lscd-stale [data-fact=throughput] strong").inner_text() == before
     assert page.tab.locator(".lscd-stale [data-fact=worth]").count() == 1
-    page.tab.locator(".lscd-stale [data-panel]").wait_for()
+    page.tab.locator(".lscd-stale .lscd-figures").wait_for()
     page.enter(name, "2")
     page.wait_for(replace(State(), **{name: 2}))
     assert page.tab.locator(".lscd-error").count() == 0

@@ -12,6 +12,7 @@ from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import NOTHING, Files, View, view
 from perfmodel.catalog import load_gpu, model_from_text, model_names, sparsities_from_text
 from perfmodel.serving.run import evaluate
+from perfmodel.serving.transformer import layer_matrices
 from tests.lscd.explorer.cases import CENSUS, CONFIG, drawn
 
 VOID = {"br", "hr", "img", "input", "meta", "link"}
@@ -100,7 +101,9 @@ def test_files_of_ones_own_take_the_place_of_model_and_slider() -> None:
     model, zeros = model_from_text(CONFIG, "config.json"), sparsities_from_text(CENSUS, "census.csv")
     found = view(State(sparsity=0.1), Files(model, zeros))
     assert found.model is model
-    assert found.mean_zeros == pytest.approx(0.5 + 0.05 * 3.5, abs=1e-9)
+    sizes = {one.name: float(one.m * one.k) for one in layer_matrices(model.shape)}
+    named = sum(sizes[name] for name in ("qkv", "mlp-in", "mlp-out"))
+    assert found.mean_zeros == pytest.approx((0.5 + 0.05 * 3.5) * named / sum(sizes.values()))
     asked = {"batch": 16, "input_len": 64, "output_len": 512}
     run = evaluate(model, load_gpu("a100-80gb"), "flash-llm", sparsity=zeros, **asked)
     assert float(found.run.tokens_per_gpu_s) == float(run.tokens_per_gpu_s)
