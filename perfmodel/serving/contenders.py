@@ -90,7 +90,9 @@ def change(system: System, sparsity: float, model: LanguageModel | None = None) 
 
 
 def own_sparsity(system: System, sparsity: float | Sparsities) -> float | Sparsities:
-    """What a system makes of it: its pattern's, where it has one."""
+    """What a system makes of it: its pattern's, where it has one; nothing where it keeps weights dense."""
+    if system.keeps_dense:
+        return 0.0
     if isinstance(sparsity, Sparsities):
         return float(system.own_sparsity(0.0)) if system.patterns else sparsity
     return float(system.own_sparsity(sparsity))
