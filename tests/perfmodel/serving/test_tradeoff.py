@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from perfmodel.catalog import load_model
 from perfmodel.catalog.sparsities import LayerSparsity, Sparsities
 from perfmodel.kernels.rivals import NOT_MEASURED
-from perfmodel.serving.contenders import hosted_systems, rival_systems
+from perfmodel.serving.contenders import hosted_systems, own_sparsity, rival_systems
 from perfmodel.serving.planning import Limits
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.steady import serve
@@ -102,7 +102,7 @@ def test_nothing_that_may_be_recommended_beats_the_front(
 @pytest.mark.parametrize("system", ["vllm", "vllm+int4", "vllm+flash-llm", "vllm+two-four"])
 def test_values_are_those_of_the_batch(system: str) -> None:
     table = weighed(sparsity=0.6, batches=[1, 16, 64], gpus=2, systems=[system])
-    sparsity = float(load_system(system).own_sparsity(0.6))
+    sparsity = own_sparsity(load_system(system), 0.6)
     run = evaluate("llama-3.1-8b", "h100", system, batch=[1, 16, 64], sparsity=sparsity, gpus=2, **LENGTHS)
     low, high = run.tokens_per_gpu_s_interval
     for name, value in {
