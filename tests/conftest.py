@@ -27,6 +27,7 @@ SLOW = (
     "kernels_numba/test_plan.py",
     "kernels_numba/test_spmm.py",
     "lscd/explorer/test_app.py",
+    "lscd/explorer/test_static.py",
     "lscd/report/test_build.py",
     "lscd/test_evidence.py",
     "lscd/test_files.py",

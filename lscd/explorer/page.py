@@ -35,30 +35,6 @@ from perfmodel.serving.contenders import change
 from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import layer_matrices
 
-LABELS = {
-    "model": "Model",
-    "gpu": "GPU",
-    "gpus": "Number of GPUs",
-    "engine": "Engine",
-    "format": "Weights read by",
-    "sparsity": "Sparsity",
-    "batch": "Batch [sequences]",
-    "input_len": "Prompt [tokens]",
-    "output_len": "Output [tokens]",
-    "matrix": "Matrix of the kernel times",
-    "bandwidth": "DRAM bandwidth, times",
-    "sms": "SMs, times",
-    "clock": "Clock, times",
-    "l2": "L2 size, times",
-    "memory": "DRAM size, times",
-    "price": "Price, times",
-    "ttft_ms": "Time to first token, at most [ms]",
-    "tpot_ms": "Time per token, at most [ms]",
-    "served": "A loaded server in place of batches",
-    "unmeasured": "Show kernels that nobody has measured",
-    "model_file": "Your own model: config.json",
-    "zeros_file": "Sparsity by layer: a census file",
-}
 LABELLED = {"model", "gpu", "engine", "format", "matrix", "served", "unmeasured"}  # by marimo
 NUMBERS = ("gpus", "batch", "input_len", "output_len")
 LIMIT_STEPS = tuple(factor * 10**power for power in range(5) for factor in (1, 2, 5))
@@ -112,12 +88,12 @@ def setting_boxes(start: State) -> Any:
 
 
 def _dropdown(name: str, options: Any, value: str) -> Any:
-    return mo.ui.dropdown(options, value=value, label=LABELS[name], full_width=True)
+    return mo.ui.dropdown(options, value=value, label=words.LABELS[name], full_width=True)
 
 
 def switch(name: str, value: bool) -> Any:
     """On or off."""
-    return mo.ui.switch(value, label=LABELS[name])
+    return mo.ui.switch(value, label=words.LABELS[name])
 
 
 def _number(value: int) -> Any:
@@ -207,8 +183,8 @@ def folded(title: str, boxes: Mapping[str, Any]) -> mo.Html:
 def _cells(boxes: Mapping[str, Any]) -> str:
     """Sliders, numbers and files with labels from here: of theirs, marimo puts the markup into aria-label."""
     return "".join(
-        f'<div class="lscd-{name}" role="group" aria-label="{LABELS[name]}">'
-        f'{"" if name in LABELLED else f"""<span aria-hidden="true">{LABELS[name]}</span>"""}{box}</div>'
+        f'<div class="lscd-{name}" role="group" aria-label="{words.LABELS[name]}">'
+        f'{"" if name in LABELLED else f"""<span aria-hidden="true">{words.LABELS[name]}</span>"""}{box}</div>'
         for name, box in boxes.items()
     )
 
@@ -242,7 +218,7 @@ def brought_words(files: Files, error: str) -> mo.Html:
 def answer(memory: Memory, values: Mapping[str, Any], files: Files) -> tuple[View | None, str]:
     """View of the widgets' values, or what is wrong with them; the last good one is remembered."""
     try:
-        if empty := [LABELS[name] for name, value in values.items() if value is None]:
+        if empty := [words.LABELS[name] for name, value in values.items() if value is None]:
             raise ValueError(f"{', '.join(empty)} must not be empty")
         own = {name: value for name, value in values.items() if name not in ("engine", "format")}
         memory.chosen = {"format": values["format"], "matrix": values["matrix"]}

@@ -20,6 +20,32 @@ if TYPE_CHECKING:
     from lscd.explorer.view import View
 
 
+LABELS = {
+    "model": "Model",
+    "gpu": "GPU",
+    "gpus": "Number of GPUs",
+    "engine": "Engine",
+    "format": "Weights read by",
+    "sparsity": "Sparsity",
+    "batch": "Batch [sequences]",
+    "input_len": "Prompt [tokens]",
+    "output_len": "Output [tokens]",
+    "matrix": "Matrix of the kernel times",
+    "bandwidth": "DRAM bandwidth, times",
+    "sms": "SMs, times",
+    "clock": "Clock, times",
+    "l2": "L2 size, times",
+    "memory": "DRAM size, times",
+    "price": "Price, times",
+    "ttft_ms": "Time to first token, at most [ms]",
+    "tpot_ms": "Time per token, at most [ms]",
+    "served": "A loaded server in place of batches",
+    "unmeasured": "Show kernels that nobody has measured",
+    "model_file": "Your own model: config.json",
+    "zeros_file": "Sparsity by layer: a census file",
+}
+
+
 @dataclass(frozen=True)
 class Fact:
     """One tile of the page: a stable name, a title, the value, and what stands below it; ``good`` marks a verdict."""
@@ -239,7 +265,11 @@ class Row:
 def compared(pinned: View, view: View) -> list[Row]:
     """Settings that differ, then the numbers of both with their ratio."""
     ours, theirs = vars(view.state), vars(pinned.state)
-    settings = [Row(name, name, str(theirs[name]), str(ours[name])) for name in ours if ours[name] != theirs[name]]
+    settings = [
+        Row(name, LABELS.get(name, name), str(theirs[name]), str(ours[name]))
+        for name in ours
+        if ours[name] != theirs[name]
+    ]
     before, now = (str(one.at.verdict) if one.at else "–" for one in (pinned, view))
     return [*settings, Row("worth", "worth it", before, now), *(_number(*how, pinned, view) for how in NUMBERS)]
 

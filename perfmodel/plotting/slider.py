@@ -122,14 +122,15 @@ def _stops(table: pd.DataFrame, by: str, start: Any, columns: list[str]) -> list
 
 
 def _rows(table: pd.DataFrame, parts: Mapping[str, str], steps: np.ndarray) -> pd.DataFrame:
-    """The table by the parts its columns play, with the stop that shows each row; what is infinite becomes absent."""
+    """Rows with something to draw, by the parts their columns play, each with its stop; what is infinite is absent."""
     rows = pd.DataFrame({"step": steps, **{part: table[column].to_numpy() for part, column in parts.items()}})
     numbers = rows.select_dtypes("number").columns
     rows[numbers] = rows[numbers].map(lambda number: float(f"{number:.{DIGITS}g}") if np.isfinite(number) else np.nan)
     value = "y" if "y" in numbers else "x"
     if value not in numbers or rows[value].isna().all():
         raise ValueError(f"nothing to draw: no number in column {parts[value]!r}")
-    return rows
+    rows = rows.dropna(axis="columns", how="all")
+    return rows.dropna(subset=[name for name in (value, "measured") if name in rows], how="all")
 
 
 @dataclass(frozen=True)
@@ -237,7 +238,8 @@ def _shown(mark: vega.Spec, *transforms: vega.Spec, **encoding: Any) -> vega.Spe
 def _chart(drawing: _Drawing, stops: list[Any], start: Any) -> Slider:
     """The drawing under a title that says where the slider stands."""
     by, value, other = (drawing.titles[part] for part in ("step", *(("x", "y") if drawing.bars else ("y", "x"))))
-    shown = [f"{stop:,}" if isinstance(stop, int) else str(stop) for stop in stops]
+    forms = {float: f",.{DIGITS}g", int: ","}
+    shown = [format(stop, forms.get(type(stop), "")) for stop in stops]
     known = [f"{'bar' if drawing.bars else 'line'}: model, marker: measured"] if "measured" in drawing.rows else []
     spoken = f"{value} over {other}. A slider sets {by} to one of {', '.join(shown)}; it opens at {start}."
     title = {"text": {"expr": f"{json.dumps(f'{by}: ')} + {json.dumps(shown)}[stop]"}, "subtitle": known}

@@ -25,9 +25,9 @@ TABS = {panel.title: panel.name for panel in html.PANELS} | {"Compare": "compare
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
-def missing() -> str:
-    """What keeps the browser tests from running; empty if nothing does."""
-    lacking = [name for name in ("marimo", "playwright") if find_spec(name) is None]
+def missing(*packages: str) -> str:
+    """What keeps browser tests that need ``packages`` too from running; empty if nothing does."""
+    lacking = [name for name in (*packages, "playwright") if find_spec(name) is None]
     if CHROMIUM is None:
         lacking.append("chromium (Debian package of that name)")
     return f"not installed: {', '.join(lacking)}; see make explorer-test" if lacking else ""

@@ -18,7 +18,7 @@ def shown() -> View:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
-    if reason := browser.missing():
+    if reason := browser.missing("marimo"):
         pytest.skip(reason)
     with browser.opened(tmp_path_factory.mktemp("profile")) as found:
         yield found

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lscd.explorer.page import LABELS
+from lscd.explorer.words import LABELS
 from tests.lscd.explorer.browser import TABS, Page
 
 WIDTHS = (1280, 375)

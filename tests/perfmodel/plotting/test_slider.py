@@ -151,3 +151,11 @@ def test_what_cannot_be_drawn_is_refused(changed: dict[str, object], sentence: s
 def test_other_names_have_the_colours_they_are_given() -> None:
     chart = slider(times(), "n", 8, x="time_us", y="kernel", colours={"flash-llm": "#123456"})
     assert chart.spec["layer"][0]["encoding"]["color"]["scale"]["range"] == [KERNEL_COLOURS["cublas"], "#123456"]
+
+
+def test_what_has_no_numbers_is_not_spoken_of() -> None:
+    table = times().assign(seen_us=np.nan)
+    table.loc[table["kernel"] == "flash-llm", "time_us"] = np.nan
+    chart = slider(table, "n", 8, x="sparsity", y="time_us", series="kernel", measured="seen_us")
+    assert chart.spec["title"]["subtitle"] == []
+    assert chart.spec["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["cublas"]
