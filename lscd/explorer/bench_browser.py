@@ -40,8 +40,9 @@ WATCH = """([quiet, most]) => {
         root.querySelectorAll('*').forEach(e => e.shadowRoot && watch(e.shadowRoot));
     };
     const inside = node => {
-        for (let n = node; n; n = n.parentNode ?? n.host) { if (n.classList?.contains('lscd-figures')) { return true; } }
-        return false;
+        let n = node;
+        while (n && !n.classList?.contains('lscd-figures')) { n = n.parentNode ?? n.host; }
+        return Boolean(n);
     };
     const brings = node => inside(node) || node.querySelector?.('.lscd-figures');
     const watcher = new MutationObserver(changes => {

@@ -208,7 +208,7 @@ def tradeoff(view: View) -> vega.Chart:
     chosen = table[(table["system"] == view.system) & (table["batch"] == view.state.batch)]
     thin = {"type": "line", "strokeWidth": 1, "opacity": 0.35}
     dot = {"type": "point", "filled": True, "size": 35}
-    ring = {"type": "point", "size": 220, "color": BLACK, "strokeWidth": 2, "filled": False}
+    ring = {"type": "point", "size": 220, "color": BLACK, "strokeWidth": 2, "filled": False, "aria": False}
     layers = [
         vega.layer(thin, x=x, y=y, detail=path, order=by_batch, color=colour),
         vega.layer(dot, x=x, y=y, color=colour, shape=shape, opacity=pale, tooltip=tip),

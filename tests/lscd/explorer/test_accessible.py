@@ -36,10 +36,11 @@ def test_tab_reaches_every_input_link_and_table(page: Page) -> None:
     page.open(panel="Kernels", more=True)
     page.tab.locator("body").click(position={"x": 2, "y": 2})
     reached: set[str] = set()
-    for _ in range(90):
+    for _ in range(60):
         page.tab.keyboard.press("Tab")
         reached |= set(page.tab.evaluate(FOCUSED))
     assert {f"lscd-{name}" for name in LABELS} <= reached
+    assert page.tab.get_by_role("tab", selected=True).inner_text() == "Kernels", "focus alone opens no panel"
     assert {"lscd-head", "lscd-scroll", "lscd-downloads", "tab", "slider", "switch", "SUMMARY"} <= reached
 
 
