@@ -181,6 +181,7 @@ ACROSS = {
         "checks", "counters", "emulator", "evidence", "mutations", "quantised_mutations", "record_mutations", "warp",
     },
     "lscd": {"fuzz"},
+    "lscd/explorer": {"accessible", "commands"},
     "lscd/report": {"figures"},
     "perfmodel": {"bad_arguments"},
     "perfmodel/plotting": {"boxes"},
