@@ -211,5 +211,6 @@ def test_a_loaded_servers_user_waits_as_serve_says(folder: Path) -> None:
     how = ["--system", page.system, "--users", page.state.batch]
     said = lscd("serve", *asked(page, folder), *how)
     row = page.tradeoff.query("system == @page.system and batch == @page.state.batch").iloc[0]
-    numbers = json.dumps(said)
-    assert repr(float(row["tokens_per_gpu_s"])) in numbers
+    told = said["loads"][0]
+    assert row["tokens_per_gpu_s"] == told["tokens_per_gpu_s"]
+    assert (row["ttft_s"] * 1e3, row["tpot_s"] * 1e3) == pytest.approx((told["ttft_ms"], told["tpot_ms"]), rel=1e-12)

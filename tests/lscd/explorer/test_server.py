@@ -116,7 +116,7 @@ def test_uploads_are_bounded_and_news_of_widgets_checked(explorer: Explorer) -> 
             status, _, sentence = explorer.ask("POST", UPDATE, body, marimo_session_id="news")
             assert (status, sentence.count("\n")) == (expected, 1)
         assert explorer.ask("POST", UPDATE, b"{}", marimo_session_id="other")[0] == 404
-        slider = re.findall(r"object-id='([^']+)'[^>]*><marimo-slider", text)
+        slider = re.findall(r"""lscd-sparsity\\?".*?object-id='([^']+)'[^>]*><marimo-slider""", text, flags=re.DOTALL)
         assert len(slider) == 1
         assert news(explorer, slider[0], "5") == 200
         assert "internal error" not in shown(page, "sparsity must lie in [0, 1], got 5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,8 @@ def test_kernels_that_nobody_measured_appear_with_the_switch(page: Page) -> None
 
 def test_limits_and_load_move_the_front(page: Page) -> None:
     state = State("llama-3.1-8b", "h100", system="vllm+fp8", sparsity=0.5, tpot_ms=10, served=True)
-    page.open("?" + State.from_query({**{}, "model": state.model, "gpu": state.gpu, "system": state.system,
-                                      "sparsity": "0.5", "tpot_ms": "20"}).to_query(),
-              panel="Latency", more=True)  # fmt: skip
+    before = replace(state, tpot_ms=20, served=False)
+    page.open("?" + before.to_query(), panel="Latency", more=True)
     page.tab.locator(".lscd-tpot_ms").get_by_role("slider").focus()
     page.tab.keyboard.press("ArrowLeft")
     page.tab.locator("[data-figure=front] figcaption", has_text="TPOT up to 10 ms").wait_for()
