@@ -9,13 +9,14 @@ part. Kernels that prune and round are shown beside, and judged on their own: th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.arguments import whole_number, wholes
@@ -25,14 +26,19 @@ from perfmodel.catalog.specs import Gpu, Launch
 from perfmodel.choice import Choice, Pruning, Span, choose
 from perfmodel.kernels import BASELINE, KERNELS
 from perfmodel.kernels.rivals import Verdict, drops_more
+from perfmodel.prediction import predict
 from perfmodel.serving.run import evaluate
 from perfmodel.serving.systems import load_system
+from perfmodel.serving.transformer import all_matrices
+
+Array = NDArray[np.float64]
 
 MILD_BITS = 8  # a weight rounded to so many loses next to nothing
 ENGINE = "tensorrt-llm"  # whose attention and launches the rest of a step has
 HIGHEST_SPARSITY = 0.95
 SHORTEST_OUTPUT = 2  # tokens of a run that has a decoding step
-STEPS = 12  # halvings of a range: to 0.0001 of sparsity
+STEPS = 8  # halvings of the range of memory rates: to 1 %
+PLACES, CLOSEST = 33, 1e-4  # sparsities that are looked at together, and how near the one found is
 SLOWEST_MEMORY = 1 / 16  # of the GPU's own, down to which the memory is looked for with which sparse would pay
 
 
@@ -256,30 +262,67 @@ def worth(
     if not at.unstructured:
         return answer
     targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
-    only = [*targets, *(rival.kernel for rival in at.unstructured)]  # the others have no say
+    unstructured = {rival.kernel for rival in at.unstructured}
+    # The rest of a step is the same, so that what is ahead in products is ahead.
+    products_s = partial(_products_s, record, card, at.batch, gpus)
 
     @cache
-    def gains(share: float | None = None, slowed: float = 1.0) -> dict[str, float]:
-        """Best unstructured kernel over each target at ``share``, or as asked, with so much of the memory's rate."""
-        pruned = sparsity if share is None else share
-        here = at_batch(record, _slowed(card, slowed), at.batch, pruned, **asked | {"kernels": only})
-        rivals = {rival.kernel: rival for rival in here.rivals}
-        return {name: max(one.speedup_over(rivals[name])[0] for one in here.unstructured) for name in targets}
+    def best_s(low: float, high: float) -> Array:
+        """Products of the best unstructured kernel at `PLACES` sparsities between two."""
+        shares = np.linspace(low, high, PLACES)
+        return np.asarray(np.min([products_s(name, shares) for name in unstructured], axis=0))
 
-    needed = {name: _first(lambda s, name=name: gains(s)[name], 0.0, HIGHEST_SPARSITY) for name in targets}
-    behind = [name for name, gain in gains().items() if gain < 1]
-    steps = {
-        name: _first(lambda step, name=name: gains(slowed=SLOWEST_MEMORY**step)[name], 0.0, 1.0) for name in behind
-    }
+    @cache
+    def gains(slowed: float) -> dict[str, float]:
+        """Products of each target over those of the best unstructured kernel, with so much of the memory's rate."""
+        only = [*targets, *sorted(unstructured)]  # the others have no say
+        here = choose(
+            record, _slowed(card, slowed), batch=at.batch, sparsity=sparsity, gpus=gpus, kernels=only,
+            launch=Launch.GRAPH,
+        )  # fmt: skip
+        times = {name: span.time_s for name, (span, _) in {BASELINE: here.dense, **here.uniform}.items()}
+        return {name: times[name] / min(times[one] for one in unstructured) for name in targets}
+
+    needed = {name: _first_share(best_s, products_s(name, np.zeros(1))) for name in targets}
+    behind = [name for name, gain in gains(1.0).items() if gain < 1]
+    steps = {name: _first(lambda step, name=name: gains(SLOWEST_MEMORY**step)[name], 0.0, 1.0) for name in behind}
     full = card.dram.bandwidth_bytes_per_s
     bandwidth = {name: SLOWEST_MEMORY**step * full for name, step in steps.items() if step is not None}
     return replace(answer, needed_sparsity=needed, needed_bandwidth=bandwidth)
+
+
+def _products_s(model: LanguageModel, gpu: Gpu, batch: int, gpus: int, kernel: str, shares: Array) -> Array:
+    """Seconds of a step's products with prunable matrices at each of ``shares``, infinite where there are none.
+
+    As `choose` has them: active experts are one tall product.
+    """
+    chosen = KERNELS[kernel]
+    matrices = [matrix for matrix in all_matrices(model.shape, gpus) if matrix.prunable]
+    m, k, layers = (np.array([float(getattr(matrix, name)) for matrix in matrices]) for name in ("m", "k", "layers"))
+    active, tokens = (np.array([float(matrix.products(batch)[part]) for matrix in matrices]) for part in range(2))
+    n, own = np.asarray(chosen.padded_n(tokens)), np.asarray(chosen.own_sparsity(shares))[:, None]
+    runs = chosen.has_room(gpu, n, own)
+    found = predict(kernel, gpu, np.ceil(active * m), k, n, np.where(runs, own, 1.0), launch=Launch.GRAPH)
+    return np.asarray(np.sum(np.where(runs, found.time_s, np.inf) * layers, axis=-1))
 
 
 def _slowed(gpu: Gpu, scale: float) -> Gpu:
     """``gpu`` with ``scale`` of its memory's rate."""
     memory = msgspec.structs.replace(gpu.dram, bandwidth_bytes_per_s=scale * gpu.dram.bandwidth_bytes_per_s)
     return msgspec.structs.replace(gpu, dram=memory)
+
+
+def _first_share(best_s: Callable[[float, float], Array], target_s: Array) -> float | None:
+    """Sparsity from which ``best_s`` is at most ``target_s``, to 0.0001; None if it is not up to `HIGHEST_SPARSITY`."""
+    low, high = 0.0, HIGHEST_SPARSITY
+    while high - low > CLOSEST:
+        ahead = best_s(low, high) <= target_s
+        if not ahead.any():
+            return None
+        shares = np.linspace(low, high, PLACES)
+        first = int(np.argmax(ahead))
+        low, high = float(shares[max(first - 1, 0)]), float(shares[first])
+    return high
 
 
 def _first(gain: Any, low: float, high: float) -> float | None:

@@ -74,8 +74,8 @@ def _(choices, files, memory, model, more, page, settings, unmeasured):
 
 
 @app.cell
-def _(drawn, page, result):
-    page.needs(result) if drawn else None  # takes a second, so it waits for the figures
+def _(page, result, shared):
+    page.needs(result) if shared else None  # takes longest, so it waits for all else
     return
 
 
@@ -109,11 +109,12 @@ def _(memory, page, panel, pinned, result):
 
 
 @app.cell
-def _(drawn, mo, page, pinned, result):
-    if drawn and result is not None:
+def _(drawn, mo, page, panel, pinned, result):
+    shared = drawn
+    if result is not None:
         page.share(result, pinned(), mo.query_params())
-    page.downloads(result)
-    return
+    page.downloads(result, page.TABS[panel.value])
+    return (shared,)
 
 
 if __name__ == "__main__":

@@ -49,8 +49,9 @@ def answer_times_ms(changes: int = CHANGES, seed: int = 0) -> np.ndarray:
         html.answer(found)
         html.tiles(found)
         facts = time.perf_counter()
-        html.panel(found, html.PANELS[len(rows) % len(html.PANELS)].name, page.draw)
-        words.downloads(found)
+        panel = html.PANELS[len(rows) % len(html.PANELS)].name
+        html.panel(found, panel, page.draw)
+        words.downloads(found, panel)
         rows.append((1e3 * (facts - start), 1e3 * (time.perf_counter() - start)))
         state = changed
     return np.array(rows)

@@ -33,13 +33,13 @@ def answer(view: View) -> str:
     """What was asked, and the verdict."""
     return (
         f'<section class="lscd-answer" aria-live="polite" aria-label="answer"><p>{escape(words.question(view))}</p>'
-        f"{_verdict(words.facts(view)[0])}</section>"
+        f"{_verdict(words.verdict(view))}</section>"
     )
 
 
 def tiles(view: View) -> str:
     """The other facts."""
-    return f'<dl class="lscd-tiles">{"".join(map(_tile, words.facts(view)[1:]))}</dl>'
+    return f'<dl class="lscd-tiles">{"".join(map(_tile, words.numbers(view)))}</dl>'
 
 
 def needs(view: View) -> str:

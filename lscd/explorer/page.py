@@ -286,11 +286,11 @@ def needs(found: View | None) -> mo.Html:
     return region("what would change it", mo.Html(html.needs(found) if found else ""))
 
 
-def downloads(found: View | None) -> mo.Html:
-    """The tables as files, and the card where it is none of the catalogue."""
+def downloads(found: View | None, panel: str) -> mo.Html:
+    """The tables of a panel as files, and the card where it is none of the catalogue."""
     if found is None:
         return mo.Html("")
-    files = {name: (table.to_csv(index=False), "text/csv") for name, table in words.downloads(found).items()}
+    files = {name: (table.to_csv(index=False), "text/csv") for name, table in words.downloads(found, panel).items()}
     if any(factor != 1 for factor in found.state.factors.values()):
         files[f"{found.gpu.key}.toml"] = (toml_of(found.gpu), "application/toml")
     return mo.Html(

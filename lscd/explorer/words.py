@@ -58,10 +58,15 @@ class Fact:
 
 
 def facts(view: View) -> list[Fact]:
-    """The tiles of the page in reading order."""
+    """The verdict, and the tiles of the page in reading order."""
+    return [verdict(view), *numbers(view)]
+
+
+def numbers(view: View) -> list[Fact]:
+    """The tiles below the verdict."""
     refused = [] if view.refusal is None else [_refused(view)]
     run = [_fits(view), _throughput(view), _latency(view), _cost(view)]
-    return [_worth(view), *refused, *run, _crossover(view), _accuracy(view)]
+    return [*refused, *run, _crossover(view), _accuracy(view)]
 
 
 def question(view: View) -> str:
@@ -97,7 +102,7 @@ def has_pattern(system: str) -> bool:
     return kernel is not None and bool(KERNELS[kernel].patterns)
 
 
-def _worth(view: View) -> Fact:
+def verdict(view: View) -> Fact:
     """The verdict of `lscd worth` at the chosen batch, in its words."""
     at = view.at
     if at is None:
@@ -309,16 +314,19 @@ def markdown(pinned: View, view: View) -> str:
     return "\n".join([*asked, "", *heads, *rows])
 
 
-def downloads(view: View) -> dict[str, pd.DataFrame]:
-    """Tables by file name; each row begins with the question it answers."""
-    tables = {
-        "kernels": view.kernels,
-        "throughput": view.throughput,
-        "speedups": view.speedups,
-        "memory": view.memory,
-        "operators": view.operators,
-    }
-    if view.at is not None:
-        tables["latency"] = view.tradeoff
+# Tables by the panel that draws them.
+TABLES: dict[str, tuple[str, ...]] = {
+    "pays": ("speedups", "kernels"),
+    "kernels": ("kernels",),
+    "operators": ("operators",),
+    "latency": ("tradeoff",),
+    "memory": ("memory", "throughput"),
+}
+
+
+def downloads(view: View, panel: str = "") -> dict[str, pd.DataFrame]:
+    """Tables of a panel, or all of them, by file name; each row begins with the question it answers."""
+    names = TABLES.get(panel, ()) if panel else dict.fromkeys(name for names in TABLES.values() for name in names)
+    known = [name for name in names if name != "tradeoff" or view.at is not None]
     asked = {f"asked_{name}": value for name, value in vars(view.state).items()}
-    return {f"lscd-{name}.csv": table.assign(**asked) for name, table in tables.items()}
+    return {f"lscd-{name}.csv": getattr(view, name).assign(**asked) for name in known}

@@ -188,7 +188,13 @@ def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
     ValueError
         If no row has that metric, or nobody's that method or pattern; names the nearest.
     """
-    table = published()
+    return _results(data_directory() / TABLE, model, metric, tuple(asked.items())).copy()
+
+
+@once_a_version
+def _results(path: Path, model: str, metric: str, wanted: tuple[tuple[str, Any], ...]) -> pd.DataFrame:
+    """`results`, which a page asks for at every change."""
+    table, asked = _with_losses(path), dict(wanted)
     _check_known(table, {"metric": metric, **asked})
     table = table[(table["method"] != DENSE) & table["metric"].isin(BROAD if metric == POINTS else [metric])]
     for column, value in asked.items():
