@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perfmodel.kernels import KERNELS
@@ -18,7 +19,7 @@ def answer(found: Worth) -> str:
     """The verdict in a sentence or three: at which batch, against what, and what sparse would need."""
     at = found.headline
     words = f"Worth it: {found.verdict}. {compared(at)}"
-    if extra := _both(found):
+    if extra := both(found.batches):
         words += f" {extra}"
     if found.verdict != "yes" and (needed := needs(found)):
         words += f" {needed}"
@@ -61,9 +62,9 @@ def plain_title(rival: Rival) -> str:
     return rival.title.split(" (")[0]
 
 
-def _both(found: Worth) -> str:
+def both(batches: Sequence[AtBatch]) -> str:
     """What prunes and rounds, where it is clearly ahead of all that keeps the weights."""
-    ahead = [at for at in found.batches if at.verdict_of(at.both) == "yes"]
+    ahead = [at for at in batches if at.verdict_of(at.both) == "yes"]
     if not ahead:
         return ""
     best = max(ahead, key=lambda at: at.both.speedup_over(at.dense)[0] if at.both else 0.0)

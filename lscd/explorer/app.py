@@ -25,51 +25,110 @@ def _():
 def _(linked, mo, page):
     request = mo.app_meta().request
     start = linked(dict(request.query_params) if request else {})
-    memory = page.Memory(start)
+    kept = page.Memory(start)
     pinned, pin = mo.state(start.pinned and (start.pinned, page.NOTHING))
     page.header(start)
-    return memory, pin, pinned, start
+    return kept, pin, pinned, start
 
 
 @app.cell
 def _(page, start):
+    # Each in a name of its own: of widgets in one dictionary, marimo keeps the last that changes while it is busy.
     model = page.model_box(start.state)
-    settings = page.setting_boxes(start.state)
-    page.controls({"model": model, **settings.elements}, "question")
-    return model, settings
+    asked = page.setting_boxes(start.state)
+    gpu, gpus, engine, sparsity, batch, input_len, output_len = asked.values()
+    page.controls({"model": model, **asked}, "question")
+    return batch, engine, gpu, gpus, input_len, model, output_len, sparsity
 
 
 @app.cell
-def _(files, memory, model, page, unmeasured):
-    choices = page.choice_boxes(memory, model.value, files, unmeasured.value)
-    page.controls(choices.elements, "weights")
-    return (choices,)
+def _(files, kept, model, page, unmeasured):
+    choices = page.choice_boxes(kept, model.value, files, unmeasured.value)
+    weights, matrix = choices.values()
+    page.controls(choices, "weights")
+    return matrix, weights
 
 
 @app.cell
 def _(page, start):
-    unmeasured = page.switch("unmeasured", start.state.unmeasured)
-    uploads = page.uploads()
     more = page.more_boxes(start.state)
-    page.folded(
-        "More: limits and load, another card, your own model, kernels nobody measured",
-        {**more.elements, "unmeasured": unmeasured, **uploads.elements},
+    bandwidth, sms, clock, l2, memory, price, ttft_ms, tpot_ms, served, unmeasured = more.values()
+    uploads = page.uploads()
+    model_file, zeros_file = uploads.values()
+    page.folded("More: limits and load, another card, your own model, kernels nobody measured", {**more, **uploads})
+    return (
+        bandwidth,
+        clock,
+        l2,
+        memory,
+        model_file,
+        price,
+        served,
+        sms,
+        tpot_ms,
+        ttft_ms,
+        unmeasured,
+        zeros_file,
     )
-    return more, unmeasured, uploads
 
 
 @app.cell
-def _(page, uploads):
-    files, upload_error = page.brought(uploads.value)
+def _(model_file, page, zeros_file):
+    files, upload_error = page.brought({"model_file": model_file.value, "zeros_file": zeros_file.value})
     page.brought_words(files, upload_error)
     return (files,)
 
 
 @app.cell
-def _(choices, files, memory, model, more, page, settings, unmeasured):
-    values = {"model": model.value, "unmeasured": unmeasured.value, **settings.value, **choices.value, **more.value}
-    result, error = page.answer(memory, values, files)
-    page.verdict(result, error, memory.last)
+def _(
+    bandwidth,
+    batch,
+    clock,
+    engine,
+    files,
+    gpu,
+    gpus,
+    input_len,
+    kept,
+    l2,
+    matrix,
+    memory,
+    model,
+    output_len,
+    page,
+    price,
+    served,
+    sms,
+    sparsity,
+    tpot_ms,
+    ttft_ms,
+    unmeasured,
+    weights,
+):
+    boxes = {
+        "model": model,
+        "gpu": gpu,
+        "gpus": gpus,
+        "engine": engine,
+        "format": weights,
+        "sparsity": sparsity,
+        "batch": batch,
+        "input_len": input_len,
+        "output_len": output_len,
+        "matrix": matrix,
+        "unmeasured": unmeasured,
+        "served": served,
+        "ttft_ms": ttft_ms,
+        "tpot_ms": tpot_ms,
+        "bandwidth": bandwidth,
+        "sms": sms,
+        "clock": clock,
+        "l2": l2,
+        "memory": memory,
+        "price": price,
+    }
+    result, error = page.answer(kept, {name: box.value for name, box in boxes.items()}, files)
+    page.verdict(result, error, kept.last)
     return (result,)
 
 
@@ -80,8 +139,8 @@ def _(page, result, shared):
 
 
 @app.cell
-def _(memory, page, result):
-    page.facts(result, memory.last)
+def _(kept, page, result):
+    page.facts(result, kept.last)
     return
 
 
@@ -93,18 +152,16 @@ def _(page):
 
 
 @app.cell
-def _(memory, mo, page, pin):
-    pin_button = mo.ui.button(
-        label="Pin this answer as A", on_click=lambda _: pin((memory.last.state, memory.last.files))
-    )
+def _(kept, mo, page, pin):
+    pin_button = mo.ui.button(label="Pin this answer as A", on_click=lambda _: pin((kept.last.state, kept.last.files)))
     page.region("comparison", pin_button)
     return
 
 
 @app.cell
-def _(memory, page, panel, pinned, result):
+def _(kept, page, panel, pinned, result):
     drawn = True
-    page.figures(result, memory.last, page.TABS[panel.value], pinned())
+    page.figures(result, kept.last, page.TABS[panel.value], pinned())
     return (drawn,)
 
 

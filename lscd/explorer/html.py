@@ -17,6 +17,7 @@ from lscd.explorer.view import View
 from perfmodel.plotting import vega
 from perfmodel.worth import SHORTEST_OUTPUT as LEAST_OUTPUT
 
+WORDS = {"bound by", "weights", "phase"}  # heads of columns that hold words
 Draw = Callable[[vega.Chart], str]
 
 
@@ -150,11 +151,21 @@ def _title(text: str) -> str:
 
 def _scrolled(name: str, heads: Sequence[str], rows: str) -> str:
     """A table that scrolls by itself where it is too wide, by keyboard too."""
-    cells = "".join(f'<th scope="col">{head}</th>' if head else "<td></td>" for head in heads)
+    cells = "".join(f'<th scope="col"{_side(head)}>{head}</th>' if head else "<td></td>" for head in heads)
     return (
         f'<div class="lscd-scroll" tabindex="0" role="region" aria-label="table: {name}">'
         f"<table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
+
+
+def _side(head: str) -> str:
+    """Mark of a column of words, which begin at the left."""
+    return " data-text" if head in WORDS else ""
+
+
+def _beside(heads: Sequence[str], cells: Sequence[str]) -> str:
+    """Cells of a row behind its head."""
+    return "".join(f"<td{_side(head)}>{cell}</td>" for head, cell in zip(heads[1:], cells, strict=True))
 
 
 def _kernel_table(view: View) -> str:
@@ -181,26 +192,25 @@ def _interval(row: Any) -> str:
 
 
 def _operator_table(view: View) -> str:
+    heads = ("Operator", "phase", "GFLOP", "MB", "FLOP/B", "bound by", "ms", "share", "dense ms")
     rows = "".join(
         f'<tr data-operator="{row.phase} {row.operator}"><th scope="row">{escape(row.operator)}</th>'
-        f"<td>{row.phase}</td>" + "".join(f"<td>{cell}</td>" for cell in words.operator_cells(row)) + "</tr>"
+        f"{_beside(heads, [row.phase, *words.operator_cells(row)])}</tr>"
         for row in view.operators.itertuples()
     )
-    heads = ("Operator", "phase", "GFLOP", "MB", "FLOP/B", "bound by", "ms", "share", "dense ms")
     caption = (
         "On one GPU, one prefill of all prompts and one mean step of decoding; times add up to TTFT and TPOT. Bytes "
         "are those that cross the device memory, weights as they are stored."
-    )
+    ) + ("" if view.run.memory.fits else " All of it if it did fit.")
     return figure("operator-table", "Operators in numbers", _scrolled("operators", heads, rows), caption)
 
 
 def _front_table(view: View) -> str:
-    rows = "".join(
-        f'<tr data-front="{escape(row.system)} {row.batch}"><th scope="row">{escape(parted(row.system)[1])}</th>'
-        + "".join(f"<td>{cell}</td>" for cell in words.front_cells(row))
-        + "</tr>"
-        for row in view.tradeoff[view.tradeoff["front"]].sort_values("tokens_per_user_s").itertuples()
-    )
     load = "users" if view.state.served else "batch"
     heads = ("Weights read by", "weights", load, "tokens/s/user", "tokens/s/GPU", "90 %", "TTFT ms", "TPOT ms")
+    rows = "".join(
+        f'<tr data-front="{escape(row.system)} {row.batch}"><th scope="row">{escape(parted(row.system)[1])}</th>'
+        f"{_beside(heads, words.front_cells(row))}</tr>"
+        for row in view.tradeoff[view.tradeoff["front"]].sort_values("tokens_per_user_s").itertuples()
+    )
     return figure("front", "The front in numbers", _scrolled("front", heads, rows), words.front(view))

@@ -74,7 +74,7 @@ def model_box(start: State) -> Any:
     return _dropdown("model", list(model_names()), start.model)
 
 
-def setting_boxes(start: State) -> Any:
+def setting_boxes(start: State) -> dict[str, Any]:
     """What every question has, beside the model. Numbers have no limits, so that a bad one is explained, not bent."""
     engine, _ = parted(start.system)
     engines = dict.fromkeys((*engine_names(), engine))
@@ -84,15 +84,14 @@ def setting_boxes(start: State) -> Any:
         "engine": _dropdown("engine", list(engines), engine),
         "sparsity": mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True),
     }
-    return mo.ui.dictionary(found | {name: _number(getattr(start, name)) for name in NUMBERS[1:]})
+    return found | {name: _number(getattr(start, name)) for name in NUMBERS[1:]}
 
 
 def _dropdown(name: str, options: Any, value: str) -> Any:
     return mo.ui.dropdown(options, value=value, label=words.LABELS[name], full_width=True)
 
 
-def switch(name: str, value: bool) -> Any:
-    """On or off."""
+def _switch(name: str, value: bool) -> Any:
     return mo.ui.switch(value, label=words.LABELS[name])
 
 
@@ -100,9 +99,9 @@ def _number(value: int) -> Any:
     return mo.ui.number(value=value, step=1, full_width=True)
 
 
-def choice_boxes(memory: Memory, model: str, files: Files, unmeasured: bool) -> Any:
+def choice_boxes(memory: Memory, model: str, files: Files, unmeasured: bool) -> dict[str, Any]:
     """What follows from the model and the switch: formats and matrices, as chosen before where they are still there."""
-    return mo.ui.dictionary({"format": _format_box(memory, unmeasured), "matrix": _matrix_box(memory, model, files)})
+    return {"format": _format_box(memory, unmeasured), "matrix": _matrix_box(memory, model, files)}
 
 
 def _format_box(memory: Memory, unmeasured: bool) -> Any:
@@ -129,7 +128,7 @@ def _matrix_box(memory: Memory, model: str, files: Files) -> Any:
     return _dropdown("matrix", names, memory.chosen["matrix"])
 
 
-def more_boxes(start: State) -> Any:
+def more_boxes(start: State) -> dict[str, Any]:
     """What-if factors on the card, limits, and switches."""
     factors = {
         name: mo.ui.slider(LEAST_FACTOR, MOST_FACTOR, 0.05, value=_near(getattr(start, name)), include_input=True,
@@ -140,7 +139,7 @@ def more_boxes(start: State) -> Any:
     for name in LIMITS:
         steps = sorted({*LIMIT_STEPS, getattr(start, name)})
         limits[name] = mo.ui.slider(steps=steps, value=getattr(start, name), show_value=True, full_width=True)
-    return mo.ui.dictionary({**factors, **limits, "served": switch("served", start.served)})
+    return {**factors, **limits, **{name: _switch(name, getattr(start, name)) for name in ("served", "unmeasured")}}
 
 
 def _near(factor: float) -> float:
@@ -148,13 +147,12 @@ def _near(factor: float) -> float:
     return LEAST_FACTOR + round((factor - LEAST_FACTOR) / 0.05) * 0.05
 
 
-def uploads() -> Any:
+def uploads() -> dict[str, Any]:
     """A model and a census of the reader's own."""
-    files = {
+    return {
         "model_file": mo.ui.file([".json"], max_size=LARGEST_FILE),
         "zeros_file": mo.ui.file([".json", ".csv"], max_size=LARGEST_FILE),
     }
-    return mo.ui.dictionary(files)
 
 
 def panel_box() -> Any:
@@ -211,6 +209,8 @@ def brought_words(files: Files, error: str) -> mo.Html:
         said.append(f"Your model {files.model.name} takes the place of the one chosen.")
     if files.zeros is not None:
         said.append(f"Each layer has the sparsity of {files.zeros.source}; the slider has no say.")
+    if said:
+        said.append("The address of this page does not hold it.")
     told = f'<p class="lscd-brought">{escape(" ".join(said))}</p>{html.message(error)}' if said or error else ""
     return region("your files", mo.Html(told))
 

@@ -68,7 +68,8 @@ class View:
     @cached_property
     def gpu(self) -> Gpu:
         """The catalogue's card, or one like it."""
-        return altered(load_gpu(self.state.gpu), **self.state.factors)
+        card, factors = load_gpu(self.state.gpu), self.state.factors
+        return altered(card, **factors | ({"price": 1.0} if card.price is None else {}))
 
     @cached_property
     def zeros(self) -> float | Sparsities:

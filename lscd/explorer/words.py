@@ -37,9 +37,9 @@ LABELS = {
     "l2": "L2 size, times",
     "memory": "DRAM size, times",
     "price": "Price, times",
-    "ttft_ms": "Time to first token, at most [ms]",
-    "tpot_ms": "Time per token, at most [ms]",
-    "served": "A loaded server in place of batches",
+    "ttft_ms": "Latency panel: TTFT, at most [ms]",
+    "tpot_ms": "Latency panel: TPOT, at most [ms]",
+    "served": "Latency panel: a loaded server",
     "unmeasured": "Show kernels that nobody has measured",
     "model_file": "Your own model: config.json",
     "zeros_file": "Sparsity by layer: a census file",
@@ -108,8 +108,8 @@ def verdict(view: View) -> Fact:
     if at is None:
         return Fact("worth", "Worth it", "–", "one token takes no decoding step, which the verdict is about")
     good = {Verdict.YES: True, Verdict.NO: False, Verdict.TIE: None}[at.verdict]
-    zeros = f"With {view.mean_zeros:.0%} zeros. "
-    return Fact("worth", "Worth it", str(at.verdict), zeros + worth_words.compared(at), good=good)
+    said = [f"With {view.mean_zeros:.0%} zeros.", worth_words.compared(at), worth_words.both([at])]
+    return Fact("worth", "Worth it", str(at.verdict), " ".join(filter(None, said)), good=good)
 
 
 def needs(view: View) -> str:
@@ -125,7 +125,8 @@ def _refused(view: View) -> Fact:
 
 def dense(view: View) -> str:
     """What the system is compared with."""
-    return f"dense {load_system(view.engine).title}"
+    weights = "dense" if view.model.stored is None else "weights as stored,"
+    return f"{weights} {load_system(view.engine).title}"
 
 
 def _fits(view: View) -> Fact:
@@ -169,14 +170,19 @@ def _warnings(view: View) -> list[str]:
 def _latency(view: View) -> Fact:
     first, each = float(view.run.ttft_s) / MILLI, float(view.run.tpot_s) / MILLI
     value = "one token only" if math.isnan(each) else f"{each:,.1f} ms"
-    return Fact("latency", "Time per token", value, f"first token after {first:,.0f} ms")
+    return Fact("latency", "Time per token", value, f"first token after {first:,.0f} ms{_fitting(view)}")
 
 
 def _cost(view: View) -> Fact:
     dollars, joules = view.run.usd_per_million_tokens, view.run.joules_per_token
     value = "no price known" if dollars is None else f"${float(dollars[0]):,.2f} – {float(dollars[1]):,.2f}"
     energy = "" if joules is None else f"{float(joules[1]):,.2f} J a token"
-    return Fact("cost", "Per million tokens", value, energy)
+    return Fact("cost", "Per million tokens", value, energy + _fitting(view))
+
+
+def _fitting(view: View) -> str:
+    """What a number of a run that does not fit must say."""
+    return "" if view.run.memory.fits else "; if it did fit"
 
 
 def _crossover(view: View) -> Fact:
@@ -185,7 +191,7 @@ def _crossover(view: View) -> Fact:
         return Fact("crossover", title, "–", f"{kernel} takes its pattern's {view.sparsity:.0%} and no other sparsity")
     if view.crossover is None:
         return Fact("crossover", title, "–", f"{kernel} has no modelled kernel that depends on sparsity")
-    note = f"sparsity, for a layer on one GPU at batch {view.state.batch}"
+    note = f"sparsity, against dense weights, for a layer on one GPU at batch {view.state.batch}"
     if view.change == NOT_MEASURED:
         note += f"; {view.change}"
     if math.isnan(view.crossover):

@@ -49,7 +49,7 @@ def chart(name: str, description: str, height: int, layers: list[Spec], **extra:
         "height": height,
         "background": "white",
         "padding": 4,
-        "layer": layers,
+        "layer": [one for one in layers if one.get("data", {}).get("values") != []],  # else axes have no ends
         "config": {
             "font": "system-ui, sans-serif",
             "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "gridColor": "#e8e8e8"},
