@@ -186,3 +186,19 @@ def test_page_never_complained_and_asked_no_other_machine(page: Page) -> None:
     assert page.complaints == []
     foreign = [url for url in page.requests if not re.match(r"(http|ws)://(localhost|127\.0\.0\.1):|data:|blob:", url)]
     assert foreign == []
+
+
+def test_no_change_is_lost_while_the_page_is_busy(page: Page) -> None:
+    page.open()
+    page.tab.locator(".lscd-model select").select_option("qwen3-8b")
+    page.tab.locator(".lscd-gpu select").select_option("l4")
+    page.tab.locator(".lscd-engine select").select_option("vllm")
+    page.enter("batch", "8")
+    page.enter("gpus", "2")
+    page.wait_for(State(model="qwen3-8b", gpu="l4", gpus=2, system="vllm+flash-llm", batch=8))
+
+
+def test_charts_have_an_end_where_no_kernel_takes_any_sparsity(page: Page) -> None:
+    page.open("?gpu=mi300x&system=vllm%2Btwo-four&sparsity=0.6")
+    for chart in page.tab.locator(".lscd-figure svg.marks").all():
+        assert 0 < chart.bounding_box()["height"] < 2000
