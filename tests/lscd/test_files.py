@@ -158,7 +158,7 @@ def test_every_output_is_declared() -> None:
     assert all(isinstance(command, Checked) for command in commands().values())
     assert found["simulate"] == {"trace", "gantt"}
     assert found["measure"] == {"out", "rows"}
-    names = ("out", "output", "output_csv", "trace", "gantt", "profile", "rows", "folder")
+    names = ("out", "output", "output_csv", "trace", "gantt", "profile", "rows", "folder", "export")
     for words, command in commands().items():
         typed = {parameter.name for parameter in command.params if parameter.name in names}
         name = " ".join(words)
