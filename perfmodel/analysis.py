@@ -68,7 +68,7 @@ def layer_times(
         it is known.
     """
     chosen = kernel_model(kernel)
-    card = gpu if isinstance(gpu, Gpu) else load_gpu(gpu)
+    card = load_gpu(gpu)
     record = model if isinstance(model, LanguageModel) else load_model(model)
     machine = scaled_machine(Machine.of(card), scales or {})
     tokens, s = sizes("n", n), check_sparsity(sparsity)

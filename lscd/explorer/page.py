@@ -36,7 +36,7 @@ from perfmodel.serving.systems import load_system
 from perfmodel.serving.transformer import layer_matrices
 
 LABELLED = {"model", "gpu", "engine", "format", "matrix", "served", "unmeasured"}  # by marimo
-NUMBERS = ("gpus", "batch", "input_len", "output_len")
+LENGTHS = ("batch", "input_len", "output_len")
 LIMIT_STEPS = tuple(factor * 10**power for power in range(5) for factor in (1, 2, 5))
 LARGEST_FILE = 500_000  # bytes; a census of a thousand matrices has a tenth
 COMPARE = "compare"
@@ -84,7 +84,7 @@ def setting_boxes(start: State) -> dict[str, Any]:
         "engine": _dropdown("engine", list(engines), engine),
         "sparsity": mo.ui.slider(0, 1, 0.01, value=start.sparsity, include_input=True, full_width=True),
     }
-    return found | {name: _number(getattr(start, name)) for name in NUMBERS[1:]}
+    return found | {name: _number(getattr(start, name)) for name in LENGTHS}
 
 
 def _dropdown(name: str, options: Any, value: str) -> Any:
