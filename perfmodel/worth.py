@@ -257,14 +257,20 @@ def worth(
     asked: dict[str, Any] = {"gpus": gpus, "kernels": kernels, **lengths}
     found = tuple(at_batch(record, card, batch, sparsity, **asked) for batch in batches)
     mean = Pruning.of(record, sparsity).mean
-    answer = Worth(record.key, card.key, gpus, mean, input_len, output_len, found, {}, {})
+    return with_needs(
+        Worth(record.key, card.key, gpus, mean, input_len, output_len, found, {}, {}), record, card, sparsity
+    )
+
+
+def with_needs(answer: Worth, model: LanguageModel, gpu: Gpu, sparsity: float | Sparsities) -> Worth:
+    """``answer`` with what sparse would need, which takes longer than all else."""
     at = answer.headline
     if not at.unstructured:
         return answer
     targets = dict.fromkeys(rival.kernel for rival in (at.whole, at.mild) if rival is not None)
     unstructured = {rival.kernel for rival in at.unstructured}
     # The rest of a step is the same, so that what is ahead in products is ahead.
-    products_s = partial(_products_s, record, card, at.batch, gpus)
+    products_s = partial(_products_s, model, gpu, at.batch, answer.gpus)
 
     @cache
     def best_s(low: float, high: float) -> Array:
@@ -277,7 +283,7 @@ def worth(
         """Products of each target over those of the best unstructured kernel, with so much of the memory's rate."""
         only = [*targets, *sorted(unstructured)]  # the others have no say
         here = choose(
-            record, _slowed(card, slowed), batch=at.batch, sparsity=sparsity, gpus=gpus, kernels=only,
+            model, _slowed(gpu, slowed), batch=at.batch, sparsity=sparsity, gpus=answer.gpus, kernels=only,
             launch=Launch.GRAPH,
         )  # fmt: skip
         times = {name: span.time_s for name, (span, _) in {BASELINE: here.dense, **here.uniform}.items()}
@@ -286,7 +292,7 @@ def worth(
     needed = {name: _first_share(best_s, products_s(name, np.zeros(1))) for name in targets}
     behind = [name for name, gain in gains(1.0).items() if gain < 1]
     steps = {name: _first(lambda step, name=name: gains(SLOWEST_MEMORY**step)[name], 0.0, 1.0) for name in behind}
-    full = card.dram.bandwidth_bytes_per_s
+    full = gpu.dram.bandwidth_bytes_per_s
     bandwidth = {name: SLOWEST_MEMORY**step * full for name, step in steps.items() if step is not None}
     return replace(answer, needed_sparsity=needed, needed_bandwidth=bandwidth)
 

@@ -36,7 +36,7 @@ from perfmodel.serving.tradeoff import BATCHES as TRADED
 from perfmodel.serving.tradeoff import tradeoff
 from perfmodel.serving.transformer import Matrix, layer_matrices, mean_sparsity
 from perfmodel.units import GIGA, MICRO, MILLI
-from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, Worth, at_batch, worth
+from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, Worth, at_batch, with_needs
 
 SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
@@ -140,10 +140,12 @@ class View:
 
     @cached_property
     def worth(self) -> Worth | None:
-        """The same with what sparse would need, which takes a second."""
+        """The same with what sparse would need, which takes longer than all else."""
         if self.at is None:
             return None
-        return worth(self.model, self.gpu, batches=[self.state.batch], sparsity=self.zeros, **self._lengths)
+        s = self.state
+        asked = (self.model.key, self.gpu.key, s.gpus, self.mean_zeros, s.input_len, s.output_len)
+        return with_needs(Worth(*asked, (self.at,), {}, {}), self.model, self.gpu, self.zeros)
 
     def serve(self, system: str, batch: int | np.ndarray) -> Serving:
         """The whole-model prediction of ``system``, at its pattern's sparsity if it has one."""

@@ -152,7 +152,12 @@ class Simulation:
 
 def runs_on(kernel: str, gpu: str) -> bool:
     """Whether a GPU has what a simulated kernel needs, as its closed form says; True where it has none."""
-    return kernel not in PREDICTED_BY or KERNELS[PREDICTED_BY[kernel]].refusal(load_gpu(gpu)) is None
+    return _lacking(kernel, load_gpu(gpu)) is None
+
+
+def _lacking(kernel: str, gpu: Gpu) -> str | None:
+    """What a GPU lacks that a simulated kernel needs, as its closed form says; None where it has none."""
+    return KERNELS[PREDICTED_BY[kernel]].refusal(gpu) if kernel in PREDICTED_BY else None
 
 
 def refusal(
@@ -167,8 +172,8 @@ def refusal(
     """
     record = load_gpu(gpu)
     product = checked_product(m, k, n, sparsity)
-    build, model = program_of(kernel), KERNELS.get(PREDICTED_BY.get(kernel, ""))
-    if model is not None and (lacking := model.refusal(record)) is not None:
+    build = program_of(kernel)
+    if (lacking := _lacking(kernel, record)) is not None:
         return lacking
     machine = Machine.of(record, load_parameters(kernel), shared_scale=(what_if or WhatIf()).shared_scale)
     try:
@@ -222,8 +227,8 @@ def simulate(
     product = checked_product(m, k, n, sparsity)
     change = what_if or WhatIf()
     record = load_gpu(gpu)
-    if kernel in PREDICTED_BY and (refusal := KERNELS[PREDICTED_BY[kernel]].refusal(record)) is not None:
-        raise ValueError(refusal)
+    if (lacking := _lacking(kernel, record)) is not None:
+        raise ValueError(lacking)
     machine = Machine.of(
         record, parameters or load_parameters(kernel, launch),
         bandwidth_scale=change.bandwidth_scale, shared_scale=change.shared_scale,
