@@ -395,7 +395,8 @@ def _candidates(
 
     Layers of different sparsity each take their own time, on the same kernel.
     """
-    place = np.repeat(np.arange(len(shares)), [len(of) for of in shares])
+    counts = [len(of) for of in shares]
+    place, first = np.repeat(np.arange(len(shares)), counts), np.cumsum([0, *counts[:-1]])
     sparsity, share = (np.array([pair[i] for of in shares for pair in of]) for i in range(2))
     m, k, tokens = asked.m[place], asked.k[place], asked.tokens[place]
     padded = np.asarray(model.padded_n(tokens), dtype=np.float64)
@@ -405,20 +406,23 @@ def _candidates(
     p = predict(model.name, asked.gpu, m, k, n, np.where(runs, own, model.own_sparsity(1.0)), launch=asked.launch)
     size = np.broadcast_to(model.format.bytes_of(m, k, own), m.shape) * asked.stored[place]
     tiles, splits = _tiling(model, Machine.of(asked.gpu), m, k, n)
+
+    def summed(column: Array) -> list[float]:
+        return list(np.add.reduceat(share * column, first).tolist())
+
+    def anywhere(column: NDArray[np.bool_]) -> list[bool]:
+        return list(np.logical_or.reduceat(column, first).tolist())
+
+    spans = zip(*(summed(column * asked.layers[place]) for column in (p.time_s, p.lo_s, p.hi_s)), strict=True)
+    columns = zip(spans, summed(size), summed(own), anywhere(p.extrapolated), anywhere(~runs | p.at_least), strict=True)
     found: list[Candidate | None] = []
-    for i in range(len(shares)):
-        mine = np.flatnonzero(place == i)
-        main = mine[np.argmax(share[mine])]
-        weights = share[mine] * asked.layers[i]
-        span = Span(*(float(np.sum(weights * column[mine])) for column in (p.time_s, p.lo_s, p.hi_s)))
-        zeros = float(np.sum(share[mine] * own[mine]))
+    for i, (span, stored, zeros, extrapolated, unknown) in enumerate(columns):
+        main = int(first[i]) + max(range(counts[i]), key=lambda j: shares[i][j][1])
         candidate = Candidate(
-            model.name, model.format_name, int(n[main]), span, float(np.sum(share[mine] * size[mine])),
-            str(p.bound[main]), tiles[main], splits[main], model.format.change, zeros,
-            bool(np.any(p.extrapolated[mine])), p.measured,
+            model.name, model.format_name, int(n[main]), Span(*span), stored, str(p.bound[main]), tiles[main],
+            splits[main], model.format.change, zeros, extrapolated, p.measured,
         )  # fmt: skip
-        # What is known to be a lower bound only is no candidate.
-        found.append(None if np.any(~runs[mine] | p.at_least[mine]) else candidate)
+        found.append(None if unknown else candidate)  # what is known to be a lower bound only is no candidate
     return found
 
 

@@ -221,7 +221,7 @@ class _Steps:
     model: LanguageModel  # beside which others stand
     batch: int
     gpus: int | None
-    lengths: dict[str, int]
+    lengths: dict[str, Any]
     known: dict[tuple[Any, ...], AtBatch] = field(default_factory=dict)
 
     def of(self, model: LanguageModel, formats: tuple[str, ...], sparsity: float) -> dict[str, Any]:

@@ -263,20 +263,25 @@ def predict(
     return Prediction(
         kernel=kernel,
         gpu=record.key,
-        **{axis: np.broadcast_to(values, full) for axis, values in vars(shape).items()},
-        time_s=np.broadcast_to(result.time_s, full),
-        dense_s=np.broadcast_to(dense.time_s, full),
-        bound=np.broadcast_to(bound, full),
-        terms={str(name): np.broadcast_to(seconds, full) for name, seconds in result.terms.items()},
-        dram_bytes=np.broadcast_to(result.dram_bytes, full),
-        weight_bytes=np.broadcast_to(weight_bytes, full),
-        lo_s=np.broadcast_to(lo_s, full),
-        hi_s=np.broadcast_to(hi_s, full),
-        extrapolated=np.broadcast_to(outside, full),
+        **{axis: _spread(values, full) for axis, values in vars(shape).items()},
+        time_s=_spread(result.time_s, full),
+        dense_s=_spread(dense.time_s, full),
+        bound=_spread(bound, full),
+        terms={str(name): _spread(seconds, full) for name, seconds in result.terms.items()},
+        dram_bytes=_spread(result.dram_bytes, full),
+        weight_bytes=_spread(weight_bytes, full),
+        lo_s=_spread(lo_s, full),
+        hi_s=_spread(hi_s, full),
+        extrapolated=_spread(outside, full),
         measured=fit is not None,
-        at_least=np.broadcast_to(model.at_least(shape), full),
-        resident=np.broadcast_to(resident, full),
+        at_least=_spread(model.at_least(shape), full),
+        resident=_spread(resident, full),
     )
+
+
+def _spread(values: Any, shape: tuple[int, ...]) -> NDArray[Any]:
+    """``values`` at ``shape``, which most have already: numpy would look at them for as long as a model computes."""
+    return values if np.shape(values) == shape and shape else np.broadcast_to(values, shape)
 
 
 def predict_all(

@@ -343,24 +343,30 @@ def _first(gain: Any, low: float, high: float) -> float | None:
 
 def at_batch(
     model: LanguageModel, gpu: Gpu, batch: int, sparsity: float | Sparsities, *, gpus: int, kernels: Sequence[str],
-    input_len: int, output_len: int,
+    input_len: int, output_len: int, known: AtBatch | None = None,
 ) -> AtBatch:  # fmt: skip
-    """All rivals at one batch: `worth` without what sparse would need, for who asks often."""
+    """All rivals at one batch: `worth` without what sparse would need, for who asks often.
+
+    ``known`` are rivals of the same step, of other kernels, which the answer holds too.
+    """
     choice = choose(model, gpu, batch=batch, sparsity=sparsity, gpus=gpus, kernels=kernels, launch=Launch.GRAPH)
-    lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
-    run = evaluate(model.unquantised, gpu, load_system(ENGINE), batch=batch, gpus=gpus, **lengths)
     dense, dense_bytes = choice.dense
-    rest_s = max(float(run.tpot_s) - dense.time_s, 0.0)
-    other_bytes = float(run.memory.total) - dense_bytes
+    if known is None:
+        lengths: dict[str, Any] = {"input_len": input_len, "output_len": output_len}
+        run = evaluate(model.unquantised, gpu, load_system(ENGINE), batch=batch, gpus=gpus, **lengths)
+        rest_s, all_bytes = max(float(run.tpot_s) - dense.time_s, 0.0), float(run.memory.total)
+    else:
+        rest_s, all_bytes = known.dense.rest_s, known.dense.memory_bytes
     totals = {BASELINE: choice.dense, **choice.uniform}
-    return AtBatch(
-        batch,
-        tuple(
-            _rival(choice, name, span, rest_s, other_bytes + weight_bytes)
-            for name, (span, weight_bytes) in totals.items()
-            if name == BASELINE or not drops_more(KERNELS[name], choice.sparsity)
-        ),
-    )
+    found = [
+        _rival(choice, name, span, rest_s, all_bytes - dense_bytes + weight_bytes)
+        for name, (span, weight_bytes) in totals.items()
+        if name == BASELINE or not drops_more(KERNELS[name], choice.sparsity)
+    ]
+    if known is not None:
+        order = list(KERNELS)
+        found[1:] = sorted([*found[1:], *known.rivals[1:]], key=lambda rival: order.index(rival.kernel))
+    return AtBatch(batch, tuple(found))
 
 
 def _rival(choice: Choice, kernel: str, span: Span, rest_s: float, memory_bytes: float) -> Rival:

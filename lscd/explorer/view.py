@@ -5,15 +5,18 @@ Nothing here knows about the browser: the tables can be used from a notebook or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache, cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lscd.explorer.state import LARGEST, State, parted
-from perfmodel.analysis import crossover_sparsity, layer_times
+from lscd.explorer.still import still
+from lscd.explorer.tables import kernel_table, memory_table, speedup_table, throughput_table
+from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.catalog.altered import altered
 from perfmodel.catalog.language_model import LanguageModel
@@ -22,11 +25,10 @@ from perfmodel.catalog.sparsities import Sparsities
 from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence.accuracy import Limit, Loss, reaches
 from perfmodel.evidence.ways import costs_of
-from perfmodel.kernels import GPU_KERNELS, KERNELS, VARIANTS
+from perfmodel.kernels import GPU_KERNELS, KERNELS
 from perfmodel.kernels.fits import unmeasured_kernels
-from perfmodel.kernels.rivals import drops_more, rivals, standing
-from perfmodel.prediction import predict_all
-from perfmodel.roofline import MemoryLevel, attainable_flops_per_s, intensity, ridge_point
+from perfmodel.kernels.rivals import rivals
+from perfmodel.roofline import attainable_flops_per_s, ridge_point
 from perfmodel.serving.contenders import change, own_sparsity
 from perfmodel.serving.operators import beside, operator_table
 from perfmodel.serving.planning import BATCHES
@@ -35,11 +37,11 @@ from perfmodel.serving.systems import load_system
 from perfmodel.serving.tradeoff import BATCHES as TRADED
 from perfmodel.serving.tradeoff import tradeoff
 from perfmodel.serving.transformer import Matrix, layer_matrices, mean_sparsity
-from perfmodel.units import GIGA, MICRO, MILLI
+from perfmodel.units import MILLI
 from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, Worth, at_batch, with_needs
 
-SPARSITIES = np.round(np.linspace(0.0, 1.0, 101), 2)
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
+KEPT = 100  # questions, two for each page that may be open
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,12 @@ class Files:
 NOTHING = Files()
 
 
+@lru_cache(maxsize=KEPT)
+def _kept(_state: State, _files: Files) -> dict[str, Any]:
+    """What views of a question share whatever is pruned, by property: it stays while a slider of zeros moves."""
+    return {}
+
+
 @dataclass(frozen=True)
 class View:
     """Everything the page shows for a state, computed when first asked for: facts need not wait for charts."""
@@ -61,11 +69,16 @@ class View:
     files: Files = NOTHING
 
     @cached_property
+    def kept(self) -> dict[str, Any]:
+        """Where properties that are `still` are kept."""
+        return _kept(replace(self.state, sparsity=0.0), self.files)
+
+    @still
     def model(self) -> LanguageModel:
         """The reader's own model, or that of the catalogue."""
         return self.files.model or load_model(self.state.model)
 
-    @cached_property
+    @still
     def gpu(self) -> Gpu:
         """The catalogue's card, or one like it."""
         card, factors = load_gpu(self.state.gpu), self.state.factors
@@ -82,7 +95,7 @@ class View:
         zeros = self.zeros
         return mean_sparsity(self.model.shape, zeros) if isinstance(zeros, Sparsities) else zeros
 
-    @cached_property
+    @still
     def refusal(self) -> str | None:
         """Why the GPU does not run the chosen system, in a sentence; None where it does."""
         return load_system(self.state.system).refusal(self.gpu)
@@ -107,7 +120,7 @@ class View:
         """What becomes of the weights in the system, or "not measured"."""
         return change(load_system(self.system), self.mean_zeros, self.model)
 
-    @cached_property
+    @still
     def matrix(self) -> Matrix:
         """The weight matrix whose kernel times are shown, as one GPU has it."""
         found = {matrix.name: matrix for matrix in layer_matrices(self.model.shape, self.state.gpus)}
@@ -118,13 +131,13 @@ class View:
             raise ValueError(unknown_name("matrix", self.state.matrix, (LARGEST, *found)))
         return found[self.state.matrix]
 
-    @cached_property
+    @still
     def product(self) -> tuple[int, int, int]:
         """``m, k, n`` of that matrix; of one expert, which sees fewer tokens than the batch, in a mixture of them."""
         _, tokens = self.matrix.products(self.state.batch)
         return int(self.matrix.m), int(self.matrix.k), int(tokens)
 
-    @cached_property
+    @still
     def _lengths(self) -> dict[str, Any]:
         return {"gpus": self.state.gpus, "input_len": self.state.input_len, "output_len": self.state.output_len}
 
@@ -136,7 +149,17 @@ class View:
         """
         if self.state.output_len < SHORTEST_OUTPUT:
             return None
-        return at_batch(self.model, self.gpu, self.state.batch, self.zeros, kernels=(), **self._lengths)
+        pruning = _rivals(self.gpu, prunes=True)
+        return self._at(pruning, self._whole) if pruning else self._whole
+
+    @still
+    def _whole(self) -> AtBatch:
+        """Those that keep all weights."""
+        return self._at(_rivals(self.gpu, prunes=False))
+
+    def _at(self, kernels: Sequence[str], known: AtBatch | None = None) -> AtBatch:
+        batch = self.state.batch
+        return at_batch(self.model, self.gpu, batch, self.zeros, kernels=kernels, known=known, **self._lengths)
 
     @cached_property
     def worth(self) -> Worth | None:
@@ -157,12 +180,12 @@ class View:
         """The system at the chosen batch."""
         return self.serve(self.system, self.state.batch)
 
-    @cached_property
+    @still
     def dense(self) -> Serving:
         """Its engine with dense weights at the chosen batch."""
         return self.serve(self.engine, self.state.batch)
 
-    @cached_property
+    @still
     def crossover(self) -> float | None:
         """Sparsity from which the system's kernel wins on a layer: NaN if it never does, None without such a kernel."""
         kernel = load_system(self.system).kernel
@@ -170,10 +193,10 @@ class View:
             return None
         return float(crossover_sparsity(kernel, self.gpu, self.model, self.state.batch))
 
-    @cached_property
+    @still
     def reach(self) -> dict[str, Limit]:
         """Up to which zeros published pruning keeps this model's quality: "one shot", "retrained", as far as known."""
-        return _reach(self.model.key)
+        return reaches(self.model.key)
 
     @cached_property
     def losses(self) -> dict[str, Loss]:
@@ -183,7 +206,7 @@ class View:
     @cached_property
     def all_kernels(self) -> pd.DataFrame:
         """`kernels` with those that nobody has measured."""
-        return kernel_table(self)
+        return kernel_table(self.gpu, self.product, self.mean_zeros)
 
     @cached_property
     def kernels(self) -> pd.DataFrame:
@@ -200,7 +223,7 @@ class View:
         table = table[table["measured"] | self.state.unmeasured].reset_index(drop=True)
         return table.assign(rank=table.index + 1)
 
-    @cached_property
+    @still
     def hidden(self) -> tuple[str, ...]:
         """Kernels that are not shown because nobody has measured them."""
         return () if self.state.unmeasured else tuple(sorted(set(unmeasured_kernels()) & set(GPU_KERNELS)))
@@ -214,13 +237,13 @@ class View:
         words = {m.name: full if m.any_n else f"takes N of {m.supported_n}" for m in left}
         return {model.name: model.refusal(self.gpu) or words[model.name] for model in left}
 
-    @cached_property
+    @still
     def roof(self) -> pd.DataFrame:
         """The DRAM roofline of the GPU, with its corner: ``intensity`` [FLOP/B], ``flops_per_s``."""
         at = np.sort(np.append(INTENSITIES, self.ridge))
         return pd.DataFrame({"intensity": at, "flops_per_s": attainable_flops_per_s(self.gpu, at)})
 
-    @cached_property
+    @still
     def ridge(self) -> float:
         """Intensity of the roof's corner [FLOP/B]."""
         return ridge_point(self.gpu)
@@ -233,23 +256,32 @@ class View:
     @cached_property
     def throughput(self) -> pd.DataFrame:
         """``system, title, batch, tokens_per_gpu_s, fits``: powers of two and the chosen batch; dense beside it."""
-        return throughput_table(self)
+        own = [] if self.system == self.engine else [self._throughput_of(self.system)]
+        return pd.concat([*own, self._dense_throughput], ignore_index=True)
 
-    @cached_property
+    @still
+    def _dense_throughput(self) -> pd.DataFrame:
+        return self._throughput_of(self.engine)
+
+    def _throughput_of(self, system: str) -> pd.DataFrame:
+        batches = np.unique(np.append(BATCHES, self.state.batch))
+        return throughput_table(system, batches, self.serve(system, batches))
+
+    @still
     def speedups(self) -> pd.DataFrame:
         """``kernel, title, sparsity, speedup, kind`` of one decoder layer over cuBLAS.
 
         ``kind`` is "curve" for kernels that take any sparsity, "pattern" for those of a pattern, at its sparsity, and
         "whole" for the fastest measured one that keeps all weights.
         """
-        return speedup_table(self)
+        return speedup_table(self.gpu, self.model, self.state.batch, unmeasured=self.state.unmeasured)
 
     @cached_property
     def operators(self) -> pd.DataFrame:
         """`perfmodel.serving.operators` of the system, each beside its time with dense weights."""
         return beside(self._operators(self.system), self.dense_operators)
 
-    @cached_property
+    @still
     def dense_operators(self) -> pd.DataFrame:
         """The same of its engine with dense weights, with their own FLOP and bytes."""
         return self._operators(self.engine)
@@ -283,93 +315,6 @@ def view(state: State, files: Files = NOTHING) -> View:
     return found
 
 
-def kernel_table(view: View) -> pd.DataFrame:
-    """`View.all_kernels`."""
-    m, k, n = view.product
-    zeros = view.mean_zeros
-    rows = []
-    for padded, p in predict_all(view.gpu, m, k, n, zeros):
-        model = KERNELS[p.kernel]
-        own = float(model.own_sparsity(zeros))
-        known = p.measured and not p.at_least and p.kernel not in VARIANTS
-        rows.append(
-            {
-                "kernel": p.kernel,
-                "title": short_title(p.kernel),
-                "n": padded,
-                "time_us": float(p.time_s) / MICRO,
-                "lo_us": float(p.lo_s) / MICRO,
-                "hi_us": np.nan if p.at_least else float(p.hi_s) / MICRO,
-                "speedup_vs_dense": float(p.speedup_vs_dense),
-                "bound": str(p.bound.item()),
-                "extrapolated": bool(p.extrapolated),
-                "measured": p.measured,
-                "at_least": bool(p.at_least),
-                "standing": standing(model),
-                "sparsity": own if model.format.prunes else 0.0,
-                "competes": bool(known and not drops_more(model, zeros)),
-                "intensity": float(intensity(model.format, MemoryLevel.DRAM, m, k, n, own)),
-                "flops_per_s": 2 * m * k * n / float(p.time_s),
-            }
-        )
-    return pd.DataFrame(rows).sort_values(["at_least", "time_us"], ignore_index=True)
-
-
-def short_title(kernel: str) -> str:
-    """Title of a kernel without what stands in brackets, so that it fits a phone."""
-    return KERNELS[kernel].title.split(" (")[0]
-
-
-def memory_table(run: Serving) -> pd.DataFrame:
-    """`View.memory`: bytes of one GPU by purpose, in gigabytes."""
-    needed = run.memory
-    parts = {
-        "weights": needed.weights,
-        "KV cache": needed.kv_cache,
-        "activations": needed.activations,
-        "workspace": needed.workspace,
-        "reserve": needed.reserve,
-    }
-    return pd.DataFrame({"part": list(parts), "gigabytes": [float(bytes_) / GIGA for bytes_ in parts.values()]})
-
-
-def throughput_table(view: View) -> pd.DataFrame:
-    """`View.throughput`."""
-    batches = np.unique(np.append(BATCHES, view.state.batch))
-    tables = []
-    for name in dict.fromkeys((view.system, view.engine)):
-        run = view.serve(name, batches)
-        columns = {"batch": batches, "tokens_per_gpu_s": run.tokens_per_gpu_s, "fits": run.memory.fits}
-        tables.append(pd.DataFrame({"system": name, "title": load_system(name).title, **columns}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def speedup_table(view: View) -> pd.DataFrame:
-    """`View.speedups`: kernels that prune and take this batch, and the fastest that keeps all weights."""
-    running = [model for model in KERNELS.values() if model.refusal(view.gpu) is None]
-    measured = {model.name for model in rivals()}
-    shown = [model for model in running if view.state.unmeasured or model.name in measured]
-    tables = []
-    for model in shown:
-        if model.format.depends_on_sparsity:
-            table = _speedups(view, model.name, SPARSITIES, "curve")
-            tables += [] if table["speedup"].isna().any() else [table]
-        elif model.patterns:
-            table = _speedups(view, model.name, np.array(sorted(model.patterns)), "pattern")
-            tables.append(table.dropna())
-    whole = [model.name for model in running if model.name in measured and not model.format.prunes]
-    kept = [_speedups(view, name, np.zeros(1), "whole").dropna() for name in whole]
-    fastest = max((table for table in kept if len(table)), key=lambda table: float(table["speedup"].iloc[0]))
-    return pd.concat([*tables, fastest], ignore_index=True)
-
-
-def _speedups(view: View, kernel: str, sparsity: np.ndarray, kind: str) -> pd.DataFrame:
-    own, dense = layer_times(kernel, view.gpu, view.model, view.state.batch, sparsity)
-    columns = {"sparsity": sparsity, "speedup": np.broadcast_to(dense / own, sparsity.shape), "kind": kind}
-    return pd.DataFrame({"kernel": kernel, "title": short_title(kernel), **columns})
-
-
-@cache
-def _reach(model: str) -> dict[str, Limit]:
-    """Reads the evidence once a model."""
-    return reaches(model)
+def _rivals(gpu: Gpu, *, prunes: bool) -> tuple[str, ...]:
+    """Kernels that the verdict weighs: measured, and the GPU runs them."""
+    return tuple(one.name for one in rivals() if one.refusal(gpu) is None and one.format.prunes == prunes)

@@ -13,6 +13,7 @@ from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import UNSTRUCTURED
 from perfmodel.evidence.quality_words import POINTS, amount, count_words, lost
+from perfmodel.evidence.relatives import family_and_size
 from perfmodel.evidence.ways import WAYS
 from perfmodel.frontier import DENSE, PRUNING, SIBLING, Best, best, frontier, over_dense, unpublished
 from perfmodel.layer_wise import by_layer, compare, profiles
@@ -276,7 +277,7 @@ def reach_table() -> pd.DataFrame:
     rows = []
     table = accuracy.published()
     models = table.loc[(table["pattern"] == UNSTRUCTURED) & (table["weights"] == "fp16"), "model"].unique()
-    sized = {name: accuracy.family_and_size(name) for name in models}
+    sized = {name: family_and_size(name) for name in models}
     large = [name for name, (_, size) in sized.items() if size is not None and size >= SMALLEST]
     for model in sorted(large, key=lambda name: (sized[name][0], sized[name][1] or 0.0)):
         for metric in METRICS:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ GPU, OTHERS = "a100-80gb", ("h100", "rtx-4090")
 TOKENS, LEVEL = 16, 0.8
 BATCHES = np.arange(1, 513)
 MODEL_GPUS = 2
-LENGTHS = {"input_len": 64, "output_len": 512}
+LENGTHS: dict[str, Any] = {"input_len": 64, "output_len": 512}
 RIVALS = ("int4", "fp8", "nvfp4")
 Gain = tuple[float, float, float]  # speed over another kernel: prediction, low and high end of its 90 % interval
 

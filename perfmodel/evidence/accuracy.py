@@ -4,16 +4,15 @@ A row of ``published/accuracy.csv`` is one compressed model judged by one metric
 one table of one source. Its loss is in the metric's own unit, points of accuracy or percent that perplexity rises; one
 is never turned into the other, because what a rise of perplexity costs differs from model to model.
 
-Results count for the model they are of. Where it has none, those of the model of its family nearest in size count, up
-to `NEAREST` times larger or smaller, and carry that model's name. Otherwise nothing is published, and the answer None.
+Results count for the model they are of. Where it has none, those of the model of its family nearest in size count
+(`perfmodel.evidence.relatives`), and carry that model's name. Otherwise nothing is published, and the answer None.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from perfmodel.catalog.files import data_directory, once_a_version, read_table
 from perfmodel.catalog.names import unknown_name
 from perfmodel.evidence.quality_words import PERPLEXITY, POINTS, amount, count_words, lost, spread
+from perfmodel.evidence.relatives import near_models, plain_name, smaller
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,23 +32,21 @@ BROAD = ("mean-zero-shot", "mean-leaderboard-v1", "mean-leaderboard-v2", "mmlu",
 UNSTRUCTURED = "unstructured"
 DENSE = "dense"  # a method that changes nothing: rows that only say how well a model of some size does
 WHOLE = "none"  # pattern of weights that are all kept
-NEAREST = 2.0
 TOLERANCES = {POINTS: 2.0, PERPLEXITY: 10.0}  # what counts as kept unless asked otherwise: points, percent
 FIRST_ASKED = (POINTS, "wikitext2-perplexity")  # metrics by how much they say of a model's use
 TRAININGS = {"one shot": False, "retrained": True}  # whether weights were trained after pruning, by its name
 SAME = 0.005  # sparsities no further apart are one
 HALF = 0.5
-APART = 1e-3  # by which a relative of the same size stands behind the model itself
 _KIND = ["pattern", "weights", "activation_bits", "retrained"]
 _PLAIN = {"pattern": UNSTRUCTURED, "weights": "fp16", "activation_bits": 16, "retrained": False}
 VARIANT = ["method", "retrained", "retraining_tokens", "pattern", "sparsity", "weights", "activation_bits", "group"]
 _JUDGED = ["variant", "metric", "sequence_length", "shots", "source", "table"]  # what must agree to compare models
 # One curve: a source may print each sparsity in a table of its own, of the same dense model.
 _CURVE = ["model", "method", "retrained", "retraining_tokens", *_JUDGED[:-1], "dense_value"]
-_SIZE = re.compile(r"(?<![a-z0-9.])(\d+x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-_TUNED = re.compile(r"^meta-|-(instruct|chat|base|hf|it|v0\.\d)(-\d{4})?(?=-|$)")
 _PATTERN = re.compile(r"\d+:\d+")
-_RELATIVES = {r"^llama-3\.\d": "llama-3"}  # one pretraining, several releases
+
+Curve = tuple[str, np.ndarray, np.ndarray]  # source, sparsities, losses
+Method = tuple[str, "pd.DataFrame", tuple[Curve, ...]]  # its name, its rows and the curves through them
 
 
 @dataclass(frozen=True)
@@ -152,25 +150,6 @@ def tolerance_of(metric: str) -> float:
     return TOLERANCES[PERPLEXITY if metric.endswith(PERPLEXITY) else POINTS]
 
 
-def family_and_size(model: str) -> tuple[str, float | None]:
-    """Family of a model's name, and its billions of parameters if the name tells.
-
-    Examples
-    --------
-    >>> family_and_size("llama-3.1-70b"), family_and_size("opt-350m"), family_and_size("qwen3-30b-a3b")
-    (('llama-3', 70.0), ('opt', 0.35), ('qwen3-a3b', 30.0))
-    """
-    name = plain_name(model)
-    found = _SIZE.search(name)
-    family = re.sub("-{2,}", "-", _SIZE.sub("", name, count=1)).strip("-")
-    for pattern, common in _RELATIVES.items():
-        family = re.sub(pattern, common, family)
-    if found is None or float(found[2]) == 0:
-        return family, None
-    copies, number, letter = found.groups()
-    return family, float(copies[:-1] if copies else 1) * float(number) / (1 if letter == "b" else 1000)
-
-
 def results(model: str, metric: str = POINTS, **asked: Any) -> pd.DataFrame:
     """Rows of one metric and of the columns ``asked``, of ``model`` or of the nearest of its family.
 
@@ -200,7 +179,7 @@ def _results(path: Path, model: str, metric: str, wanted: tuple[tuple[str, Any],
     for column, value in asked.items():
         table = table if value is None else table[table[column] == value]
     kinds = table.groupby(_KIND, sort=False).ngroup()
-    near = _near_models(tuple(table["model"].unique()), model)
+    near = near_models(tuple(table["model"].unique()), model)
     # Of each kind of compression the nearest model that has results of it; of two equally near the better known.
     ranked = table.assign(kind=kinds, distance=table["model"].map(near)).dropna(subset=["distance"])
     counts = ranked.groupby(["kind", "distance", "model"]).size().reset_index(name="count")
@@ -217,31 +196,6 @@ def _check_known(table: pd.DataFrame, asked: dict[str, Any]) -> None:
             raise ValueError(
                 unknown_name(column, value, [POINTS] * (column == "metric") + sorted(table[column].unique()))
             )
-
-
-@lru_cache
-def _near_models(models: tuple[str, ...], model: str) -> dict[str, float]:
-    """How far each of ``models`` may stand for ``model``: 0 for itself, else by size, within its family."""
-    itself = model.lower() if model.lower() in models else plain_name(model)
-    family, size = family_and_size(model)
-    near = {itself: 0.0}
-    for other in models:
-        its_family, its_size = family_and_size(other)
-        if other != itself and its_family == family and size and its_size:
-            distance = abs(float(np.log(its_size / size)))
-            near |= {other: distance + APART} if distance <= np.log(NEAREST) + SAME else {}
-    return near
-
-
-def plain_name(model: str) -> str:
-    """A model's name without what says how it was tuned, or by whom it was uploaded.
-
-    Examples
-    --------
-    >>> plain_name("Llama-3.1-8B-Instruct")
-    'llama-3.1-8b'
-    """
-    return _TUNED.sub("", model.lower())
 
 
 def feasible(
@@ -267,10 +221,10 @@ def feasible(
     sources : int
         Only methods of which at least so many sources have results.
     """
-    found = results(model, metric, **_PLAIN | {"method": method, "pattern": pattern, "retrained": retrained})
+    found = _methods(model, metric, _PLAIN | {"method": method, "pattern": pattern, "retrained": retrained})
     allowed = tolerance_of(metric) if tolerance is None else tolerance
     between = pattern == UNSTRUCTURED
-    limits = [_limit(rows, metric, allowed, between=between) for _, rows in found.groupby("method", sort=True)]
+    limits = [_limit(rows, through, metric, allowed, between=between) for _, rows, through in found]
     able = [limit for limit in limits if len(limit.sources) >= sources]
     return max(able, key=lambda limit: (limit.sparsity, limit.results), default=None)
 
@@ -287,17 +241,28 @@ def reaches(model: str) -> dict[str, Limit]:
     return {name: limit for name, limit in found.items() if limit is not None}
 
 
-def _limit(rows: pd.DataFrame, metric: str, tolerance: float, *, between: bool) -> Limit:
+def _methods(model: str, metric: str, asked: dict[str, Any]) -> list[Method]:
+    return _drawn(data_directory() / TABLE, model, metric, tuple(asked.items()))
+
+
+@once_a_version
+def _drawn(path: Path, model: str, metric: str, wanted: tuple[tuple[str, Any], ...]) -> list[Method]:
+    """Rows of `results` and the curves through them, by method."""
+    methods = _results(path, model, metric, wanted).groupby("method", sort=True)
+    return [(str(name), rows, tuple(curves(rows))) for name, rows in methods]
+
+
+def _limit(rows: pd.DataFrame, through: Sequence[Curve], metric: str, tolerance: float, *, between: bool) -> Limit:
     """Limit of one method."""
-    ends = [_last_kept(zeros, loss, tolerance, between) for _, zeros, loss in curves(rows)]
+    ends = [_last_kept(zeros, loss, tolerance, between) for _, zeros, loss in through]
     reached = [end for end, _ in ends]
     return Limit(
         float(np.median(reached)), min(reached), max(reached), bool(np.mean([beyond for _, beyond in ends]) >= HALF),
-        rows["model"].iloc[0], rows["method"].iloc[0], metric, tolerance, len(rows), _sources(rows),
+        rows["model"].iloc[0], rows["method"].iloc[0], metric, tolerance, len(rows), tuple(sorted(set(rows["source"]))),
     )  # fmt: skip
 
 
-def curves(rows: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def curves(rows: pd.DataFrame) -> Iterator[Curve]:
     """Source, sparsity and loss of each curve of one method, dense first."""
     for _, table in rows.groupby(_CURVE, sort=True, dropna=False):
         points = table.groupby("sparsity")["loss"].mean()
@@ -329,17 +294,17 @@ def loss_at(model: str, sparsity: float, *, metric: str = POINTS, **asked: Any) 
     sparsity : float
         Fraction of zeros.
     """
-    found = results(model, metric, **(_PLAIN | asked))
     losses = []
-    for name, rows in found.groupby("method", sort=True):
-        reached = rows[(rows["sparsity"] - sparsity).abs() < SAME]
-        values = reached["loss"].to_list()
+    for name, rows, through in _methods(model, metric, _PLAIN | asked):
         if rows["pattern"].iloc[0] == UNSTRUCTURED:
-            within = [(of, zeros, loss) for of, zeros, loss in curves(rows) if sparsity <= zeros[-1] + SAME]
+            within = [(of, zeros, loss) for of, zeros, loss in through if sparsity <= zeros[-1] + SAME]
             values = [float(np.interp(sparsity, zeros, loss)) for _, zeros, loss in within]
-            reached = rows[rows["source"].isin([of for of, _, _ in within])]
+            sources = [of for of, _, _ in within]
+        else:
+            reached = rows[(rows["sparsity"] - sparsity).abs() < SAME]
+            values, sources = reached["loss"].to_list(), list(reached["source"])
         if values:
-            losses.append(_loss(values, reached, str(name), metric))
+            losses.append(_loss(values, rows["model"].iloc[0], sources, name, metric))
     return min(losses, key=lambda loss: (loss.value, -loss.results), default=None)
 
 
@@ -349,9 +314,9 @@ def costs(model: str, sparsity: float, **asked: Any) -> Loss | None:
     return next((loss for loss in found if loss is not None), None)
 
 
-def _loss(values: list[float], rows: pd.DataFrame, method: str, metric: str) -> Loss:
+def _loss(values: list[float], model: str, sources: Iterable[str], method: str, metric: str) -> Loss:
     ends = (float(np.median(values)), min(values), max(values))
-    return Loss(*ends, rows["model"].iloc[0], method, metric, len(values), _sources(rows))
+    return Loss(*ends, model, method, metric, len(values), tuple(sorted(set(sources))))
 
 
 def variants(model: str, metric: str = POINTS) -> pd.DataFrame:
@@ -368,7 +333,7 @@ def variants(model: str, metric: str = POINTS) -> pd.DataFrame:
     found = results(model, metric)
     rows = []
     for key, group in found.groupby(VARIANT, sort=False, dropna=False):
-        loss = _loss(group["loss"].to_list(), group, str(key[0]), metric)
+        loss = _loss(group["loss"].to_list(), group["model"].iloc[0], group["source"], str(key[0]), metric)
         spread = {"loss": loss.value, "loss_low": loss.low, "loss_high": loss.high, "results": loss.results}
         named = {"model": loss.model, "sources": " ".join(loss.sources)}
         rows.append(dict(zip(VARIANT, key, strict=True)) | named | spread)
@@ -388,7 +353,7 @@ def siblings(model: str, metric: str = POINTS) -> pd.DataFrame:
     table = table[table["metric"].isin(BROAD if metric == POINTS else [metric]) & (table["metric"] != DROP)]
     dense = table.groupby(["model", *_JUDGED], dropna=False)["dense_value"].median().reset_index()
     pairs = dense[dense["model"] == plain_name(model)].merge(dense, on=_JUDGED, suffixes=("_large", ""))
-    pairs = pairs[np.array([_smaller(name, model) for name in pairs["model"]], dtype=bool)]
+    pairs = pairs[np.array([smaller(name, model) for name in pairs["model"]], dtype=bool)]
     large, small = pairs["dense_value_large"], pairs["dense_value"]
     rises = pairs["metric"].str.endswith(PERPLEXITY)
     pairs["loss"] = (large - small).where(~rises, 100 * (small / large - 1))
@@ -396,13 +361,3 @@ def siblings(model: str, metric: str = POINTS) -> pd.DataFrame:
         loss=("loss", "median"), loss_low=("loss", "min"), loss_high=("loss", "max"), results=("loss", "size"),
         sources=("source", lambda keys: " ".join(sorted(set(keys)))),
     ).reset_index()  # fmt: skip
-
-
-def _smaller(name: str, model: str) -> bool:
-    """Whether ``name`` is of the family of ``model`` and smaller."""
-    (family, size), (own_family, own_size) = family_and_size(name), family_and_size(model)
-    return family == own_family and size is not None and own_size is not None and size < own_size
-
-
-def _sources(rows: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(sorted(set(rows["source"])))

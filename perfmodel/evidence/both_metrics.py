@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perfmodel.evidence import accuracy
+from perfmodel.evidence.relatives import family_and_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,5 +28,5 @@ def both_metrics() -> pd.DataFrame:
     lost = table[table["metric"] == "mean-zero-shot"].drop_duplicates(_SAME, keep=False)
     pairs = rise.merge(lost, on=_SAME, suffixes=("", "_points")).drop_duplicates(_SAME, keep=False)
     pairs = pairs.rename(columns={"loss": "percent", "loss_points": "points"})
-    families = pairs["model"].map(lambda name: accuracy.family_and_size(name)[0])
+    families = pairs["model"].map(lambda name: family_and_size(name)[0])
     return pairs.assign(family=families)[pairs["percent"].between(_KEPT, _RUINED)]

@@ -11,6 +11,7 @@ import pytest
 from perfmodel.catalog import load_gpu, load_model
 from perfmodel.evidence import accuracy
 from perfmodel.evidence.accuracy import DENSE
+from perfmodel.evidence.relatives import family_and_size
 from perfmodel.frontier import (
     LAYERS,
     PRUNING,
@@ -115,8 +116,8 @@ def test_a_model_of_which_nothing_is_published_has_speeds_alone() -> None:
 def test_losses_of_another_family_never_appear() -> None:
     for model in ("llama-3.1-70b", "qwen2.5-7b", "opt-66b", "gemma-2-9b"):
         table = frontier(model, "b200")
-        family = accuracy.family_and_size(model)[0]
-        assert {accuracy.family_and_size(name)[0] for name in table["model"].dropna()} == {family}
+        family = family_and_size(model)[0]
+        assert {family_and_size(name)[0] for name in table["model"].dropna()} == {family}
 
 
 def test_the_best_within_a_budget_names_its_ties() -> None:

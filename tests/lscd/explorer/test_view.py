@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from lscd.explorer import html, words
 from lscd.explorer.state import LARGEST, PRESETS, State, format_names, joined, parted
-from lscd.explorer.view import View, view
+from lscd.explorer.view import Files, View, _kept, view
 from perfmodel import predict
 from perfmodel.analysis import crossover_sparsity
 from perfmodel.catalog import gpu_names, load_gpu, load_model
@@ -220,3 +221,30 @@ def test_the_largest_matrix_follows_the_model() -> None:
         found = view(State(model, "h200", gpus=8, system="vllm"))
         matrices = [matrix for matrix in layer_matrices(load_model(model).shape, 8) if matrix.prunable]
         assert float(found.matrix.m * found.matrix.k) == max(float(one.m * one.k) for one in matrices)
+
+
+def everything(found: View) -> str:
+    """All that a page may show, charts as their specifications."""
+    panels = [html.panel(found, one.name, lambda chart: json.dumps(chart.spec)) for one in html.PANELS]
+    return "".join([html.answer(found), html.tiles(found), html.needs(found), *panels])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [{}, {"model": "llama-3.1-8b", "gpu": "h100", "system": "vllm+lscd-condensed-pairs"}, {"gpu": "t4", "gpus": 8, "batch": 300},
+     {"model": "deepseek-v3", "gpu": "b200", "gpus": 8, "system": "vllm+fp8", "unmeasured": True}],
+)  # fmt: skip
+def test_what_stays_while_zeros_move_is_what_a_fresh_answer_says(question: dict[str, Any]) -> None:
+    moved = [everything(view(State(**question, sparsity=zeros))) for zeros in (0.0, 0.55, 0.9)]
+    for zeros, shown in zip((0.9, 0.55, 0.0), reversed(moved), strict=True):
+        _kept.cache_clear()
+        assert everything(view(State(**question, sparsity=zeros))) == shown
+
+
+def test_another_question_or_file_shares_nothing() -> None:
+    first = view(State())
+    assert view(State(sparsity=0.4)).dense is first.dense
+    assert view(State(batch=8)).dense is not first.dense
+    assert view(State(bandwidth=2.0)).gpu != first.gpu
+    own = view(State(), Files(model=load_model("opt-13b")))
+    assert own.dense.memory.total < first.dense.memory.total

@@ -8,7 +8,7 @@ from lscd.explorer import charts, words
 from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import view
 from perfmodel import worth_words
-from perfmodel.evidence.accuracy import family_and_size
+from perfmodel.evidence.relatives import family_and_size
 from perfmodel.worth import worth
 from tests.lscd.explorer.cases import facts
 

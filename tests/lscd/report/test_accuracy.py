@@ -12,8 +12,8 @@ from lscd.report import kernels, pays
 from lscd.report.exhibit import Context, pruned_to, rests_on
 from perfmodel.catalog import load_model
 from perfmodel.evidence import accuracy
-from perfmodel.evidence.accuracy import family_and_size
 from perfmodel.evidence.quality_words import POINTS
+from perfmodel.evidence.relatives import family_and_size
 from perfmodel.frontier import best, frontier
 from perfmodel.plotting.style import house_style
 from perfmodel.serving.transformer import layer_matrices

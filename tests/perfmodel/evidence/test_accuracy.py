@@ -15,7 +15,6 @@ from perfmodel.evidence.accuracy import (
     DENSE,
     UNSTRUCTURED,
     WHOLE,
-    family_and_size,
     feasible,
     loss_at,
     reach,
@@ -23,6 +22,7 @@ from perfmodel.evidence.accuracy import (
     siblings,
     variants,
 )
+from perfmodel.evidence.relatives import family_and_size, plain_name
 
 COLUMNS = [
     "method", "model", "variant", "pattern", "sparsity", "weights", "activation_bits", "group", "retrained",
@@ -157,7 +157,7 @@ def test_each_kind_of_compression_finds_its_nearest_model(evidence: object) -> N
     ],
 )
 def test_tuning_is_no_other_model(name: str, plain: str) -> None:
-    assert accuracy.plain_name(name) == plain
+    assert plain_name(name) == plain
 
 
 def test_a_version_is_another_model_and_a_size_of_zero_is_none() -> None:
