@@ -32,7 +32,7 @@ def explore(
 ) -> None:
     """Open the explorer: GPU, model, sparsity and batch as sliders; times, memory, throughput and cost live."""
     from lscd.explorer.server import serve
-    from lscd.explorer.state import PRESETS
+    from lscd.explorer.state import opening
     from lscd.explorer.state import preset as preset_state
     from lscd.explorer.view import view
 
@@ -45,7 +45,7 @@ def explore(
         raise InputError(f"--preset is given {len(states)} times, allowed is once without --export")
     for state in states:
         view(state)  # refuses numbers out of range before a page shows them
-    start = states[0] if states else next(iter(PRESETS.values())).state
+    start = states[0] if states else opening()
     serve(port, f"http://localhost:{port}/?{start.to_query()}", browser)
 
 

@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from lscd.explorer import charts, run_charts, words
-from lscd.explorer.state import parted
+from lscd.explorer.state import PRESETS, Address, parted
 from lscd.explorer.view import View
 from perfmodel.plotting import vega
 from perfmodel.worth import SHORTEST_OUTPUT as LEAST_OUTPUT
@@ -28,6 +28,15 @@ class Panel:
     name: str
     title: str
     figures: Callable[[View, Draw], list[str]]
+
+
+def header(start: Address) -> str:
+    """Heading, presets as links, and what is wrong with the link."""
+    links = " ".join(f'<a href="?{escape(one.state.to_query())}">{escape(one.title)}</a>' for one in PRESETS.values())
+    return (
+        '<header class="lscd-head"><div class="lscd-h1" role="heading" aria-level="1">When does sparse pay?</div>'
+        f'<nav aria-label="presets">{links}</nav>{message(start.remark)}</header>'
+    )
 
 
 def answer(view: View) -> str:

@@ -19,7 +19,6 @@ from lscd.explorer.state import (
     LIMITS,
     MOST_FACTOR,
     PINNED,
-    PRESETS,
     Address,
     State,
     engine_names,
@@ -61,12 +60,8 @@ class Memory:
 
 
 def header(start: Address) -> mo.Html:
-    """Heading, presets as links, and what is wrong with the link."""
-    links = " ".join(f'<a href="?{escape(one.state.to_query())}">{escape(one.title)}</a>' for one in PRESETS.values())
-    return mo.Html(
-        '<header class="lscd-head"><div class="lscd-h1" role="heading" aria-level="1">When does sparse pay?</div>'
-        f'<nav aria-label="presets">{links}</nav>{html.message(start.remark)}</header>'
-    )
+    """Of the page, for a link."""
+    return mo.Html(html.header(start))
 
 
 def model_box(start: State) -> Any:

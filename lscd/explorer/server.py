@@ -1,4 +1,4 @@
-"""The server of the page: marimo behind the door, for browsers of this machine."""
+"""The server of the page: marimo behind the door and the first view, for browsers of this machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from socket import SO_REUSEADDR, SOL_SOCKET, socket
+from socket import AF_INET, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
 from typing import Any
 
 from lscd.explorer.door import KEPT_S, LONGEST_LINE, Door
+from lscd.explorer.first import First
 from perfmodel.catalog.files import data_directory
 
 ADDRESS = "127.0.0.1"  # the page is for its owner; nothing listens on the network
@@ -56,8 +57,9 @@ def _config(uvicorn: Any) -> Any:
     app = Path(__file__).resolve().parent / "app.py"
     pages = marimo.create_asgi_app(quiet=True, session_ttl=KEPT_S).with_app(path="/", root=str(app)).build()
     hidden = [app.parent, app.parents[2], data_directory(), Path.cwd(), Path(os.path.expanduser("~"))]
+    door = Door(pages, hidden)
     return uvicorn.Config(
-        Door(pages, hidden),
+        First(door, door.clean),
         http="h11",  # the one whose requests are bounded
         h11_max_incomplete_event_size=LONGEST_LINE,
         ws_max_size=LONGEST_LINE,
@@ -68,7 +70,7 @@ def _config(uvicorn: Any) -> Any:
 
 
 def _listening(port: int) -> socket:
-    found = socket()
+    found = socket(AF_INET, SOCK_STREAM, IPPROTO_TCP)  # named, or asyncio lets every small answer wait 40 ms
     found.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
     try:
         found.bind((ADDRESS, port))

@@ -191,8 +191,13 @@ class Address:
 
 
 def linked(query: Mapping[str, str | list[str]]) -> Address:
-    """Of a page's address: the default where it is unusable, and why; of a repeated key the last value counts."""
+    """Of a page's address: `opening` if it asks nothing, the default where it is unusable, and why.
+
+    Of a repeated key the last value counts.
+    """
     own = {key: v if isinstance(v, str) else v[-1] for key, v in query.items() if key not in HOST_KEYS}
+    if not own:
+        return Address(opening())
     pinned = own.pop(PINNED, "")
     try:
         return Address(State.from_query(own), State.from_query(pinned) if pinned else None)
@@ -232,6 +237,11 @@ PRESETS: dict[str, Preset] = {
         "Too big: OPT-66B, dense, on one A100", State(model="opt-66b", system="fastertransformer", sparsity=0.0)
     ),
 }  # fmt: skip
+
+
+def opening() -> State:
+    """What is shown where nothing is asked."""
+    return next(iter(PRESETS.values())).state
 
 
 def preset(name_or_query: str) -> State:

@@ -22,6 +22,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 TABS = {panel.title: panel.name for panel in html.PANELS} | {"Compare": "compare"}
+QUESTION = f"?{State().to_query()}"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -75,9 +76,10 @@ class Page:
         self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.tab.on("request", lambda request: self.requests.append(request.url))
 
-    def open(self, query: str = "", *, panel: str = "", more: bool = False) -> None:
+    def open(self, query: str = QUESTION, *, panel: str = "", more: bool = False) -> None:
         """Go to the page of a query and wait for its facts, for a panel if one is named."""
         self.tab.goto(self.address + query)
+        self.tab.locator("#lscd-first").wait_for(state="detached")
         self.tab.locator("[data-fact=fits], .lscd-error").first.wait_for()
         if more:
             self.tab.locator(".lscd-more summary").click()

@@ -231,9 +231,13 @@ def everything(found: View) -> str:
 
 @pytest.mark.parametrize(
     "question",
-    [{}, {"model": "llama-3.1-8b", "gpu": "h100", "system": "vllm+lscd-condensed-pairs"}, {"gpu": "t4", "gpus": 8, "batch": 300},
-     {"model": "deepseek-v3", "gpu": "b200", "gpus": 8, "system": "vllm+fp8", "unmeasured": True}],
-)  # fmt: skip
+    [
+        {},
+        {"gpu": "t4", "gpus": 8, "batch": 300},
+        {"model": "llama-3.1-8b", "gpu": "h100", "system": "vllm+lscd-condensed-pairs"},
+        {"model": "deepseek-v3", "gpu": "b200", "gpus": 8, "system": "vllm+fp8", "unmeasured": True},
+    ],
+)
 def test_what_stays_while_zeros_move_is_what_a_fresh_answer_says(question: dict[str, Any]) -> None:
     moved = [everything(view(State(**question, sparsity=zeros))) for zeros in (0.0, 0.55, 0.9)]
     for zeros, shown in zip((0.9, 0.55, 0.0), reversed(moved), strict=True):
