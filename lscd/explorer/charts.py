@@ -26,6 +26,8 @@ TOP_SPEEDUP = 3.5
 NOTHING_SHADED = "Nothing is shaded: no result is published of pruning this model or its family. "
 NARROW = "width < 200"  # pixels between the axes: a phone
 CUT = 2.0  # bars end at this multiple of the dense time; slower kernels are told by their label
+ROOFLINE_PX = 300  # of the axis, on a phone less
+NUMBER_PX = (15, 11)  # of a kernel's number
 
 
 def kernel_times(view: View) -> vega.Chart:
@@ -117,8 +119,11 @@ def roofline(view: View) -> vega.Chart:
     left, right = points["intensity"].min() / 2, 3 * max(view.ridge, points["intensity"].max())
     lowest = max(points["tflops"].min(), np.interp(left, roof["intensity"], roof["tflops"]) / 20) / 1.5
     points = points[points["tflops"] > lowest]
-    x = vega.log("intensity", "useful FLOP per DRAM byte", [float(left), float(right)])
-    y = vega.log("tflops", "dense-equivalent TFLOP/s", [float(lowest), 2.5 * max(peak, float(points["tflops"].max()))])
+    across = float(left), float(right)
+    up = float(lowest), 2.5 * max(peak, float(points["tflops"].max()))
+    x = vega.log("intensity", "useful FLOP per DRAM byte", list(across))
+    y = vega.log("tflops", "dense-equivalent TFLOP/s", list(up))
+    told = points[_apart(points["intensity"], across, ROOFLINE_PX, points["tflops"], up, vega.HEIGHT)]
     colour, shape = by_standing(points)
     tip = [vega.tip("title", "kernel"), vega.tip("standing", "weights"), vega.tip("tflops", "TFLOP/s", ",.1f")]
     tip += [vega.tip("intensity", "FLOP/B", ",.1f")]
@@ -127,13 +132,27 @@ def roofline(view: View) -> vega.Chart:
     layers = [
         vega.layer({"type": "line", "color": GREY, "strokeWidth": 3, "clip": True}, roof, x=x, y=y),
         vega.layer(mark, points, x=x, y=y, color=colour, shape=shape, opacity=PALE_UNLESS_MEASURED, tooltip=tip),
-        vega.layer(number, points, x=x, y=y, text={"field": "rank", "type": "nominal"}),
+        vega.layer(number, told, x=x, y=y, text={"field": "rank", "type": "nominal"}),
     ]
     words = (
         f"FP16 Tensor Cores give at most {peak:,.0f} TFLOP/s; those of fewer bits or of 2:4 may stand higher. Kernels "
-        f"left of the corner, at {view.ridge:,.0f} FLOP per byte, are bound by memory. Numbers as in the kernel times."
+        f"left of the corner, at {view.ridge:,.0f} FLOP per byte, are bound by memory. Numbers as in the kernel times"
+        f"{', where there is room' * (len(told) < len(points))}."
     )
     return vega.chart("roofline", words, vega.HEIGHT, layers)
+
+
+def _apart(
+    x: pd.Series, x_ends: tuple[float, float], width: float, y: pd.Series, y_ends: tuple[float, float], height: float
+) -> np.ndarray:
+    """Which numbers at points of a log-log chart leave each other readable; of two too close, the first's."""
+    across = width * np.log(np.asarray(x) / x_ends[0]) / np.log(x_ends[1] / x_ends[0])
+    up = height * np.log(np.asarray(y) / y_ends[0]) / np.log(y_ends[1] / y_ends[0])
+    kept: list[int] = []
+    for i in range(len(across)):
+        if all(abs(across[i] - across[j]) >= NUMBER_PX[0] or abs(up[i] - up[j]) >= NUMBER_PX[1] for j in kept):
+            kept.append(i)
+    return np.isin(np.arange(len(across)), kept)
 
 
 def speedups(view: View) -> vega.Chart:

@@ -26,7 +26,7 @@ from perfmodel.catalog.specs import Gpu
 from perfmodel.evidence.accuracy import Limit, Loss, reaches
 from perfmodel.evidence.ways import costs_of
 from perfmodel.kernels import GPU_KERNELS, KERNELS
-from perfmodel.kernels.fits import unmeasured_kernels
+from perfmodel.kernels.fits import kernel_fits, unmeasured_kernels
 from perfmodel.kernels.rivals import rivals
 from perfmodel.roofline import attainable_flops_per_s, ridge_point
 from perfmodel.serving.contenders import change, own_sparsity
@@ -42,6 +42,7 @@ from perfmodel.worth import SHORTEST_OUTPUT, AtBatch, Worth, at_batch, with_need
 
 INTENSITIES = np.geomspace(0.3, 2000.0, 100)
 KEPT = 100  # questions, two for each page that may be open
+READ = "read"  # beside them, the records that they rest on
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,12 @@ class View:
     @cached_property
     def kept(self) -> dict[str, Any]:
         """Where properties that are `still` are kept."""
-        return _kept(replace(self.state, sparsity=0.0), self.files)
+        kept = _kept(replace(self.state, sparsity=0.0), self.files)
+        read = load_model(self.state.model), load_gpu(self.state.gpu), kernel_fits()
+        if any(now is not before for now, before in zip(read, kept.get(READ, read), strict=True)):
+            kept.clear()  # a file of theirs was edited
+        kept[READ] = read
+        return kept
 
     @still
     def model(self) -> LanguageModel:

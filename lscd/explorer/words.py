@@ -277,12 +277,17 @@ def compared(pinned: View, view: View) -> list[Row]:
     """Settings that differ, then the numbers of both with their ratio."""
     ours, theirs = vars(view.state), vars(pinned.state)
     settings = [
-        Row(name, LABELS.get(name, name), str(theirs[name]), str(ours[name]))
+        Row(name, LABELS.get(name, name), *(_set(of[name]) for of in (theirs, ours)))
         for name in ours
         if ours[name] != theirs[name]
     ]
     before, now = (str(one.at.verdict) if one.at else "–" for one in (pinned, view))
     return [*settings, Row("worth", "worth it", before, now), *(_number(*how, pinned, view) for how in NUMBERS)]
+
+
+def _set(value: object) -> str:
+    """A setting as its control shows it."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
 
 
 Measure = Callable[["View"], float]

@@ -122,7 +122,8 @@ def model_from_text(text: str | bytes, name: str) -> LanguageModel:
     text
         At most `LARGEST_BYTES` of UTF-8.
     name
-        What messages call it, such as ``my-model.json``; without that suffix it is the model's key.
+        What messages call it, such as ``my-model.json``; without that suffix it is the model's key, unless it is the
+        ``config.json`` of any model: that one is called after its family.
 
     Raises
     ------
@@ -130,12 +131,16 @@ def model_from_text(text: str | bytes, name: str) -> LanguageModel:
         As :func:`model_from_hf_config`.
     """
     path = Path(path_text("name", name))
-    return _from_config(parse_json(given_text(text, path), path), path, path.name.removesuffix(".json"))
+    config = parse_json(given_text(text, path), path)
+    return _from_config(config, path, "" if path.name == "config.json" else path.name.removesuffix(".json"))
 
 
 def _from_config(config: dict[str, Any], path: Path, key: str) -> LanguageModel:
+    """The model, called after its family where it has no ``key``."""
     described = _described(config, path, source=str(path))
-    fields = {"key": key, "name": config.get("_name_or_path") or key, "family": family_of(config)}
+    family = family_of(config)
+    key = key or f"your-{family}"
+    fields = {"key": key, "name": config.get("_name_or_path") or key, "family": family}
     return convert(fields | described, LanguageModel, path)
 
 

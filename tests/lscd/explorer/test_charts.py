@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lscd.explorer import charts, run_charts
-from lscd.explorer.state import PRESETS
+from lscd.explorer.state import PRESETS, State
 from lscd.explorer.view import View, view
 from perfmodel.plotting import vega
 
@@ -52,3 +55,28 @@ def test_a_chart_shows_itself_in_jupyter(shown: View) -> None:
     bundle = run_charts.memory(shown)._repr_mimebundle_()
     assert bundle[vega.MIME]["layer"]
     assert "GB needed" in bundle["text/plain"]
+
+
+@pytest.mark.parametrize("gpu", ["h100", "rtx-4090"])
+def test_numbers_under_the_roof_leave_each_other_readable(gpu: str) -> None:
+    found = view(State("llama-3.1-70b", gpu, 8, "vllm", unmeasured=True))
+    spec = charts.roofline(found).spec
+    marks, numbers = (layer["data"]["values"] for layer in spec["layer"][1:])
+    ends = [spec["layer"][2]["encoding"][axis]["scale"]["domain"] for axis in "xy"]
+    sizes = charts.ROOFLINE_PX, spec["height"]
+
+    def place(row: dict[str, Any]) -> list[float]:
+        values = row["intensity"], row["tflops"]
+        pairs = zip(values, ends, sizes, strict=True)
+        return [size * np.log(value / low) / np.log(high / low) for value, (low, high), size in pairs]
+
+    def close(row: dict[str, Any], other: dict[str, Any]) -> bool:
+        apart = np.abs(np.subtract(place(row), place(other)))
+        return bool((apart < charts.NUMBER_PX).all())
+
+    assert 1 < len(numbers) < len(marks)
+    assert not any(close(one, other) for one, other in itertools.combinations(numbers, 2))
+    shown = {row["rank"] for row in numbers}
+    for row in marks:
+        assert row["rank"] in shown or any(close(row, one) and one["rank"] < row["rank"] for one in numbers)
+    assert spec["description"].endswith("in the kernel times, where there is room.")

@@ -245,6 +245,13 @@ def test_what_stays_while_zeros_move_is_what_a_fresh_answer_says(question: dict[
         assert everything(view(State(**question, sparsity=zeros))) == shown
 
 
+def test_a_record_edited_meanwhile_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = view(State())
+    slow = float(before.dense.tpot_s)
+    monkeypatch.setattr("lscd.explorer.view.load_gpu", lambda name: altered(load_gpu(name), bandwidth=2.0))
+    assert float(view(State()).dense.tpot_s) < slow
+
+
 def test_another_question_or_file_shares_nothing() -> None:
     first = view(State())
     assert view(State(sparsity=0.4)).dense is first.dense

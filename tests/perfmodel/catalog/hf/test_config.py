@@ -487,6 +487,7 @@ def test_hf_config_that_cannot_be_modelled_is_refused_by_key(
 def test_an_upload_says_what_its_file_says(name: str, tmp_path: Path) -> None:
     path = write_config(tmp_path / "a", HF_CONFIGS[name]).with_name("config.json")
     file, text = model_from_hf_config(path), path.read_bytes()
+    assert model_from_text(text, "config.json").key == f"your-{json.loads(text)['model_type']}"
     for upload in (model_from_text(text, "a.json"), model_from_text(text.decode(), "a")):
         assert (upload.key, upload.name, upload.family) == (file.key, file.name, file.family)
         assert msgspec.structs.replace(upload.shape, source="") == msgspec.structs.replace(file.shape, source="")
