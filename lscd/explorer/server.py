@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 from socket import AF_INET, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
@@ -17,7 +16,6 @@ from perfmodel.catalog.files import data_directory
 ADDRESS = "127.0.0.1"  # the page is for its owner; nothing listens on the network
 OPEN_TO = f"it listens on {ADDRESS} only and asks for no token: whoever works on this machine can open it"
 MOST_CONNECTIONS = 500  # a browser opens up to seven a page
-SWITCH_S = 5e-4  # after which what computes lets an answer out that is ready; Python's own 5 ms come several times over
 
 
 def serve(port: int, page: str, browser: bool) -> None:
@@ -34,7 +32,6 @@ def serve(port: int, page: str, browser: bool) -> None:
         server = uvicorn.Server(_config(uvicorn))
     except ImportError:
         raise ValueError("the explorer needs marimo: pip install 'lscd-lab[explore]', or make explore") from None
-    sys.setswitchinterval(SWITCH_S)
     with _listening(port) as listening:
         print(f"explorer: {page}\n{OPEN_TO}\nstop it with Ctrl+C", flush=True)
         if browser:

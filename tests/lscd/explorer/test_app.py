@@ -168,6 +168,7 @@ def test_the_same_page_opens_in_a_notebooks_frame(page: Page) -> None:
     tab = page.tab.context.new_page()
     tab.set_content(frame.show("gpu=h100&batch=32")._repr_html_())
     framed = tab.frame_locator("iframe")
+    framed.locator("#lscd-first").wait_for(state="detached")
     framed.locator(".lscd-answer > p", has_text="H100").wait_for()
     assert (
         framed.locator("[data-fact=throughput] strong").inner_text()

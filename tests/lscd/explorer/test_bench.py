@@ -35,5 +35,5 @@ def test_bench_times_first_views(page: Page) -> None:
     from lscd.explorer import bench_browser
 
     times_ms = bench_browser.first_views_ms(page.address, page.tab.context.new_page, views=1)
-    assert times_ms.shape == (1, 2)
-    assert 0 < times_ms[0, 0] <= times_ms[0, 1]
+    assert times_ms.shape == (1, 3)
+    assert 0 < times_ms[0, 0] <= times_ms[0, 1] < times_ms[0, 2], "controls come last"
