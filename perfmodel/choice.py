@@ -405,7 +405,7 @@ def _candidates(
     runs = ~np.isnan(padded) & model.has_room(asked.gpu, n, own)
     p = predict(model.name, asked.gpu, m, k, n, np.where(runs, own, model.own_sparsity(1.0)), launch=asked.launch)
     size = np.broadcast_to(model.format.bytes_of(m, k, own), m.shape) * asked.stored[place]
-    tiles, splits = _tiling(model, Machine.of(asked.gpu), m, k, n)
+    tiles, splits = _tiling(model, asked.gpu, m, k, n)
 
     def summed(column: Array) -> list[float]:
         return list(np.add.reduceat(share * column, first).tolist())
@@ -427,11 +427,12 @@ def _candidates(
 
 
 def _tiling(
-    model: KernelModel, machine: Machine, m: Array, k: Array, n: Array
+    model: KernelModel, device: Device, m: Array, k: Array, n: Array
 ) -> tuple[list[tuple[int, int] | None], list[int | None]]:
     """Output tile and split-K of each product by the rule of the Flash-LLM model; None for other kernels."""
     if model.name != flash.TiledCsl.name:
         return [None] * len(m), [None] * len(m)
+    machine = Machine.of(device)
     rows, stored = flash.block_rows(n), flash.stored_tokens(n)
     blocks = ceil_div(m, rows) * ceil_div(n, stored)
     split = flash.split_k(blocks, machine.sm_count * flash.blocks_per_sm(machine, n), ceil_div(k, flash.TILE_K))

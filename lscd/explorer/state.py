@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from numbers import Integral
 from urllib.parse import parse_qsl, urlencode
 
-from perfmodel.catalog import gpu_names, model_names
+from perfmodel.catalog import gpu_names, has_gpu, has_model, model_names
 from perfmodel.catalog.names import unknown_name
 from perfmodel.serving.contenders import hosted_systems
 from perfmodel.serving.systems import ENGINES, HOST, SYSTEMS, VLLM, load_system
@@ -102,9 +102,10 @@ class State:
         for field in fields(self):
             _check(field.name, getattr(self, field.name), type(field.default))
         load_system(self.system)
-        for name, known in {"model": model_names(), "gpu": gpu_names()}.items():
-            if getattr(self, name) not in known:
-                raise ValueError(unknown_name(name, getattr(self, name), known))
+        if not has_model(self.model):
+            raise ValueError(unknown_name("model", self.model, model_names()))
+        if not has_gpu(self.gpu):
+            raise ValueError(unknown_name("gpu", self.gpu, gpu_names()))
 
     @classmethod
     def from_query(cls, query: str | Mapping[str, str]) -> State:

@@ -6,7 +6,7 @@ Nothing here knows about the browser: the tables can be used from a notebook or 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -57,7 +57,7 @@ NOTHING = Files()
 
 
 @lru_cache(maxsize=KEPT)
-def _kept(_state: State, _files: Files) -> dict[str, Any]:
+def _kept(_settings: tuple[Any, ...], _files: Files) -> dict[str, Any]:
     """What views of a question share whatever is pruned, by property: it stays while a slider of zeros moves."""
     return {}
 
@@ -72,7 +72,8 @@ class View:
     @cached_property
     def kept(self) -> dict[str, Any]:
         """Where properties that are `still` are kept."""
-        kept = _kept(replace(self.state, sparsity=0.0), self.files)
+        settings = tuple(value for name, value in vars(self.state).items() if name != "sparsity")
+        kept = _kept(settings, self.files)
         read = load_model(self.state.model), load_gpu(self.state.gpu), kernel_fits()
         if any(now is not before for now, before in zip(read, kept.get(READ, read), strict=True)):
             kept.clear()  # a file of theirs was edited

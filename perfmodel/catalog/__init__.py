@@ -10,6 +10,7 @@ from perfmodel.catalog.load import (
     cpu_names,
     gpu_from_text,
     gpu_names,
+    has_gpu,
     load_calibration,
     load_device,
     load_gpu,
@@ -21,6 +22,7 @@ from perfmodel.catalog.load import (
     trace_names,
 )
 from perfmodel.catalog.models import (
+    has_model,
     load_model,
     load_sparsities,
     model_from_hf_config,
@@ -30,8 +32,8 @@ from perfmodel.catalog.models import (
 )
 
 __all__ = [
-    "CALIBRATION_FILE", "cpu_names", "data_directory", "gpu_from_text", "gpu_names", "load_calibration", "load_device",
-    "load_gpu", "load_kernel_times", "load_model", "load_sources", "load_sparsities", "load_table", "load_trace",
-    "model_from_hf_config", "model_from_text", "model_names", "read_kernel_times", "sparsities_from_text",
-    "trace_names",
+    "CALIBRATION_FILE", "cpu_names", "data_directory", "gpu_from_text", "gpu_names", "has_gpu", "has_model",
+    "load_calibration", "load_device", "load_gpu", "load_kernel_times", "load_model", "load_sources", "load_sparsities",
+    "load_table", "load_trace", "model_from_hf_config", "model_from_text", "model_names", "read_kernel_times",
+    "sparsities_from_text", "trace_names",
 ]  # fmt: skip

@@ -80,6 +80,12 @@ def stems(folder: str) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in (data_directory() / folder).glob("*.toml")))
 
 
+def has(folder: str, name: str) -> bool:
+    """Whether a folder of ``data/`` has a TOML file of exactly this name, as fast as a page needs it."""
+    path = data_directory() / folder / f"{name}.toml"
+    return len(name) <= LONGEST_NAME and path.stem == name and path.parent.name == folder and path.is_file()
+
+
 def find(name_or_path: str | Path, kind: str, folder: str, names: Callable[[], Iterable[str]] | None = None) -> Path:
     """File of that name in a folder of ``data/``, or the path itself; unknown names suggest the nearest.
 

@@ -18,6 +18,7 @@ from perfmodel.catalog.files import (
     data_directory,
     find,
     given_text,
+    has,
     load_record,
     named,
     once_a_version,
@@ -43,6 +44,11 @@ Fits = dict[str, FittedKernel]
 def gpu_names() -> tuple[str, ...]:
     """Keys of the GPUs in the catalogue, sorted."""
     return tuple(name for name in stems("hardware") if not _is_cpu(_hardware(name)))
+
+
+def has_gpu(name: str) -> bool:
+    """Whether ``name`` is one of `gpu_names`."""
+    return has("hardware", name) and not _is_cpu(_hardware(name))
 
 
 def cpu_names() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from perfmodel.catalog.files import (
     convert,
     find,
     given_text,
+    has,
     named,
     once_a_version,
     own_key,
@@ -31,6 +32,11 @@ from perfmodel.catalog.sparsities import Sparsities, rows_from_json, rows_from_t
 def model_names() -> tuple[str, ...]:
     """Keys of the language models in the catalogue, sorted."""
     return stems("models")
+
+
+def has_model(name: str) -> bool:
+    """Whether ``name`` is one of `model_names`."""
+    return has("models", name)
 
 
 def load_model(name_or_path: str | Path) -> LanguageModel:

@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 
 from perfmodel.catalog import (
+    cpu_names,
     data_directory,
     files,
     gpu_from_text,
     gpu_names,
+    has_gpu,
+    has_model,
     load_gpu,
     load_kernel_times,
     load_model,
     load_sources,
     model_from_text,
+    model_names,
     models,
     sparsities_from_text,
 )
@@ -171,3 +175,12 @@ def test_records_are_read_once_a_version(monkeypatch: pytest.MonkeyPatch, tmp_pa
     os.utime(path, ns=(1, 1))
     assert load_model(path).parameters == load_model("opt-30b").parameters
     assert read.count(path) == 2
+
+
+def test_a_name_is_known_exactly() -> None:
+    assert all(has_model(name) for name in model_names())
+    assert all(has_gpu(name) for name in gpu_names())
+    for name in ("", ".", "../models/opt-30b", "opt-30b/", "OPT_30B", "opt-30b.toml", "x" * 5000, "\0", "\ud800"):
+        assert not has_model(name)
+        assert not has_gpu(name)
+    assert not any(has_gpu(name) for name in cpu_names())
