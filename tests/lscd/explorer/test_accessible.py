@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lscd.explorer.words import LABELS
-from tests.lscd.explorer.browser import TABS, Page
+from tests.lscd.explorer.browser import QUESTION, TABS, Page
 
 WIDTHS = (1280, 375)
 
@@ -68,6 +68,19 @@ def test_a_panel_fits_its_window(wide: tuple[Page, int], panel: str) -> None:
             if box is not None:  # an axis without marks has none
                 assert frame["x"] - 1 <= box["x"]
                 assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_first_view_is_for_everybody_too(page: Page, width: int) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="see make explorer-test").Axe()
+    tab = page.tab.context.new_page()
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.route("**/assets/**", lambda route: route.abort())  # so that it stays
+    tab.goto(page.address + QUESTION)
+    assert tab.evaluate("(e => e.scrollWidth <= e.clientWidth)(document.getElementById('lscd-first'))")
+    found = axe.run(tab, "#lscd-first").response["violations"]
+    assert [(rule["id"], [node["target"] for node in rule["nodes"]]) for rule in found] == []
+    tab.close()
 
 
 @pytest.mark.parametrize("panel", TABS)
