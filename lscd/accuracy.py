@@ -10,7 +10,7 @@ import typer
 
 from lscd.asking import AsJson, Model
 from lscd.errors import InputError, refuse_missing
-from lscd.printing import headline, print_table, say
+from lscd.printing import headline, json_rows, print_table, say
 from perfmodel.units import GIGA
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def accuracy(
     limits = {name: feasible(key, retrained=retrained, **asked) for name, retrained in TRAININGS.items()}
     if as_json:
         found = {way: None if limit is None else asdict(limit) for way, limit in limits.items()}
-        rows = table.astype(object).where(table.notna(), None).to_dict("records")
-        print(json.dumps({"model": key, **asked, "zeros_anywhere": found, "published": rows}, indent=2))
+        print(json.dumps({"model": key, **asked, "zeros_anywhere": found, "published": json_rows(table)}, indent=2))
         return
     headline(answer(key, limits, metric))
     several = feasible(key, sources=2, **asked)

@@ -41,6 +41,8 @@ ZerosFile = Annotated[
 ]
 InputLen = Annotated[int, typer.Option(help="Tokens of each prompt.")]
 OutputLen = Annotated[int, typer.Option(help="Tokens generated for each prompt.")]
+Ttft = Annotated[float | None, typer.Option(help="Milliseconds to the first token, at most.")]
+Tpot = Annotated[float | None, typer.Option(help="Milliseconds between tokens, at most.")]
 KvBits = Annotated[float | None, typer.Option(help="Bits of a cached key or value; as the checkpoint says.")]
 ExpertParallel = Annotated[int, typer.Option(help="GPUs that spread the experts, each with its own sequences.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -73,11 +73,11 @@ def _print_like(like: str, factors: dict[str, float], output: Path | None) -> No
 
 def _check_card_name(output: Path) -> None:
     """Refuse a file that no --gpu takes, or whose card would be taken for one of the catalogue."""
-    from perfmodel.catalog import gpu_names
+    from perfmodel.catalog import has_gpu
 
     if output.suffix != ".toml":
         raise InputError(f"--output is {output}, allowed is a name that ends in .toml, as --gpu takes it")
-    if output.stem in gpu_names():
+    if has_gpu(output.stem):
         raise InputError(f"--output is {output}, but {output.stem} is a card of the catalogue; give another name")
 
 

@@ -35,9 +35,9 @@ from lscd.asking import (
     own_sparsity,
     predict_table,
 )
-from lscd.e2e_operators import operator_fields, operator_table_of, print_operators
+from lscd.e2e_operators import operator_table_of, print_operators
 from lscd.errors import batch_files, refuse_idle, refuse_missing
-from lscd.printing import headline, print_table, say, side_by_side
+from lscd.printing import headline, json_rows, print_table, say, side_by_side
 from perfmodel.units import GIGA
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def e2e(
         fields = {**asked, "launch": started, **_run_fields(run), **_compared(run, plain)}
         fields |= {"bound": host.is_bound, "change": words.fate, "remarks": words.remarks()}
         if operators:
-            fields["operators"] = operator_fields(table) if table is not None else None
+            fields["operators"] = json_rows(table) if table is not None else None
         print(json.dumps(fields, indent=2))
         return
     weights = "dense weights" if load_model(model).stored is None else "the checkpoint's weights"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from lscd.asking import finite
 from lscd.printing import digits, print_table, say
 from perfmodel.units import GIGA, MILLI, TERA
 
@@ -30,16 +29,8 @@ def operator_table_of(
     """Operators of model, GPU and system, beside those of the dense system and what it was asked where there is one."""
     from perfmodel.serving.operators import beside, operator_table
 
-    own = operator_table(*asked, **how)
+    own = operator_table(*asked, **how).astype({"count": float})  # with a draft it is no whole number
     return own if dense is None else beside(own, operator_table(*asked[:2], dense, **unchanged))
-
-
-def operator_fields(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as JSON has them: SI units, null where nothing was counted."""
-    return [
-        {name: value if isinstance(value, str) else finite(value) for name, value in row.items()}
-        for row in table.to_dict("records")
-    ]
 
 
 def print_operators(table: pd.DataFrame, dense: str | None, *, drafted: bool) -> None:

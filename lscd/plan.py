@@ -12,6 +12,8 @@ from lscd.asking import (
     AsJson,
     Card,
     Model,
+    Tpot,
+    Ttft,
     Zeros,
     ZerosFile,
     asked_sparsity,
@@ -37,8 +39,8 @@ def plan(
     sparsity_file: ZerosFile = None,
     input_len: Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")] = 64,
     output_len: Annotated[int, typer.Option(min=1, help="Tokens generated for each prompt.")] = 512,
-    ttft: Annotated[float | None, typer.Option(help="Milliseconds to the first token, at most.")] = None,
-    tpot: Annotated[float | None, typer.Option(help="Milliseconds between tokens, at most.")] = None,
+    ttft: Ttft = None,
+    tpot: Tpot = None,
     max_gpus: Annotated[int, typer.Option(help="GPUs, at most 8.")] = 8,
     systems: Annotated[
         str | None, typer.Option(help="Only these, joined by commas, for example vllm,vllm+fp8,vllm+flash-llm.")

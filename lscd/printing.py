@@ -12,8 +12,12 @@ import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def headline(words: str) -> None:
@@ -63,6 +67,18 @@ def digits(value: float, count: int = 3) -> str:
     """``value`` with at least ``count`` digits, never with an exponent."""
     decimals = count - 1 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{max(decimals, 0)}f}"
+
+
+def json_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table, each as `json_row`."""
+    return [json_row(row) for row in table.to_dict("records")]
+
+
+def json_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them: null for what is no number or has no end."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 
 from lscd.asking import AsJson
 from lscd.errors import InputError, refuse_idle, written_whole
-from lscd.printing import headline, print_table, say
+from lscd.printing import headline, json_rows, print_table, say
 
 if TYPE_CHECKING:
     from perfmodel.papers import Judged
@@ -86,9 +86,8 @@ def _as_dict(judged: Judged) -> dict[str, object]:
     """The whole answer: the paper, its claims with verdicts, its numbers."""
     import msgspec
 
-    numbers = judged.numbers.astype(object).where(judged.numbers.notna(), None)
     claims = [{"says": one.claim.says, "verdict": one.verdict, "because": one.because} for one in judged.claims]
-    return {"paper": msgspec.to_builtins(judged.paper), "claims": claims, "numbers": numbers.to_dict("records")}
+    return {"paper": msgspec.to_builtins(judged.paper), "claims": claims, "numbers": json_rows(judged.numbers)}
 
 
 def _print(judged: Judged) -> None:

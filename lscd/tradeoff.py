@@ -19,6 +19,8 @@ from lscd.asking import (
     KvBits,
     Model,
     OutputLen,
+    Tpot,
+    Ttft,
     Zeros,
     ZerosFile,
     asked_sparsity,
@@ -29,7 +31,7 @@ from lscd.asking import (
     named,
 )
 from lscd.errors import InputError, refuse_idle, split_names
-from lscd.printing import headline, print_table, say
+from lscd.printing import headline, json_row, json_rows, print_table, say
 from lscd.quality import quality_line
 from lscd.worth import parse_batches
 from perfmodel.units import MILLI
@@ -55,8 +57,8 @@ def tradeoff(
     ] = "",
     input_len: InputLen = 1024,
     output_len: OutputLen = 256,
-    ttft: Annotated[float | None, typer.Option(help="Milliseconds to the first token, at most.")] = None,
-    tpot: Annotated[float | None, typer.Option(help="Milliseconds between tokens, at most.")] = None,
+    ttft: Ttft = None,
+    tpot: Tpot = None,
     systems: Annotated[
         str | None, typer.Option(help="Only these, joined by commas, for example vllm,vllm+fp8,sglang+int4.")
     ] = None,
@@ -91,8 +93,8 @@ def tradeoff(
     load = "users" if users else "batch"
     mean = 0.0 if pruned is None else mean_of(model, pruned)
     if as_json:
-        fields = {"model": model, "gpu": gpu, **asked, "sparsity": mean, "load": load, **_finite(limits)}
-        print(json.dumps(fields | {"left_out": table.attrs["left_out"], "rows": _rows(table)}, indent=2))
+        fields = {"model": model, "gpu": gpu, **asked, "sparsity": mean, "load": load, **json_row(limits)}
+        print(json.dumps(fields | {"left_out": table.attrs["left_out"], "rows": json_rows(table)}, indent=2))
         return
     if not table["fits"].any():
         raise InputError(f"out of memory: no system compared fits on {gpus} x {gpu} with {load} {min(loads)}")
@@ -103,17 +105,6 @@ def tradeoff(
     _print_rows(table if every else table[table["front"]], load, every)
     for line in _remarks(table, model):
         say(line)
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it: null for what is no number or has no end."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [_finite(row) for row in table.to_dict("records")]
 
 
 def answer(table: pd.DataFrame, limits: dict[str, float], load: str) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from lscd.errors import InputError
-from lscd.printing import headline, print_table, say
+from lscd.printing import headline, json_row, json_rows, print_table, say
 from perfmodel.units import GIGA, MILLI
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def budget_dict(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric
     from perfmodel.frontier import PRUNING, best
 
     def whole(found: Best | None) -> dict[str, Any] | None:
-        return None if found is None else _plain(found.row) | {"ties": list(found.ties), "sure": found.sure}
+        return None if found is None else json_row(found.row) | {"ties": list(found.ties), "sure": found.sure}
 
     return {
         "answer": budget_answer(tables, gpu, budget, metric),
@@ -208,13 +208,8 @@ def budget_dict(tables: dict[int, pd.DataFrame], gpu: str, budget: float, metric
                 "batch": batch,
                 "best": whole(best(table, budget)),
                 "best_pruned": whole(best(table, budget, PRUNING)),
-                "ways": [_plain(row) for row in table.to_dict("records")],
+                "ways": json_rows(table),
             }
             for batch, table in tables.items()
         ],
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of a table as JSON has it."""
-    return {name: None if value != value else value for name, value in row.items()}

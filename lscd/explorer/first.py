@@ -30,7 +30,6 @@ WEIGHTS = ("format", "matrix")
 WAITING = '<p class="lscd-needs">What would change it is being worked out.</p>'
 PANEL = html.PANELS[0].name
 CHART_PX = 480  # of the axes, about what a chart has on a wide screen
-VEGA_LITE = "5.20"
 OK = 200
 BODY = re.compile(r"<body[^>]*>")
 
@@ -109,6 +108,6 @@ def picture(chart: vega.Chart) -> str:
         return ""
     from vl_convert import vegalite_to_svg
 
-    drawn = vegalite_to_svg(chart.spec | {"width": CHART_PX}, vl_version=VEGA_LITE, allowed_base_urls=[])
+    drawn = vegalite_to_svg(chart.spec | {"width": CHART_PX}, vl_version=vega.VERSION, allowed_base_urls=[])
     source = f"data:image/svg+xml;base64,{b64encode(drawn.encode()).decode()}"
     return f'<img src="{source}" alt="{escape(chart.spec["description"])}">'

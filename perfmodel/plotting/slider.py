@@ -47,7 +47,7 @@ class Slider(vega.Chart):
 
         title = self.spec["title"]
         still = title | {"subtitle": [*title["subtitle"], STILL]}
-        drawn = vegalite_to_png(self.spec | {"title": still}, vl_version="5.20", scale=1.5, allowed_base_urls=[])
+        drawn = vegalite_to_png(self.spec | {"title": still}, vl_version=vega.VERSION, scale=1.5, allowed_base_urls=[])
         pixels = (imread(BytesIO(drawn))[..., :3] * 255).round().astype(np.uint8)
         small = BytesIO()  # a tenth of the bytes, which notebooks keep
         Image.fromarray(pixels).quantize(PALETTE).save(small, "PNG", optimize=True)

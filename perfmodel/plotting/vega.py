@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Spec = dict[str, Any]
 
+VERSION = "5.20"  # of Vega-Lite, where a picture is drawn here
 MIME = "application/vnd.vegalite.v5+json"
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 3], [3, 6], [12, 2, 2, 2], [5, 2, 1, 2])
 HEIGHT = 220  # pixels of a chart with two axes

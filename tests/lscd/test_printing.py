@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pandas as pd
 import pytest
 
-from lscd.printing import digits, headline, print_table, say, side_by_side
+from lscd.printing import digits, headline, json_rows, print_table, say, side_by_side
 
 
 @pytest.mark.parametrize(
@@ -35,3 +38,14 @@ def test_sentences_wrap_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, caps
     headline(words)
     out = capsys.readouterr().out
     assert out.replace("\x1b[1m", "").replace("\x1b[0m", "") == "quant-llm-w5 is the\nfastest of them all\n"
+
+
+def test_rows_as_json_have_null_for_what_is_no_number() -> None:
+    table = pd.DataFrame(
+        {"name": ["a", None], "count": [1, 2], "s": [float("nan"), float("inf")], "fits": [True, False]}
+    )
+    rows = json.loads(json.dumps(json_rows(table), allow_nan=False))
+    assert rows == [
+        {"name": "a", "count": 1, "s": None, "fits": True},
+        {"name": None, "count": 2, "s": None, "fits": False},
+    ]
